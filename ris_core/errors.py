@@ -1,0 +1,44 @@
+"""Every error of the project descends from `RisError`.
+
+RisError
+├── InputError         what a person gave can't be used
+│   ├── ImageError     the photo
+│   └── PromptError    the sentence
+├── CheckpointError    weights are missing, damaged or don't fit
+├── DatasetError       a dataset folder or file isn't what it should be
+└── TrainingError      a run can't go on
+
+A message says what happened, to which file, task or version, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class RisError(Exception):
+    """Base of all errors. `code` is stable: scripts may rely on it."""
+
+    code = "error"
+
+
+class InputError(RisError):
+    code = "bad_input"
+
+
+class ImageError(InputError):
+    code = "bad_image"
+
+
+class PromptError(InputError):
+    code = "bad_prompt"
+
+
+class CheckpointError(RisError):
+    code = "bad_checkpoint"
+
+
+class DatasetError(RisError):
+    code = "bad_dataset"
+
+
+class TrainingError(RisError):
+    code = "training_failed"
