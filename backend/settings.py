@@ -1,0 +1,141 @@
+"""Every knob of the service, read from the environment and from `ris.env`. Knows nothing of what uses them.
+
+A knob `x` is the variable RIS_X. The environment wins over `<RIS_HOME>/ris.env`, that over the defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ris_core.errors import RisError
+
+PREFIX = "RIS_"
+_MIB = 1 << 20
+# Threads that must stay free for /health, /setup and /webhook, which Label Studio gives one second.
+_SPARE_THREADS = 3
+
+
+class SettingsError(RisError):
+    """A knob is missing, misspelt or out of range."""
+
+    code = "bad_settings"
+
+
+def _knob(default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, **limits)
+
+
+class Settings(BaseSettings):
+    """The knobs, immutable. Secrets print as asterisks; `secret` reads them."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Path = _knob(Path(".ris"), "Folder of everything that is kept: models, snapshots, caches, ris.env.")
+    host: str = _knob("127.0.0.1", "Address that the backend listens on.")
+    port: int = _knob(9090, "Port that the backend listens on.", ge=1, le=65535)
+    backend_url: str | None = _knob(
+        None, "The backend, as Label Studio reaches it; unset: http://<host>:<port>."
+    )
+    threads: int = _knob(8, "Requests that are served at the same time.", ge=4, le=64)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _knob("INFO", "Least severity that is logged.")
+
+    label_studio_url: str = _knob("http://127.0.0.1:8080", "Label Studio, as the backend reaches it.")
+    label_studio_token: SecretStr | None = _knob(None, "Label Studio's personal access token.")
+    label_studio_email: str = _knob("admin@example.com", "Login that `ris up` makes in Label Studio.")
+    label_studio_password: SecretStr | None = _knob(None, "Password of that login.")
+    redis_url: SecretStr | None = _knob(None, "Valkey or Redis: redis://:password@host:port/0.")
+    username: str = _knob("ris", "User name that Label Studio gives the backend.", min_length=1)
+    password: SecretStr | None = _knob(None, "Password that Label Studio gives the backend.")
+    webhook_secret: SecretStr | None = _knob(None, "Secret header that Label Studio's webhooks carry.")
+
+    image_hosts: Annotated[tuple[str, ...], NoDecode] = _knob(
+        (), "Hosts on private addresses that images may be fetched from, separated by commas."
+    )
+    local_files_root: Path | None = _knob(None, "Folder that local files are read from; unset: none are.")
+    max_image_bytes: PositiveInt = _knob(50 * _MIB, "Largest image file, in bytes.")
+    max_image_pixels: PositiveInt = _knob(100_000_000, "Largest image, in pixels.")
+
+    max_request_bytes: PositiveInt = _knob(32 * _MIB, "Largest request, in bytes.")
+    max_tasks: PositiveInt = _knob(250, "Most tasks of one request.")
+    max_prompt_length: PositiveInt = _knob(500, "Longest prompt, in characters.")
+    max_prompts: PositiveInt = _knob(32, "Most prompts of one task.")
+    max_waiting: int = _knob(4, "Predictions that may wait for the model; more are turned away.", ge=0)
+    predict_seconds: float = _knob(90, "Time for one request; Label Studio itself gives up after 100.", gt=0)
+
+    cached_versions: PositiveInt = _knob(2, "Model versions that are kept in memory.")
+    cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory.")
+
+    finetune_min_new: PositiveInt = _knob(10, "New corrections before the model learns from them.")
+    finetune_min_validation: PositiveInt = _knob(20, "Held-out corrections before a version may be promoted.")
+    finetune_seconds: PositiveInt = _knob(120, "Time that one fine-tuning may train.")
+
+    @field_validator("image_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(host.strip() for host in value.split(",") if host.strip())
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _http_url(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("should start with http:// or https://")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _leave_threads_free(self) -> Settings:
+        if self.max_waiting + 1 + _SPARE_THREADS > self.threads:
+            raise ValueError(f"RIS_MAX_WAITING should be at most RIS_THREADS - {1 + _SPARE_THREADS}")
+        return self
+
+    def secret(self, knob: str) -> str:
+        """The value of a secret knob. Raises SettingsError, which names the variable, if it isn't set."""
+        value: SecretStr | None = getattr(self, knob)
+        if value is None or not value.get_secret_value():
+            raise SettingsError(
+                f"{PREFIX}{knob.upper()} isn't set. `ris up` makes one; "
+                f"else put it into {self.home / 'ris.env'} or the environment."
+            )
+        return value.get_secret_value()
+
+    def secrets(self) -> list[str]:
+        """All secret values that are set, with the password inside `redis_url`: what must never be logged."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        passwords = (urlsplit(value).password for value in found if "://" in value)
+        return [*found, *filter(None, passwords)]
+
+
+def load() -> Settings:
+    """Read the knobs from the environment and from ris.env. Raises SettingsError, one sentence a mistake."""
+    file = Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default) / "ris.env"
+    _refuse_misspelt(file)
+    try:
+        return Settings(home=file.parent, _env_file=file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError(" ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _refuse_misspelt(file: Path) -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    given = {name.upper() for name in (*os.environ, *dotenv_values(file))}
+    for name in sorted(name for name in given - known if name.startswith(PREFIX)):
+        near = difflib.get_close_matches(name, known, 1)
+        advice = f"Did you mean {near[0]}?" if near else "Remove it."
+        raise SettingsError(f"{name} isn't a setting. {advice}")
+
+
+def _sentence(problem: Any) -> str:
+    # The value itself is left out: it may be a secret.
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    name = "_".join(str(part) for part in problem["loc"])
+    return f"{PREFIX}{name.upper()} {message}." if name else f"{message}."
