@@ -1,0 +1,223 @@
+"""Snapshots: a project's corrections as an immutable dataset folder named by its content. Knows no model.
+
+    <home>/snapshots/<project>/<id>/
+        images/<task>_<name>    each picture once, as it was uploaded
+        instances.json          COCO; masks as exact run lengths
+        refs.json               RefCOCO's refs: the sentences, what they mean, and the split
+        manifest.json           the SHA-256 of every other file
+
+The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time
+or on the machine: the same annotations give the same id. Training reads it; an export is a copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from backend import coco
+from backend.corrections import Correction, Corrections, SkippedTask
+from backend.labelstudio.config import LabelConfig
+from backend.pictures import Picture, PictureStore, link
+from ris_core.errors import DatasetError, ImageError, RisError
+from ris_core.files import atomic_dir, sha256
+from ris_core.images import MAX_PIXELS
+
+FORMAT = "ris-studio snapshot 1"
+MANIFEST = "manifest.json"
+_LONGEST_NAME = 100
+
+Fetch = Callable[[Correction], bytes]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A dataset folder that is complete. skipped: the tasks that have corrections, but aren't in it."""
+
+    folder: Path
+    images: int
+    annotations: int
+    refs: int
+    skipped: tuple[SkippedTask, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.folder.name
+
+
+def snapshot_folder(home: Path, project: int, identity: str) -> Path:
+    return home / "snapshots" / str(project) / identity
+
+
+def build_snapshot(
+    project: int,
+    corrections: Corrections,
+    config: LabelConfig,
+    fetch: Fetch,
+    home: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Snapshot:
+    """Write a project's corrections as a snapshot, or find the one that holds just these.
+
+    One picture is in memory at a time. A task whose picture can't be had, or isn't of its masks' size, is
+    left out and reported. Whatever ends the process, the folder is either whole or absent.
+
+    Args:
+        fetch: the bytes of a correction's picture; raises a `RisError` where it can't be had.
+
+    Raises:
+        DatasetError: no task is left.
+    """
+    store = PictureStore(home / "pictures", max_pixels)
+    items, failed = _illustrate(corrections.items, fetch, store)
+    skipped = tuple(sorted((*corrections.skipped, *failed), key=lambda task: task.task))
+    if not items:
+        raise DatasetError(_nothing(project, skipped))
+    instances = coco.instances(project, items, config)
+    refs = coco.refs(items, instances["categories"])
+    documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
+    folder = _write(home / "snapshots" / str(project), items, documents)
+    return Snapshot(folder, len(items), len(instances["annotations"]), len(refs), skipped)
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a snapshot or an export against its manifest.
+
+    Raises:
+        DatasetError: it has no manifest, or a file is missing or has another content.
+    """
+    for name, digest in read_manifest(folder).items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            raise DatasetError(f"{path} is missing or was changed. Export the project again.")
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """File names of a snapshot or an export, relative to it -> SHA-256.
+
+    Raises:
+        DatasetError: the folder has no manifest of ours.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] == FORMAT:
+            return {str(name): str(digest) for name, digest in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
+
+
+def export_snapshot(snapshot: Snapshot, out: Path) -> None:
+    """Copy a snapshot to `out`: real copies, so that editing them can't harm the snapshot.
+
+    An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
+    anything else, and leaves it alone.
+    """
+    _check_replaceable(out)
+    previous = out.with_name(f".{out.name}.previous")
+    # Left behind only by a process that was killed after the new export had been made.
+    shutil.rmtree(previous, ignore_errors=True)
+    fresh = out.with_name(f".{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with atomic_dir(fresh) as folder:
+        shutil.copytree(snapshot.folder, folder, dirs_exist_ok=True)
+    if out.exists():
+        out.rename(previous)
+    fresh.rename(out)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _illustrate(
+    corrections: Sequence[Correction], fetch: Fetch, store: PictureStore
+) -> tuple[list[coco.Illustrated], list[SkippedTask]]:
+    items, skipped = [], []
+    for correction in corrections:
+        try:
+            picture = store.add(fetch(correction))
+            _check_size(correction, picture)
+        except RisError as error:
+            skipped.append(SkippedTask(correction.task, str(error)))
+        else:
+            items.append(coco.Illustrated(correction, picture, _file_name(correction, picture)))
+    return items, skipped
+
+
+def _check_size(correction: Correction, picture: Picture) -> None:
+    for drawn in correction.objects:
+        height, width = drawn.rle["size"]
+        if (height, width) != (picture.height, picture.width):
+            raise ImageError(
+                f"Task {correction.task}'s masks were drawn on {width} x {height} pixels, but its picture "
+                f"has {picture.width} x {picture.height}. Annotate it again."
+            )
+
+
+def _file_name(correction: Correction, picture: Picture) -> str:
+    """`<task>_<base name>`: unique, and free of whatever else the picture's address holds."""
+    name = PurePosixPath(_path(correction.image)).name
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(name).stem)[:_LONGEST_NAME].strip("._") or "image"
+    return f"{correction.task}_{stem}{picture.suffix}"
+
+
+def _path(value: str) -> str:
+    if value.startswith("data:"):
+        return ""
+    parts = urlsplit(value)
+    # Label Studio's local files: /data/local-files/?d=folder/name.png
+    local = parse_qs(parts.query).get("d")
+    return local[0] if local else unquote(parts.path)
+
+
+def _write(parent: Path, items: Sequence[coco.Illustrated], documents: Mapping[str, bytes]) -> Path:
+    files = {f"images/{item.file_name}": item.picture.digest for item in items}
+    files |= {name: sha256(data) for name, data in documents.items()}
+    manifest = _json({"format": FORMAT, "files": files})
+    folder = parent / sha256(manifest)
+    if folder.exists():
+        return folder
+    try:
+        with atomic_dir(folder) as temporary:
+            (temporary / "images").mkdir()
+            for item in items:
+                link(item.picture.path, temporary / "images" / item.file_name)
+            for name, data in {**documents, MANIFEST: manifest}.items():
+                (temporary / name).write_bytes(data)
+    except OSError:
+        # Somebody else finished the same snapshot meanwhile: as good as ours.
+        if not folder.exists():
+            raise
+    return folder
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _nothing(project: int, skipped: Sequence[SkippedTask]) -> str:
+    if skipped:
+        return f"None of project {project}'s tasks can be used. Task {skipped[0].task}: {skipped[0].reason}"
+    return f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first."
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise DatasetError(f"{out} is a file. Choose a folder to export to.")
+    foreign = set(_files(out)) - {*read_manifest(out), MANIFEST}
+    if foreign:
+        raise DatasetError(
+            f"{out} holds {min(foreign)}, which no export wrote. Move it away, or export to another folder."
+        )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
