@@ -82,7 +82,7 @@ def _typed(context: Mapping[str, Any], config: LabelConfig) -> list[object]:
     prompt = typed_prompt(context, config)
     if prompt is not None:
         return [prompt]
-    # A region of another tag asks for nothing; the prompt's own tag without a sentence is a mistake to report.
+    # A region of another tag asks for nothing; a submission without a sentence is a mistake to report.
     return [""] if any(_is_submission(region, config) for region in context.get("result") or ()) else []
 
 

@@ -59,9 +59,9 @@ class Registry:
 
     @cached_property
     def base(self) -> Version:
-        """The shipped model. Its digest is taken once, for it reads the whole checkpoint."""
+        """The shipped model, looked up once. Raises CheckpointError if there is none."""
         folder = self._shipped or checkpoint.shipped()
-        return Version(_name(folder), folder, {"origin": "shipped"})
+        return Version(checkpoint.version(folder), folder, {"origin": "shipped"})
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
@@ -88,7 +88,7 @@ class Registry:
 
     def add(self, project: int, checkpoint_folder: Path, card: Mapping[str, Any]) -> Version:
         """Copy a checkpoint in as a version of its own, named by its content. Again: nothing changes."""
-        name = _name(checkpoint_folder)
+        name = checkpoint.version(checkpoint_folder)
         if name == self.base.name:
             return self.base
         with self._writing(project):
@@ -151,10 +151,6 @@ class Registry:
 
     def _versions(self, project: int) -> Path:
         return self._folder(project) / "versions"
-
-
-def _name(folder: Path) -> str:
-    return f"lda-{checkpoint.digest(folder)[:8]}"
 
 
 def _is_plain(name: str) -> bool:
