@@ -1,0 +1,75 @@
+# Needs python 3.11 to 3.13, git and make. All else is installed into this folder, once: see `make help`.
+
+.DEFAULT_GOAL := help
+.PHONY: help up test e2e lint clean
+
+# The first of these that is new enough; 3.14 has no wheels yet for some of the pinned versions.
+PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
+	$(python) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(python)")' 2>/dev/null)))
+# A package index to find torch in besides pip's own, such as https://download.pytorch.org/whl/cpu for the small build.
+TORCH_INDEX ?=
+
+VENV := .venv/bin
+LABEL_STUDIO := .venv-label-studio
+UV := $(VENV)/uv pip install --quiet
+NETWORK := Check that this machine reaches the package index and has 5 GB free, then run make again.
+
+help:
+	@echo 'make up       install what is missing, then start Label Studio with the model connected (Ctrl-C stops it)'
+	@echo 'make test     all tests; the end-to-end ones start the real servers'
+	@echo 'make e2e      the end-to-end tests alone'
+	@echo 'make lint     ruff, mypy, and checks of the container files'
+	@echo 'make bench-X  run benchmarks/X.py; QUICK=1 for the short version'
+	@echo 'make clean    remove everything that was installed or built; data in .ris stays'
+
+up: .venv/.installed $(LABEL_STUDIO)/.installed
+	@exec $(VENV)/ris up
+
+test: .venv/.installed-dev $(LABEL_STUDIO)/.installed
+	$(VENV)/pytest -n 2 -m "not e2e"
+	$(VENV)/pytest -m e2e
+
+e2e: .venv/.installed-dev $(LABEL_STUDIO)/.installed
+	$(VENV)/pytest -m e2e
+
+lint: .venv/.installed-dev
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+	$(VENV)/hadolint Dockerfile
+	@sed 's/=$$/=lint/' .env.example | \
+	"$$($(VENV)/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).with_name("docker-compose"))')" \
+		--env-file /dev/stdin config --quiet && echo 'docker-compose.yml: valid'
+
+bench-%: .venv/.installed-dev
+	QUICK=$(QUICK) $(VENV)/python benchmarks/$*.py
+
+clean:
+	rm -rf .venv $(LABEL_STUDIO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip installs torch, since it may know of a small CPU build that uv can't see; uv, far quicker, installs the rest.
+.venv/.torch: constraints.txt
+	@test -n "$(PYTHON)" || { echo 'Python 3.11, 3.12 or 3.13 is needed, and python3 here is' \
+		"$$(python3 -V 2>/dev/null || echo missing). Install one, or name it: make up PYTHON=/path/to/python." >&2; exit 1; }
+	@scripts/step 'Environment for ris' 'On Debian, python3-venv may be missing: apt install python3-venv.' \
+		$(PYTHON) -m venv .venv
+	@scripts/step 'Torch (the largest part, some minutes)' '$(NETWORK)' \
+		$(VENV)/pip install --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) uv torch
+	@touch $@
+
+.venv/.installed: .venv/.torch pyproject.toml
+	@scripts/step 'ris and its sample photos' '$(NETWORK)' $(UV) -c constraints.txt -e '.[samples]'
+	@touch $@
+
+.venv/.installed-dev: .venv/.torch pyproject.toml
+	@scripts/step 'ris with its tests and tools' '$(NETWORK)' $(UV) -c constraints.txt -e '.[samples,dev]'
+	@touch .venv/.installed $@
+
+$(LABEL_STUDIO)/.installed: constraints-label-studio.txt | .venv/.torch
+	@scripts/step 'Environment for Label Studio' '$(NETWORK)' \
+		$(VENV)/uv venv --quiet --allow-existing --python $(VENV)/python $(LABEL_STUDIO)
+	@scripts/step 'Label Studio' '$(NETWORK)' \
+		$(UV) --python $(LABEL_STUDIO)/bin/python -c constraints-label-studio.txt label-studio
+	@touch $@

@@ -1,0 +1,89 @@
+"""The home folder (`.ris`): who may read it, its file of secrets, and the lock that keeps a second start out.
+
+Knows nothing of processes, HTTP or what the secrets open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from dotenv import dotenv_values
+
+from backend.errors import StartError
+from ris_core.files import atomic_write
+
+SECRETS_FILE = "ris.env"
+LOGS = "logs"
+
+_HEADER = "# Made by `ris up`. It holds passwords, so keep it to yourself. Any RIS_ setting may be added.\n"
+_VALKEY_PORT = 6390
+
+
+def prepare(home: Path) -> None:
+    """Make the home folder and its logs, readable by their owner alone, and complete the file of secrets.
+
+    What the file holds already is left as it is, comments included.
+    Raises StartError where the folder can't be made.
+    """
+    try:
+        for folder in (home, home / LOGS):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+    except OSError as error:
+        raise StartError(
+            f"The folder {home} can't be made ({error.strerror}): set RIS_HOME to another."
+        ) from error
+    known = read_env(home)
+    remember(home, {name: value for name, value in _fresh_secrets().items() if name not in known})
+
+
+def _fresh_secrets() -> dict[str, str]:
+    return {
+        "RIS_PASSWORD": secrets.token_urlsafe(24),
+        "RIS_WEBHOOK_SECRET": secrets.token_urlsafe(24),
+        "RIS_REDIS_URL": f"redis://:{quote(secrets.token_urlsafe(24))}@127.0.0.1:{_VALKEY_PORT}/0",
+        # Typed by a person, so shorter; the server listens on this machine alone.
+        "RIS_LABEL_STUDIO_PASSWORD": secrets.token_urlsafe(12),
+    }
+
+
+def read_env(home: Path) -> dict[str, str]:
+    """What the file of secrets sets; a name without a value counts as absent."""
+    file = home / SECRETS_FILE
+    return {name: value for name, value in dotenv_values(file).items() if value}
+
+
+def remember(home: Path, values: Mapping[str, str]) -> None:
+    """Set `values` in the file of secrets, whole or not at all, mode 600; other lines stay as they are."""
+    file = home / SECRETS_FILE
+    text = file.read_text(encoding="utf-8") if file.exists() else _HEADER
+    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in values]
+    added = [f"{name}={value}" for name, value in values.items()]
+    atomic_write(file, "\n".join([*kept, *added, ""]).encode(), mode=0o600)
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold the home folder for this process. Raises StartError if another process holds it.
+
+    The system drops the lock with its holder, however that one ends.
+    """
+    with (home / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise StartError(
+                f"`ris up` runs already in {home} (process {file.read().strip() or 'unknown'}): "
+                "stop that one with Ctrl-C, or set RIS_HOME to another folder."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
