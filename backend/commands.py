@@ -1,0 +1,209 @@
+"""What `ris segment`, `evaluate`, `train`, `convert` and `models` do: arguments in, tables, pictures or JSON out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ris_core import checkpoint
+from ris_core.card import write_card
+from ris_core.data import Sample, read_folder
+from ris_core.data.convert import convert_ccp, convert_coco_names
+from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, image_encoder, text_encoder
+from ris_core.errors import DatasetError, InputError
+from ris_core.evaluation import calibrate, evaluate
+from ris_core.images import read_image
+from ris_core.masks import bounding_box, encode_rle
+from ris_core.models import LDA, MODELS
+from ris_core.models.alignment import align
+from ris_core.overlay import draw
+from ris_core.predictor import Prediction, Predictor
+from ris_core.training import Recipe, train
+
+out, err = Console(), Console(stderr=True)
+
+CONVERTERS = {"ccp": convert_ccp, "coco": convert_coco_names}
+
+
+def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, model: Path | None, as_json: bool) -> None:
+    """Answer the prompts, write masks and overlay, print a table or one JSON object."""
+    image = read_image(photo)
+    predictor = Predictor.load(model)
+    predictions = predictor.segment(predictor.embed(image), prompts)
+    target = folder or Path(f"{photo.stem}-masks")
+    files = _write_masks(target, photo.stem, predictions)
+    overlay = target / f"{photo.stem}.overlay.png"
+    found = [(f"{each.prompt}  {each.score:.2f}", each.mask) for each in predictions if each.present]
+    Image.fromarray(draw(image, found)).save(overlay)
+    rows = [_row(prediction, file) for prediction, file in zip(predictions, files, strict=True)]
+    if as_json:
+        print(json.dumps({"model_version": predictor.version, "overlay": str(overlay), "results": rows}))
+        return
+    _print_rows(rows)
+    out.print(f"Overlay: {overlay}")
+
+
+def evaluate_folder(dataset: Path, split: str | None, model: Path | None, as_json: bool) -> None:
+    """Print the figures of a model on a dataset folder."""
+    samples = read_folder(dataset, split)
+    if not samples:
+        raise DatasetError(f"{dataset} has no expression{f' in split {split!r}' if split else ''}.")
+    predictor = Predictor.load(model)
+    with _bar("Evaluating", len(samples)) as bar:
+        figures = evaluate(predictor, samples, bar).figures
+    if as_json:
+        print(json.dumps(figures))
+        return
+    table = Table("figure", "value", title=f"{predictor.version} on {dataset.name}")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    out.print(table)
+
+
+def train_model(datasets: Sequence[Path], folder: Path, run: Path, start: Path | None, recipe: Recipe) -> None:
+    """Train on the datasets' training splits, fix the operating point on `val`, report `val` and `test` in the card."""
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} isn't empty. Checkpoints are never overwritten: choose another folder.")
+    named = {dataset: read_folder(dataset) for dataset in datasets}
+    everything = [sample for samples in named.values() for sample in samples]
+    torch.manual_seed(recipe.seed)
+    model = checkpoint.load(start)[0] if start else _new_model()
+    with _bar("Training", None) as bar:
+        train(
+            model,
+            _split(everything, "train"),
+            recipe,
+            run,
+            lambda at: bar(at.step, at.steps, f"loss {at.loss:.3f}"),
+        )
+    predictor = Predictor(model, replace(checkpoint.OperatingPoint(), side=recipe.side), "candidate")
+    err.print("Fixing the operating point on the validation split ...")
+    predictor.point = calibrate(predictor, _split(everything, "val"))
+    figures = {
+        (dataset.name, split): evaluate(predictor, _split(samples, split)).figures
+        for dataset, samples in named.items()
+        for split in ("val", "test")
+    }
+    card = write_card(model, predictor.point, recipe, datasets, figures)
+    if folder.is_dir():
+        folder.rmdir()
+    checkpoint.save(model, predictor.point, folder, card)
+    out.print(f"{checkpoint.version(folder)} is in {folder}; its figures are in {folder / checkpoint.CARD}.")
+
+
+def convert(kind: str, source: Path, target: Path) -> None:
+    """Turn a public dataset into a dataset folder."""
+    if kind not in CONVERTERS:
+        raise InputError(f"There is no converter {kind!r}. Choose from {', '.join(CONVERTERS)}.")
+    try:
+        CONVERTERS[kind](source, target)
+    except FileExistsError:
+        raise InputError(f"{target} exists already. Choose another folder, or delete it.") from None
+    except FileNotFoundError as error:
+        raise DatasetError(f"{source} isn't a {kind} folder: {error.filename} is missing.") from None
+    out.print(f"{len(read_folder(target))} expressions in {target}.")
+
+
+def list_models(as_json: bool) -> None:
+    """The designs at hand, what they stand on, and the shipped weights."""
+    folder = checkpoint.shipped()
+    model, point = checkpoint.load(folder)
+    rows: list[dict[str, Any]] = [
+        {
+            "model": name,
+            "image_encoders": list(IMAGE_ENCODERS),
+            "text_encoders": list(TEXT_ENCODERS),
+            "parameters": checkpoint.parameters(model),
+            "version": checkpoint.version(folder),
+            "weights": str(folder),
+            "side": point.side,
+        }
+        for name in MODELS
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("model", "image encoder", "text encoder", "parameters", "version")
+    for row in rows:
+        encoders = ", ".join(row["image_encoders"]), ", ".join(row["text_encoders"])
+        table.add_row(row["model"], *encoders, f"{row['parameters']:,}", row["version"])
+    out.print(table)
+
+
+def _new_model() -> LDA:
+    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"))
+    align(model)
+    return model
+
+
+def _split(samples: Sequence[Sample], split: str) -> list[Sample]:
+    return [sample for sample in samples if sample.split == split]
+
+
+def _write_masks(folder: Path, stem: str, predictions: Sequence[Prediction]) -> list[Path | None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path | None] = []
+    for number, prediction in enumerate(predictions, 1):
+        slug = re.sub(r"\W+", "-", prediction.prompt.lower()).strip("-")[:40]
+        file = folder / f"{stem}.{number}-{slug}.png"
+        if prediction.present:
+            Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(file)
+        files.append(file if prediction.present else None)
+    return files
+
+
+def _row(prediction: Prediction, file: Path | None) -> dict[str, Any]:
+    return {
+        "prompt": prediction.prompt,
+        "present": prediction.present,
+        "score": round(prediction.score, 4),
+        "area": int(prediction.mask.sum()),
+        "bbox": bounding_box(prediction.mask),
+        "rle": encode_rle(prediction.mask),
+        "mask": str(file) if file else None,
+    }
+
+
+def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    table = Table("prompt", "there", "score", "pixels", "box x, y, w, h", "mask")
+    for row in rows:
+        box = ", ".join(f"{side:.0f}" for side in row["bbox"]) if row["present"] else ""
+        there = "yes" if row["present"] else "no"
+        table.add_row(row["prompt"], there, f"{row['score']:.2f}", str(row["area"]), box, row["mask"] or "")
+    out.print(table)
+
+
+class Bar:
+    """A progress bar on standard error, so that standard output stays what a script expects."""
+
+    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=total, detail="")
+
+    def __call__(self, done: int, total: int | None = None, detail: str = "") -> None:
+        self._progress.update(self._task, completed=done, total=total, detail=detail)
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Bar]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield Bar(progress, title, total)

@@ -1,0 +1,103 @@
+"""One photo and its masks, moved together onto a training canvas, and the words that a mirrored photo changes."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ris_core.masks import Mask
+
+Array = NDArray[np.float32]
+_SIDES = re.compile(r"\b(left|right)(most)?\b", re.IGNORECASE)
+
+
+class View(NamedTuple):
+    """pixels: HxWx3 uint8. valid: HxW float32, 1 where there is photo. targets: K x H/4 x W/4, share covered."""
+
+    pixels: NDArray[np.uint8]
+    valid: Array
+    targets: Array
+    mirrored: bool
+
+
+def mirror_words(sentence: str) -> str:
+    """Swap left and right, as a mirrored photo does: "the leftmost cup" -> "the rightmost cup"."""
+
+    def swap(match: re.Match[str]) -> str:
+        word = match.group(1)
+        other = "right" if word.lower() == "left" else "left"
+        return (other.capitalize() if word[0].isupper() else other) + (match.group(2) or "")
+
+    return _SIDES.sub(swap, sentence)
+
+
+def look(
+    image: NDArray[np.uint8], masks: Sequence[Mask], canvas: tuple[int, int], randomness: random.Random | None
+) -> View:
+    """Fit a photo onto a canvas of (height, width), multiples of 32; with `randomness`, moved and recoloured."""
+    height, width = canvas
+    mirrored = randomness is not None and randomness.random() < 0.5
+    matrix = _matrix(image.shape[:2], canvas, mirrored, randomness)
+    inside = np.ones(image.shape[:2], dtype=np.float32)
+    valid = cv2.warpAffine(inside, matrix, (width, height), flags=cv2.INTER_NEAREST)
+    pixels = _warp(image, matrix, (width, height))
+    targets = [_target(mask, matrix, (width, height)) for mask in masks]
+    if randomness is not None:
+        pixels = _recolour(pixels, randomness)
+    stacked = np.stack(targets) if targets else np.zeros((0, height // 4, width // 4), dtype=np.float32)
+    return View(pixels, valid.astype(np.float32), stacked.astype(np.float32), mirrored)
+
+
+def _matrix(
+    shape: tuple[int, ...], canvas: tuple[int, int], mirrored: bool, randomness: random.Random | None
+) -> NDArray[np.float64]:
+    """Photo -> canvas: turned and scaled about the centre, then placed."""
+    height, width = shape[:2]
+    scale = min(canvas[0] / height, canvas[1] / width)
+    angle, across, down = 0.0, 0.0, 0.0
+    if randomness is not None:
+        scale *= math.exp(randomness.uniform(math.log(0.75), math.log(1.6)))
+        angle = math.radians(randomness.gauss(0, 5))
+        # Anywhere between flush with one edge and flush with the other, whether the photo is smaller or larger.
+        across = randomness.uniform(-0.5, 0.5) * abs(canvas[1] - scale * width)
+        down = randomness.uniform(-0.5, 0.5) * abs(canvas[0] - scale * height)
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
+    flip = -1.0 if mirrored else 1.0
+    linear = np.array([[flip * cosine, -sine], [flip * sine, cosine]])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    target = np.array([(canvas[1] - 1) / 2 + across, (canvas[0] - 1) / 2 + down])
+    return np.hstack([linear, (target - linear @ centre)[:, None]])
+
+
+def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    # Shrunk by area first, as at prediction: a plain warp skips pixels, and the encoder sees the jagged edges.
+    scale = math.hypot(matrix[0, 0], matrix[1, 0])
+    if scale < 1:
+        smaller = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        across, down = image.shape[1] / smaller.shape[1], image.shape[0] / smaller.shape[0]
+        # Pixel centres lie at halves: x = across * (x' + 1/2) - 1/2.
+        back = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
+        image, matrix = np.asarray(smaller, dtype=np.uint8), matrix @ back
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
+def _target(mask: Mask, matrix: NDArray[np.float64], size: tuple[int, int]) -> Array:
+    moved = cv2.warpAffine(mask.astype(np.float32), matrix, size)
+    return cv2.resize(moved, (size[0] // 4, size[1] // 4), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _recolour(pixels: NDArray[np.uint8], randomness: random.Random) -> NDArray[np.uint8]:
+    """Brightness, contrast and saturation by up to a third, now and then grey."""
+    values = pixels.astype(np.float32)
+    grey = values.mean(axis=2, keepdims=True)
+    saturation = 0.0 if randomness.random() < 0.05 else randomness.uniform(0.7, 1.3)
+    values = grey + (values - grey) * saturation
+    values = (values - values.mean()) * randomness.uniform(0.7, 1.3) + values.mean() * randomness.uniform(0.75, 1.25)
+    return np.clip(values, 0, 255).astype(np.uint8)

@@ -1,0 +1,71 @@
+"""A photo's bytes -> pixels, safely: size checked before decoding, formats allow-listed, orientation applied once."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ris_core.errors import ImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+MAX_PIXELS = 100_000_000
+
+# Our own limit is checked on the header, before a pixel is decoded; Pillow's would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode a photo.
+
+    Args:
+        source: an encoded image, or the path of one. Of an animation the first frame is taken.
+        max_pixels: the largest width x height that is decoded.
+
+    Returns:
+        HxWx3 uint8 RGB in [0, 255], turned as its EXIF orientation says; transparency is laid over white.
+
+    Raises:
+        ImageError: not an image, a format that isn't read, larger than `max_pixels`, or damaged.
+    """
+    name = str(source) if isinstance(source, Path) else "the image"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            _check_size(image, name, max_pixels)
+            image.load()
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except FileNotFoundError:
+        raise ImageError(f"{name} doesn't exist. Check the path.") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} isn't a picture that can be read. Use one of {', '.join(FORMATS)}.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name} is damaged ({error}). Export it again from its source.") from None
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels:,}. "
+            "Shrink it, or raise RIS_MAX_IMAGE_PIXELS."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        return _stretch(image).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch(image: Image.Image) -> Image.Image:
+    # Pillow would clip deep grey images at 255; their own range is what a person would see.
+    pixels = np.asarray(image, dtype=np.float64)
+    low, high = float(pixels.min()), float(pixels.max())
+    scaled = (pixels - low) * (255.0 / (high - low or 1.0))
+    return Image.fromarray(scaled.astype(np.uint8))

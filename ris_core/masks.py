@@ -1,0 +1,69 @@
+"""Binary masks and the forms that COCO gives them: run lengths, polygons, boxes. Sources: COCO's data format page."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from ris_core.errors import DatasetError
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+def encode_rle(mask: Mask) -> dict[str, Any]:
+    """HxW bool -> COCO's compressed run lengths `{"size": [h, w], "counts": str}`; lossless, ready for JSON."""
+    rle = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: dict[str, Any]) -> Mask:
+    """COCO run lengths, compressed or not, -> HxW bool.
+
+    Raises:
+        DatasetError: the counts don't describe a mask of that size.
+    """
+    try:
+        height, width = (int(side) for side in rle["size"])
+        if not isinstance(rle["counts"], list):
+            return np.asarray(coco.decode(rle), dtype=bool)
+        if sum(rle["counts"]) != height * width:
+            raise DatasetError(f"A mask's runs cover {sum(rle['counts'])} pixels, not {height} x {width}.")
+        return np.asarray(coco.decode(coco.frPyObjects(rle, height, width)), dtype=bool)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DatasetError(f"A mask isn't COCO run lengths: {error!r}.") from None
+
+
+def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
+    """Any COCO `segmentation` -> HxW bool. Overlapping polygons of one object are united.
+
+    Raises:
+        DatasetError: run lengths of another size, or polygons that aren't lists of coordinates.
+    """
+    if isinstance(segmentation, dict):
+        mask = decode_rle(segmentation)
+        if mask.shape != (height, width):
+            raise DatasetError(f"A mask is {mask.shape[0]} x {mask.shape[1]}, its image {height} x {width}.")
+        return mask
+    # A polygon needs three points; shorter ones occur in the wild and enclose nothing.
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    if not polygons:
+        return np.zeros((height, width), dtype=bool)
+    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))), dtype=bool)
+
+
+def bounding_box(mask: Mask) -> list[float]:
+    """HxW bool -> `[x, y, width, height]` in pixels; four zeros for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return [0.0, 0.0, 0.0, 0.0]
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return [float(left), float(top), float(right - left), float(bottom - top)]
+
+
+def iou(first: Mask, second: Mask) -> float:
+    """Intersection over union of two masks of one shape, in [0, 1]; two empty masks give 1."""
+    union = int(np.count_nonzero(first | second))
+    return int(np.count_nonzero(first & second)) / union if union else 1.0
