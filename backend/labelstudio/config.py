@@ -88,23 +88,17 @@ def parse(xml: str) -> LabelConfig:
 
 def _read_xml(xml: str) -> ET.Element:
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise ConfigError(
-            "The labelling interface declares a document type or entities: remove the <!...> lines."
-        )
+        raise ConfigError("The labelling interface declares a document type or entities: remove the <!...> lines.")
     try:
         return ET.fromstring(xml)  # noqa: S314
     except (ET.ParseError, ValueError) as error:
-        raise ConfigError(
-            f"The labelling interface isn't valid XML ({error}). Correct it in Label Studio."
-        ) from None
+        raise ConfigError(f"The labelling interface isn't valid XML ({error}). Correct it in Label Studio.") from None
 
 
 def _connected_brush(root: ET.Element) -> tuple[ET.Element, dict[str, ET.Element]]:
     images = {_name(image): image for image in _tags(root, "Image")}
     if not images:
-        raise ConfigError(
-            'The labelling interface has no Image tag: add <Image name="image" value="$image"/> to it.'
-        )
+        raise ConfigError('The labelling interface has no Image tag: add <Image name="image" value="$image"/> to it.')
     for brush in _tags(root, "BrushLabels"):
         if brush.get("toName") in images:
             return brush, images

@@ -160,9 +160,7 @@ def _annotated_mask(region: Region, config: LabelConfig, prompt: str | None) -> 
     value = _value(region)
     height, width = region.get("original_height"), region.get("original_width")
     if not isinstance(height, int) or not isinstance(width, int):
-        raise RegionError(
-            f"Region {_id(region)} doesn't say the size of its image. Save the annotation again."
-        )
+        raise RegionError(f"Region {_id(region)} doesn't say the size of its image. Save the annotation again.")
     try:
         mask = brush.decode(value.get("rle", []), height, width)
     except BrushError as error:

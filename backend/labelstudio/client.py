@@ -1,0 +1,196 @@
+"""Label Studio's REST API, as far as the project needs it. Knows no masks and no models.
+
+Every method raises a `LabelStudioError` that says what to do. Answers are returned as Label Studio gives them
+(REST API of 1.23.2; each call was checked against it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import httpx
+
+from backend.labelstudio.access import TIMEOUT, TokenAuth, login_for_token
+from backend.labelstudio.answers import Json, check, json_list, json_object, unreachable
+
+__all__ = ["LabelStudio", "login_for_token"]
+
+# Label Studio itself waits up to 100 s for the backend's answer.
+BACKEND_TIMEOUT = httpx.Timeout(connect=5.0, read=130.0, write=60.0, pool=60.0)
+PAGE_SIZE = 100
+
+
+class LabelStudio:
+    """A connection to Label Studio at `url`, as the owner of the personal access token. Safe for threads."""
+
+    def __init__(self, url: str, token: str, timeout: httpx.Timeout = TIMEOUT) -> None:
+        self.url = url.rstrip("/")
+        self.auth = TokenAuth(self.url, token)
+        self._http = httpx.Client(base_url=self.url, auth=self.auth, timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def whoami(self) -> Json:
+        """The token's owner: `id`, `email`, ..."""
+        return self._object("GET", "/api/current-user/whoami")
+
+    def projects(self) -> Iterator[Json]:
+        page: str | None = f"/api/projects/?page_size={PAGE_SIZE}"
+        while page:
+            answer = self._object("GET", page, "results", "next")
+            yield from answer["results"]
+            # Only the query of `next` is used: behind a proxy, its host may be one that is unknown here.
+            page = answer["next"] and f"/api/projects/?{httpx.URL(answer['next']).query.decode()}"
+
+    def project(self, project: int) -> Json:
+        return self._object("GET", f"/api/projects/{project}/")
+
+    def create_project(self, title: str, label_config: str) -> Json:
+        """Raises LabelStudioRefused if the title has fewer than 3 characters or the interface isn't valid."""
+        return self._object("POST", "/api/projects/", json={"title": title, "label_config": label_config})
+
+    def update_project(self, project: int, **fields: object) -> Json:
+        return self._object("PATCH", f"/api/projects/{project}/", json=fields)
+
+    def import_tasks(self, project: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Add one task for each mapping of task data, such as `{"image": url}`. Returns the tasks' ids."""
+        return self._import(project, json=[{"data": dict(fields)} for fields in data])
+
+    def upload(self, project: int, name: str, content: bytes) -> list[int]:
+        """Upload an image file; Label Studio makes a task of it. Returns the ids of the tasks made: one."""
+        return self._import(project, files={"file": (name, content)})
+
+    def tasks(self, project: int) -> Iterator[Json]:
+        """Each task of a project by rising id, with its `annotations` (cancelled ones too), `predictions`.
+
+        Image references stay as imported. A task deleted meanwhile may hide another from this call.
+        """
+        query = {"project": project, "fields": "all", "resolve_uri": "false", "page_size": PAGE_SIZE}
+        page, seen = 1, 0
+        while True:
+            answer = self._object("GET", "/api/tasks/", "tasks", "total", params=query | {"page": page})
+            yield from answer["tasks"]
+            seen += len(answer["tasks"])
+            # Label Studio answers 404 to a page after the last one.
+            if not answer["tasks"] or seen >= answer["total"]:
+                return
+            page += 1
+
+    def task(self, task: int) -> Json:
+        return self._object("GET", f"/api/tasks/{task}/", params={"resolve_uri": "false"})
+
+    def ml_backends(self, project: int) -> list[Json]:
+        """The project's backends. Label Studio calls /health and /setup of each before it answers."""
+        return self._list("GET", "/api/ml/", params={"project": project})
+
+    def create_ml_backend(self, project: int, url: str, title: str, username: str, password: str) -> Json:
+        """Connect an interactive backend; Label Studio calls it, then adds a webhook to `url`/webhook.
+
+        Raises LabelStudioRefused if Label Studio can't reach the backend, and LabelStudioUnauthorized if it
+        forbids the address (USE_DEFAULT_BANNED_SUBNETS).
+        """
+        body = {"project": project, **_backend_fields(url, title, username, password)}
+        return self._object("POST", "/api/ml/", json=body)
+
+    def update_ml_backend(self, backend: int, url: str, title: str, username: str, password: str) -> Json:
+        # Without project and address among the fields, Label Studio 1.23.2 answers 500.
+        project = self._object("GET", f"/api/ml/{backend}", "project")["project"]
+        body = {"project": project, **_backend_fields(url, title, username, password)}
+        return self._object("PATCH", f"/api/ml/{backend}", json=body)
+
+    def delete_ml_backend(self, backend: int) -> None:
+        self._call("DELETE", f"/api/ml/{backend}")
+
+    def train(self, backend: int) -> None:
+        """Press "Start Training": Label Studio sends START_TRAINING to the backend and waits."""
+        self._call("POST", f"/api/ml/{backend}/train", json={}, timeout=BACKEND_TIMEOUT)
+
+    def webhooks(self, project: int) -> list[Json]:
+        return self._list("GET", "/api/webhooks/", params={"project": project})
+
+    def create_webhook(self, project: int, url: str) -> Json:
+        """Have Label Studio send every event of a project, with its content, to `url`."""
+        body = {"project": project, "url": url, "send_payload": True, "send_for_all_actions": True}
+        return self._object("POST", "/api/webhooks/", json=body)
+
+    def delete_webhook(self, webhook: int) -> None:
+        self._call("DELETE", f"/api/webhooks/{webhook}/")
+
+    def update_webhook(self, webhook: int, headers: Mapping[str, str]) -> Json:
+        """Have Label Studio send these headers with each event."""
+        return self._object("PATCH", f"/api/webhooks/{webhook}/", json={"headers": dict(headers)})
+
+    def create_annotation(self, task: int, result: Sequence[Json], **fields: object) -> Json:
+        """`fields` may be `was_cancelled`, `parent_prediction`, `lead_time` and so on."""
+        return self._object("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result), **fields})
+
+    def predictions(self, task: int) -> list[Json]:
+        return self._list("GET", "/api/predictions/", params={"task": task})
+
+    def create_prediction(self, task: int, result: Sequence[Json], score: float, model_version: str) -> Json:
+        body = {"task": task, "result": list(result), "score": score, "model_version": model_version}
+        return self._object("POST", "/api/predictions/", json=body)
+
+    def delete_predictions(self, project: int, model_version: str) -> int:
+        """Delete the predictions of one model version. Returns how many there were."""
+        path = f"/api/projects/{project}/model-versions/"
+        deleted = self._object("DELETE", path, "deleted_predictions", json={"model_version": model_version})
+        return int(deleted["deleted_predictions"])
+
+    def retrieve_predictions(self, project: int) -> None:
+        """Have Label Studio ask its backend about each task without a prediction of the current version.
+
+        It answers the same when the backend fails: look at `tasks` for what came of it.
+        """
+        self._call(
+            "POST",
+            "/api/dm/actions",
+            params={"id": "retrieve_tasks_predictions", "project": project},
+            json={"selectedItems": {"all": True, "excluded": []}},
+            timeout=BACKEND_TIMEOUT,
+        )
+
+    def download(self, path: str) -> bytes:
+        """The content at a path of Label Studio, such as `/data/upload/1/cat.jpg`.
+
+        Label Studio 1.23.2 answers 500, not 404, for an upload that isn't there.
+        """
+        return self._call("GET", path).content
+
+    def _import(self, project: int, **body: Any) -> list[int]:
+        path = f"/api/projects/{project}/import"
+        imported = self._object("POST", path, "task_ids", params={"return_task_ids": "true"}, **body)
+        return [int(task) for task in imported["task_ids"]]
+
+    def _object(self, method: str, path: str, *keys: str, **request: Any) -> Json:
+        return json_object(self._call(method, path, **request), *keys)
+
+    def _list(self, method: str, path: str, **request: Any) -> list[Json]:
+        return json_list(self._call(method, path, **request))
+
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.RequestError as error:
+            raise unreachable(self.url, error) from error
+        check(response)
+        return response
+
+
+def _backend_fields(url: str, title: str, username: str, password: str) -> Json:
+    return {
+        "url": url,
+        "title": title,
+        "is_interactive": True,
+        "auth_method": "BASIC_AUTH",
+        "basic_auth_user": username,
+        "basic_auth_pass": password,
+    }
