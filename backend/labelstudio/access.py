@@ -35,22 +35,31 @@ class TokenAuth(httpx.Auth):
         self._lock = threading.Lock()
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        access = yield from self._current(refused=None)
+        access = yield from self._current(request, refused=None)
         request.headers["Authorization"] = f"Bearer {access}"
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            access = yield from self._current(refused=access)
+            access = yield from self._current(request, refused=access)
             request.headers["Authorization"] = f"Bearer {access}"
             yield request
 
-    def _current(self, refused: str | None) -> Generator[httpx.Request, httpx.Response, str]:
+    def _current(self, request: httpx.Request, refused: str | None) -> Generator[httpx.Request, httpx.Response, str]:
         with self._lock:
             if self._access in (None, refused) or time.monotonic() > self._stale_at:
-                response = yield httpx.Request("POST", f"{self._url}/api/token/refresh/", json={"refresh": self._token})
+                response = yield self._renewal(request)
                 response.read()
                 self._access = _field(response, "access")
                 self._stale_at = time.monotonic() + _ACCESS_SECONDS
             return str(self._access)
+
+    def _renewal(self, request: httpx.Request) -> httpx.Request:
+        # The time-outs travel in the extensions: without them, a silent server would hold every thread.
+        return httpx.Request(
+            "POST",
+            f"{self._url}/api/token/refresh/",
+            json={"refresh": self._token},
+            extensions=request.extensions,
+        )
 
 
 def login_for_token(url: str, email: str, password: str, replace: bool = False) -> str:

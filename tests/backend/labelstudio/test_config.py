@@ -34,9 +34,7 @@ def test_recorded_interface() -> None:
 
 def test_labels_are_found_by_what_is_stored() -> None:
     labels = '<Label value="Big cat" alias="c" hint="fur"/>'
-    brush = config.parse(
-        f'<View>{IMAGE}<BrushLabels name="b" toName="img">{labels}</BrushLabels></View>'
-    ).brush
+    brush = config.parse(f'<View>{IMAGE}<BrushLabels name="b" toName="img">{labels}</BrushLabels></View>').brush
     label = brush.label("c")
     assert label is not None
     assert (label.value, label.alias, label.stored) == ("Big cat", "c", "c")

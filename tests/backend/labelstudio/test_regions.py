@@ -127,9 +127,7 @@ def test_several_sentences_and_strokes_stay_unknown() -> None:
 
 
 def test_sentences_are_kept_without_any_mask() -> None:
-    read = regions.read_annotation(
-        [typed("a unicorn", "a unicorn", "a cat"), typed("x", name="note")], CONFIG
-    )
+    read = regions.read_annotation([typed("a unicorn", "a unicorn", "a cat"), typed("x", name="note")], CONFIG)
     assert read.masks == ()
     assert read.prompts == ("a unicorn", "a cat")
 
