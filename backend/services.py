@@ -35,7 +35,7 @@ def commands(bind: str, label_studio_port: int) -> dict[str, tuple[str, ...]]:
 
 
 def label_studio_environment(data: str, backend: str) -> dict[str, str]:
-    """Environment of Label Studio, login aside. `data` is its folder, `backend` the IPv4 network of the backend.
+    """Environment of Label Studio, login aside; `data` is its folder, `backend` the backend's IPv4 network.
 
     Label Studio 1.23.2 refuses ML backends on private addresses. Its list of those gives way to one that is
     as strict, with a single opening: the backend's network.
