@@ -33,8 +33,15 @@ def align(model: LDA) -> None:
         key.weight.copy_(keys[:, :, None, None])
         attention.spatial_query.weight.copy_(query)
         attention.spatial_query.bias.copy_(bias)
-    for frozen in (key, attention.spatial_query):
-        frozen.requires_grad_(False)
+    freeze_alignment(model)
+
+
+def freeze_alignment(model: LDA) -> None:
+    """Keep key and query of the head level as `align` set them, if it did; a checkpoint doesn't remember that."""
+    attention = model.attend[-1]
+    if isinstance(model.image_encoder, EfficientNetLite2) and isinstance(attention, LanguageDrivenAttention):
+        model.key[-1].requires_grad_(False)
+        attention.spatial_query.requires_grad_(False)
 
 
 def fit(classifier: Tensor, text_encoder: TextEncoder, width: int) -> tuple[Tensor, Tensor, Tensor]:
