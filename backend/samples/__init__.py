@@ -13,6 +13,7 @@ covers the pixels on its outline and within it, and so does a hole. A mask is it
 
 How the masks were drawn:
 
+- By hand over enlarged photos; OpenCV's GrabCut or a colour threshold then moved some outlines by a few pixels.
 - A person comes with what they wear, without what they hold; a cup comes with what is in it.
 - A table, a lawn or a sky is what can be seen of it, with the shadows that fall on it.
 - Narrow gaps in foliage or between struts belong to the tree or the tower. Wide ones don't: through the large
