@@ -1,7 +1,7 @@
 """Label Studio's tasks -> its predictions: exactly one a task, in the tasks' order. Knows no HTTP.
 
-Label Studio takes a task as done once it has a prediction of the current version. A task that couldn't be done
-in a batch therefore gets an empty prediction of another version, and Label Studio asks for it again next time:
+Label Studio takes a task as done once it has a prediction of the current version. A task that couldn't be
+done in a batch therefore gets an empty prediction of another version, and is asked for again next time:
 
     lda-1a2b3c4d           done; empty if nothing was asked for, or what was asked for isn't there
     lda-1a2b3c4d#failed    this task's image or prompt can't be used; the log says why
@@ -14,15 +14,17 @@ What is wrong with more than a task (Label Studio itself, the model) fails the r
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from backend.errors import BadRequest, FetchError, TooMany
 from backend.labelstudio.config import LabelConfig
+from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.regions import Region, brush_region, prompt_region
 from backend.prompts import PromptRequest, prompts_for
 from backend.registry import Registry, Version
@@ -35,14 +37,6 @@ _log = logging.getLogger(__name__)
 FAILED, PENDING = "#failed", "#pending"
 
 Task = Mapping[str, Any]
-Credentials = tuple[str, str]
-
-
-class Images(Protocol):
-    """Where images come from."""
-
-    def fetch(self, value: str, task_id: int | None, credentials: Credentials | None = None) -> bytes:
-        """The bytes of the image that task data calls `value`."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +65,7 @@ class _Request:
 class Prelabeller:
     """Serves predictions from whichever version is in production at that moment. Safe for threads."""
 
-    def __init__(
-        self, registry: Registry, images: Images, models: Models, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, registry: Registry, images: ImageResolver, models: Models, limits: Limits | None = None) -> None:
         self._registry = registry
         self._images = images
         self._models = models
@@ -108,9 +100,7 @@ class Prelabeller:
     @contextmanager
     def _slot(self) -> Iterator[None]:
         if not self._slots.acquire(blocking=False):
-            raise TooMany(
-                f"{1 + self._limits.waiting} requests are being served or waiting. Try again in a moment."
-            )
+            raise TooMany(f"{1 + self._limits.waiting} requests are being served or waiting. Try again in a moment.")
         try:
             yield
         finally:
@@ -152,9 +142,7 @@ class Prelabeller:
         return self._images.fetch(value, task.get("id"), request.credentials)
 
 
-def _mask_regions(
-    config: LabelConfig, asked: Sequence[PromptRequest], found: Sequence[Prediction]
-) -> list[Region]:
+def _mask_regions(config: LabelConfig, asked: Sequence[PromptRequest], found: Sequence[Prediction]) -> list[Region]:
     return [
         brush_region(config, request.label, answer.mask, answer.score, request.prompt)
         for request, answer in zip(asked, found, strict=True)
@@ -173,7 +161,9 @@ def _typed_regions(config: LabelConfig, found: Sequence[Prediction]) -> list[Reg
 
 
 def _confidence(answer: Prediction) -> float:
-    return answer.score if answer.present else 1.0 - answer.score
+    confidence = answer.score if answer.present else 1.0 - answer.score
+    # JSON has no NaN, and one would cost the whole batch.
+    return confidence if math.isfinite(confidence) else 0.0
 
 
 def _prediction(regions: list[Region], score: float, version: str) -> dict[str, Any]:

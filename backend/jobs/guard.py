@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from redis import Redis
-from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.exceptions import DeserializationError, NoSuchJobError, TimeoutFormatError
 from rq.job import Job
 
 from ris_core.errors import RisError
 
 FUNCTIONS = frozenset({"backend.jobs.functions.learn", "backend.jobs.functions.export"})
 
+# What RQ raises over a field that it can't read, an assertion among them.
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, AssertionError, TimeoutFormatError)
 _CALLBACKS = ("_success_callback_name", "_failure_callback_name", "_stopped_callback_name")
 
 
@@ -39,7 +41,7 @@ class GuardedJob(Job):
         """As RQ's; a job that can't be read counts as absent, since an error here would stop the worker."""
         try:
             return super().fetch(id, connection, serializer)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except _MALFORMED as error:
             raise NoSuchJobError(f"The job {id!r:.100} can't be read: {error!r:.200}") from None
 
     def restore(self, raw_data: Any) -> Any:

@@ -85,9 +85,7 @@ class JobQueue:
 
     def export(self, project: int, form: str, name: str) -> Ticket:
         """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to."""
-        job = self._job(
-            "backend.jobs.functions.export", (project, form, name), f"export-{project}", EXPORT_SECONDS
-        )
+        job = self._job("backend.jobs.functions.export", (project, form, name), f"export-{project}", EXPORT_SECONDS)
         with _reachable():
             self._queue.enqueue_job(job)
         return Ticket(job.id, new=True)
@@ -99,9 +97,7 @@ class JobQueue:
                 job = GuardedJob.fetch(job_id, self._connection, JSONSerializer)
                 return _description(job)
             except NoSuchJobError:
-                raise NotFound(
-                    f"There is no job {job_id!r:.100}: it never was, or its record has expired."
-                ) from None
+                raise NotFound(f"There is no job {job_id!r:.100}: it never was, or its record has expired.") from None
 
     def _learn_once(self, project: int, pipeline: Pipeline) -> Ticket:
         key = f"ris:learn:{project}"

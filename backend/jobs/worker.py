@@ -81,9 +81,7 @@ def run_worker(settings: Settings, burst: bool = False) -> None:
     try:
         work(connection, burst=burst)
     except RedisError as error:
-        raise Unavailable(
-            f"The job queue can't be reached ({error}). Start Valkey, then the worker."
-        ) from None
+        raise Unavailable(f"The job queue can't be reached ({error}). Start Valkey, then the worker.") from None
 
 
 def work(connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: bool = False) -> None:

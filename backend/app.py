@@ -1,0 +1,139 @@
+"""The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
+
+/health is open. /webhook wants the secret header that `connect` installs, or the password: Label Studio signs only
+START_TRAINING with the latter. All else wants the password.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from backend.contract import Contract
+from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
+from backend.settings import Settings
+from ris_core.errors import InputError, RisError
+
+_log = logging.getLogger(__name__)
+
+SECRET_HEADER = "X-RIS-Webhook-Secret"  # noqa: S105 - its name, not its value
+RETRY_SECONDS = 5
+
+_HEALTH = {"status": "UP", "model_class": "LDA"}
+_LONGEST_REASON = 300
+_TRY_AGAIN = (429, 503)
+
+
+def create_app(settings: Settings, contract: Contract) -> Flask:
+    """The app. Raises SettingsError if RIS_PASSWORD or RIS_WEBHOOK_SECRET isn't set: nothing is open by default."""
+    app = Flask("backend", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
+    app.before_request(_start)
+    app.before_request(_gate(settings))
+    app.after_request(_finish)
+    app.register_error_handler(Exception, _answer_error)
+    _add_routes(app, contract)
+    return app
+
+
+def _add_routes(app: Flask, contract: Contract) -> None:
+    def posted(answer: Callable[[object], dict[str, Any]]) -> Callable[[], Response]:
+        return lambda: jsonify(answer(_body()))
+
+    for path in ("/health", "/"):
+        app.add_url_rule(path, path, lambda: jsonify(_HEALTH))
+    app.add_url_rule("/setup", "setup", posted(contract.setup), methods=["POST"])
+    app.add_url_rule("/predict", "predict", posted(contract.predict), methods=["POST"])
+    app.add_url_rule("/webhook", "webhook", posted(contract.webhook), methods=["POST"])
+    app.add_url_rule("/versions", "versions", lambda: jsonify(contract.versions()))
+    app.add_url_rule("/jobs/<job_id>", "job", lambda job_id: jsonify(contract.job(job_id)))
+
+
+def _gate(settings: Settings) -> Callable[[], None]:
+    login = settings.username, settings.secret("password")
+    header = settings.secret("webhook_secret")
+
+    def check() -> None:
+        if request.path == "/health":
+            return
+        if request.path == "/webhook" and _same(request.headers.get(SECRET_HEADER), header):
+            return
+        # Both are compared, whatever the first says, so that time tells nothing about either.
+        given = request.authorization
+        username, password = (given.username, given.password) if given else (None, None)
+        matches = [_same(username, login[0]), _same(password, login[1])]
+        if not all(matches):
+            raise Unauthorized(
+                "The user name or password is missing or wrong. In Label Studio, give the ML backend those in ris.env."
+            )
+
+    return check
+
+
+def _same(given: str | None, expected: str) -> bool:
+    return hmac.compare_digest((given or "").encode("utf-8", "replace"), expected.encode())
+
+
+def _body() -> object:
+    try:
+        return json.loads(request.get_data())
+    except (ValueError, RecursionError):
+        raise BadRequest("The request's body isn't JSON.") from None
+
+
+def _start() -> None:
+    g.request_id = secrets.token_hex(8)
+    g.started = time.perf_counter()
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    milliseconds = 1000 * (time.perf_counter() - g.started)
+    _log.info(
+        "%s %s %s in %.0f ms (%s)",
+        request.method,
+        # Quoted, for a path may hold line breaks.
+        repr(request.path[:200]),
+        response.status_code,
+        milliseconds,
+        g.request_id,
+    )
+    return response
+
+
+def _answer_error(error: Exception) -> Response:
+    status, code, message = _explain(error)
+    response = jsonify(code=code, message=message, request_id=g.request_id)
+    # Label Studio shows people the HTTP reason, never the body.
+    reason = message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")
+    response.status = f"{status} {reason[:_LONGEST_REASON]}"
+    if status in _TRY_AGAIN:
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    if status == Unauthorized.status:
+        response.headers["WWW-Authenticate"] = 'Basic realm="ris"'
+    return response
+
+
+def _explain(error: Exception) -> tuple[int, str, str]:
+    """HTTP status, stable code and sentence. What isn't meant for a caller is logged, and only named by its id."""
+    if isinstance(error, RequestEntityTooLarge):
+        error = TooLarge("The request is larger than RIS_MAX_REQUEST_BYTES allows. Send fewer tasks, or raise it.")
+    if isinstance(error, BackendError):
+        _log.warning("%s (%s): %s", error.code, g.request_id, error)
+        return error.status, error.code, str(error)
+    if isinstance(error, InputError):
+        return BadRequest.status, error.code, str(error)
+    if isinstance(error, HTTPException):
+        status = error.code or 500
+        return status, "http_error", f"{error.name}: there is no {request.method} {request.path[:200]} here."
+    _log.error("Request %s failed.", g.request_id, exc_info=error)
+    code = error.code if isinstance(error, RisError) else "internal_error"
+    return 500, code, f"Something went wrong in the backend. Its log says what, under {g.request_id}."

@@ -1,0 +1,35 @@
+"""How gunicorn serves the backend, wherever it runs: `gunicorn -c python:backend.gunicorn_conf backend.wsgi:app`."""
+
+from __future__ import annotations
+
+from backend.logs import RedactingFormatter
+from backend.settings import SettingsError, load
+
+try:
+    _settings = load()
+    for _knob in ("password", "webhook_secret", "label_studio_token", "redis_url"):
+        _settings.secret(_knob)
+except SettingsError as error:
+    raise SystemExit(str(error)) from None
+
+bind = f"{_settings.host}:{_settings.port}"
+
+# One process: the model is in memory once, and its lock is the only one. Not forked from a parent that has
+# loaded it, since neither torch's threads nor CUDA survive a fork.
+workers = 1
+preload_app = False
+worker_class = "gthread"
+threads = _settings.threads
+
+# For gthread this is not a limit on requests, but on how long the process may be silent.
+timeout = 60
+graceful_timeout = 30
+
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"redacted": {"()": RedactingFormatter, "secrets": _settings.secrets()}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "redacted"}},
+    "root": {"level": _settings.log_level, "handlers": ["stderr"]},
+    "loggers": {"gunicorn.error": {"level": _settings.log_level, "propagate": True, "handlers": []}},
+}

