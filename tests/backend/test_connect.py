@@ -1,0 +1,229 @@
+"""Connecting, against a small Label Studio over HTTP whose answers have the shape of 1.23.2's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from labelstudio.site import Answer, Asked, Site, serve
+
+from backend import app, connect, samples
+from backend.connect import BACKEND, LABEL_CONFIG, PROJECT, SECRET_HEADER
+from backend.errors import LabelStudioUnreachable, StartError
+from backend.labelstudio.config import parse
+from backend.settings import Settings
+
+PHOTOS = [("cat.jpg", b"cat"), ("cup.png", b"cup")]
+
+
+@dataclass
+class Studio:
+    """Projects, backends and webhooks as Label Studio keeps them. `breaks_after` uploads, it answers 500."""
+
+    projects: list[dict[str, Any]] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    backends: list[dict[str, Any]] = field(default_factory=list)
+    webhooks: list[dict[str, Any]] = field(default_factory=list)
+    state: str = "CO"
+    breaks_after: int = 99
+    forgets_headers: bool = False
+
+    def __call__(self, asked: Asked) -> Answer:
+        kind = asked.path.strip("/").split("/")
+        body = json.loads(asked.body) if asked.headers.get("Content-Type") == "application/json" else {}
+        match asked.method, kind:
+            case "POST", ["api", "token", "refresh"]:
+                return _json({"access": "access-token"})
+            case "GET", ["api", "projects"]:
+                return _json({"results": self.projects, "next": None})
+            case "POST", ["api", "projects"]:
+                return _json(self.add(self.projects, {"description": "", **body}))
+            case "PATCH", ["api", "projects", number]:
+                return _json(self.change(self.projects, number, body))
+            case "POST", ["api", "projects", _, "import"]:
+                return self.upload(asked)
+            case "GET", ["api", "tasks"]:
+                return _json({"tasks": self.tasks, "total": len(self.tasks)})
+            case "GET", ["api", "ml"]:
+                return _json(self.of_project(self.backends, asked))
+            case "POST", ["api", "ml"]:
+                row = {"state": self.state, "readable_state": "Error", "error_message": "refused", **body}
+                self.webhook(row["project"], f"{row['url']}/webhook")
+                return _json(self.add(self.backends, row))
+            case "GET", ["api", "ml", number]:
+                return _json(self.change(self.backends, number, {}))
+            case "PATCH", ["api", "ml", number]:
+                return _json(self.change(self.backends, number, body))
+            case "GET", ["api", "webhooks"]:
+                return _json(self.of_project(self.webhooks, asked))
+            case "POST", ["api", "webhooks"]:
+                return _json(self.webhook(body["project"], body["url"]))
+            case "PATCH", ["api", "webhooks", number]:
+                return _json(self.change(self.webhooks, number, {} if self.forgets_headers else body))
+            case "DELETE", ["api", "webhooks", number]:
+                self.webhooks = [row for row in self.webhooks if row["id"] != int(number)]
+                return Answer(204)
+        raise AssertionError(f"{asked.method} {asked.path} is not expected")
+
+    def upload(self, asked: Asked) -> Answer:
+        if len(self.tasks) >= self.breaks_after:
+            return _json({"detail": "A server error occurred."}, 500)
+        name = asked.body.split(b'filename="')[1].split(b'"')[0].decode()
+        task = self.add(self.tasks, {"data": {"image": f"/data/upload/1/0123abcd-{name}"}})
+        return _json({"task_ids": [task["id"]]})
+
+    def webhook(self, project: int, url: str) -> dict[str, Any]:
+        return self.add(self.webhooks, {"project": project, "url": url, "headers": {}})
+
+    @staticmethod
+    def add(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+        row["id"] = 1 + max((each["id"] for each in rows), default=0)
+        rows.append(row)
+        return row
+
+    @staticmethod
+    def change(rows: list[dict[str, Any]], number: str, fields: dict[str, Any]) -> dict[str, Any]:
+        row = next(row for row in rows if row["id"] == int(number))
+        row.update(fields)
+        return row
+
+    @staticmethod
+    def of_project(rows: list[dict[str, Any]], asked: Asked) -> list[dict[str, Any]]:
+        project = int(parse_qs(urlsplit(asked.target).query)["project"][0])
+        return [row for row in rows if row["project"] == project]
+
+
+def _json(body: object, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+@pytest.fixture
+def studio() -> Studio:
+    return Studio()
+
+
+@pytest.fixture
+def site(studio: Studio) -> Iterator[Site]:
+    with serve(studio) as site:
+        yield site
+
+
+Make = Callable[..., Settings]
+
+
+def join(site: Site, make_settings: Make, **knobs: object) -> connect.Connection:
+    return connect.connect(make_settings(label_studio_url=site.url, **knobs), lambda: iter(PHOTOS))
+
+
+def test_everything_is_made_once(studio: Studio, site: Site, make_settings: Make) -> None:
+    first, second = join(site, make_settings), join(site, make_settings)
+    assert (first.photos, second.photos) == (2, 0)
+    assert (first.project, first.backend, first.webhook) == (second.project, second.backend, second.webhook)
+    assert [row["title"] for row in studio.projects] == [PROJECT]
+    assert [task["data"]["image"][-7:] for task in studio.tasks] == ["cat.jpg", "cup.png"]
+    assert [(row["title"], row["url"]) for row in studio.backends] == [(BACKEND, "http://127.0.0.1:9090")]
+    assert [row["url"] for row in studio.webhooks] == ["http://127.0.0.1:9090/webhook"]
+
+
+def test_the_backend_gets_its_password_and_the_webhook_its_secret(
+    studio: Studio, site: Site, make_settings: Make
+) -> None:
+    join(site, make_settings)
+    (row,) = studio.backends
+    assert (row["auth_method"], row["basic_auth_user"], row["basic_auth_pass"], row["is_interactive"]) == (
+        *("BASIC_AUTH", "ris", "backend-pass"),
+        True,
+    )
+    assert studio.webhooks[0]["headers"] == {SECRET_HEADER: "hook-secret"}
+
+
+def test_new_secrets_reach_label_studio(studio: Studio, site: Site, make_settings: Make) -> None:
+    join(site, make_settings)
+    join(site, make_settings, password="new-pass", webhook_secret="new-secret")
+    assert [row["basic_auth_pass"] for row in studio.backends] == ["new-pass"]
+    assert [row["headers"] for row in studio.webhooks] == [{SECRET_HEADER: "new-secret"}]
+
+
+def test_a_backend_that_moved_leaves_no_webhook_behind(studio: Studio, site: Site, make_settings: Make) -> None:
+    join(site, make_settings)
+    foreign = studio.webhook(1, "http://elsewhere/webhook")
+    join(site, make_settings, port=9191)
+    assert [row["url"] for row in studio.backends] == ["http://127.0.0.1:9191"]
+    assert {row["url"] for row in studio.webhooks} == {foreign["url"], "http://127.0.0.1:9191/webhook"}
+    assert foreign["headers"] == {}
+
+
+def test_a_lost_webhook_is_made_again(studio: Studio, site: Site, make_settings: Make) -> None:
+    join(site, make_settings)
+    studio.webhooks.clear()
+    join(site, make_settings)
+    assert [row["headers"] for row in studio.webhooks] == [{SECRET_HEADER: "hook-secret"}]
+
+
+def test_other_peoples_backends_are_left_alone(studio: Studio, site: Site, make_settings: Make) -> None:
+    studio.add(studio.projects, {"title": PROJECT, "description": "mine"})
+    studio.add(studio.backends, {"project": 1, "title": "SAM", "url": "http://sam", "state": "CO"})
+    connection = join(site, make_settings)
+    assert connection.backend == 2
+    assert studio.backends[0] == {"id": 1, "project": 1, "title": "SAM", "url": "http://sam", "state": "CO"}
+
+
+def test_an_interrupted_import_goes_on(studio: Studio, site: Site, make_settings: Make) -> None:
+    studio.breaks_after = 1
+    with pytest.raises(Exception, match="500"):
+        join(site, make_settings)
+    studio.breaks_after = 99
+    assert join(site, make_settings).photos == 1
+    assert [task["data"]["image"][-7:] for task in studio.tasks] == ["cat.jpg", "cup.png"]
+
+
+def test_a_photo_that_was_deleted_stays_deleted(studio: Studio, site: Site, make_settings: Make) -> None:
+    join(site, make_settings)
+    del studio.tasks[0]
+    assert join(site, make_settings).photos == 0
+    assert len(studio.tasks) == 1
+
+
+def test_a_backend_that_label_studio_cannot_reach_is_said(studio: Studio, site: Site, make_settings: Make) -> None:
+    studio.state = "ER"
+    with pytest.raises(StartError, match=r"can't talk to the backend at http://127\.0\.0\.1:9090 .*refused"):
+        join(site, make_settings)
+
+
+def test_a_webhook_without_its_secret_is_said(studio: Studio, site: Site, make_settings: Make) -> None:
+    studio.forgets_headers = True
+    with pytest.raises(StartError, match=f"secret header of webhook 1.*{SECRET_HEADER}"):
+        join(site, make_settings)
+
+
+def test_no_label_studio_is_one_sentence(make_settings: Make) -> None:
+    settings = make_settings(label_studio_url="http://127.0.0.1:1", label_studio_password="pass")
+    with pytest.raises(LabelStudioUnreachable, match="RIS_LABEL_STUDIO_URL"):
+        connect.sign_in(settings)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "url"),
+    [
+        ({}, "http://127.0.0.1:9090"),
+        ({"port": 9191}, "http://127.0.0.1:9191"),
+        ({"host": "0.0.0.0"}, "http://127.0.0.1:9090"),
+        ({"backend_url": "http://backend:9090/"}, "http://backend:9090"),
+    ],
+)
+def test_the_address_that_label_studio_calls(knobs: dict[str, Any], url: str, make_settings: Make) -> None:
+    assert connect.backend_url(make_settings(**knobs)) == url
+
+
+def test_the_backend_reads_the_header_that_is_installed() -> None:
+    assert SECRET_HEADER == app.SECRET_HEADER
+
+
+def test_the_labelling_interface_has_what_the_backend_looks_for() -> None:
+    config = parse(LABEL_CONFIG)
+    assert [prompt.name for prompt in config.prompts] == ["prompt"]
+    assert {mask.label for mask in samples.corrections()} == {label.value for label in config.brush.labels}
