@@ -65,8 +65,12 @@ class Registry:
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
+        return self._version(project, self._production(project))
+
+    def moved(self, project: int) -> datetime | None:
+        """When a version last went into production; None if none ever did. Raises RegistryError."""
         pointer = _read_json(self._folder(project) / _POINTER)
-        return self.base if pointer is None else self._version(project, str(pointer.get("version")))
+        return None if pointer is None else datetime.fromisoformat(str(pointer.get("promoted")))
 
     def version(self, project: int, name: str) -> Version:
         """A version by its name. Raises NotFound."""
@@ -107,7 +111,7 @@ class Registry:
         """
         version = self.version(project, name)
         with self._writing(project):
-            previous = self.current(project).name
+            previous = self._production(project)
             if instead_of not in (None, previous):
                 raise PromotionConflict(
                     f"{name} was to replace {instead_of} in project {project}, "
@@ -120,6 +124,10 @@ class Registry:
     def learning(self, project: int) -> AbstractContextManager[None]:
         """Hold this while the project's model learns: one learner a project, whoever started it."""
         return exclusive(self._folder(project) / "learning.lock")
+
+    def _production(self, project: int) -> str:
+        pointer = _read_json(self._folder(project) / _POINTER)
+        return self.base.name if pointer is None else str(pointer.get("version"))
 
     def _write(self, folder: Path, checkpoint_folder: Path, card: Mapping[str, Any]) -> None:
         with atomic_dir(folder) as temporary:
@@ -172,7 +180,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         content = None
     if not isinstance(content, dict):
         raise RegistryError(
-            f"{path.name} of {path.parent.name} isn't the JSON that the registry wrote. Restore it."
+            f"{path.name} of {path.parent.name} isn't what the registry wrote. Restore it, or delete it."
         )
     return content
 

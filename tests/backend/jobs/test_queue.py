@@ -1,0 +1,180 @@
+"""The queue on a real Valkey: nothing is learnt twice, no trigger is lost, and an absent Valkey is a sentence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq.job import JobStatus
+
+from backend.errors import NotFound, Unavailable
+from backend.jobs.queue import (
+    EXPORT_SECONDS,
+    FAILURE_SECONDS,
+    LEARN_SECONDS,
+    RESULT_SECONDS,
+    RETRIES,
+    JobQueue,
+    connect,
+    open_queue,
+)
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def jobs(redis_url: str) -> JobQueue:
+    return JobQueue(connect(redis_url), learn="jobs_under_test.trigger")
+
+
+@pytest.fixture
+def worker(redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, "QUEUE": redis_url, "TRACES": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "jobs_under_test.py")], env=environment, stderr=subprocess.DEVNULL
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def runs(folder: Path) -> int:
+    return len(list(folder.glob("trigger.*")))
+
+
+def wait_for(folder: Path, number: int) -> None:
+    end = time.monotonic() + 30
+    while runs(folder) < number:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_thousand_events_at_once_make_one_job(jobs: JobQueue, redis: Redis) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        tickets = list(threads.map(lambda _: jobs.learn(7), range(1000)))
+    assert len({ticket.job for ticket in tickets}) == 1
+    assert sum(ticket.new for ticket in tickets) == 1
+    assert len(open_queue(redis)) == 1
+
+
+def test_projects_do_not_wait_for_each_other(jobs: JobQueue) -> None:
+    assert jobs.learn(1).job != jobs.learn(2).job
+
+
+def test_events_during_a_run_make_exactly_one_more(
+    jobs: JobQueue, redis: Redis, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    first = jobs.learn(7)
+    wait_for(tmp_path, 1)
+    with ThreadPoolExecutor(8) as threads:
+        tickets = list(threads.map(lambda _: jobs.learn(7), range(1000)))
+    assert {ticket.job for ticket in tickets} != {first.job}
+    assert len({ticket.job for ticket in tickets}) == 1
+    (tmp_path / "go").touch()
+    wait_for(tmp_path, 2)
+    deadline = time.monotonic() + 30
+    while jobs.describe(tickets[0].job)["status"] != "finished":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert runs(tmp_path) == 2
+    assert len(open_queue(redis)) == 0
+
+
+def test_an_event_while_the_job_starts_is_never_lost(
+    jobs: JobQueue, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Events without a pause, while the worker takes jobs as fast as it can: the last event still gets its run."""
+    (tmp_path / "go").touch()
+    stop = threading.Event()
+
+    def hail() -> None:
+        while not stop.is_set():
+            jobs.learn(7)
+
+    hailing = [threading.Thread(target=hail) for _ in range(2)]
+    for thread in hailing:
+        thread.start()
+    wait_for(tmp_path, 5)
+    stop.set()
+    for thread in hailing:
+        thread.join()
+    before = time.monotonic_ns()
+    last = jobs.learn(7)
+    deadline = time.monotonic() + 30
+    while jobs.describe(last.job)["status"] != "finished":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started = [int(path.name.rsplit(".", 1)[1]) for path in tmp_path.glob("trigger.*")]
+    assert max(started) > before
+
+
+def test_a_job_that_is_lost_from_valkey_does_not_block_the_next(jobs: JobQueue, redis: Redis) -> None:
+    lost = jobs.learn(7)
+    redis.delete(f"rq:job:{lost.job}")
+    assert jobs.learn(7).new
+
+
+def test_time_outs_and_lifetimes_are_set_on_purpose(redis: Redis) -> None:
+    jobs, queue = JobQueue(redis), open_queue(redis)
+    for ticket, seconds in ((jobs.learn(7), LEARN_SECONDS), (jobs.export(7, "coco", "mine"), EXPORT_SECONDS)):
+        job = queue.fetch_job(ticket.job)
+        assert job is not None
+        assert (job.timeout, job.result_ttl, job.failure_ttl) == (seconds, RESULT_SECONDS, FAILURE_SECONDS)
+        assert job.retries_left == RETRIES
+
+
+def test_a_job_is_described_as_json(redis_url: str) -> None:
+    jobs = JobQueue(connect(redis_url))
+    ticket = jobs.learn(7)
+    described = jobs.describe(ticket.job)
+    assert described["status"] == JobStatus.QUEUED.value
+    assert described["function"] == "learn"
+    assert described["arguments"] == [7]
+    assert described["result"] is None
+    assert described["error"] is None
+
+
+def test_a_forged_job_is_described_without_its_content(jobs: JobQueue, redis: Redis) -> None:
+    forged = open_queue(redis).enqueue("os.system", "true")
+    assert jobs.describe(forged.id)["error"]["code"] == "forbidden_job"
+    assert "os.system" not in str(jobs.describe(forged.id))
+
+
+@pytest.mark.parametrize("job_id", ["learn-7-00000000", "../etc", "a" * 10_000, "\n"])
+def test_an_unknown_job_is_not_found(jobs: JobQueue, job_id: str) -> None:
+    with pytest.raises(NotFound) as raised:
+        jobs.describe(job_id)
+    assert len(str(raised.value)) < 300
+
+
+def test_without_valkey_the_sentence_says_that_nothing_is_lost() -> None:
+    jobs = JobQueue(connect("redis://:secret-pass@127.0.0.1:1/0"))
+    for attempt in (lambda: jobs.learn(7), lambda: jobs.export(7, "coco", "x"), lambda: jobs.describe("x")):
+        with pytest.raises(Unavailable, match="safe in Label Studio") as raised:
+            attempt()
+        assert "secret-pass" not in str(raised.value)
+
+
+def test_a_wrong_password_is_an_absent_valkey(redis_url: str) -> None:
+    with pytest.raises(Unavailable):
+        JobQueue(connect(redis_url.replace("valkey-pass", "wrong"))).learn(7)
+
+
+def test_a_silent_valkey_is_given_up_within_a_webhooks_second() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        jobs = JobQueue(connect(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"))
+        start = time.monotonic()
+        with pytest.raises(Unavailable):
+            jobs.learn(7)
+        assert time.monotonic() - start < 0.95

@@ -1,0 +1,109 @@
+"""Knobs: where they come from, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.settings import Settings, SettingsError, load
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Path:
+    monkeypatch.setenv("RIS_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_every_knob_is_documented_in_one_line() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith(".")
+        assert "\n" not in field.description
+
+
+def test_the_defaults_do_without_any_file(home: Path) -> None:
+    settings = load()
+    assert settings.home == home
+    assert (settings.host, settings.port) == ("127.0.0.1", 9090)
+    assert settings.password is None
+
+
+def test_the_home_is_beside_us_unless_said_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load().home == Path(".ris")
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "ris.env").write_text("RIS_PORT=9191\nRIS_MAX_TASKS=7\nPATH=ignored\n")
+    monkeypatch.setenv("RIS_MAX_TASKS", "8")
+    settings = load()
+    assert (settings.port, settings.max_tasks) == (9191, 8)
+
+
+def test_hosts_are_a_list_and_urls_lose_their_last_slash(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIS_IMAGE_HOSTS", " minio:9000 , 10.0.0.7,")
+    monkeypatch.setenv("RIS_LABEL_STUDIO_URL", "http://studio/")
+    settings = load()
+    assert settings.image_hosts == ("minio:9000", "10.0.0.7")
+    assert settings.label_studio_url == "http://studio"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("RIS_PORT", "ninety", "RIS_PORT should be a valid integer"),
+        ("RIS_PORT", "70000", "RIS_PORT should be less than or equal to 65535"),
+        ("RIS_MAX_TASKS", "0", "RIS_MAX_TASKS should be greater than 0"),
+        ("RIS_LABEL_STUDIO_URL", "localhost:8080", "RIS_LABEL_STUDIO_URL should start with http"),
+        ("RIS_LOG_LEVEL", "LOUD", "RIS_LOG_LEVEL should be 'DEBUG', 'INFO'"),
+        ("RIS_MAX_WAITING", "5", "RIS_MAX_WAITING should be at most RIS_THREADS - 4"),
+        ("RIS_PREDICT_SECONDS", "0", "RIS_PREDICT_SECONDS should be greater than 0"),
+        ("RIS_PASWORD", "x", "RIS_PASWORD isn't a setting. Did you mean RIS_PASSWORD?"),
+        ("RIS_ZZZ", "x", "RIS_ZZZ isn't a setting. Remove it."),
+    ],
+)
+def test_a_wrong_knob_is_a_sentence(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert sentence in str(raised.value)
+    assert "pydantic" not in str(raised.value)
+
+
+def test_all_wrong_knobs_are_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIS_PORT", "x")
+    monkeypatch.setenv("RIS_MAX_TASKS", "x")
+    with pytest.raises(SettingsError, match=r"RIS_PORT .*RIS_MAX_TASKS "):
+        load()
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_secret_is_named_when_it_is_needed(home: Path, value: str | None) -> None:
+    (home / "ris.env").write_text("" if value is None else "RIS_PASSWORD=\n")
+    with pytest.raises(SettingsError, match=r"RIS_PASSWORD isn't set.*ris\.env"):
+        load().secret("password")
+
+
+def test_secrets_are_not_printed_but_can_be_listed(home: Path) -> None:
+    (home / "ris.env").write_text(
+        "RIS_PASSWORD=pass-1\nRIS_WEBHOOK_SECRET=hook-2\nRIS_LABEL_STUDIO_TOKEN=token-3\n"
+        "RIS_REDIS_URL=redis://:valkey-4@localhost/0\n"
+    )
+    settings = load()
+    for secret in ("pass-1", "hook-2", "token-3", "valkey-4"):
+        assert secret not in repr(settings)
+        assert secret in settings.secrets()
+
+
+def test_a_wrong_secret_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIS_LABEL_STUDIO_URL", "token-in-the-wrong-place")
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert "token-in-the-wrong-place" not in str(raised.value)
