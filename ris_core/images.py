@@ -11,7 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ris_core.errors import ImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+# Pillow reads MPO, what some cameras write, as JPEG; it has no reader of its own to name here.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
 
 # Our own limit is checked on the header, before a pixel is decoded; Pillow's would only warn.
