@@ -69,8 +69,7 @@ def _categories(items: Sequence[Illustrated], config: LabelConfig) -> list[Docum
     used = {drawn.label for item in items for drawn in item.correction.objects}
     names = dict.fromkeys([*known, *sorted(used - set(known))])
     return [
-        {"id": number, "name": name, "supercategory": config.brush.name}
-        for number, name in enumerate(names, start=1)
+        {"id": number, "name": name, "supercategory": config.brush.name} for number, name in enumerate(names, start=1)
     ]
 
 

@@ -158,9 +158,7 @@ def _asked(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
 def _image(task: Mapping[str, Any], config: LabelConfig) -> str:
     value = (task.get("data") or {}).get(config.image.key)
     if not isinstance(value, str) or not value:
-        raise RegionError(
-            f'Task {task["id"]} has no "{config.image.key}" in its data: import it with an image.'
-        )
+        raise RegionError(f'Task {task["id"]} has no "{config.image.key}" in its data: import it with an image.')
     return value
 
 

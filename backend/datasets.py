@@ -16,24 +16,38 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend import coco
-from backend.corrections import Correction, Corrections, SkippedTask
-from backend.labelstudio.config import LabelConfig
+from backend.corrections import Correction, Corrections, SkippedTask, read_corrections
+from backend.errors import BadRequest, FetchError
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.config import LabelConfig, parse
+from backend.labelstudio.images import Credentials, ImageResolver
 from backend.pictures import Picture, PictureStore, link
-from ris_core.errors import DatasetError, ImageError, RisError
+from ris_core.errors import DatasetError, ImageError, InputError
 from ris_core.files import atomic_dir, sha256
 from ris_core.images import MAX_PIXELS
 
 FORMAT = "ris-studio snapshot 1"
 MANIFEST = "manifest.json"
+EXPORT_FORMATS = ("coco",)
 _LONGEST_NAME = 100
 
 Fetch = Callable[[Correction], bytes]
+
+
+@dataclass(frozen=True)
+class AnnotatedProject:
+    """What Label Studio holds of a project at one moment. credentials: for the hosts of its pictures."""
+
+    number: int
+    config: LabelConfig
+    corrections: Corrections
+    credentials: Credentials | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,75 @@ class Snapshot:
         return self.folder.name
 
 
+def read_project(client: LabelStudio, project: int) -> AnnotatedProject:
+    """A project's interface and all that its annotations say.
+
+    Raises:
+        ConfigError: its interface can't carry masks.
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    answer = client.project(project)
+    config = parse(answer["label_config"])
+    login, password = answer.get("task_data_login"), answer.get("task_data_password")
+    return AnnotatedProject(
+        number=project,
+        config=config,
+        corrections=read_corrections(client.tasks(project), config),
+        credentials=(login, password) if login and password else None,
+    )
+
+
+def snapshot_project(
+    project: AnnotatedProject, images: ImageResolver, home: Path, max_pixels: int = MAX_PIXELS
+) -> Snapshot:
+    """`build_snapshot` of a project that has been read."""
+
+    def fetch(correction: Correction) -> bytes:
+        return images.fetch(correction.image, correction.task, project.credentials)
+
+    return build_snapshot(project.number, project.corrections, project.config, fetch, home, max_pixels=max_pixels)
+
+
+def export_project(
+    client: LabelStudio,
+    images: ImageResolver,
+    project: int,
+    out: Path,
+    *,
+    home: Path,
+    fmt: str = "coco",
+    max_pixels: int = MAX_PIXELS,
+) -> dict[str, Any]:
+    """Export a project's corrections to the folder `out`; an earlier export there is replaced.
+
+    Returns:
+        A report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list of
+        {task, reason}.
+
+    Raises:
+        BadRequest: there is no such format.
+        DatasetError: there is nothing to export, or `out` holds something else.
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    if fmt not in EXPORT_FORMATS:
+        raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
+    _check_replaceable(out)
+    snapshot = snapshot_project(read_project(client, project), images, home, max_pixels)
+    export_snapshot(snapshot, out)
+    return {
+        "project": project,
+        "format": fmt,
+        "out": str(out),
+        "snapshot": snapshot.id,
+        "images": snapshot.images,
+        "annotations": snapshot.annotations,
+        "refs": snapshot.refs,
+        "skipped": [asdict(task) for task in snapshot.skipped],
+    }
+
+
 def snapshot_folder(home: Path, project: int, identity: str) -> Path:
+    """Where a project's snapshot of that id is, or would be."""
     return home / "snapshots" / str(project) / identity
 
 
@@ -71,7 +153,8 @@ def build_snapshot(
     left out and reported. Whatever ends the process, the folder is either whole or absent.
 
     Args:
-        fetch: the bytes of a correction's picture; raises a `RisError` where it can't be had.
+        fetch: the bytes of a correction's picture; raises a `FetchError` where it can't be had. Any other error
+            ends the build: where Label Studio itself is down, half a snapshot would be worse than none.
 
     Raises:
         DatasetError: no task is left.
@@ -84,7 +167,7 @@ def build_snapshot(
     instances = coco.instances(project, items, config)
     refs = coco.refs(items, instances["categories"])
     documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
-    folder = _write(home / "snapshots" / str(project), items, documents)
+    folder = _write(home, project, items, documents)
     return Snapshot(folder, len(items), len(instances["annotations"]), len(refs), skipped)
 
 
@@ -143,7 +226,7 @@ def _illustrate(
         try:
             picture = store.add(fetch(correction))
             _check_size(correction, picture)
-        except RisError as error:
+        except (InputError, FetchError) as error:
             skipped.append(SkippedTask(correction.task, str(error)))
         else:
             items.append(coco.Illustrated(correction, picture, _file_name(correction, picture)))
@@ -176,11 +259,11 @@ def _path(value: str) -> str:
     return local[0] if local else unquote(parts.path)
 
 
-def _write(parent: Path, items: Sequence[coco.Illustrated], documents: Mapping[str, bytes]) -> Path:
+def _write(home: Path, project: int, items: Sequence[coco.Illustrated], documents: Mapping[str, bytes]) -> Path:
     files = {f"images/{item.file_name}": item.picture.digest for item in items}
     files |= {name: sha256(data) for name, data in documents.items()}
     manifest = _json({"format": FORMAT, "files": files})
-    folder = parent / sha256(manifest)
+    folder = snapshot_folder(home, project, sha256(manifest))
     if folder.exists():
         return folder
     try:

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from pycocotools.coco import COCO
+from studio import PROJECT, Studio, running
 
 from backend import coco, datasets
 from backend.corrections import Correction, Corrections, read_corrections
-from backend.datasets import Snapshot, build_snapshot, export_snapshot, verify
-from backend.errors import FetchFailed
+from backend.datasets import Snapshot, build_snapshot, export_project, export_snapshot, read_manifest, verify
+from backend.errors import BadRequest, FetchFailed, LabelStudioError, LabelStudioUnreachable
 from backend.pictures import Picture
 from ris_core.data import read_folder
 from ris_core.errors import DatasetError
@@ -374,9 +375,7 @@ def test_an_export_never_removes_what_it_didnt_write(tmp_path: Path, foreign: st
     assert contents(out) == before
 
 
-@pytest.mark.parametrize(
-    "manifest", [None, "", "[]", "{}", '{"format": "another", "files": {}}', '{"files": 3}']
-)
+@pytest.mark.parametrize("manifest", [None, "", "[]", "{}", '{"format": "another", "files": {}}', '{"files": 3}'])
 def test_an_export_refuses_a_folder_of_somebody_else(tmp_path: Path, manifest: str | None) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -406,6 +405,65 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
     export_snapshot(snapshot, out)
     assert contents(out) == contents(snapshot.folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
+
+
+@pytest.fixture
+def studio() -> Studio:
+    """More tasks than a page holds; all but three have the same picture; the last one's is missing."""
+    tasks = [*TASKS, *(task(n, annotation(n, drawn("a", blob(n), prompt="it"))) for n in range(7, 121))]
+    uploads = {entry["data"]["image"]: PHOTOS.get(entry["id"], PHOTOS[4]) for entry in tasks}
+    del uploads[tasks[-1]["data"]["image"]]
+    return Studio(tasks, uploads)
+
+
+def test_a_project_is_exported_whole(tmp_path: Path, studio: Studio) -> None:
+    out = tmp_path / "out"
+    with running(studio, tmp_path / "cache") as (client, images, _):
+        report = export_project(client, images, PROJECT, out, home=tmp_path / "home")
+    assert (report["images"], report["annotations"], report["refs"]) == (118, 118, 117)
+    assert [skipped["task"] for skipped in report["skipped"]] == [120]
+    assert json.loads(json.dumps(report))["out"] == str(out)
+    verify(out)
+    dataset = COCO(out / "instances.json")
+    assert len(dataset.imgs) == 118
+    truth = {n: blob(n) for n in range(7, 120)}
+    masks = {e["image_id"]: dataset.annToMask(e) for e in dataset.anns.values() if e["image_id"] in truth}
+    assert masks.keys() == truth.keys()
+    assert all(np.array_equal(masks[n], truth[n]) for n in truth)
+    assert len(read_manifest(out)) == 118 + 2
+    # Nothing in an export tells where the pictures came from.
+    assert b"127.0.0.1" not in b"".join(path.read_bytes() for path in out.glob("*.json"))
+
+
+def test_an_export_that_fails_leaves_the_last_one(tmp_path: Path, studio: Studio) -> None:
+    out, home = tmp_path / "out", tmp_path / "home"
+    with running(studio, tmp_path / "cache") as (client, images, site):
+        with pytest.raises(BadRequest, match="Choose from coco"):
+            export_project(client, images, PROJECT, out, home=home, fmt="yolo")
+        assert not site.asked
+        export_project(client, images, PROJECT, out, home=home)
+        before = contents(out)
+        studio.failing.add("/api/tasks/")
+        with pytest.raises(LabelStudioError):
+            export_project(client, images, PROJECT, out, home=home)
+        studio.failing.clear()
+        studio.tasks.clear()
+        with pytest.raises(DatasetError, match="Project 3 has no submitted annotation"):
+            export_project(client, images, PROJECT, out, home=home)
+    assert contents(out) == before
+
+
+def test_label_studio_going_down_midway_makes_no_half_snapshot(tmp_path: Path) -> None:
+    calls = iter(range(9))
+
+    def fetch(correction: Correction) -> bytes:
+        if next(calls) == 2:
+            raise LabelStudioUnreachable("Label Studio doesn't answer.")
+        return PHOTOS[correction.task]
+
+    with pytest.raises(LabelStudioUnreachable):
+        build_snapshot(3, read_corrections(TASKS, CONFIG), CONFIG, fetch, tmp_path)
+    assert not (tmp_path / "snapshots").exists()
 
 
 def test_corrections_that_couldnt_be_read_are_reported_too(tmp_path: Path) -> None:

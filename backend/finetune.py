@@ -1,0 +1,266 @@
+"""Learning from a project's corrections: snapshot, fine-tuning, comparison, and a new version if it is no worse.
+
+Label Studio's annotations are the source of truth: each run reads them all, so a run that died is simply started
+again. It then finds its snapshot, its training state and its version where it left them. Knows no HTTP and no queue.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from backend.candidate import train_candidate
+from backend.corrections import Correction, SkippedTask
+from backend.datasets import read_project, snapshot_folder, snapshot_project
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.images import ImageResolver
+from backend.registry import PromotionConflict, Registry
+from backend.settings import Settings
+from ris_core.data import Sample, read_folder
+from ris_core.evaluation import Report, evaluate
+from ris_core.predictor import Predictor
+
+Decision = Literal["waiting", "kept", "promoted"]
+Figures = Mapping[str, float | int]
+Progress = Callable[[str, float], None]
+"""Hears the stage, "reading", "collecting", "training" or "evaluating", and the share of it done, 0 to 1."""
+
+_Print: TypeAlias = tuple[int, str, tuple[str, ...]]
+"""What an expression is told by: its task, the cleaned sentence, and the run lengths of what it means."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What learning needs of the rest."""
+
+    client: LabelStudio
+    images: ImageResolver
+    registry: Registry
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One held-out expression. before, after: the IoU, 0 where refused; without a target 1 if refused, else 0."""
+
+    task: int
+    prompt: str
+    has_target: bool
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of learning. `as_json` fits a job's result.
+
+    decision: "waiting" (nothing was trained), "kept" (for the record, not in production) or "promoted".
+    new, needed: expressions since the last version, and how many it takes.
+    before, after: `metrics.summarise` of `base` and of `version` over the held-out expressions.
+    """
+
+    project: int
+    decision: Decision
+    reason: str
+    new: int
+    needed: int
+    base: str
+    version: str | None = None
+    snapshot: str | None = None
+    before: Figures | None = None
+    after: Figures | None = None
+    expressions: tuple[Compared, ...] = ()
+    skipped: tuple[SkippedTask, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    promote: bool
+    reason: str
+
+
+def judge(before: Figures, after: Figures, needed: int) -> Verdict:
+    """The rule by which a candidate goes into production; there is no other.
+
+    Over the held-out expressions, those about photos that no version was trained on, at full resolution:
+    1. there are at least `needed` of them;
+    2. where some have a target, the candidate's mean IoU is at least that of the version in production; a target
+       that is refused counts as 0;
+    3. where some have none, the candidate refuses at least as many of those (N-acc).
+    """
+    missing = needed - after["expressions"]
+    if missing > 0:
+        return Verdict(
+            False,
+            f"Not yet: {missing} more held-out expressions are needed to compare versions. About one photo in five "
+            "is held out, so keep annotating.",
+        )
+    compared = [name for name in ("mIoU", "N-acc") if name in after]
+    numbers = ", ".join(f"{name} {before[name]:.3f} -> {after[name]:.3f}" for name in compared)
+    worse = any(after[name] < before[name] for name in compared)
+    verdict = "It is worse" if worse else "It is no worse"
+    return Verdict(not worse, f"{verdict} on {after['expressions']} held-out expressions: {numbers}.")
+
+
+def learn(
+    project: int,
+    services: Services,
+    *,
+    force: bool = False,
+    report: Progress = lambda stage, share: None,
+) -> Outcome:
+    """Learn from a project's corrections, if there are enough new ones; `force` does with any number.
+
+    One learner a project at a time: a second call waits for the first.
+
+    Raises:
+        ConfigError, LabelStudioError: the project can't be read.
+        DatasetError: none of its tasks can be used.
+        CheckpointError, RegistryError: the version in production is damaged.
+    """
+    with services.registry.learning(project):
+        finish_promotion(services.registry, project)
+        return _learn(project, services, force, report)
+
+
+def finish_promotion(registry: Registry, project: int) -> None:
+    """Promote a version whose learner died between adding it and promoting it."""
+    last = registry.versions(project)[-1]
+    if last.card.get("decision") != "promoted" or last.card.get("base") != registry.current(project).name:
+        return
+    moved = registry.moved(project)
+    # Had production moved since, this version was there already, and somebody took it back.
+    if moved is None or moved < datetime.fromisoformat(str(last.card["added"])):
+        registry.promote(project, last.name, instead_of=str(last.card["base"]))
+
+
+def _learn(project: int, services: Services, force: bool, report: Progress) -> Outcome:
+    settings, base = services.settings, services.registry.current(project)
+    known = _known(project, services)
+    waiting = Outcome(project, "waiting", "", 0, settings.finetune_min_new, base.name)
+    report("reading", 0.0)
+    found = read_project(services.client, project)
+    new = _of_corrections(found.corrections.items) - known
+    if not force and len(new) < waiting.needed:
+        return _wait(waiting, len(new), found.corrections.skipped)
+    report("collecting", 0.0)
+    snapshot = snapshot_project(found, services.images, settings.home, settings.max_image_pixels)
+    samples = read_folder(snapshot.folder)
+    # Counted again: tasks whose pictures can't be had aren't in it.
+    new = _of_samples(samples) - known
+    if not force and len(new) < waiting.needed:
+        return _wait(waiting, len(new), snapshot.skipped)
+    if all(sample.split != "train" for sample in samples):
+        held = "No sentence to train on: the photos annotated so far are held out. Annotate more."
+        return replace(_wait(waiting, len(new), snapshot.skipped), reason=held)
+    begun = replace(waiting, new=len(new), snapshot=snapshot.id, skipped=snapshot.skipped)
+    return _improve(begun, samples, {task for task, _, _ in new}, services, report)
+
+
+def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outcome:
+    reason = f"{new} of {waiting.needed} new corrections are there."
+    return replace(waiting, reason=reason, new=new, skipped=skipped)
+
+
+def _improve(begun: Outcome, samples: Sequence[Sample], new: set[int], services: Services, report: Progress) -> Outcome:
+    base = services.registry.version(begun.project, begun.base)
+    run = _run_folder(begun, services.settings.home)
+    training = [sample for sample in samples if sample.split == "train"]
+    candidate = train_candidate(
+        base.folder,
+        training,
+        new,
+        services.settings.finetune_seconds,
+        run,
+        lambda share: report("training", share),
+    )
+    held_out = [sample for sample in samples if sample.split != "train"]
+    before, after = _evaluate([base.folder, candidate], held_out, report)
+    outcome = _decide(begun, before, after, services.settings.finetune_min_validation)
+    outcome = _register(outcome, candidate, services.registry)
+    shutil.rmtree(run)
+    return outcome
+
+
+def _evaluate(folders: Sequence[Path], samples: Sequence[Sample], report: Progress) -> list[Report]:
+    total = max(1, len(folders) * len(samples))
+
+    def hear(number: int) -> Callable[[int], None]:
+        return lambda done: report("evaluating", (number * len(samples) + done) / total)
+
+    return [evaluate(Predictor.load(folder), samples, hear(number)) for number, folder in enumerate(folders)]
+
+
+def _decide(begun: Outcome, before: Report, after: Report, needed: int) -> Outcome:
+    verdict = judge(before.figures, after.figures, needed)
+    return replace(
+        begun,
+        decision="promoted" if verdict.promote else "kept",
+        reason=verdict.reason,
+        before=before.figures,
+        after=after.figures,
+        expressions=tuple(
+            Compared(sample.image_id, sample.sentence, sample.has_target, old.correct, new.correct)
+            for sample, old, new in zip(before.samples, before.scores, after.scores, strict=True)
+        ),
+    )
+
+
+def _register(outcome: Outcome, candidate: Path, registry: Registry) -> Outcome:
+    card = {"origin": "fine-tuned", **outcome.as_json()}
+    version = registry.add(outcome.project, candidate, card)
+    outcome = replace(outcome, version=version.name)
+    if outcome.decision == "promoted":
+        try:
+            registry.promote(outcome.project, version.name, instead_of=outcome.base)
+        except PromotionConflict as conflict:
+            return replace(outcome, decision="kept", reason=str(conflict))
+    return outcome
+
+
+def _run_folder(begun: Outcome, home: Path) -> Path:
+    """Where this training keeps its state; what is left of others of the project is of no use any more."""
+    parent = home / "learning" / str(begun.project)
+    run = parent / f"{str(begun.snapshot)[:16]}-{begun.base}"
+    run.mkdir(parents=True, exist_ok=True)
+    for other in parent.iterdir():
+        if other != run:
+            shutil.rmtree(other)
+    return run
+
+
+def _known(project: int, services: Services) -> frozenset[_Print]:
+    """What the project's last version was made from, promoted or not."""
+    cards = [version.card for version in services.registry.versions(project)]
+    identity = next((str(card["snapshot"]) for card in reversed(cards) if card.get("snapshot")), None)
+    if identity is None:
+        return frozenset()
+    folder = snapshot_folder(services.settings.home, project, identity)
+    # A snapshot that somebody deleted costs one training too many, no more.
+    return _of_samples(read_folder(folder)) if folder.exists() else frozenset()
+
+
+def _of_samples(samples: Iterable[Sample]) -> frozenset[_Print]:
+    return frozenset(
+        (sample.image_id, sample.sentence, tuple(sorted(rle["counts"] for rle in sample.segmentations)))
+        for sample in samples
+    )
+
+
+def _of_corrections(corrections: Iterable[Correction]) -> frozenset[_Print]:
+    return frozenset(
+        (
+            correction.task,
+            expression.cleaned,
+            tuple(sorted(drawn.rle["counts"] for drawn in correction.objects if drawn.region in expression.regions)),
+        )
+        for correction in corrections
+        for expression in correction.expressions
+    )

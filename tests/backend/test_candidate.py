@@ -1,0 +1,131 @@
+"""Training within a time: the plan, what stays frozen, and going on after a crash as if there had been none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from backend.candidate import MAX_PASSES, PLAN, plan_for, train_candidate
+from ris_core import checkpoint
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data import Sample
+from ris_core.data.batches import count_batches
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.errors import TrainingError
+from ris_core.masks import encode_rle
+from ris_core.models import LDA, LDAOptions
+
+
+class Killed(BaseException):
+    """What ends a process without asking it."""
+
+
+def sample(folder: Path, number: int, sentence: str = "the left half", height: int = 48, width: int = 64) -> Sample:
+    half = np.zeros((height, width), dtype=np.bool_)
+    half[:, : width // 2] = True
+    return Sample(folder / f"{number}.png", number, number, "train", sentence, height, width, (encode_rle(half),))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(rates=(1,), width=32))
+    folder = tmp_path_factory.mktemp("base") / "model"
+    checkpoint.save(model, OperatingPoint(side=100, mask=0.4, presence=0.3), folder, "card")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return [sample(folder, number) for number in range(3)]
+
+
+def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0) -> Path:
+    def report(share: float) -> None:
+        if share >= die_at:
+            raise Killed
+
+    if not run.exists():
+        run.mkdir(parents=True)
+        # As the pace of the machine could have it; fixed, so that runs can be compared.
+        (run / PLAN).write_text(json.dumps({"passes": 4, "photos": [each.image.name for each in samples]}))
+    return train_candidate(base, samples, (), 1.0, run, report)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 3)), min_size=1, max_size=40),
+    st.integers(1, 200),
+    st.integers(1, 8),
+)
+def test_a_plan_fits_into_the_time(photos: list[tuple[bool, bool, int]], steps: int, batch: int) -> None:
+    """photos: (new, upright, expressions)."""
+    samples = [
+        sample(Path(), number, f"{sentence}", *((64, 48) if upright else (48, 64)))
+        for number, (_, upright, sentences) in enumerate(photos)
+        for sentence in range(sentences)
+    ]
+    new = {number for number, (is_new, _, _) in enumerate(photos) if is_new}
+    plan = plan_for(samples, new, steps, batch)
+    assert plan == plan_for(samples, new, steps, batch)
+    assert len(set(plan.photos)) == len(plan.photos) > 0
+    chosen = {int(name.removesuffix(".png")) for name in plan.photos}
+    per_pass = count_batches([each for each in samples if each.image_id in chosen], batch)
+    # One batch more than fits, where the chosen photos are of both orientations.
+    assert plan.passes * per_pass <= steps + (len(chosen) < len(photos))
+    assert 1 <= plan.passes <= MAX_PASSES
+    if len(chosen) < len(photos):
+        assert plan.passes == 1
+        assert chosen <= new or new <= chosen
+        assert len(chosen) == min(len(photos), steps * batch)
+    elif plan.passes < MAX_PASSES:
+        assert (plan.passes + 1) * per_pass > steps
+
+
+def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sample], tmp_path: Path) -> None:
+    heard: list[float] = []
+    folder = train_candidate(base, samples, {0}, 0.5, tmp_path / "run", heard.append)
+    assert checkpoint.version(folder) != checkpoint.version(base)
+    assert checkpoint.version(base) in (folder / checkpoint.CARD).read_text(encoding="utf-8")
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+    (before, point), (after, same_point) = checkpoint.load(base), checkpoint.load(folder)
+    assert point == same_point
+    changed = {
+        name
+        for (name, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True)
+        if not torch.equal(old, new)
+    }
+    last = len(before.key) - 1
+    assert "to_mask.weight" in changed
+    assert f"key.{last - 1}.weight" in changed
+    # Pointing at what a classifier knows must not be unlearnt from a few corrections.
+    assert changed.isdisjoint({f"key.{last}.weight", f"attend.{last}.spatial_query.weight"})
+    # Asked again, it is there already.
+    assert train_candidate(base, [], (), 0.5, tmp_path / "run", heard.append) == folder
+
+
+def test_a_crash_changes_nothing_about_the_outcome(base: Path, samples: list[Sample], tmp_path: Path) -> None:
+    whole = train(base, samples, tmp_path / "whole")
+    for share in (0.2, 0.6):
+        with pytest.raises(Killed):
+            train(base, samples, tmp_path / "broken", die_at=share)
+    assert checkpoint.digest(train(base, samples, tmp_path / "broken")) == checkpoint.digest(whole)
+
+
+def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        train(base, [], tmp_path / "run")
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        train_candidate(base, [], (), 1.0, tmp_path / "fresh", lambda share: None)

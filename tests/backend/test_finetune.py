@@ -1,0 +1,324 @@
+"""Learning from corrections: when it starts, what is promoted, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from annotated import CONFIG, annotation, drawn, task, typed
+from PIL import Image
+from studio import PROJECT, Studio, running
+
+from backend import candidate, finetune
+from backend.corrections import read_corrections
+from backend.errors import LabelStudioError
+from backend.finetune import Outcome, Services, finish_promotion, judge, learn
+from backend.registry import Registry
+from backend.settings import Settings
+from ris_core import checkpoint
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data import split_of
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.errors import DatasetError
+from ris_core.files import sha256
+from ris_core.images import read_image
+from ris_core.models import LDA, LDAOptions
+from ris_core.predictor import Predictor
+
+SENTENCE = "the bright square"
+HEIGHT, WIDTH = 48, 64
+
+
+class Killed(BaseException):
+    """What ends a process without asking it."""
+
+
+def picture(seed: int) -> tuple[bytes, np.ndarray]:
+    """A dark photo with a bright square, and the square's mask."""
+    randomness = np.random.default_rng(seed)
+    pixels = randomness.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    top, left = randomness.integers(0, [16, 32])
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+    mask[top : top + 32, left : left + 32] = True
+    pixels[mask] += 150
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue(), mask
+
+
+@cache
+def pictures() -> list[tuple[bytes, np.ndarray]]:
+    """Eight pictures that the hash puts into the training split, then four that it holds out."""
+    kept: dict[bool, list[tuple[bytes, np.ndarray]]] = {True: [], False: []}
+    for found in map(picture, range(60)):
+        kept[split_of(sha256(found[0])) == "train"].append(found)
+    return kept[True][:8] + kept[False][:4]
+
+
+def correction(number: int, mask: np.ndarray | None) -> dict[str, Any]:
+    result = typed(SENTENCE) if mask is None else drawn("a", mask, "cat", SENTENCE)
+    return task(number, annotation(number, result))
+
+
+@pytest.fixture
+def studio() -> Studio:
+    """Eight annotated photos to train on, four that are held out; the square is in all of them."""
+    found = dict(enumerate(pictures(), 1))
+    tasks = [correction(number, mask) for number, (_, mask) in found.items()]
+    uploads = {entry["data"]["image"]: found[entry["id"]][0] for entry in tasks}
+    return Studio(tasks, uploads)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """An untrained base model whose masks are whole photos. It only just finds the square in all, or in none."""
+    torch.manual_seed(0)
+    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(rates=(1,), width=32))
+    point = OperatingPoint(side=96, mask=0.0)
+    predictor = Predictor(model.eval(), point, "untrained")
+    embeddings = [predictor.embed(read_image(data)) for data, _ in pictures()]
+    presence = [predictor.probabilities(embedding, [SENTENCE])[0][1] for embedding in embeddings]
+
+    def make(finds: bool) -> Path:
+        threshold = min(presence) - 1e-4 if finds else max(presence) + 1e-4
+        folder = tmp_path_factory.mktemp("shipped") / "base"
+        checkpoint.save(model, replace(point, presence=threshold), folder, "card")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def services(
+    studio: Studio, shipped: Callable[[bool], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Services]]:
+    # Few passes and time for all of them: the outcome must not depend on how busy the machine is.
+    monkeypatch.setattr(candidate, "MAX_PASSES", 6)
+    with running(studio, tmp_path / "cache") as (client, images, _):
+
+        def make(finds: bool = False, **knobs: Any) -> Services:
+            limits = {"finetune_min_new": 10, "finetune_min_validation": 4, "finetune_seconds": 600}
+            settings = Settings(home=tmp_path / "home", **limits | knobs)
+            registry = Registry(tmp_path / "home" / "models", shipped(finds))
+            return Services(client, images, registry, settings)
+
+        yield make
+
+
+def names(registry: Registry) -> list[str]:
+    return [version.name for version in registry.versions(PROJECT)]
+
+
+def test_it_waits_for_enough_new_corrections(services: Callable[..., Services], tmp_path: Path) -> None:
+    outcome = learn(PROJECT, services(finetune_min_new=13))
+    assert (outcome.decision, outcome.new, outcome.needed) == ("waiting", 12, 13)
+    assert outcome.reason == "12 of 13 new corrections are there."
+    # Not even a picture was fetched for that.
+    assert not (tmp_path / "home" / "pictures").exists()
+    assert json.loads(json.dumps(outcome.as_json()))["version"] is None
+
+
+def test_a_better_candidate_goes_into_production_once(services: Callable[..., Services], studio: Studio) -> None:
+    """The base refuses everything; the corrections say that the square is there."""
+    parts = services()
+    heard: list[tuple[str, float]] = []
+    outcome = learn(PROJECT, parts, report=lambda stage, share: heard.append((stage, share)))
+    assert outcome.decision == "promoted", outcome.reason
+    assert outcome.before is not None
+    assert outcome.after is not None
+    assert outcome.before["mIoU"] == 0.0 < outcome.after["mIoU"]
+    assert outcome.before["expressions"] == 4
+    version = parts.registry.current(PROJECT)
+    assert names(parts.registry) == [outcome.base, outcome.version]
+    assert version.name == outcome.version
+    assert version.card["snapshot"] == outcome.snapshot
+    assert version.card["base"] == outcome.base
+    assert version.card["expressions"] == json.loads(json.dumps(outcome.as_json()))["expressions"]
+    assert [found.task for found in outcome.expressions] == [9, 10, 11, 12]
+    for found in outcome.expressions:
+        assert (found.prompt, found.has_target, found.before) == (SENTENCE, True, 0.0)
+    assert np.mean([found.after for found in outcome.expressions]) == pytest.approx(outcome.after["mIoU"])
+    _check_against_the_model(outcome, version.folder, studio)
+    assert {stage for stage, _ in heard} == {"reading", "collecting", "training", "evaluating"}
+    assert heard[-1] == ("evaluating", 1.0)
+    assert not list((parts.settings.home / "learning" / str(PROJECT)).iterdir())
+
+    again = learn(PROJECT, parts)
+    assert (again.decision, again.new, again.base) == ("waiting", 0, outcome.version)
+
+
+def _check_against_the_model(outcome: Outcome, folder: Path, studio: Studio) -> None:
+    """The figures by hand: photo and mask at full resolution, a refused target is 0."""
+    predictor = Predictor.load(folder)
+    truth = dict(enumerate(pictures(), 1))
+    for found in outcome.expressions:
+        data, mask = truth[found.task]
+        (answer,) = predictor.segment(predictor.embed(read_image(data)), [SENTENCE])
+        iou = (answer.mask & mask).sum() / (answer.mask | mask).sum() if answer.present else 0.0
+        assert found.after == pytest.approx(iou)
+
+
+def test_a_worse_candidate_is_kept_for_the_record(services: Callable[..., Services], studio: Studio) -> None:
+    """The base finds something everywhere; photos to train on say that it is never there, held-out ones that it is."""
+    for number in range(1, 9):
+        studio.tasks[number - 1] = correction(number, None)
+    parts = services(finds=True)
+    outcome = learn(PROJECT, parts)
+    assert outcome.decision == "kept"
+    assert "It is worse on 4 held-out expressions: mIoU 0." in outcome.reason
+    assert parts.registry.current(PROJECT).name == outcome.base
+    assert names(parts.registry) == [outcome.base, outcome.version]
+    assert learn(PROJECT, parts).decision == "waiting", "the same corrections aren't tried again"
+
+
+def test_too_few_held_out_photos_promote_nothing(services: Callable[..., Services]) -> None:
+    parts = services(finetune_min_validation=6)
+    outcome = learn(PROJECT, parts)
+    assert outcome.decision == "kept"
+    assert outcome.reason.startswith("Not yet: 2 more held-out expressions are needed")
+    assert parts.registry.current(PROJECT).name == outcome.base
+    assert outcome.version in names(parts.registry)
+
+
+def test_a_killed_training_goes_on(services: Callable[..., Services]) -> None:
+    parts = services()
+
+    def die(stage: str, share: float) -> None:
+        if stage == "training" and share > 0.6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        learn(PROJECT, parts, report=die)
+    assert names(parts.registry) == [parts.registry.base.name]
+    (run,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
+    plan = (run / "plan.json").read_bytes()
+    shares: list[float] = []
+
+    def hear(stage: str, share: float) -> None:
+        if stage == "training":
+            shares.append(share)
+        elif stage == "evaluating":
+            assert (run / "plan.json").read_bytes() == plan
+
+    outcome = learn(PROJECT, parts, report=hear)
+    assert outcome.decision == "promoted"
+    assert shares[0] > 0.3, "what had been learnt was not learnt again"
+    assert not run.exists()
+
+
+def test_a_kill_between_adding_and_promoting_is_made_good(
+    services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = services()
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Registry, "promote", die)
+        learn(PROJECT, parts)
+    base, version = names(parts.registry)
+    assert parts.registry.current(PROJECT).name == base
+    outcome = learn(PROJECT, parts)
+    assert (outcome.decision, outcome.base) == ("waiting", version)
+    # A version that somebody took back is another matter.
+    parts.registry.promote(PROJECT, base)
+    finish_promotion(parts.registry, PROJECT)
+    assert parts.registry.current(PROJECT).name == base
+
+
+def test_a_promotion_meanwhile_is_not_overridden(services: Callable[..., Services], tmp_path: Path) -> None:
+    parts = services()
+    other = tmp_path / "other"
+    model, point = checkpoint.load(parts.registry.base.folder)
+    checkpoint.save(model, replace(point, presence=0.123), other, "card")
+    version = parts.registry.add(PROJECT, other, {})
+
+    def interfere(stage: str, share: float) -> None:
+        if (stage, share) == ("evaluating", 1.0):
+            parts.registry.promote(PROJECT, version.name)
+
+    outcome = learn(PROJECT, parts, report=interfere)
+    assert outcome.decision == "kept"
+    assert version.name in outcome.reason
+    assert parts.registry.current(PROJECT) == version
+    finish_promotion(parts.registry, PROJECT)
+    assert parts.registry.current(PROJECT) == version
+
+
+def test_pictures_that_cant_be_had_teach_nothing(services: Callable[..., Services], studio: Studio) -> None:
+    for entry in studio.tasks[:3]:
+        del studio.uploads[entry["data"]["image"]]
+    outcome = learn(PROJECT, services())
+    assert (outcome.decision, outcome.new) == ("waiting", 9)
+    assert [skipped.task for skipped in outcome.skipped] == [1, 2, 3]
+
+
+def test_photos_that_are_all_held_out_teach_nothing(services: Callable[..., Services], studio: Studio) -> None:
+    del studio.tasks[:8]
+    outcome = learn(PROJECT, services(), force=True)
+    assert outcome.decision == "waiting"
+    assert "held out" in outcome.reason
+
+
+def test_label_studio_failing_changes_nothing(services: Callable[..., Services], studio: Studio) -> None:
+    parts = services()
+    studio.failing.add("/api/tasks/")
+    with pytest.raises(LabelStudioError):
+        learn(PROJECT, parts)
+    studio.failing.clear()
+    studio.tasks.clear()
+    assert learn(PROJECT, parts).decision == "waiting"
+    with pytest.raises(DatasetError, match="no submitted annotation"):
+        learn(PROJECT, parts, force=True)
+    assert names(parts.registry) == [parts.registry.base.name]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "promote", "reason"),
+    [
+        ({"expressions": 3}, {"expressions": 3}, False, "Not yet: 1 more"),
+        ({"expressions": 0}, {"expressions": 0}, False, "Not yet: 4 more"),
+        ({"expressions": 4, "mIoU": 0.5}, {"expressions": 4, "mIoU": 0.5}, True, "no worse .* mIoU 0.500 -> 0.500"),
+        ({"expressions": 4, "mIoU": 0.5}, {"expressions": 4, "mIoU": 0.51}, True, "no worse"),
+        ({"expressions": 4, "mIoU": 0.5}, {"expressions": 4, "mIoU": 0.4999}, False, "It is worse"),
+        ({"expressions": 4, "N-acc": 0.5}, {"expressions": 4, "N-acc": 0.75}, True, "N-acc 0.500 -> 0.750"),
+        ({"expressions": 4, "N-acc": 0.5}, {"expressions": 4, "N-acc": 0.25}, False, "It is worse"),
+        (
+            {"expressions": 9, "mIoU": 0.5, "N-acc": 1.0, "oIoU": 0.9},
+            {"expressions": 9, "mIoU": 0.9, "N-acc": 0.5, "oIoU": 0.9},
+            False,
+            "mIoU 0.500 -> 0.900, N-acc 1.000 -> 0.500",
+        ),
+        (
+            {"expressions": 9, "mIoU": 0.5, "N-acc": 1.0, "oIoU": 0.9},
+            {"expressions": 9, "mIoU": 0.6, "N-acc": 1.0, "oIoU": 0.1},
+            True,
+            "no worse",
+        ),
+    ],
+)
+def test_the_rule(before: dict[str, float], after: dict[str, float], promote: bool, reason: str) -> None:
+    verdict = judge(before, after, needed=4)
+    assert verdict.promote is promote
+    assert re.search(reason, verdict.reason)
+
+
+def test_an_expression_corrected_again_is_new(studio: Studio) -> None:
+    def prints(tasks: list[dict[str, Any]]) -> frozenset[Any]:
+        return finetune._of_corrections(read_corrections(tasks, CONFIG).items)
+
+    first = prints(studio.tasks)
+    assert len(first) == 12
+    studio.tasks[0] = correction(1, ~pictures()[0][1])
+    studio.tasks[1]["annotations"][0]["updated_at"] = "2027-01-01T00:00:00Z"
+    assert {number for number, *_ in prints(studio.tasks) - first} == {1}
