@@ -27,6 +27,7 @@ from backend.errors import BadRequest, FetchError
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.config import LabelConfig, parse
 from backend.labelstudio.images import Credentials, ImageResolver
+from backend.locks import exclusive
 from backend.pictures import Picture, PictureStore, link
 from ris_core.errors import DatasetError, ImageError, InputError
 from ris_core.files import atomic_dir, sha256
@@ -264,20 +265,23 @@ def _write(home: Path, project: int, items: Sequence[coco.Illustrated], document
     files |= {name: sha256(data) for name, data in documents.items()}
     manifest = _json({"format": FORMAT, "files": files})
     folder = snapshot_folder(home, project, sha256(manifest))
-    if folder.exists():
-        return folder
-    try:
+    with exclusive(folder.parent / ".lock"):
+        _sweep(folder.parent)
+        if folder.exists():
+            return folder
         with atomic_dir(folder) as temporary:
             (temporary / "images").mkdir()
             for item in items:
                 link(item.picture.path, temporary / "images" / item.file_name)
             for name, data in {**documents, MANIFEST: manifest}.items():
                 (temporary / name).write_bytes(data)
-    except OSError:
-        # Somebody else finished the same snapshot meanwhile: as good as ours.
-        if not folder.exists():
-            raise
     return folder
+
+
+def _sweep(parent: Path) -> None:
+    # Nobody else writes while the lock is held, so hidden folders are what killed writers left.
+    for folder in parent.glob(".*/"):
+        shutil.rmtree(folder)
 
 
 def _json(document: Any) -> bytes:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_the_same_content_has_the_same_id_and_is_kept_once(tmp_path: Path) -> No
     elsewhere = build(tmp_path / "elsewhere")
     assert elsewhere.id == first.id
     assert contents(elsewhere.folder) == contents(first.folder)
-    assert sorted(path.name for path in first.folder.parent.iterdir()) == [first.id]
+    assert sorted(path.name for path in first.folder.parent.iterdir()) == [".lock", first.id]
     image = next((first.folder / "images").iterdir())
     assert image.stat().st_nlink == 2, "the picture itself is stored once"
 
@@ -309,6 +310,14 @@ def test_a_kill_leaves_no_half_snapshot(tmp_path: Path) -> None:
     snapshot = build(tmp_path)
     verify(snapshot.folder)
     assert len(read_folder(snapshot.folder)) == 4
+    assert sorted(path.name for path in parent.iterdir()) == [".lock", snapshot.id], "what they left is swept up"
+
+
+def test_two_builders_at_once_make_one_snapshot(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ids = {snapshot.id for snapshot in pool.map(lambda _: build(tmp_path), range(8))}
+    assert len(ids) == 1
+    verify(tmp_path / "snapshots" / "3" / ids.pop())
 
 
 def _die_in(name: str, at: int) -> None:
