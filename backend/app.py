@@ -35,18 +35,19 @@ _TRY_AGAIN = (429, 503)
 def create_app(settings: Settings, contract: Contract) -> Flask:
     """The app. Raises SettingsError if RIS_PASSWORD or RIS_WEBHOOK_SECRET isn't set: nothing is open by default."""
     app = Flask("backend", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
+    # One more than is allowed: of a body without announced length, Werkzeug cuts off the rest in silence.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes + 1
     app.before_request(_start)
     app.before_request(_gate(settings))
     app.after_request(_finish)
     app.register_error_handler(Exception, _answer_error)
-    _add_routes(app, contract)
+    _add_routes(app, contract, settings.max_request_bytes)
     return app
 
 
-def _add_routes(app: Flask, contract: Contract) -> None:
+def _add_routes(app: Flask, contract: Contract, max_bytes: int) -> None:
     def posted(answer: Callable[[object], dict[str, Any]]) -> Callable[[], Response]:
-        return lambda: jsonify(answer(_body()))
+        return lambda: jsonify(answer(_body(max_bytes)))
 
     for path in ("/health", "/"):
         app.add_url_rule(path, path, lambda: jsonify(_HEALTH))
@@ -82,9 +83,12 @@ def _same(given: str | None, expected: str) -> bool:
     return hmac.compare_digest((given or "").encode("utf-8", "replace"), expected.encode())
 
 
-def _body() -> object:
+def _body(max_bytes: int) -> object:
+    content = request.get_data(cache=False)
+    if len(content) > max_bytes:
+        raise RequestEntityTooLarge
     try:
-        return json.loads(request.get_data())
+        return json.loads(content)
     except (ValueError, RecursionError):
         raise BadRequest("The request's body isn't JSON.") from None
 

@@ -1,0 +1,29 @@
+"""Checkpoints that load in the real predictor, without training: random weights over the real encoders."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ris_core import checkpoint
+from ris_core.checkpoint import OperatingPoint
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.models import LDA, LDAOptions
+
+# Small, so that a test costs milliseconds.
+_SIDE = 64
+
+
+@cache
+def _model(seed: int) -> LDA:
+    torch.manual_seed(seed)
+    return LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(width=16))
+
+
+def random_checkpoint(folder: Path, seed: int = 0, finds: bool = True) -> Path:
+    """A checkpoint whose masks mean nothing; `finds` says whether it finds whatever it is asked for."""
+    point = OperatingPoint(side=_SIDE, mask=0.0 if finds else 0.5, presence=0.0 if finds else 1.1)
+    checkpoint.save(_model(seed), point, folder, "# Random\n")
+    return folder

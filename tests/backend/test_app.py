@@ -1,0 +1,400 @@
+"""The contract over HTTP, with Label Studio's recorded requests, a real queue and the real predictor."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import random_checkpoint
+from flask.testing import FlaskClient
+from PIL import Image
+from recorded import NAMES, recorded
+from redis import Redis
+from werkzeug.test import TestResponse
+
+from backend import assembly
+from backend.app import SECRET_HEADER, create_app
+from backend.jobs.queue import open_queue
+from backend.registry import Registry
+from backend.settings import Settings, SettingsError
+from ris_core import checkpoint
+
+Post = Callable[..., TestResponse]
+BASIC = {"Authorization": "Basic " + base64.b64encode(b"ris:backend-pass").decode()}
+HOOK = {SECRET_HEADER: "hook-secret"}
+LEARNING = ("annotation-created", "annotation-updated", "annotations-deleted", "start-training")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings], redis_url: str) -> Settings:
+    return make_settings(redis_url=redis_url)
+
+
+@pytest.fixture
+def make_client(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], FlaskClient]:
+    # The wheel's place for the shipped model; a checkout may have none yet.
+    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    return lambda settings: create_app(settings, assembly.contract(settings)).test_client()
+
+
+@pytest.fixture
+def client(make_client: Callable[[Settings], FlaskClient], settings: Settings) -> FlaskClient:
+    return make_client(settings)
+
+
+@pytest.fixture
+def base(weights: Path) -> str:
+    return checkpoint.version(weights)
+
+
+def send(client: FlaskClient, name: str, body: object = None, headers: dict[str, str] = BASIC) -> TestResponse:
+    request = recorded(name)
+    content = request["body"] if body is None else body
+    return client.open(
+        request["path"],
+        method=request["method"],
+        json=content,
+        headers={"User-Agent": request["headers"]["User-Agent"], **headers},
+    )
+
+
+def with_images(name: str) -> dict[str, Any]:
+    """A recorded request, its uploads replaced by the images themselves."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(file, "PNG")
+    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    body: dict[str, Any] = recorded(name)["body"]
+    for task in body["tasks"]:
+        task["data"]["image"] = uri
+    return body
+
+
+# What Label Studio sends
+
+
+def test_health_is_open_and_says_up(client: FlaskClient) -> None:
+    answer = send(client, "health", headers={})
+    assert (answer.status_code, answer.json) == (200, {"status": "UP", "model_class": "LDA"})
+
+
+def test_setup_names_the_version_in_production(client: FlaskClient, settings: Settings, base: str) -> None:
+    assert send(client, "setup").json == {"model_version": base}
+
+
+def test_setup_follows_a_promotion_at_once(
+    client: FlaskClient, settings: Settings, tmp_path: Path, weights: Path
+) -> None:
+    tuned = random_checkpoint(tmp_path / "tuned", seed=1)
+    registry = Registry(settings.home / "models", weights)
+    version = registry.promote(1, registry.add(1, tuned, {}).name)
+    assert send(client, "setup").json == {"model_version": version.name}
+    versions = send(client, "versions").json
+    assert versions == {"versions": [registry.base.name, version.name]}
+
+
+def test_health_and_setup_answer_at_once_while_the_model_loads(
+    make_client: Callable[[Settings], FlaskClient], settings: Settings
+) -> None:
+    client = make_client(settings)
+    send(client, "setup")
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        assert send(client, "health").status_code == send(client, "setup").status_code == 200
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[len(times) // 2] < 0.02
+
+
+def test_versions_lists_the_shipped_model(client: FlaskClient, base: str) -> None:
+    assert send(client, "versions").json == {"versions": [base]}
+
+
+def test_the_sentence_typed_in_the_browser_becomes_one_mask(client: FlaskClient, base: str) -> None:
+    answer = send(client, "predict-interactive-text", with_images("predict-interactive-text"))
+    assert answer.status_code == 200
+    [prediction] = answer.json["results"]
+    assert prediction["model_version"] == base
+    [region] = prediction["result"]
+    assert (region["from_name"], region["to_name"], region["type"]) == ("brush", "img", "brushlabels")
+    assert (region["original_width"], region["original_height"]) == (64, 48)
+    assert region["value"]["brushlabels"] == ["Thing"]
+
+
+def test_a_keypoint_asks_for_nothing(client: FlaskClient, base: str) -> None:
+    answer = send(client, "predict-interactive-keypoint")
+    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": base}]}
+
+
+def test_a_batch_without_sentences_is_done_without_a_look(client: FlaskClient, base: str) -> None:
+    answer = send(client, "predict-batch")
+    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": base}] * 2}
+
+
+def test_a_batch_has_one_answer_a_task(client: FlaskClient, base: str) -> None:
+    body = with_images("predict-batch")
+    body["tasks"][1]["data"] |= {"prompt": "the red thing"}
+    results = send(client, "predict-batch", body).json["results"]
+    assert [len(result["result"]) for result in results] == [0, 2]
+    assert {result["model_version"] for result in results} == {base}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_what_can_be_learnt_from_queues_learning_once(client: FlaskClient, redis: Redis, name: str) -> None:
+    first = send(client, f"webhook-{name}", headers=HOOK)
+    second = send(client, f"webhook-{name}", headers=HOOK)
+    assert first.status_code == second.status_code == 200
+    assert first.json["new"]
+    assert second.json == {"job": first.json["job"], "new": False}
+    [job] = open_queue(redis).jobs
+    assert (job.func_name, list(job.args)) == ("backend.jobs.functions.learn", [1])
+
+
+@pytest.mark.parametrize("action", ["PROJECT_UPDATED", "TASKS_CREATED", "LABEL_LINK_CREATED", "SOMETHING_NEW"])
+def test_other_events_are_none_of_ours(client: FlaskClient, redis: Redis, action: str) -> None:
+    body = recorded("webhook-project-updated")["body"] | {"action": action}
+    answer = send(client, "webhook-project-updated", body, HOOK)
+    assert (answer.status_code, answer.json) == (200, {"ignored": action})
+    assert len(open_queue(redis)) == 0
+
+
+def test_a_webhook_is_answered_at_once(client: FlaskClient) -> None:
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        send(client, "webhook-annotation-created", headers=HOOK)
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[len(times) // 2] < 0.05
+
+
+def test_without_valkey_a_webhook_says_that_nothing_is_lost(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+) -> None:
+    client = make_client(make_settings())
+    answer = send(client, "webhook-annotation-created", headers=HOOK)
+    assert answer.status_code == 503
+    assert "safe in Label Studio" in answer.json["message"]
+    assert answer.headers["Retry-After"]
+    assert send(client, "setup").status_code == 200
+
+
+def test_a_job_can_be_asked_about(client: FlaskClient) -> None:
+    job = send(client, "webhook-start-training").json["job"]
+    answer = client.get(f"/jobs/{job}", headers=BASIC)
+    assert answer.json["status"] == "queued"
+    assert client.get("/jobs/none", headers=BASIC).status_code == 404
+
+
+# Who may come in
+
+
+ROUTES = [("GET", "/"), ("POST", "/setup"), ("POST", "/predict"), ("POST", "/webhook"), ("GET", "/versions")]
+ROUTES += [("GET", "/jobs/x"), ("GET", "/nowhere"), ("GET", "/health/"), ("POST", "/webhook/"), ("DELETE", "/setup")]
+
+
+def basic(username: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()}
+
+
+WRONG = {
+    "none": {},
+    "password": basic("ris", "wrong"),
+    "user": basic("admin", "backend-pass"),
+    "empty": basic("", ""),
+    "prefix": basic("ris", "backend-pas"),
+    "not ascii": basic("ris", "bäckend-pass"),
+    "bearer": {"Authorization": "Bearer backend-pass"},
+    "garbage": {"Authorization": "Basic ///"},
+    "hook": {SECRET_HEADER: "wrong"},
+    "empty hook": {SECRET_HEADER: ""},
+}
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_no_route_but_health_opens_without_the_password(
+    client: FlaskClient, redis: Redis, method: str, path: str, wrong: str
+) -> None:
+    answer = client.open(path, method=method, headers=WRONG[wrong], json={})
+    assert answer.status_code == 401
+    assert answer.json["code"] == "unauthorized"
+    assert answer.headers["WWW-Authenticate"].startswith("Basic")
+    assert len(open_queue(redis)) == 0
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_the_password_opens_every_route(client: FlaskClient, method: str, path: str) -> None:
+    assert client.open(path, method=method, headers=BASIC, json={}).status_code not in (401, 500)
+
+
+def test_the_webhooks_secret_opens_the_webhook_alone(client: FlaskClient) -> None:
+    for method, path in ROUTES:
+        status = client.open(path, method=method, headers=HOOK, json={}).status_code
+        assert (status == 401) == (path != "/webhook"), path
+
+
+@pytest.mark.parametrize("knob", ["password", "webhook_secret"])
+def test_without_a_secret_nothing_is_served(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings], knob: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"RIS_{knob.upper()} isn't set"):
+        make_client(make_settings(**{knob: None}))
+
+
+# How much they may bring
+
+
+def test_the_limit_of_request_bytes_counts(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+) -> None:
+    client = make_client(make_settings(max_request_bytes=1000))
+    body = {"action": "PROJECT_UPDATED", "padding": ""}
+    body["padding"] = "x" * (1000 - len(json.dumps(body)))
+    assert client.post("/webhook", data=json.dumps(body), headers=HOOK).status_code == 200
+    body["padding"] += "x"
+    answer = client.post("/webhook", data=json.dumps(body), headers=HOOK)
+    assert (answer.status_code, answer.json["code"]) == (413, "too_large")
+    assert "RIS_MAX_REQUEST_BYTES" in answer.json["message"]
+
+
+def test_the_limit_of_tasks_counts(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+) -> None:
+    client = make_client(make_settings(max_tasks=2))
+    body = recorded("predict-batch")["body"]
+    assert send(client, "predict-batch", body).status_code == 200
+    body["tasks"].append(body["tasks"][0])
+    answer = send(client, "predict-batch", body)
+    assert answer.status_code == 413
+    assert "RIS_MAX_TASKS" in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "tasks", "status"),
+    [
+        ("max_prompt_length", 9, [{"prompt": "red circle"}], "failed"),
+        ("max_prompts", 1, [{"prompts": ["a", "b"]}], "failed"),
+        ("max_image_pixels", 64 * 48 - 1, [{"prompt": "red"}], "failed"),
+        ("max_image_bytes", 10, [{"prompt": "red"}], "failed"),
+        ("predict_seconds", 1e-9, [{"prompt": "red"}], "pending"),
+    ],
+)
+def test_the_limits_of_a_task_count(
+    make_client: Callable[[Settings], FlaskClient],
+    make_settings: Callable[..., Settings],
+    knob: str,
+    value: float,
+    tasks: list[dict[str, Any]],
+    status: str,
+) -> None:
+    body = with_images("predict-batch")
+    body["tasks"] = [
+        {**task, "data": {**task["data"], **data}} for task, data in zip(body["tasks"], tasks, strict=False)
+    ]
+    for settings, expected in ((make_settings(), ""), (make_settings(**{knob: value}), f"#{status}")):
+        [result] = send(make_client(settings), "predict-batch", body).json["results"]
+        assert result["model_version"].endswith(expected)
+        assert bool(result["result"]) == (not expected)
+
+
+def test_a_long_sentence_in_the_editor_is_refused(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+) -> None:
+    client = make_client(make_settings(max_prompt_length=9))
+    answer = send(client, "predict-interactive-text")
+    assert (answer.status_code, answer.json["code"]) == (422, "bad_prompt")
+    assert "RIS_MAX_PROMPT_LENGTH" in answer.json["message"]
+
+
+def test_hosts_and_local_files_are_let_through_as_set(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"image")
+    images = assembly.images(make_settings(local_files_root=tmp_path, image_hosts=("10.0.0.7",)))
+    assert images.fetch("/data/local-files/?d=a.png", 1) == b"image"
+
+
+# What an error looks like
+
+
+@pytest.mark.parametrize(
+    ("schema", "sentence"),
+    [
+        ("<View/>", "no Image tag"),
+        ('<View><Image name="i" value="$i"/></View>', "no BrushLabels tag"),
+        ("<View>", "isn't valid XML"),
+    ],
+)
+def test_an_interface_without_image_or_masks_says_what_to_add(client: FlaskClient, schema: str, sentence: str) -> None:
+    """Label Studio shows the HTTP reason, and nothing of the body."""
+    answer = send(client, "setup", recorded("setup")["body"] | {"schema": schema})
+    assert answer.status_code == 422
+    assert sentence in answer.json["message"]
+    assert sentence in answer.status
+    assert "\n" not in answer.status
+
+
+BODIES = [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000, b'{"tasks": []}', b'{"tasks": [3]}', b"{}"]
+BODIES += [
+    json.dumps(recorded("predict-batch")["body"] | change).encode()
+    for change in ({"project": None}, {"project": "x.1"}, {"project": "-1"}, {"label_config": 3}, {"params": 3})
+]
+BODIES += [json.dumps(recorded("predict-batch")["body"] | {"params": {"context": 3}}).encode()]
+
+
+@pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook"])
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_nonsense_is_refused_in_a_sentence(client: FlaskClient, path: str, body: bytes) -> None:
+    answer = client.post(path, data=body, headers=BASIC)
+    assert answer.status_code == 422
+    assert set(answer.json) == {"code", "message", "request_id"}
+    assert answer.headers["X-Request-ID"] == answer.json["request_id"]
+
+
+def test_a_stranger_bug_shows_nothing_but_its_number(
+    client: FlaskClient, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A folder where a file should be: an error that nobody foresaw.
+    (settings.home / "models" / "project-1" / "production.json").mkdir(parents=True)
+    answer = send(client, "setup")
+    assert (answer.status_code, answer.json["code"]) == (500, "internal_error")
+    assert str(settings.home) not in answer.text
+    assert "Traceback" not in answer.text
+    assert answer.json["request_id"] in answer.json["message"]
+    assert f"Request {answer.json['request_id']} failed." in caplog.text
+    assert "IsADirectoryError" in caplog.text
+
+
+def test_a_damaged_model_shows_no_path(
+    make_client: Callable[[Settings], FlaskClient],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    folder = random_checkpoint(tmp_path / "broken", seed=5)
+    (folder / checkpoint.WEIGHTS).write_bytes(b"x")
+    monkeypatch.setattr(checkpoint, "shipped", lambda: folder)
+    client = create_app(settings, assembly.contract(settings)).test_client()
+    answer = send(client, "predict-interactive-text", with_images("predict-interactive-text"))
+    assert (answer.status_code, answer.json["code"]) == (500, "bad_checkpoint")
+    assert str(tmp_path) not in answer.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_of_a_request_is_logged(client: FlaskClient, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    send(client, name)
+    body = json.dumps(recorded(name)["body"])
+    for secret in ("feas-token-0123456789", "xis6JEFi3XKDth4RfkH0lQByOolwLbaRanvzDwyY", "backend-pass", "hook-secret"):
+        assert secret not in caplog.text
+    assert body == "null" or body not in caplog.text
+    assert recorded(name)["path"] in caplog.text
