@@ -54,7 +54,7 @@ clean:
 		"$$(python3 -V 2>/dev/null || echo missing). Install one, or name it: make up PYTHON=/path/to/python." >&2; exit 1; }
 	@scripts/step 'Environment for ris' 'On Debian, python3-venv may be missing: apt install python3-venv.' \
 		$(PYTHON) -m venv .venv
-	@scripts/step 'Torch (the largest part, some minutes)' '$(NETWORK)' \
+	@scripts/step 'Torch and uv' '$(NETWORK)' \
 		$(VENV)/pip install --disable-pip-version-check -c constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) uv torch
 	@touch $@

@@ -18,6 +18,8 @@ bind = f"{_settings.host}:{_settings.port}"
 # loaded it, since neither torch's threads nor CUDA survive a fork.
 workers = 1
 preload_app = False
+# Stopping and reloading are the supervisor's; a socket in the user's home would be one more door.
+control_socket_disable = True
 worker_class = "gthread"
 threads = _settings.threads
 

@@ -36,9 +36,7 @@ def prepare(home: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
     except OSError as error:
-        raise StartError(
-            f"The folder {home} can't be made ({error.strerror}): set RIS_HOME to another."
-        ) from error
+        raise StartError(f"The folder {home} can't be made ({error.strerror}): set RIS_HOME to another.") from error
     known = read_env(home)
     remember(home, {name: value for name, value in _fresh_secrets().items() if name not in known})
 

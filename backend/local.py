@@ -47,13 +47,13 @@ def up(home: Path) -> int:
     try:
         prepare(home)
         with locked(home):
-            _run(home, console)
+            return _run(home, console)
     except KeyboardInterrupt:
-        console.print("Stopped. `make up` goes on from here.")
+        _say(console, "Stopped. The next start goes on from here.")
+        return 0
     except RisError as error:
-        console.print(str(error), style="red", markup=False)
+        _complain(console, error)
         return 1
-    return 0
 
 
 def listen_to_signals() -> None:
@@ -62,17 +62,31 @@ def listen_to_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def _run(home: Path, console: Console) -> None:
+def _run(home: Path, console: Console) -> int:
     settings = load()
     check_ports(settings)
     services = local_services(settings, find_label_studio())
-    supervisor = Supervisor(home / LOGS, lambda text: console.print(text, markup=False))
+    supervisor = Supervisor(home / LOGS, lambda text: _say(console, text))
     try:
         _bring_up(home, settings, services, supervisor, console)
         supervisor.watch()
+    except RisError as error:
+        _complain(console, error)
+        return 1
     finally:
-        console.print("Stopping the worker, the backend, Label Studio and Valkey ...")
+        _say(console, "Stopping the worker, the backend, Label Studio and Valkey ...")
         supervisor.stop()
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    # The text may quote a log, whose brackets and line ends aren't ours to interpret. The terminal may be gone,
+    # which must not keep us from stopping what runs; rich makes an exit of a broken pipe.
+    with suppress(OSError, SystemExit):
+        console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _complain(console: Console, error: RisError) -> None:
+    _say(console, str(error), "red")
 
 
 def _bring_up(
@@ -97,12 +111,18 @@ def _start(supervisor: Supervisor, services: Sequence[Service], console: Console
     """Start services side by side and wait for all, with a line each: name, state, seconds."""
     columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<13}"))
     state = (TextColumn("{task.fields[state]:<9}"), TimeElapsedColumn())
-    with Progress(*columns, *state, console=console) as progress:
+    with Progress(*columns, *state, console=console, disable=not console.is_terminal) as progress:
         lines = {}
         for service in services:
             supervisor.start(service)
             lines[service.name] = progress.add_task(service.name, total=1, state="starting")
-        supervisor.wait_ready(list(lines), lambda name: progress.update(lines[name], completed=1, state="ready"))
+
+        def on_ready(name: str, seconds: float) -> None:
+            progress.update(lines[name], completed=1, state="ready")
+            if not console.is_terminal:
+                _say(console, f"{name} is ready after {seconds:.0f} s.")
+
+        supervisor.wait_ready(list(lines), on_ready)
 
 
 def _token(home: Path, settings: Settings, console: Console) -> str:
@@ -110,7 +130,7 @@ def _token(home: Path, settings: Settings, console: Console) -> str:
         return connect.sign_in(settings)
     except LabelStudioUnauthorized:
         _reset_password(settings)
-        console.print(f"The password of {settings.label_studio_email} is again the one in {home / SECRETS_FILE}.")
+        _say(console, f"The password of {settings.label_studio_email} is again the one in {home / SECRETS_FILE}.")
         return connect.sign_in(settings)
 
 

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from backend import launch
 from backend.errors import StartError
 
 _POLL = 0.2
 _TAIL_LINES = 12
+_TAIL_BYTES = 4096
 _LOG_BYTES = 10 << 20
 
 # A service may die this often in a row, each time within STEADY seconds of its start.
@@ -65,8 +67,8 @@ class Supervisor:
         """Start a service; its output goes to `<logs>/<name>.log`. Must be called from the main thread."""
         self._children[service.name] = _Child(service, self._spawn(service), time.monotonic())
 
-    def wait_ready(self, names: Sequence[str], on_ready: Callable[[str], None]) -> None:
-        """Return once each of `names` answers; `on_ready` hears each name as it does.
+    def wait_ready(self, names: Sequence[str], on_ready: Callable[[str, float], None]) -> None:
+        """Return once each of `names` answers; `on_ready` hears each as it does, and the seconds that it took.
 
         Raises StartError with the last lines of its log if one dies or takes too long.
         """
@@ -75,11 +77,11 @@ class Supervisor:
             for name in list(waiting):
                 if self._answers(self._children[name]):
                     waiting.remove(name)
-                    on_ready(name)
+                    on_ready(name, time.monotonic() - self._children[name].started)
             if waiting:
                 time.sleep(_POLL)
 
-    def watch(self) -> None:
+    def watch(self) -> NoReturn:
         """Restart what dies, for ever. Raises StartError once a service keeps dying."""
         while True:
             for child in self._children.values():
@@ -126,9 +128,7 @@ class Supervisor:
         if service.ready(child.process.pid):
             return True
         if waited > service.start_seconds:
-            raise StartError(
-                f"{service.name} does not answer after {waited:.0f} s. {self._last_words(service)}"
-            )
+            raise StartError(f"{service.name} does not answer after {waited:.0f} s. {self._last_words(service)}")
         return False
 
     def _tend(self, child: _Child) -> None:
@@ -143,9 +143,7 @@ class Supervisor:
         _signal_group(child.process, signal.SIGKILL)
         child.deaths = child.deaths + 1 if now - child.started < _STEADY else 1
         if child.deaths >= _PATIENCE:
-            raise StartError(
-                f"{child.service.name} died {child.deaths} times in a row. {self._obituary(child)}"
-            )
+            raise StartError(f"{child.service.name} died {child.deaths} times in a row. {self._obituary(child)}")
         delay = min(2.0 ** (child.deaths - 1), _LONGEST_DELAY)
         child.restart_at = now + delay
         self.say(f"{self._obituary(child)}\nIt starts again in {delay:.0f} s.")
@@ -169,7 +167,7 @@ class Supervisor:
     def _last_words(self, service: Service) -> str:
         log = self._log(service)
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 100 * _TAIL_LINES))
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join([f"Its log is {log}, and ends so:", *(f"    {line}" for line in lines)])
 

@@ -153,10 +153,18 @@ def test_a_start_that_fails_says_one_sentence_and_no_traceback(tmp_path: Path, t
     assert (tmp_path / "home" / "ris.env").exists()
 
 
-def test_a_misspelt_setting_stops_the_start(tmp_path: Path) -> None:
-    done = run_up(tmp_path / "home", RIS_PROT="9091")
-    assert done.returncode == 1
-    assert "RIS_PORT" in done.stdout
+def test_a_lost_reader_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from rich.console import Console; from backend.local import _say\n"
+        "sys.stdin.read(); _say(Console(), 'Stopping ...'); Path(sys.argv[1]).touch()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "stopped")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.close()
+    assert (tmp_path / "stopped").exists()
 
 
 def test_signals_stop_it_like_ctrl_c(tmp_path: Path) -> None:

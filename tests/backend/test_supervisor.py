@@ -81,15 +81,14 @@ def test_ready_services_are_reported_as_they_answer(supervisor: Supervisor, tmp_
     code = f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(tmp_path / 'flag')!r}).touch(); {SLEEP}"
     supervisor.start(python("slow", code, ready=lambda _: (tmp_path / "flag").exists()))
     supervisor.start(python("quick", SLEEP))
-    order: list[str] = []
-    supervisor.wait_ready(["slow", "quick"], order.append)
-    assert order == ["quick", "slow"]
+    order: list[tuple[str, float]] = []
+    supervisor.wait_ready(["slow", "quick"], lambda *heard: order.append(heard))
+    assert [name for name, _ in order] == ["quick", "slow"]
+    assert 0.5 < order[1][1] < 10
 
 
 def test_output_goes_to_a_log_of_its_own(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.start(
-        python("talker", f"import sys; print('out', flush=True); sys.stderr.write('err'); {SLEEP}")
-    )
+    supervisor.start(python("talker", f"import sys; print('out', flush=True); sys.stderr.write('err'); {SLEEP}"))
     until(lambda: (tmp_path / "talker.log").read_text() == "out\nerr")
 
 
@@ -107,7 +106,7 @@ def test_a_death_during_the_start_shows_the_end_of_the_log(supervisor: Superviso
     code = "print('\\n'.join(f'line {n}' for n in range(99))); print('no such model'); raise SystemExit(3)"
     supervisor.start(python("worker", code, ready=lambda _: False))
     with pytest.raises(StartError) as failure:
-        supervisor.wait_ready(["worker"], pytest.fail)
+        supervisor.wait_ready(["worker"], lambda *_: pytest.fail("ready"))
     assert "worker ended with status 3" in str(failure.value)
     assert str(tmp_path / "worker.log") in str(failure.value)
     assert "no such model" in str(failure.value)
@@ -117,7 +116,7 @@ def test_a_death_during_the_start_shows_the_end_of_the_log(supervisor: Superviso
 def test_a_service_that_never_answers_is_named(supervisor: Supervisor) -> None:
     supervisor.start(python("mute", SLEEP, ready=lambda _: False, start_seconds=0.5))
     with pytest.raises(StartError, match="mute does not answer after"):
-        supervisor.wait_ready(["mute"], pytest.fail)
+        supervisor.wait_ready(["mute"], lambda *_: pytest.fail("ready"))
 
 
 def test_what_is_killed_starts_again(
@@ -136,9 +135,7 @@ def test_what_is_killed_starts_again(
     assert "starts again in 1 s" in said[0]
 
 
-def test_what_keeps_dying_ends_the_watch(
-    supervisor: Supervisor, said: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONGEST_DELAY", 0.1)
     supervisor.start(python("worker", "raise SystemExit('out of memory')"))
     supervisor.start(python("other", SLEEP))
