@@ -37,9 +37,9 @@ lint: .venv/.installed-dev
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
 	$(VENV)/hadolint Dockerfile
-	@sed 's/=$$/=lint/' .env.example | \
-	"$$($(VENV)/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).with_name("docker-compose"))')" \
-		--env-file /dev/stdin config --quiet && echo 'docker-compose.yml: valid'
+	@mkdir -p build && sed 's/=$$/=lint/' .env.example >build/lint.env
+	@"$$($(VENV)/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).with_name("docker-compose"))')" \
+		--env-file build/lint.env config --quiet && echo 'docker-compose.yml: valid'
 
 bench-%: .venv/.installed-dev
 	QUICK=$(QUICK) $(VENV)/python benchmarks/$*.py
