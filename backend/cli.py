@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -21,6 +22,8 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Model = Annotated[Optional[Path], typer.Option(help="Folder of a checkpoint. [default: the shipped model]")]
 
+Project = Annotated[int, typer.Option(help="Number of the project in Label Studio, as in its address.")]
+
 WITHOUT = "On the command line"
 LOOP = "In Label Studio"
 MODELS = "Models and data"
@@ -35,17 +38,17 @@ def segment(
     json: Json = False,
 ) -> None:
     """Find things in a photo: masks, an overlay picture and a table."""
-    from backend import commands
+    from backend import modelling
 
-    commands.segment_photo(photo, prompts, out, model, json)
+    modelling.segment_photo(photo, prompts, out, model, json)
 
 
 @app.command(rich_help_panel=MODELS)
 def models(json: Json = False) -> None:
     """List the models, their encoders and the weights at hand."""
-    from backend import commands
+    from backend import modelling
 
-    commands.list_models(json)
+    modelling.list_models(json)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -56,9 +59,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model on a dataset folder, at full resolution."""
-    from backend import commands
+    from backend import modelling
 
-    commands.evaluate_folder(dataset, split, model, json)
+    modelling.evaluate_folder(dataset, split, model, json)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -74,10 +77,10 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
 ) -> None:
     """Train on dataset folders; the operating point is fixed on their validation splits."""
-    from backend import commands
+    from backend import modelling
     from ris_core.training import Recipe
 
-    commands.train_model(dataset, out, run, start, Recipe(epochs=epochs, seed=seed, workers=workers))
+    modelling.train_model(dataset, out, run, start, Recipe(epochs=epochs, seed=seed, workers=workers))
 
 
 @app.command(rich_help_panel=MODELS)
@@ -87,9 +90,80 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
 ) -> None:
     """Turn a public dataset into a dataset folder."""
-    from backend import commands
+    from backend import modelling
 
-    commands.convert(kind, source, out)
+    modelling.convert(kind, source, out)
+
+
+@app.command(rich_help_panel=LOOP)
+def up() -> None:
+    """Start Label Studio, Valkey, the backend and its worker, connected; Ctrl-C stops them."""
+    from backend import local
+
+    sys.exit(local.up(home()))
+
+
+@app.command(rich_help_panel=LOOP)
+def demo() -> None:
+    """Run the whole loop without a person: pre-label, correct, learn, promote, export."""
+    from backend import demo, local
+
+    sys.exit(local.during(home(), demo.run))
+
+
+@app.command(rich_help_panel=LOOP)
+def connect(project: Project) -> None:
+    """Connect the backend to a project of Label Studio that is there already."""
+    from backend import loop
+    from backend.settings import load
+
+    loop.connect_project(load(), project)
+
+
+@app.command(rich_help_panel=LOOP)
+def finetune(project: Project, json: Json = False) -> None:
+    """Learn from a project's corrections now, however few are new."""
+    from backend import loop
+    from backend.settings import load
+
+    loop.finetune(load(), project, json)
+
+
+@app.command(rich_help_panel=LOOP)
+def export(
+    project: Project,
+    format: Annotated[str, typer.Option(help="coco: images, instances.json, and refs.json with the prompts.")] = "coco",
+    name: Annotated[Optional[str], typer.Option(help="Folder below .ris/exports. [default: project-N-FORMAT]")] = None,
+    json: Json = False,
+) -> None:
+    """Export a project's annotations as a dataset: masks exact, prompts beside them."""
+    from backend import loop
+    from backend.settings import load
+
+    loop.export(load(), project, format, name, json)
+
+
+@app.command(rich_help_panel=LOOP)
+def job(job: Annotated[str, typer.Argument(help="A job's id, as the backend's answers and logs name it.")]) -> None:
+    """Show how a job goes, as JSON."""
+    from backend import loop
+    from backend.settings import load
+
+    loop.show_job(load(), job)
+
+
+@app.command(rich_help_panel=LOOP)
+def worker() -> None:
+    """Run one worker, which learns and exports; `ris up` starts one by itself."""
+    from backend.jobs.worker import run_worker
+    from backend.settings import load
+
+    run_worker(load())
+
+
+def home() -> Path:
+    """The folder where everything is kept: RIS_HOME, else .ris here."""
+    return Path(os.environ.get("RIS_HOME") or ".ris")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ BackendError 500
 ├── TooMany 429
 ├── Unavailable 503           try again later
 ├── StartError                `ris up` can't bring a service up
+│   └── AlreadyRunning        another one did
 ├── FetchError 422            an image could not be fetched
 │   ├── AddressRefused        it lies where the backend must not look
 │   ├── LocalFileRefused      the same, on this machine's disk
@@ -27,7 +28,6 @@ BackendError 500
 """
 
 # An HTTP answer reads better as "not found" than as "not found error".
-# ruff: noqa: N818
 
 from __future__ import annotations
 
@@ -85,6 +85,10 @@ class Unavailable(BackendError):
 
 class StartError(BackendError):
     code = "start_failed"
+
+
+class AlreadyRunning(StartError):
+    code = "already_running"
 
 
 class FetchError(BackendError):

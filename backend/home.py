@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from dotenv import dotenv_values
 
-from backend.errors import StartError
+from backend.errors import AlreadyRunning, StartError
 from ris_core.files import atomic_write
 
 SECRETS_FILE = "ris.env"
@@ -68,7 +68,7 @@ def remember(home: Path, values: Mapping[str, str]) -> None:
 
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
-    """Hold the home folder for this process. Raises StartError if another process holds it.
+    """Hold the home folder for this process. Raises AlreadyRunning if another process holds it.
 
     The system drops the lock with its holder, however that one ends.
     """
@@ -77,7 +77,7 @@ def locked(home: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise StartError(
+            raise AlreadyRunning(
                 f"`ris up` runs already in {home} (process {file.read().strip() or 'unknown'}): "
                 "stop that one with Ctrl-C, or set RIS_HOME to another folder."
             ) from error

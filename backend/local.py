@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend import connect, readiness, samples
-from backend.errors import LabelStudioUnauthorized, StartError
+from backend.errors import AlreadyRunning, LabelStudioUnauthorized, StartError
 from backend.home import LOGS, SECRETS_FILE, locked, prepare, remember
 from backend.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands, label_studio_environment
 from backend.settings import Settings, load
@@ -34,6 +34,9 @@ _LOOPBACK = "127.0.0.1"
 _REDIS_PORT = 6379
 _HTTP_PORT = 80
 
+Work = Callable[[Settings, Console], None]
+"""What is done while the studio runs."""
+
 
 def up(home: Path) -> int:
     """Start everything in `home`, connect it, and keep it running until SIGINT, SIGTERM or SIGHUP.
@@ -41,19 +44,37 @@ def up(home: Path) -> int:
     Returns 0 after such a signal and 1 after a failure, which is said on the console. A second start goes on
     where the first stopped: nothing is made twice.
     """
+    return _command(home, lambda console: _studio(home, console, None))
+
+
+def during(home: Path, work: Work) -> int:
+    """Do `work` with the studio: the one that runs in `home` already, else one that runs for as long as it takes.
+
+    Returns 0 when it is done or was interrupted, and 1 after a failure, which is said on the console.
+    """
+
+    def run(console: Console) -> None:
+        try:
+            _studio(home, console, work)
+        except AlreadyRunning:
+            work(load(), console)
+
+    return _command(home, run)
+
+
+def _command(home: Path, run: Callable[[Console], None]) -> int:
     console = Console(highlight=False)
     os.environ["RIS_HOME"] = str(home.absolute())
     listen_to_signals()
     try:
         prepare(home)
-        with locked(home):
-            return _run(home, console)
+        run(console)
     except KeyboardInterrupt:
         _say(console, "Stopped. The next start goes on from here.")
-        return 0
     except RisError as error:
         _complain(console, error)
         return 1
+    return 0
 
 
 def listen_to_signals() -> None:
@@ -62,20 +83,22 @@ def listen_to_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def _run(home: Path, console: Console) -> int:
-    settings = load()
-    check_ports(settings)
-    services = local_services(settings, find_label_studio())
-    supervisor = Supervisor(home / LOGS, lambda text: _say(console, text))
-    try:
-        _bring_up(home, settings, services, supervisor, console)
-        supervisor.watch()
-    except RisError as error:
-        _complain(console, error)
-        return 1
-    finally:
-        _say(console, "Stopping the worker, the backend, Label Studio and Valkey ...")
-        supervisor.stop()
+def _studio(home: Path, console: Console, work: Work | None) -> None:
+    """Bring the services up, do `work`, or without any wait for what may happen, and stop them again."""
+    with locked(home):
+        settings = load()
+        check_ports(settings)
+        services = local_services(settings, find_label_studio())
+        supervisor = Supervisor(home / LOGS, lambda text: _say(console, text))
+        try:
+            _bring_up(home, settings, services, supervisor, console)
+            if work:
+                work(load(), console)
+            else:
+                supervisor.watch()
+        finally:
+            _say(console, "Stopping the worker, the backend, Label Studio and Valkey ...")
+            supervisor.stop()
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -90,11 +90,7 @@ def _is_submission(region: object, config: LabelConfig) -> bool:
     if not isinstance(region, Mapping) or config.prompt is None:
         return False
     value = region.get("value")
-    return (
-        region.get("from_name") == config.prompt.name
-        and isinstance(value, Mapping)
-        and bool(value.get("text"))
-    )
+    return region.get("from_name") == config.prompt.name and isinstance(value, Mapping) and bool(value.get("text"))
 
 
 def _task_prompts(task: Mapping[str, Any]) -> list[object]:

@@ -34,7 +34,7 @@ class RegistryError(BackendError):
     code = "registry_damaged"
 
 
-class PromotionConflict(BackendError):  # noqa: N818
+class PromotionConflict(BackendError):
     """Another version was promoted since the caller looked."""
 
     code = "promotion_conflict"

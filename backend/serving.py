@@ -55,9 +55,7 @@ class Models:
         thread.start()
         return thread
 
-    def segment(
-        self, version: Version, image: bytes, prompts: Sequence[str], deadline: float
-    ) -> list[Prediction]:
+    def segment(self, version: Version, image: bytes, prompts: Sequence[str], deadline: float) -> list[Prediction]:
         """One prediction a prompt, in order.
 
         Args:

@@ -1,6 +1,7 @@
 """Every knob of the service, read from the environment and from `ris.env`. Knows nothing of what uses them.
 
-A knob `x` is the variable RIS_X. The environment wins over `<RIS_HOME>/ris.env`, that over the defaults.
+A knob `x` is the variable RIS_X. The environment wins over `<RIS_HOME>/ris.env`, that over the defaults. The knobs
+by which a project learns may have other values in a file of that project's own.
 """
 
 from __future__ import annotations
@@ -41,9 +42,7 @@ class Settings(BaseSettings):
     home: Path = _knob(Path(".ris"), "Folder of everything that is kept: models, snapshots, caches, ris.env.")
     host: str = _knob("127.0.0.1", "Address that the backend listens on.")
     port: int = _knob(9090, "Port that the backend listens on.", ge=1, le=65535)
-    backend_url: str | None = _knob(
-        None, "The backend, as Label Studio reaches it; unset: http://<host>:<port>."
-    )
+    backend_url: str | None = _knob(None, "The backend, as Label Studio reaches it; unset: http://<host>:<port>.")
     threads: int = _knob(8, "Requests that are served at the same time.", ge=4, le=64)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _knob("INFO", "Least severity that is logged.")
 
@@ -115,14 +114,31 @@ class Settings(BaseSettings):
         return [*found, *filter(None, passwords)]
 
 
-def load() -> Settings:
-    """Read the knobs from the environment and from ris.env. Raises SettingsError, one sentence a mistake."""
+def load(project: int | None = None) -> Settings:
+    """Read the knobs from the environment and from ris.env, for one project from its own file as well.
+
+    Raises SettingsError, one sentence a mistake.
+    """
     file = Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default) / "ris.env"
+    own: dict[str, Any] = {} if project is None else _own(project_file(file.parent, project))
     _refuse_misspelt(file)
     try:
-        return Settings(home=file.parent, _env_file=file)  # type: ignore[call-arg]
+        return Settings(home=file.parent, _env_file=file, **own)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError(" ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def project_file(home: Path, project: int) -> Path:
+    """Where the knobs of one project are, those by which it learns; they win over all others."""
+    return home / "projects" / f"{project}.env"
+
+
+def _own(file: Path) -> dict[str, Any]:
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in dotenv_values(file).items() if value}
+    for name in given:
+        if name not in Settings.model_fields or not name.startswith("finetune_"):
+            raise SettingsError(f"{PREFIX}{name.upper()} in {file} isn't a setting of a project. Remove it.")
+    return given
 
 
 def _refuse_misspelt(file: Path) -> None:

@@ -18,12 +18,12 @@ from backend.settings import load
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def learn(project: int) -> dict[str, Any]:
-    """Learn from all that is annotated in a project. Returns `finetune.Outcome` as JSON."""
-    settings = load()
+def learn(project: int, force: bool = False) -> dict[str, Any]:
+    """Learn from all that is annotated in a project, if enough is new or by `force`. Returns `finetune.Outcome`."""
+    settings = load(_number(project))
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
         services = finetune.Services(client, assembly.images(settings), assembly.registry(settings), settings)
-        return finetune.learn(_number(project), services, report=_Report()).as_json()
+        return finetune.learn(project, services, force=force, report=_Report()).as_json()
 
 
 def export(project: int, form: str, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, AssertionError, T
 _CALLBACKS = ("_success_callback_name", "_failure_callback_name", "_stopped_callback_name")
 
 
-class ForbiddenJob(RisError):  # noqa: N818
+class ForbiddenJob(RisError):
     """A job that none of ours would be."""
 
     code = "forbidden_job"

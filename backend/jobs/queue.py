@@ -83,6 +83,13 @@ class JobQueue:
                     # Somebody else put a job in just now: look at that one.
                     continue
 
+    def learn_now(self, project: int) -> Ticket:
+        """Queue a learning that doesn't ask how many corrections are new."""
+        job = self._job(self._learn, (project, True), f"learn-{project}", LEARN_SECONDS)
+        with _reachable():
+            self._queue.enqueue_job(job)
+        return Ticket(job.id, new=True)
+
     def export(self, project: int, form: str, name: str) -> Ticket:
         """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to."""
         job = self._job("backend.jobs.functions.export", (project, form, name), f"export-{project}", EXPORT_SECONDS)

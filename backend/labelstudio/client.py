@@ -128,6 +128,10 @@ class LabelStudio:
         """Have Label Studio send these headers with each event."""
         return self._object("PATCH", f"/api/webhooks/{webhook}/", json={"headers": dict(headers)})
 
+    def update_task(self, task: int, data: Mapping[str, Any]) -> Json:
+        """Replace a task's data, its image and its prompts."""
+        return self._object("PATCH", f"/api/tasks/{task}/", json={"data": dict(data)})
+
     def create_annotation(self, task: int, result: Sequence[Json], **fields: object) -> Json:
         """`fields` may be `was_cancelled`, `parent_prediction`, `lead_time` and so on."""
         return self._object("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result), **fields})

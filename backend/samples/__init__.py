@@ -40,7 +40,7 @@ from ris_core.masks import Mask
 Polygon = tuple[int, ...]
 
 
-class SamplesMissing(RisError):  # noqa: N818 - it reads better than "samples missing error"
+class SamplesMissing(RisError):
     """The packages that ship the photos aren't installed, or ship them no more."""
 
     code = "samples_missing"

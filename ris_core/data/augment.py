@@ -100,4 +100,4 @@ def _recolour(pixels: NDArray[np.uint8], randomness: random.Random) -> NDArray[n
     saturation = 0.0 if randomness.random() < 0.05 else randomness.uniform(0.7, 1.3)
     values = grey + (values - grey) * saturation
     values = (values - values.mean()) * randomness.uniform(0.7, 1.3) + values.mean() * randomness.uniform(0.75, 1.25)
-    return np.clip(values, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(values, 0, 255), dtype=np.uint8)

@@ -86,7 +86,8 @@ def write_folder(out: Path, photos: Iterable[Photo], names: Sequence[str], info:
 
 def _ccp_photos(source: Path, names: dict[int, str]) -> Iterator[Photo]:
     for path in sorted((source / "photos").glob("*.jpg")):
-        labels = np.asarray(Image.open(source / "labels" / f"{path.stem}.png"))
+        with Image.open(source / "labels" / f"{path.stem}.png") as image:
+            labels = np.asarray(image)
         masks = {names[index]: labels == index for index in np.unique(labels) if index}
         yield _photo(path, masks, CCP_SHARE)
 
@@ -125,7 +126,8 @@ def _add(
     refs: list[dict[str, Any]],
 ) -> None:
     shutil.copyfile(photo.path, folder / "images" / photo.path.name)
-    width, height = Image.open(photo.path).size
+    with Image.open(photo.path) as image:
+        width, height = image.size
     instances["images"].append({"id": image_id, "file_name": photo.path.name, "height": height, "width": width})
     for name, mask in photo.masks.items():
         annotation_id = len(instances["annotations"]) + 1

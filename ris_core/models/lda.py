@@ -124,7 +124,8 @@ class ReceptiveFields(nn.Module):
         if not len(self.fields):
             return x
         picture = self.picture(pool(x, valid))[:, :, None, None]
-        return x + self.merge(torch.cat([x + picture, *(field(x) for field in self.fields)], dim=1))
+        strengthened: Tensor = x + self.merge(torch.cat([x + picture, *(field(x) for field in self.fields)], dim=1))
+        return strengthened
 
 
 class LDA(nn.Module):

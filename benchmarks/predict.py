@@ -1,0 +1,140 @@
+"""`make bench-predict`: how long an answer takes with the shipped model, and what of that isn't the bare model.
+
+Medians over repeats on a 640x480 photo, two threads: encoding it and answering the first prompt, each further prompt,
+the bare model's forward passes for both, the answer as Label Studio gets it over HTTP, /health and /setup, and the
+peak memory. QUICK=1 repeats less often. The result is appended to benchmarks/results/predict.json.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from flask.testing import FlaskClient
+from record import record
+
+from backend import assembly
+from backend.app import create_app
+from backend.connect import LABEL_CONFIG
+from backend.labelstudio.brush import encode
+from backend.samples import photos
+from backend.settings import Settings
+from ris_core.images import read_image
+from ris_core.predictor import ImageEmbedding, Predictor
+
+REPEATS = 5 if os.environ.get("QUICK") else 20
+PROMPTS = ["the cat", "the eyes", "the nose", "the fur", "the whiskers", "the ears"]
+
+
+def median_ms(action: Callable[[], object], repeats: int = REPEATS) -> float:
+    action()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(times), 2)
+
+
+def photo() -> bytes:
+    """A cat of 640x480, encoded as a JPEG."""
+    pixels = cv2.resize(read_image(dict(photos())["chelsea.png"]), (640, 480), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes()
+
+
+def forward(predictor: Predictor, embedding: ImageEmbedding) -> dict[str, float]:
+    """The floor: the model's own passes on tensors that are ready."""
+    model, (height, width) = predictor.model, embedding.canvas
+    pixels, valid = torch.rand(1, 3, height, width) * 255, torch.ones(1, 1, height, width)
+    index = torch.zeros(1, dtype=torch.long)
+    with torch.inference_mode():
+        sentence = model.encode_text(PROMPTS[:1])
+        return {
+            "image encoder": median_ms(lambda: model.encode_image(pixels, valid)),
+            "text encoder": median_ms(lambda: model.encode_text(PROMPTS[:1])),
+            "decoder": median_ms(lambda: model(embedding.levels, sentence, index)),
+        }
+
+
+def in_process(data: bytes) -> dict[str, float]:
+    predictor = Predictor.load()
+    embedding = predictor.embed(read_image(data))
+    numbers = iter(range(100_000))
+
+    def first() -> None:
+        # A sentence that was never said before: nothing of it is kept from the last repeat.
+        (found,) = predictor.segment(predictor.embed(read_image(data)), [f"{PROMPTS[0]} {next(numbers)}"])
+        encode(found.mask)
+
+    def further() -> None:
+        (found,) = predictor.segment(embedding, [f"{PROMPTS[0]} {next(numbers)}"])
+        encode(found.mask)
+
+    floor = forward(predictor, embedding)
+    figures = {"first prompt": median_ms(first), "further prompt": median_ms(further)}
+    figures |= {f"forward: {name}": value for name, value in floor.items()}
+    figures["first prompt, outside forward passes"] = round(figures["first prompt"] - sum(floor.values()), 2)
+    return figures
+
+
+def over_http(data: bytes) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as home:
+        settings = Settings(
+            home=Path(home),
+            label_studio_token="unused",
+            redis_url="redis://127.0.0.1:1/0",
+            password="benchmark",
+            webhook_secret="benchmark",
+        )
+        client = create_app(settings, assembly.contract(settings)).test_client()
+        setup = {"project": "1.1", "schema": LABEL_CONFIG, "hostname": "", "access_token": "", "extra_params": None}
+        figures = {
+            "/health": median_ms(lambda: ok(client.get("/health"))),
+            "/setup": median_ms(lambda: ok(client.post("/setup", json=setup, auth=("ris", "benchmark")))),
+        }
+        figures["/predict, a new prompt on a known photo"] = _predict(client, data)
+    return figures
+
+
+def _predict(client: FlaskClient, data: bytes) -> float:
+    import base64  # noqa: PLC0415
+
+    image = "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    numbers = iter(range(100_000))
+
+    def ask() -> None:
+        typed = {"from_name": "prompt", "to_name": "image", "type": "textarea"}
+        typed["value"] = {"text": [f"{PROMPTS[0]} {next(numbers)}"]}  # type: ignore[assignment]
+        body = {
+            "tasks": [{"id": 1, "data": {"image": image}}],
+            "project": "1.1",
+            "label_config": LABEL_CONFIG,
+            "params": {"context": {"result": [typed]}},
+        }
+        ok(client.post("/predict", json=body, auth=("ris", "benchmark")))
+
+    return median_ms(ask)
+
+
+def ok(response: Any) -> None:
+    assert response.status_code == 200, response.get_data(as_text=True)
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    data = photo()
+    figures = in_process(data) | over_http(data)
+    figures["peak memory, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    record("predict", figures, repeats=REPEATS, version=Predictor.load().version)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Shared by all tests: one torch thread a process, and an untrained model over the real encoders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.models import LDA
+from ris_core.models.alignment import align
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def untrained() -> LDA:
+    """LDA as training starts with it, the same in every test."""
+    torch.manual_seed(0)
+    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"))
+    align(model)
+    return model.eval()

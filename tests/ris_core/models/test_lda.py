@@ -1,0 +1,167 @@
+"""Each mechanism of LDA does what it says, and each switch changes something."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from backend.samples import photos
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.images import read_image
+from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import Level, Output
+
+SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
+
+
+@pytest.fixture(scope="module")
+def photo() -> tuple[Tensor, Tensor]:
+    pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
+    valid = torch.ones(2, 1, 64, 96)
+    valid[1, :, :, 64:] = 0
+    return pixels * valid, valid
+
+
+def decode(model: LDA, photo: tuple[Tensor, Tensor], index: list[int]) -> Output:
+    with torch.inference_mode():
+        levels = model.encode_image(*photo)
+        return model(levels, model.encode_text(SENTENCES[: len(index)]), torch.tensor(index))
+
+
+def seeded(options: LDAOptions) -> LDA:
+    torch.manual_seed(3)
+    return LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), options).eval()
+
+
+def test_shapes(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
+    output = decode(untrained, photo, [0, 1, 1])
+    assert output.mask.shape == (3, 1, 16, 24)
+    assert output.presence.shape == (3,)
+
+
+def test_channel_attention_reads_the_sentence_only_through_its_vector(
+    untrained: LDA, photo: tuple[Tensor, Tensor]
+) -> None:
+    level = untrained.encode_image(*photo)[2]
+    attend = untrained.attend[2]
+    one, other = untrained.encode_text(SENTENCES[:2])
+    attention = attend.channel_attention(level, torch.stack([one, other]))
+    assert attention.shape == (2, level.features.shape[1], 1, 1)
+    assert ((attention > 0) & (attention < 1)).all()
+    # With the query's projection silenced, no trace of the sentence is left.
+    with torch.no_grad():
+        attend.channel_query.weight.zero_()
+    silenced = [attend.channel_attention(level.pick(torch.tensor([0])), each[None]) for each in (one, other)]
+    assert torch.equal(*silenced)
+
+
+def test_spatial_attention_is_one_map_and_scales_with_agreement(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
+    level = untrained.encode_image(*photo)[3].pick(torch.tensor([0]))
+    attend, sentence = untrained.attend[3], untrained.encode_text(SENTENCES[:1])
+    logits = attend.spatial_logits(level, sentence)
+    assert logits.shape == (1, 1, *level.keys.shape[-2:])
+    query = torch.nn.functional.normalize(attend.spatial_query(sentence), dim=1)[0]
+    pointed = Level(level.features, level.keys + 3 * query[None, :, None, None], level.valid)
+    raised = attend.spatial_logits(pointed, sentence) - logits
+    assert torch.allclose(raised, 3 * attend.spatial_scale, atol=1e-3)
+
+
+def test_cells_without_photo_change_nothing(untrained: LDA) -> None:
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 255
+    valid = torch.ones(1, 1, 64, 64)
+    valid[..., 32:] = 0
+    with torch.inference_mode():
+        levels = untrained.encode_image(pixels * valid, valid)
+        sentence = untrained.encode_text(SENTENCES[:1])
+        for number, level in enumerate(levels):
+            assert (level.features * (1 - level.valid) == 0).all()
+            noisy = Level(level.features, level.keys + 100 * (1 - level.valid), level.valid)
+            attend = untrained.attend[number]
+            for clean, changed in zip(attend(level, sentence), attend(noisy, sentence), strict=True):
+                assert torch.allclose(clean, changed, atol=1e-5)
+
+
+def test_permuting_the_batch_permutes_the_output(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
+    with torch.inference_mode():
+        levels, sentences = untrained.encode_image(*photo), untrained.encode_text(SENTENCES)
+        straight = untrained(levels, sentences, torch.tensor([0, 1, 0]))
+        order = torch.tensor([2, 0, 1])
+        permuted = untrained(levels, sentences[order], torch.tensor([0, 1, 0])[order])
+    assert torch.allclose(straight.mask[order], permuted.mask, atol=1e-4)
+    assert torch.allclose(straight.presence[order], permuted.presence, atol=1e-4)
+
+
+def test_one_prompt_alone_is_one_of_many(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
+    together, alone = decode(untrained, photo, [1, 1, 1]), decode(untrained, photo, [1])
+    assert torch.allclose(together.mask[:1], alone.mask, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention": "channel"},
+        {"attention": "spatial"},
+        {"fusion": "sum"},
+        {"fusion": "product"},
+        {"rates": ()},
+        {"rates": (1,)},
+        {"multi_level": False},
+        {"width": 64},
+    ],
+    ids=str,
+)
+def test_every_switch_changes_the_output(change: dict[str, object], photo: tuple[Tensor, Tensor]) -> None:
+    usual = decode(seeded(LDAOptions()), photo, [0, 1])
+    switched = decode(seeded(replace(LDAOptions(), **change)), photo, [0, 1])
+    assert not torch.allclose(usual.mask, switched.mask, atol=1e-3)
+
+
+def test_a_single_attention_ignores_the_other(photo: tuple[Tensor, Tensor]) -> None:
+    for attention, silent in (("channel", "spatial_query"), ("spatial", "channel_query")):
+        model = seeded(LDAOptions(attention=attention, fusion="sum"))
+        before = decode(model, photo, [0, 1])
+        with torch.no_grad():
+            for attend in model.attend:
+                getattr(attend, silent).weight.normal_()
+        assert torch.equal(before.mask, decode(model, photo, [0, 1]).mask)
+
+
+def test_a_single_level_reads_no_finer_one(photo: tuple[Tensor, Tensor]) -> None:
+    model = seeded(LDAOptions(multi_level=False))
+    before = decode(model, photo, [0, 1])
+    with torch.no_grad():
+        for project in model.project[:-1]:
+            project[0].weight.normal_()
+    assert torch.equal(before.mask, decode(model, photo, [0, 1]).mask)
+
+
+def test_gradients_reach_every_trained_weight(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
+    untrained.train()
+    output = untrained(untrained.encode_image(*photo), untrained.encode_text(SENTENCES), torch.tensor([0, 1, 1]))
+    (output.mask.square().mean() + output.presence.square().mean()).backward()
+    missing = [name for name, weight in untrained.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert missing == []
+
+
+def test_the_alignment_points_at_what_is_there(untrained: LDA) -> None:
+    """Before any mask was seen, a sentence's evidence is strongest on the photo of that thing."""
+    pictures = {name: read_image(data) for name, data in photos()}
+    nouns = {"chelsea.png": "the cat", "coffee.png": "the cup", "rocket.jpg": "the rocket", "flower.jpg": "the flower"}
+    for noun in nouns.values():
+        evidence = {}
+        for name, shown in nouns.items():
+            pixels = torch.from_numpy(pictures[name][:256, :384].copy()).permute(2, 0, 1)[None].float()
+            valid = torch.ones(1, 1, *pixels.shape[-2:])
+            level = untrained.encode_image(pixels, valid)[-1]
+            logits = untrained.attend[-1].spatial_logits(level, untrained.encode_text([noun]))
+            evidence[shown] = logits.max().item()
+        assert max(evidence, key=evidence.__getitem__) == noun
+
+
+def test_encoders_are_not_among_the_weights(untrained: LDA) -> None:
+    names = {name.split(".")[0] for name in untrained.state_dict()}
+    assert names == {"project", "key", "attend", "fields", "descend", "refine", "to_mask", "presence"}
+    assert all(not a.requires_grad for a in [*untrained.key[-1].parameters()])

@@ -1,0 +1,107 @@
+"""A checkpoint comes back as it went, and what doesn't fit is named, never unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from ris_core import checkpoint
+from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
+from ris_core.errors import CheckpointError
+from ris_core.models import LDA
+
+POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
+
+
+@pytest.fixture
+def saved(untrained: LDA, tmp_path: Path) -> Path:
+    checkpoint.save(untrained, POINT, tmp_path / "model", "# card")
+    return tmp_path / "model"
+
+
+def test_round_trip(untrained: LDA, saved: Path) -> None:
+    model, point = checkpoint.load(saved)
+    assert point == POINT
+    assert model.options == untrained.options
+    for name, tensor in untrained.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+    assert not model.training
+
+
+def test_version_changes_with_weights_and_operating_point(untrained: LDA, saved: Path, tmp_path: Path) -> None:
+    checkpoint.save(untrained, POINT, tmp_path / "same", "# another card")
+    checkpoint.save(untrained, OperatingPoint(side=96, mask=0.5, presence=0.3), tmp_path / "point", "")
+    with torch.no_grad():
+        untrained.to_mask.bias += 1
+    checkpoint.save(untrained, POINT, tmp_path / "weights", "")
+    versions = [checkpoint.version(folder) for folder in (saved, *(tmp_path / n for n in ("same", "point", "weights")))]
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 3
+    assert versions[0].startswith("lda-") and len(versions[0]) == len("lda-") + 8
+
+
+def test_checkpoints_are_immutable(untrained: LDA, saved: Path) -> None:
+    with pytest.raises(FileExistsError):
+        checkpoint.save(untrained, POINT, saved, "")
+
+
+def test_changed_weights_are_refused(saved: Path) -> None:
+    data = bytearray((saved / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (saved / WEIGHTS).write_bytes(data)
+    with pytest.raises(CheckpointError, match="isn't the file"):
+        checkpoint.load(saved)
+
+
+def test_a_malicious_pickle_is_refused_unopened(saved: Path, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    data = pickle.dumps(Bomb())
+    (saved / WEIGHTS).write_bytes(data)
+    config = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps(config | {"weights": checkpoint.sha256(data)}))
+    with pytest.raises(CheckpointError, match="doesn't fit"):
+        checkpoint.load(saved)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"format": 99}, "doesn't know"),
+        ({"model": "yolo"}, "doesn't know"),
+        ({"image_encoder": "resnet"}, "no encoder 'resnet'"),
+        ({"options": {"width": 64, "rates": [1]}}, "doesn't fit"),
+        ({"options": {"wings": 2, "rates": []}}, "doesn't fit"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_named(saved: Path, change: dict[str, object], sentence: str) -> None:
+    config = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=sentence):
+        checkpoint.load(saved)
+
+
+def test_missing_parts_are_named(saved: Path, tmp_path: Path) -> None:
+    (saved / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match="can't be read"):
+        checkpoint.load(saved)
+    with pytest.raises(CheckpointError, match="isn't a checkpoint"):
+        checkpoint.load(tmp_path)
+
+
+def test_the_shipped_model_is_there_and_small() -> None:
+    folder = checkpoint.shipped()
+    checkpoint.load(folder)
+    assert (folder / WEIGHTS).stat().st_size <= 15_000_000
+    card = (folder / checkpoint.CARD).read_text()
+    for part in ("mIoU", "Licence", "ris train"):
+        assert part in card
