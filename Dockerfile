@@ -2,7 +2,7 @@
 ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS installer
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_LINK_MODE=copy
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 COPY constraints.txt /build/
 RUN python -m venv /opt/installer && /opt/installer/bin/pip install -c /build/constraints.txt uv
 ENV PATH=/opt/installer/bin:$PATH

@@ -275,6 +275,8 @@ def _label_studio_process_environment(settings: Settings) -> dict[str, str]:
         "LABEL_STUDIO_USERNAME": settings.label_studio_email,
         "LABEL_STUDIO_PASSWORD": settings.secret("label_studio_password"),
         "PYTHONUNBUFFERED": "1",
+        # It asks git for its version, and would be told that of the repository that it is installed in.
+        "GIT_DIR": os.devnull,
     }
 
 

@@ -110,7 +110,7 @@ def test_the_processes_run_the_commands_of_the_containers(services: dict[str, Se
 def test_label_studio_gets_nothing_of_the_users_environment(services: dict[str, Service]) -> None:
     environment = services[LABEL_STUDIO].environment
     ours = {name for name in environment if name.startswith("LABEL_STUDIO_")}
-    assert set(environment) - ours <= {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONUNBUFFERED"}
+    assert set(environment) - ours <= {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONUNBUFFERED", "GIT_DIR"}
     assert "of-the-user" not in environment.values()
     assert environment["LABEL_STUDIO_PASSWORD"] == "login-pass"
 
