@@ -17,6 +17,7 @@ from typing import Any
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from backend.connect import SECRET_HEADER
 from backend.contract import Contract
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
 from backend.settings import Settings
@@ -24,7 +25,6 @@ from ris_core.errors import InputError, RisError
 
 _log = logging.getLogger(__name__)
 
-SECRET_HEADER = "X-RIS-Webhook-Secret"  # noqa: S105 - its name, not its value
 RETRY_SECONDS = 5
 
 _HEALTH = {"status": "UP", "model_class": "LDA"}

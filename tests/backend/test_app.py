@@ -20,7 +20,8 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from backend import assembly
-from backend.app import SECRET_HEADER, create_app
+from backend.app import create_app
+from backend.connect import SECRET_HEADER
 from backend.jobs.queue import open_queue
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
