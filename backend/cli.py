@@ -72,7 +72,11 @@ def train(
         "runs/train"
     ),
     start: Annotated[Optional[Path], typer.Option("--from", help="Checkpoint to start from. [default: none]")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
+    photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
+    present: Annotated[int, typer.Option(min=1, help="Expressions drawn a photo and pass, of what is there.")] = 2,
+    absent: Annotated[int, typer.Option(min=0, help="Expressions drawn a photo and pass, of what isn't.")] = 1,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
 ) -> None:
@@ -80,7 +84,8 @@ def train(
     from backend import modelling
     from ris_core.training import Recipe
 
-    modelling.train_model(dataset, out, run, start, Recipe(epochs=epochs, seed=seed, workers=workers))
+    recipe = Recipe(epochs, photos, present, absent, rate=rate, seed=seed, workers=workers)
+    modelling.train_model(dataset, out, run, start, recipe)
 
 
 @app.command(rich_help_panel=MODELS)

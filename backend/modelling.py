@@ -27,7 +27,7 @@ from ris_core.evaluation import calibrate, evaluate
 from ris_core.images import read_image
 from ris_core.masks import bounding_box, encode_rle
 from ris_core.models import LDA, MODELS
-from ris_core.models.alignment import align
+from ris_core.models.alignment import align, freeze_alignment
 from ris_core.overlay import draw
 from ris_core.predictor import Prediction, Predictor
 from ris_core.training import Recipe, train
@@ -79,7 +79,7 @@ def train_model(datasets: Sequence[Path], folder: Path, run: Path, start: Path |
     named = {dataset: read_folder(dataset) for dataset in datasets}
     everything = [sample for samples in named.values() for sample in samples]
     torch.manual_seed(recipe.seed)
-    model = checkpoint.load(start)[0] if start else _new_model()
+    model = _model(start)
     with _bar("Training", None) as bar:
         train(
             model,
@@ -142,7 +142,11 @@ def list_models(as_json: bool) -> None:
     out.print(table)
 
 
-def _new_model() -> LDA:
+def _model(start: Path | None) -> LDA:
+    if start:
+        model, _ = checkpoint.load(start)
+        freeze_alignment(model)
+        return model
     model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"))
     align(model)
     return model

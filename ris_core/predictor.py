@@ -53,7 +53,7 @@ class Predictor:
     """A model with its operating point, ready to answer."""
 
     def __init__(self, model: LDA, point: OperatingPoint, version: str) -> None:
-        self.model = model.eval()
+        self.model = model.place().eval()
         self.point = point
         self.version = version
         # People repeat themselves, a project's prompts above all.
@@ -77,11 +77,12 @@ class Predictor:
         inner = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         canvas = -(-inner[0] // _GRID) * _GRID, -(-inner[1] // _GRID) * _GRID
         shrunk = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        device = self.model.device
         pixels = torch.zeros(1, 3, *canvas)
         pixels[0, :, : inner[0], : inner[1]] = torch.from_numpy(shrunk).permute(2, 0, 1)
         valid = torch.zeros(1, 1, *canvas)
         valid[..., : inner[0], : inner[1]] = 1
-        return ImageEmbedding(tuple(self.model.encode_image(pixels, valid)), canvas, inner, size)
+        return ImageEmbedding(tuple(self.model.encode_image(pixels.to(device), valid.to(device))), canvas, inner, size)
 
     def segment(self, embedding: ImageEmbedding, prompts: Sequence[str]) -> list[Prediction]:
         """Answer each prompt, in order.
@@ -104,7 +105,7 @@ class Predictor:
         sentences = torch.stack([self._sentence(_said(prompt)) for prompt in prompts])
         answers = []
         for chunk in torch.split(sentences, _TOGETHER):
-            index = torch.zeros(len(chunk), dtype=torch.long)
+            index = torch.zeros(len(chunk), dtype=torch.long, device=chunk.device)
             output = self.model(embedding.levels, chunk, index)
             maps = _to_photo(output.mask, embedding)
             answers += list(zip(maps, output.presence.sigmoid().tolist(), strict=True))
@@ -129,6 +130,6 @@ def _said(prompt: str) -> str:
 def _to_photo(logits: Tensor, embedding: ImageEmbedding) -> list[NDArray[np.float32]]:
     """(N, 1, h, w) logits on the canvas' grid -> N HxW probabilities at the photo's own size."""
     on_canvas = F.interpolate(logits, size=embedding.canvas, mode="bilinear", align_corners=False)
-    inner = on_canvas[:, 0, : embedding.inner[0], : embedding.inner[1]].sigmoid().numpy()
+    inner = on_canvas[:, 0, : embedding.inner[0], : embedding.inner[1]].sigmoid().cpu().numpy()
     height, width = embedding.size
     return [cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32) for each in inner]

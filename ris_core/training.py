@@ -32,9 +32,9 @@ class Recipe:
     side: the canvas' longer side in pixels. average: decay of the weights' running mean, which is what is kept.
     """
 
-    epochs: int = 20
+    epochs: int = 10
     photos: int = 8
-    present: int = 3
+    present: int = 2
     absent: int = 1
     side: int = 384
     rate: float = 1e-3
@@ -70,6 +70,7 @@ def train(
     Raises:
         TrainingError: there is nothing to train on, `run` is of another recipe, or the loss is no number.
     """
+    model.place()
     per_epoch = count_batches(samples, recipe.photos)
     if not per_epoch:
         raise TrainingError("There is nothing to train on: no sample is in the training split.")
@@ -79,7 +80,7 @@ def train(
     model.train()
     for number in range(first, recipe.epochs):
         for batch in _batches(samples, recipe, number):
-            loss = _loss(model, batch)
+            loss = _loss(model, batch.to(model.device))
             if not math.isfinite(loss.item()):
                 raise TrainingError(f"The loss is {loss.item()} at step {state.step}: {', '.join(batch.sentences)}.")
             state.descend(loss)
@@ -167,7 +168,7 @@ class _State:
         if not path.is_file():
             torch.manual_seed(self.recipe.seed)
             return 0
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self.model.device, weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe)):
             raise TrainingError(f"{self.run} holds a run of another recipe. Choose another folder, or delete it.")
         with torch.no_grad():
@@ -175,7 +176,7 @@ class _State:
                 weight.copy_(state["weights"][name])
         self.mean = state["mean"]
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
+        torch.set_rng_state(state["random"].cpu())
         self.step = state["step"]
         return int(state["epochs"])
 

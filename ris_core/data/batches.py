@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,17 @@ class Batch:
     index: Tensor
     targets: Tensor
     present: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device),
+            valid=self.valid.to(device),
+            index=self.index.to(device),
+            targets=self.targets.to(device),
+            present=self.present.to(device),
+        )
 
 
 def epoch(

@@ -172,6 +172,18 @@ class LDA(nn.Module):
     def text_encoder(self) -> TextEncoder:
         return self._encoders[1]
 
+    @property
+    def device(self) -> torch.device:
+        return self.to_mask.weight.device
+
+    def place(self) -> LDA:
+        """Move model and encoders to the GPU, if there is one. Encoders are shared, so all models move with them."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for part in (self, *self._encoders):
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
+
     def config(self) -> dict[str, object]:
         """What rebuilds this model: its name, its encoders' names and its switches."""
         image, text = (encoder.name for encoder in self._encoders)

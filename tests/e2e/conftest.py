@@ -1,0 +1,127 @@
+"""The whole studio, started as a person starts it, and a browser that is logged in to it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from backend.labelstudio.client import LabelStudio
+from backend.settings import Settings, load
+
+_START_SECONDS = 420
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# Quiet without a network.
+_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A running studio. project: the one that `ris up` makes."""
+
+    home: Path
+    settings: Settings
+    project: int
+
+    @property
+    def url(self) -> str:
+        return self.settings.label_studio_url
+
+    @property
+    def token(self) -> str:
+        return self.settings.secret("label_studio_token")
+
+    def ris(self, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run a `ris` command beside it."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("ris")), *arguments],
+            env={**os.environ, "RIS_HOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    home = tmp_path_factory.mktemp("studio") / "home"
+    home.mkdir(mode=0o700)
+    backend, label_studio, valkey = _free_ports(3)
+    (home / "ris.env").write_text(
+        f"RIS_PORT={backend}\nRIS_LABEL_STUDIO_URL=http://127.0.0.1:{label_studio}\n"
+        f"RIS_REDIS_URL=redis://:{secrets.token_urlsafe(16)}@127.0.0.1:{valkey}/0\n"
+    )
+    log = home.parent / "up.log"
+    environment = {**os.environ, "RIS_HOME": str(home), "COLUMNS": "200"}
+    with log.open("w") as output:
+        command = [str(Path(sys.executable).with_name("ris")), "up"]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait(process, log)
+        os.environ["RIS_HOME"] = str(home)
+        settings = load()
+        with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+            project = next(row["id"] for row in client.projects() if row["title"] == "Referring segmentation")
+        yield Studio(home, settings, project)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0, log.read_text()
+        del os.environ["RIS_HOME"]
+
+
+@pytest.fixture(scope="session")
+def label_studio(studio: Studio) -> Studio:
+    return studio
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    if program is None:
+        pytest.skip("Chromium isn't installed: on Debian, apt install chromium.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """A page that is logged in as `ris up` says."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.goto(f"{studio.url}/user/login/")
+    page.fill("input[name=email]", studio.settings.label_studio_email)
+    page.fill("input[name=password]", studio.settings.secret("label_studio_password"))
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
+    yield page
+    context.close()
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while "ris is running" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
