@@ -31,6 +31,8 @@ _DESCRIPTION = "Type what you are looking for, and accept or correct the mask. T
 LABEL_CONFIG = """\
 <View>
   <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true"/>
+  <Header size="5" value="Type what is there and press Enter."/>
+  <Header size="6" value="Once: switch on Auto-Annotation below, and Auto-Accept Suggestions beside it."/>
   <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
             showSubmitButton="true" placeholder="What are you looking for, e.g. the person on the left"/>
   <BrushLabels name="brush" toName="image" smart="false">

@@ -182,7 +182,10 @@ def _welcome(settings: Settings, connection: connect.Connection, home: Path) -> 
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]Open", f"{settings.label_studio_url}/projects/{connection.project}/data")
     table.add_row("[bold]Log in", f"{settings.label_studio_email}   {settings.secret('label_studio_password')}")
-    table.add_row("[bold]Then", "Open a photo, type what you are looking for, press Enter, accept the mask.")
+    table.add_row(
+        "[bold]Then",
+        "Open a photo, switch on Auto-Annotation and Auto-Accept below it, type what is there, press Enter.",
+    )
     table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {home}, logs in {home / LOGS}.")
     return Panel(table, title="ris is running", border_style="green", expand=False)
 

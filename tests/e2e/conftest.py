@@ -11,47 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from running import Studio
 
 from backend.labelstudio.client import LabelStudio
-from backend.settings import Settings, load
+from backend.settings import load
 
 _START_SECONDS = 420
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Quiet without a network.
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-
-
-@dataclass(frozen=True)
-class Studio:
-    """A running studio. project: the one that `ris up` makes."""
-
-    home: Path
-    settings: Settings
-    project: int
-
-    @property
-    def url(self) -> str:
-        return self.settings.label_studio_url
-
-    @property
-    def token(self) -> str:
-        return self.settings.secret("label_studio_token")
-
-    def ris(self, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
-        """Run a `ris` command beside it."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("ris")), *arguments],
-            env={**os.environ, "RIS_HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,39 @@
+"""A studio that runs, and its commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.settings import Settings
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A running studio. project: the one that `ris up` makes."""
+
+    home: Path
+    settings: Settings
+    project: int
+
+    @property
+    def url(self) -> str:
+        return self.settings.label_studio_url
+
+    @property
+    def token(self) -> str:
+        return self.settings.secret("label_studio_token")
+
+    def ris(self, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run a `ris` command beside it."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("ris")), *arguments],
+            env={**os.environ, "RIS_HOME": str(self.home)},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )

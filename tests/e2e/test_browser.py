@@ -1,0 +1,137 @@
+"""A person at work: types what is there into the real Label Studio, accepts the mask, paints on it and submits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from running import Studio
+
+from backend import samples
+from backend.connect import LABEL_CONFIG
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.config import parse
+from backend.labelstudio.regions import read_annotation
+from ris_core.checkpoint import shipped, version
+from ris_core.images import read_image
+from ris_core.masks import iou
+from ris_core.predictor import Predictor
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+CONFIG = parse(LABEL_CONFIG)
+# photo -> what is typed, and the label that the mask gets. It has to agree with ours by an IoU of at least 0.5.
+TYPED = {
+    "chelsea.png": ("the cat", "cat"),
+    "flower.jpg": ("the flower", "flower"),
+    "camera.png": ("person", "person"),
+    "china.jpg": ("the temple", "other"),
+}
+# Set to a folder to keep the screenshots.
+SHOTS = os.environ.get("E2E_SCREENSHOTS")
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name}.png")
+
+
+def open_task(page: Page, studio: Studio, photo: str) -> int:
+    with LabelStudio(studio.url, studio.token) as client:
+        task = next(row["id"] for row in client.tasks(studio.project) if row["data"]["image"].endswith(f"-{photo}"))
+    page.goto(f"{studio.url}/projects/{studio.project}/data?task={task}")
+    expect(page.get_by_placeholder("What are you looking for")).to_be_visible(timeout=60_000)
+    return int(task)
+
+
+def type_prompt(page: Page, prompt: str) -> None:
+    box = page.get_by_placeholder("What are you looking for")
+    with page.expect_response(lambda response: "interactive-annotating" in response.url, timeout=60_000) as answer:
+        box.fill(prompt)
+        box.press("Enter")
+    assert answer.value.ok
+
+
+def switch_on(page: Page, *, accepting: bool) -> None:
+    """Auto-Annotation, once for a browser; with Auto-Accept beside it masks become regions by themselves."""
+    page.get_by_text("Auto-Annotation", exact=True).click()
+    if accepting:
+        page.get_by_text("Auto-Accept Suggestions", exact=True).click()
+
+
+def submit(page: Page) -> None:
+    page.get_by_label("Submit current annotation").click()
+    expect(page.get_by_label("Submit current annotation")).to_have_count(0, timeout=30_000)
+
+
+def regions(page: Page) -> Locator:
+    return page.locator("[class*=outliner-item__title]")
+
+
+def submitted(studio: Studio, task: int) -> dict:
+    with LabelStudio(studio.url, studio.token) as client:
+        (annotation,) = client.task(task)["annotations"]
+    return annotation
+
+
+@pytest.mark.parametrize("photo", TYPED)
+def test_a_typed_prompt_becomes_a_submitted_mask(page: Page, studio: Studio, photo: str) -> None:
+    prompt, label = TYPED[photo]
+    task = open_task(page, studio, photo)
+    switch_on(page, accepting=True)
+    type_prompt(page, prompt)
+    expect(regions(page)).to_have_count(1)
+    shoot(page, f"{photo}.1-masked")
+    submit(page)
+    shoot(page, f"{photo}.2-submitted")
+    (region,) = read_annotation(submitted(studio, task)["result"], CONFIG).masks
+    drawn = next(mask for mask in samples.corrections() if mask.photo == photo and prompt in mask.prompts)
+    assert (region.label, region.prompt) == (label, prompt)
+    assert iou(region.mask, drawn.mask()) >= 0.5
+
+
+def test_a_mask_can_be_accepted_erased_and_submitted(page: Page, studio: Studio) -> None:
+    task = open_task(page, studio, "astronaut.png")
+    switch_on(page, accepting=False)
+    type_prompt(page, "person")
+    page.get_by_test_id("bottombar-accept-suggestions-button").click(timeout=30_000)
+    regions(page).first.click()
+    page.get_by_label("eraser").click()
+    erase_across(page, down=0.6)
+    shoot(page, "astronaut.png.1-erased")
+    submit(page)
+    (region,) = read_annotation(submitted(studio, task)["result"], CONFIG).masks
+    predictor = Predictor.load()
+    photo = read_image(dict(samples.photos())["astronaut.png"])
+    (answer,) = predictor.segment(predictor.embed(photo), ["person"])
+    erased = answer.mask & ~region.mask
+    assert not (region.mask & ~answer.mask).any()
+    assert 500 < erased.sum() < 0.5 * answer.mask.sum()
+
+
+def erase_across(page: Page, down: float) -> None:
+    """A stroke from left to right over the photo, at the share `down` of its height."""
+    box = page.locator("canvas").first.bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] * down
+    page.mouse.move(box["x"] + box["width"] * 0.3, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, y, steps=10)
+    page.mouse.up()
+
+
+def test_something_absent_gets_no_mask(page: Page, studio: Studio) -> None:
+    open_task(page, studio, "coffee.png")
+    switch_on(page, accepting=True)
+    type_prompt(page, "the bicycle")
+    page.wait_for_timeout(1500)
+    expect(regions(page)).to_have_count(0)
+    shoot(page, "coffee.png.1-absent")
+
+
+def test_predictions_name_the_version(studio: Studio) -> None:
+    with LabelStudio(studio.url, studio.token) as client:
+        (backend,) = client.ml_backends(studio.project)
+    assert backend["model_version"] == version(shipped())
