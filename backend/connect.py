@@ -30,11 +30,9 @@ _DESCRIPTION = "Type what you are looking for, and accept or correct the mask. T
 # The prompt alone is smart: what is drawn by hand, with the brush, is nobody's question to the model.
 LABEL_CONFIG = """\
 <View>
-  <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true"/>
-  <Header size="5" value="Type what is there and press Enter."/>
-  <Header size="6" value="Once: switch on Auto-Annotation below, and Auto-Accept Suggestions beside it."/>
+  <Header size="6" value="Type what is there and press Enter. Once: switch on Auto-Annotation and Auto-Accept below."/>
   <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
-            showSubmitButton="true" placeholder="What are you looking for, e.g. the person on the left"/>
+            placeholder="What are you looking for, e.g. the person on the left"/>
   <BrushLabels name="brush" toName="image" smart="false">
     <Label value="person" background="#e6194b"/>
     <Label value="cat" background="#f58231"/>
@@ -45,6 +43,7 @@ LABEL_CONFIG = """\
     <Label value="sky" background="#4363d8"/>
     <Label value="other" background="#a9a9a9"/>
   </BrushLabels>
+  <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true"/>
 </View>
 """
 

@@ -31,7 +31,7 @@ def test_the_model_gets_better_from_corrections(demo: str) -> None:
 
 
 def test_every_exported_mask_is_the_annotations(demo: str) -> None:
-    assert re.search(r"\b25 masks in .*each equal to its annotation's bit for bit", demo.replace("\n", " "))
+    assert re.search(r"\b25 masks in .*each equal to its annotation's bit for bit", " ".join(demo.split()))
 
 
 def test_the_demo_says_that_it_lowers_the_gate(demo: str) -> None:
