@@ -96,7 +96,7 @@ def train_model(datasets: Sequence[Path], folder: Path, run: Path, start: Path |
         for dataset, samples in named.items()
         for split in ("val", "test")
     }
-    card = write_card(model, predictor.point, recipe, datasets, figures)
+    card = write_card(model, predictor.point, recipe, datasets, figures, start)
     if folder.is_dir():
         folder.rmdir()
     checkpoint.save(model, predictor.point, folder, card)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ris_core.checkpoint import OperatingPoint, parameters
+from ris_core.checkpoint import CARD, OperatingPoint, parameters, version
 from ris_core.models.lda import LDA
 from ris_core.training import Recipe
 
@@ -19,8 +19,9 @@ def write_card(
     recipe: Recipe,
     datasets: Sequence[Path],
     figures: Mapping[tuple[str, str], Figures],
+    start: Path | None = None,
 ) -> str:
-    """Markdown; `figures` by (dataset, split)."""
+    """Markdown; `figures` by (dataset, split), `start` the checkpoint whose training went on."""
     config = model.config()
     lines = [
         f"# {config['model']} over {config['image_encoder']} and {config['text_encoder']}",
@@ -39,9 +40,9 @@ def write_card(
         "",
         "Splits are by photo: SHA-256 of the file name, modulo 100; below 10 test, below 20 val, else train.",
         "",
-        "## Command",
+        "## Commands",
         "```",
-        _command(recipe, datasets),
+        *_commands(recipe, datasets, start),
         "```",
         "",
     ]
@@ -68,6 +69,15 @@ def _describe(dataset: Path) -> str:
     return f"`{dataset.name}`: {info.get('description', 'no description')} Licence: {info.get('license', 'not given')}"
 
 
-def _command(recipe: Recipe, datasets: Sequence[Path]) -> str:
-    named = " ".join(f"--dataset {dataset.name}" for dataset in datasets)
-    return f"ris train {named} --epochs {recipe.epochs} --seed {recipe.seed} --out weights"
+def _commands(recipe: Recipe, datasets: Sequence[Path], start: Path | None) -> list[str]:
+    """What it takes to make this checkpoint: the commands of the one it started from, then its own."""
+    words = ["ris train", *(f"--dataset {dataset.name}" for dataset in datasets)]
+    if start:
+        words.append(f"--from {version(start)}")
+    words += [f"--epochs {recipe.epochs}", f"--photos {recipe.photos}", f"--present {recipe.present}"]
+    words += [f"--absent {recipe.absent}", f"--rate {recipe.rate}", f"--seed {recipe.seed}"]
+    return [*(_earlier(start / CARD) if start else []), " ".join(words)]
+
+
+def _earlier(card: Path) -> list[str]:
+    return [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith("ris train")]

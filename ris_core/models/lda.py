@@ -116,11 +116,12 @@ class ReceptiveFields(nn.Module):
     def __init__(self, width: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.fields = nn.ModuleList(convolution(width, width, dilation=rate, groups=width) for rate in rates)
-        self.picture = nn.Linear(width, width)
-        self.merge = convolution(width * (1 + len(rates)), width, size=1)
+        if rates:
+            self.picture = nn.Linear(width, width)
+            self.merge = convolution(width * (1 + len(rates)), width, size=1)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """(N, C, H, W) -> the same shape; without dilations, the same values."""
         if not len(self.fields):
             return x
         picture = self.picture(pool(x, valid))[:, :, None, None]
