@@ -13,8 +13,8 @@ from ris_core.masks import Mask
 
 # Okabe and Ito's palette: told apart by colour-blind people too.
 PALETTE = (
-    (230, 159, 0),
     (86, 180, 233),
+    (230, 159, 0),
     (0, 158, 115),
     (240, 228, 66),
     (0, 114, 178),
