@@ -103,7 +103,7 @@ def convert(
 @app.command(rich_help_panel=LOOP)
 def up() -> None:
     """Start Label Studio, Valkey, the backend and its worker, connected; Ctrl-C stops them."""
-    from backend import local
+    from backend.studio import local
 
     sys.exit(local.up(home()))
 
@@ -111,7 +111,8 @@ def up() -> None:
 @app.command(rich_help_panel=LOOP)
 def demo() -> None:
     """Run the whole loop without a person: pre-label, correct, learn, promote, export."""
-    from backend import demo, local
+    from backend import demo
+    from backend.studio import local
 
     sys.exit(local.during(home(), demo.run))
 

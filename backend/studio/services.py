@@ -27,7 +27,7 @@ def commands(bind: str, label_studio_port: int) -> dict[str, tuple[str, ...]]:
     """
     address = ("--internal-host", bind, "--port", str(label_studio_port))
     return {
-        VALKEY: ("python", "-m", "backend.valkey", "--bind", bind),
+        VALKEY: ("python", "-m", "backend.studio.valkey", "--bind", bind),
         LABEL_STUDIO: ("label-studio", "start", "--no-browser", *address),
         BACKEND: ("gunicorn", "-c", "python:backend.gunicorn_conf", "backend.wsgi:app"),
         WORKER: ("ris", "worker"),

@@ -12,8 +12,8 @@ from labelstudio.site import Answer, serve
 from redis import Redis
 from rq import Queue, SimpleWorker
 
-from backend import readiness
-from backend.readiness import http_answers, worker_registered
+from backend.studio import readiness
+from backend.studio.readiness import http_answers, worker_registered
 
 
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (204, True), (302, False), (401, False), (503, False)])

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from backend import launch
 from backend.errors import StartError
+from backend.studio import launch
 
 _POLL = 0.2
 _TAIL_LINES = 12

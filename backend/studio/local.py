@@ -22,12 +22,13 @@ from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from backend import connect, readiness, samples
+from backend import connect, samples
 from backend.errors import AlreadyRunning, LabelStudioUnauthorized, StartError
-from backend.home import LOGS, SECRETS_FILE, locked, prepare, remember
-from backend.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands, label_studio_environment
 from backend.settings import Settings, load
-from backend.supervisor import Service, Supervisor
+from backend.studio import readiness
+from backend.studio.home import LOGS, SECRETS_FILE, locked, prepare, remember
+from backend.studio.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands, label_studio_environment
+from backend.studio.supervisor import Service, Supervisor
 from ris_core.errors import RisError
 
 _LOOPBACK = "127.0.0.1"
