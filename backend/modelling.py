@@ -181,7 +181,9 @@ def _row(prediction: Prediction, file: Path | None) -> dict[str, Any]:
 
 
 def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    table = Table("prompt", "there", "score", "pixels", "box x, y, w, h", "mask")
+    table = Table("prompt", "there", "score", "pixels", "box x, y, w, h")
+    # A path that is cut can't be opened.
+    table.add_column("mask", overflow="fold")
     for row in rows:
         box = ", ".join(f"{side:.0f}" for side in row["bbox"]) if row["present"] else ""
         there = "yes" if row["present"] else "no"
