@@ -79,9 +79,10 @@ def _command(home: Path, run: Callable[[Console], None]) -> int:
 
 
 def listen_to_signals() -> None:
-    """Have SIGTERM and SIGHUP (a closed terminal) interrupt, as Ctrl-C does."""
+    """Have SIGTERM and SIGHUP (a closed terminal) interrupt, as Ctrl-C does; what `nohup` ignores stays ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _studio(home: Path, console: Console, work: Work | None) -> None:
