@@ -44,14 +44,19 @@ def freeze_alignment(model: LDA) -> None:
         attention.spatial_query.requires_grad_(False)
 
 
+def class_names() -> list[str]:
+    """The 1,000 classes of ImageNet as expressions: "the tench", "the goldfish" and so on."""
+    lines = (files("ris_core") / "encoders" / "imagenet_names.txt").read_text(encoding="utf-8").splitlines()
+    return [f"the {line}" for line in lines]
+
+
 def fit(classifier: Tensor, text_encoder: TextEncoder, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """classifier (1000, C) -> keys (width, C), query (width, D) and its bias (width,)."""
     # A class counts by what sets it apart from the others; length says little but frequency.
     weights = nn.functional.normalize(classifier - classifier.mean(dim=0), dim=1)
     keys = torch.linalg.svd(classifier - classifier.mean(dim=0), full_matrices=False).Vh[:width]
-    names = (files("ris_core") / "encoders" / "imagenet_names.txt").read_text(encoding="utf-8").splitlines()
-    sentences = text_encoder([f"the {name}" for name in names]).sentence
-    inputs = torch.cat([sentences, torch.ones(len(names), 1)], dim=1)
+    sentences = text_encoder(class_names()).sentence
+    inputs = torch.cat([sentences, torch.ones(len(sentences), 1)], dim=1)
     ridge = _RIDGE * torch.eye(inputs.shape[1])
     solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ (weights @ keys.T))
     return keys, solution[:-1].T.contiguous(), solution[-1]

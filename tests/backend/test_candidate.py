@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.candidate import MAX_PASSES, PLAN, plan_for, train_candidate
+from backend.candidate import MAX_PASSES, PLAN, absent_samples, plan_for, train_candidate
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
@@ -83,7 +84,7 @@ def test_a_plan_fits_into_the_time(photos: list[tuple[bool, bool, int]], steps: 
     chosen = {int(name.removesuffix(".png")) for name in plan.photos}
     per_pass = count_batches([each for each in samples if each.image_id in chosen], batch)
     # One batch more than fits, where the chosen photos are of both orientations.
-    assert plan.passes * per_pass <= steps + (len(chosen) < len(photos))
+    assert plan.passes * per_pass <= steps + (plan.passes == 1)
     assert 1 <= plan.passes <= MAX_PASSES
     if len(chosen) < len(photos):
         assert plan.passes == 1
@@ -129,3 +130,14 @@ def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
         train(base, [], tmp_path / "run")
     with pytest.raises(TrainingError, match="nothing to train on"):
         train_candidate(base, [], (), 1.0, tmp_path / "fresh", lambda share: None)
+
+
+def test_absent_things_are_far_from_what_was_said(base: Path, samples: list[Sample]) -> None:
+    model, _ = checkpoint.load(base)
+    said = replace(samples[0], sentence="the cat")
+    absent = absent_samples(model, [said])
+    names = {each.sentence for each in absent}
+    assert len(absent) == len(names) > 10
+    assert all(each.image == said.image and not each.has_target for each in absent)
+    assert not names & {"the tabby", "the tiger cat", "the Siamese cat", "the Persian cat"}
+    assert absent == absent_samples(model, [said])
