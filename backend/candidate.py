@@ -18,7 +18,7 @@ from ris_core import checkpoint
 from ris_core.data import Sample
 from ris_core.data.batches import by_photo, count_batches
 from ris_core.files import atomic_write
-from ris_core.models.alignment import class_names, freeze_alignment
+from ris_core.models.alignment import class_names
 from ris_core.models.lda import LDA
 from ris_core.training import Progress, Recipe, train
 
@@ -66,7 +66,6 @@ def train_candidate(
     if folder.exists():
         return folder
     model, point = checkpoint.load(base)
-    freeze_alignment(model)
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE))
     plan = _plan(base, samples, new, seconds, recipe, run)
     chosen = [sample for sample in samples if sample.image.name in plan.photos]
@@ -87,8 +86,9 @@ def absent_samples(model: LDA, samples: Sequence[Sample]) -> list[Sample]:
     may still be in the picture, unmentioned.
     """
     said = model.encode_text(sorted({sample.sentence for sample in samples}))
-    nearness = (model.encode_text(class_names()) @ said.T).amax(dim=1)
-    far = [name for name, near in zip(class_names(), nearness.tolist(), strict=True) if near < _FAR]
+    names = class_names()
+    nearness = (model.encode_text(names) @ said.T).amax(dim=1)
+    far = [name for name, near in zip(names, nearness.tolist(), strict=True) if near < _FAR]
     absent = []
     for photo in by_photo(samples):
         drawn = random.Random(photo[0].image.name).sample(far, min(_ABSENT, len(far)))

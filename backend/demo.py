@@ -132,8 +132,7 @@ def _correct(client: LabelStudio, photos: list[Photo], config: LabelConfig) -> N
     for photo in photos:
         predictions = client.predictions(photo.task)
         size = photo.masks[0].mask().shape
-        typed = prompt_region(config, photo.masks[0].prompts[0], (size[0], size[1]))
-        typed = {**typed, "value": {"text": [mask.prompts[0] for mask in photo.masks]}}
+        typed = prompt_region(config, (size[0], size[1]), *(mask.prompts[0] for mask in photo.masks))
         regions = [
             brush_region(config, _label(config, mask), mask.mask(), 1.0, mask.prompts[0]) for mask in photo.masks
         ]

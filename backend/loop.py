@@ -30,7 +30,7 @@ class JobFailed(BackendError):
 
 
 def open_jobs(settings: Settings) -> queue.JobQueue:
-    """The job queue of a command, which may wait longer than a webhook. Raises SettingsError, Unavailable."""
+    """The job queue, as a command uses it. Raises SettingsError if Valkey's address isn't set."""
     return queue.JobQueue(queue.connect(settings.secret("redis_url")))
 
 

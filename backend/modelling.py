@@ -27,7 +27,7 @@ from ris_core.evaluation import calibrate, evaluate
 from ris_core.images import read_image
 from ris_core.masks import bounding_box, encode_rle
 from ris_core.models import LDA, MODELS
-from ris_core.models.alignment import align, freeze_alignment
+from ris_core.models.alignment import align
 from ris_core.overlay import draw
 from ris_core.predictor import Prediction, Predictor
 from ris_core.training import Recipe, train
@@ -144,9 +144,7 @@ def list_models(as_json: bool) -> None:
 
 def _model(start: Path | None) -> LDA:
     if start:
-        model, _ = checkpoint.load(start)
-        freeze_alignment(model)
-        return model
+        return checkpoint.load(start)[0]
     model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"))
     align(model)
     return model

@@ -156,8 +156,7 @@ def _typed_regions(config: LabelConfig, found: Sequence[Prediction]) -> list[Reg
     if config.prompt is None:
         return []
     height, width = found[0].mask.shape
-    region = prompt_region(config, found[0].prompt, (height, width))
-    return [{**region, "value": {"text": [answer.prompt for answer in found]}}]
+    return [prompt_region(config, (height, width), *(answer.prompt for answer in found))]
 
 
 def _confidence(answer: Prediction) -> float:

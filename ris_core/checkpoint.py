@@ -20,6 +20,7 @@ from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
 from ris_core.models import LDA, MODELS, LDAOptions
+from ris_core.models.alignment import freeze_alignment
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 _FORMAT = 1
@@ -97,6 +98,7 @@ def load(folder: Path) -> tuple[LDA, OperatingPoint]:
     try:
         model = build(config)
         model.load_state_dict(load_tensors(data))
+        freeze_alignment(model)
         point = OperatingPoint(**config["operating_point"])
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None

@@ -64,8 +64,8 @@ def brush_region(config: LabelConfig, label: Label, mask: brush.Mask, score: flo
     }
 
 
-def prompt_region(config: LabelConfig, prompt: str, size: tuple[int, int]) -> Region:
-    """The sentence as a submission of the prompt TextArea; `size` is the image's (height, width).
+def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> Region:
+    """The sentences as submissions to the prompt TextArea; `size` is the image's (height, width).
 
     Raises RegionError if the labelling interface has no TextArea.
     """
@@ -75,7 +75,7 @@ def prompt_region(config: LabelConfig, prompt: str, size: tuple[int, int]) -> Re
             f'<TextArea name="prompt" toName="{config.image.name}"/> to it.'
         )
     place = _place(config.prompt.name, config.prompt.to_name, "textarea", *size)
-    return {**place, "value": {"text": [prompt]}}
+    return {**place, "value": {"text": list(prompts)}}
 
 
 def typed_prompt(context: Mapping[str, Any] | None, config: LabelConfig) -> str | None:

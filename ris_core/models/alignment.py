@@ -37,7 +37,7 @@ def align(model: LDA) -> None:
 
 
 def freeze_alignment(model: LDA) -> None:
-    """Keep key and query of the head level as `align` set them, if it did; a checkpoint doesn't remember that."""
+    """Keep key and query of the head level as `align` set them; their tensors don't remember that."""
     attention = model.attend[-1]
     if isinstance(model.image_encoder, EfficientNetLite2) and isinstance(attention, LanguageDrivenAttention):
         model.key[-1].requires_grad_(False)

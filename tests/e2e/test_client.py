@@ -101,7 +101,7 @@ def test_tasks_come_page_by_page_with_whole_annotations(
     mask = np.zeros((48, 64), dtype=np.bool_)
     mask[5:20, 5:30] = True
     drawn = regions.brush_region(interface, interface.brush.labels[0], mask, 0.9, "the square")
-    typed = regions.prompt_region(interface, "the square", mask.shape)
+    typed = regions.prompt_region(interface, mask.shape, "the square")
     client.create_annotation(ids[2], [drawn, typed])
     client.create_annotation(ids[2], [], was_cancelled=True)
     tasks = list(client.tasks(project))

@@ -59,7 +59,7 @@ def test_a_brush_region_is_plain_json_and_reads_back() -> None:
 
 
 def test_region_ids_never_repeat() -> None:
-    ids = {regions.prompt_region(CONFIG, "x", (6, 8))["id"] for _ in range(2000)}
+    ids = {regions.prompt_region(CONFIG, (6, 8), "x")["id"] for _ in range(2000)}
     assert len(ids) == 2000
 
 
@@ -70,11 +70,11 @@ def test_a_score_that_json_cannot_hold_is_refused(score: float) -> None:
 
 
 def test_prompt_region_is_read_back_as_typed() -> None:
-    region = json.loads(json.dumps(regions.prompt_region(CONFIG, "the cat", MASK.shape)))
+    region = json.loads(json.dumps(regions.prompt_region(CONFIG, MASK.shape, "the cat")))
     assert (region["from_name"], region["original_height"], region["original_width"]) == ("prompt", 6, 8)
     assert regions.typed_prompt({"result": [region]}, CONFIG) == "the cat"
     with pytest.raises(RegionError, match="TextArea"):
-        regions.prompt_region(NO_PROMPT, "the cat", (6, 8))
+        regions.prompt_region(NO_PROMPT, (6, 8), "the cat")
 
 
 @pytest.mark.parametrize(
