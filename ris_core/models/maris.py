@@ -1,0 +1,292 @@
+"""MARIS, mutual-aware attention features (arXiv 2311.15727; later versions call it RISAM).
+
+The paper's abstract and figures fix five things, marked [paper] below: three levels and the linguistic features enter
+a feature enhancement; mutual-aware attention blocks run a vision-guided and a language-guided branch in parallel, on
+one matrix A and its transpose; the vision-aware words they make are the mask decoder's linguistic guidance; a
+multi-modal query token joins them there; and the encoders are tuned with few parameters. Its formulae, widths and loss
+aren't public, so the rest is our reconstruction, marked [ours]. There is no published number of MARIS to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.adapters import Tuning
+from ris_core.losses import LossWeights
+from ris_core.models.base import Output, Photos, RISModel
+from ris_core.models.parts import (
+    FeedForward,
+    Heads,
+    convolution,
+    coordinates,
+    grid,
+    grid_positions,
+    pick,
+    steps_to_quarter,
+    three_levels,
+    tokens,
+    upsample,
+    valid_cells,
+    waves,
+)
+from ris_core.models.query_decoder import QueryDecoder
+
+# Affinities are clamped well inside the range of half precision, as GLIP clamps its own (Li et al. 2022).
+_LARGEST = 1e4
+
+
+@dataclass(frozen=True)
+class MARISOptions:
+    """Switches of the design; every one changes what the model computes.
+
+    enhancement: False reads the deep level alone, brought to the middle level's grid.
+    blocks: mutual-aware attention blocks; with 0 the decoder gets cells and words as they are.
+    vision_guided: each cell looks for its words. language_guided: each word looks for its cells.
+    relevance: pairs of a cell and a word whose affinity is below it are hidden; None hides none.
+    guidance: the decoder sees the words; False leaves it the query alone.
+    query: what the query token is made of, a learned vector, the sentence's or, multi-modal, their sum.
+    width: channels.
+    """
+
+    enhancement: bool = True
+    blocks: int = 2
+    vision_guided: bool = True
+    language_guided: bool = True
+    relevance: float | None = None
+    guidance: bool = True
+    query: Literal["multimodal", "learned", "sentence"] = "multimodal"
+    width: int = 128
+
+
+class Enhanced(NamedTuple):
+    """What feature enhancement makes of the levels before it needs the sentence, computed once a photo.
+
+    parts: (B, P, HW, C), on the middle level's grid; the sentence decides how to add them up.
+    valid: (B, 1, H, W), 1 where there is photo.
+    """
+
+    parts: Tensor
+    valid: Tensor
+
+
+class FeatureEnhancement(nn.Module):
+    """Shallow, middle and deep level and the sentence -> one map of cells [paper; the formulae are ours].
+
+    P_i = project(F_vi), X_ij = conv3x3[P_i, P_j] for shallow with middle and middle with deep, and
+    F_v = LN(sum_ij g_ij(s) * W_ij X_ij): a 1x1 convolution of their concatenation, gated by the sentence s.
+    """
+
+    def __init__(self, channels: Sequence[int], sentence: int, options: MARISOptions) -> None:
+        super().__init__()
+        self.enhancement, width = options.enhancement, options.width
+        levels = channels if self.enhancement else channels[-1:]
+        self.project = nn.ModuleList(convolution(inputs + 2, width, size=1) for inputs in levels)
+        if self.enhancement:
+            self.join = nn.ModuleList(convolution(2 * width, width) for _ in pairwise(levels))
+            self.merge = nn.ModuleList(nn.Linear(width, width) for _ in pairwise(levels))
+            self.gates = nn.Linear(sentence, (len(levels) - 1) * width)
+        self.norm = nn.LayerNorm(width)
+
+    def read(self, levels: Sequence[Tensor], valid: Tensor) -> Enhanced:
+        """Shallow, middle and deep level and the canvas' valid -> all that needs no sentence."""
+        inside = valid_cells(valid, levels[1])
+        used = levels if self.enhancement else levels[-1:]
+        projected = [
+            _resize(_project(project, level, valid), inside) * inside  # (B, C, H, W)
+            for project, level in zip(self.project, used, strict=True)
+        ]
+        if not self.enhancement:
+            return Enhanced(tokens(projected[0])[:, None], inside)
+        joined = [join(torch.cat(pair, dim=1)) for join, pair in zip(self.join, pairwise(projected), strict=True)]
+        merged = [merge(tokens(pair)) for merge, pair in zip(self.merge, joined, strict=True)]
+        return Enhanced(torch.stack(merged, dim=1), inside)
+
+    def forward(self, enhanced: Enhanced, sentence: Tensor) -> Tensor:
+        """One photo a sentence, sentence (N, D) -> cells (N, HW, C)."""
+        parts = enhanced.parts
+        if self.enhancement:
+            gates = 2 * torch.sigmoid(self.gates(sentence))  # (N, P * C), 1 on average
+            parts = parts * gates.view(len(gates), parts.shape[1], 1, -1)
+        cells: Tensor = self.norm(parts.sum(dim=1))
+        return cells
+
+
+class GuidedAttention(nn.Module):
+    """One branch: who asks gathers from who answers, by the affinities that both branches share.
+
+    x' = LN(x + softmax(A) (y W_value) W_out), then LN(x' + FFN(x')); [paper] for the matmul with A, the rest is [ours].
+    """
+
+    def __init__(self, width: int, heads: int, relevance: float | None) -> None:
+        super().__init__()
+        self.heads, self.relevance = heads, relevance
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.think = FeedForward(width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def weights(self, affinity: Tensor, hidden: Tensor) -> Tensor:
+        """affinity (N, heads, Q, K), hidden (N, K) -> the same shape, each row summing to 1, hidden keys exactly 0."""
+        affinity = affinity.masked_fill(hidden[:, None, None], -torch.inf)
+        if self.relevance is not None:
+            # A row's strongest pair stays, however weak it is.
+            least = affinity.amax(dim=3, keepdim=True).clamp(max=self.relevance)
+            affinity = affinity.masked_fill(affinity < least, -torch.inf)
+        return affinity.softmax(dim=3)
+
+    def forward(self, asking: Tensor, answering: Tensor, affinity: Tensor, hidden: Tensor) -> Tensor:
+        """asking (N, Q, C), answering (N, K, C), affinity (N, heads, Q, K), hidden (N, K) -> (N, Q, C)."""
+        values = _split(self.value(answering), self.heads)  # (N, heads, K, C / heads)
+        gathered = self.weights(affinity, hidden) @ values  # (N, heads, Q, C / heads)
+        asking = self.norms[0](asking + self.out(gathered.transpose(1, 2).flatten(2)))
+        out: Tensor = self.norms[1](asking + self.think(asking))
+        return out
+
+
+class MutualAwareAttention(nn.Module):
+    """Two parallel branches on one matrix of affinities and its transpose [paper].
+
+    A = (F_v W_v)(F_l W_l)^T / sqrt(d), a matrix for each of 8 heads [ours].
+    vision-guided: softmax(A) over words -> language-aware cells. language-guided: softmax(A^T) over cells ->
+    vision-aware words. A branch that is off hands its side on unchanged.
+    """
+
+    def __init__(self, width: int, vision: bool, language: bool, relevance: float | None, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.cell_key = nn.Linear(width, width, bias=False)
+        self.word_key = nn.Linear(width, width, bias=False)
+        self.vision_guided = GuidedAttention(width, heads, relevance) if vision else None
+        self.language_guided = GuidedAttention(width, heads, relevance) if language else None
+
+    def affinity(self, cells: Tensor, words: Tensor) -> Tensor:
+        """(N, HW, C), (N, L, C) -> A (N, heads, HW, L)."""
+        # Scaled before the product, which half precision might not hold otherwise.
+        keys = _split(self.cell_key(cells) * (cells.shape[2] // self.heads) ** -0.5, self.heads)
+        logits = keys @ _split(self.word_key(words), self.heads).transpose(2, 3)
+        return logits.clamp(-_LARGEST, _LARGEST)
+
+    def forward(self, cells: Tensor, words: Tensor, beside: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """cells (N, HW, C), words (N, L, C) -> the same shapes; hidden: beside (N, HW) the photo, padding (N, L)."""
+        affinity = self.affinity(cells, words)
+        vision, language = self.vision_guided, self.language_guided
+        aware_cells = vision(cells, words, affinity, padding) if vision else cells
+        aware_words = language(words, cells, affinity.transpose(2, 3), beside) if language else words
+        return aware_cells, aware_words
+
+
+class QueryToken(nn.Module):
+    """The multi-modal query [paper]: a learned vector plus the projected sentence [ours]."""
+
+    def __init__(self, width: int, sentence: int, query: Literal["multimodal", "learned", "sentence"]) -> None:
+        super().__init__()
+        self.learned = nn.Parameter(torch.randn(width)) if query != "sentence" else None
+        self.project = _to_tokens(sentence, width) if query != "learned" else None
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        """(N, D) -> (N, 1, C)."""
+        parts = []
+        if self.learned is not None:
+            parts.append(self.learned.expand(len(sentence), -1))
+        if self.project is not None:
+            parts.append(self.project(sentence))
+        return torch.stack(parts, dim=1).sum(dim=1, keepdim=True)
+
+
+class MARIS(RISModel):
+    """Levels and sentence are enhanced into cells, cells and words made aware of each other, and a query token among
+    the words is decoded into the mask [paper]. `Tuning` with adapters is the tuning with few parameters that the paper
+    speaks of; that the adapters are LoRA is [ours].
+    """
+
+    name = "maris"
+    loss = LossWeights(entropy=0, focal=20, dice=1)  # [ours], the weights SAM has
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        options: MARISOptions | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        super().__init__(image_encoder, text_encoder, tuning)
+        self.options = options = options or MARISOptions()
+        pyramid, width, sentence = image_encoder.pyramid, options.width, text_encoder.width
+        self.enhance = FeatureEnhancement([image_encoder.channels[level] for level in pyramid], sentence, options)
+        self.blocks = nn.ModuleList(_blocks(options))
+        self.to_words = _to_tokens(text_encoder.width, width)
+        self.to_query = QueryToken(width, sentence, options.query)
+        self.decoder = QueryDecoder(width, steps_to_quarter(image_encoder.strides[pyramid[1]]))
+        self.heads = Heads(self.decoder.width, width, sentence)
+
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Enhanced]:
+        """One `Enhanced`."""
+        return [self.enhance.read(three_levels(levels, self.image_encoder.pyramid), valid)]
+
+    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+        enhanced, sentence = pick(cast(Enhanced, photos[0]), index), text.sentence
+        cells, words = self.enhance(enhanced, sentence), self._words(text)  # (N, HW, C), (N, L, C)
+        beside = tokens(enhanced.valid).squeeze(2) == 0  # (N, HW)
+        for block in self.blocks:
+            cells, words = block(cells, words, beside, text.padding)
+        features = grid(cells, enhanced.valid)  # (N, C, H, W)
+        seen = words.shape[1] if self.options.guidance else 0
+        mask, upscaled, query = self.decoder(
+            self.to_query(sentence),
+            words[:, :seen],
+            features,
+            grid_positions(features),
+            text.padding[:, :seen],
+            enhanced.valid,
+        )  # (N, 1, H/4, W/4), (N, C', H/4, W/4), (N, C)
+        valid = F.interpolate(enhanced.valid, size=mask.shape[-2:])
+        return Output(mask, *self.heads(upscaled, mask, valid, query, sentence))
+
+    def _words(self, text: TextFeatures) -> Tensor:
+        words = self.to_words(text.words)
+        positions = waves(torch.arange(words.shape[1], device=words.device), words.shape[2])  # [paper; sines are ours]
+        out: Tensor = words + positions.to(words.dtype)
+        return out
+
+
+def _to_tokens(inputs: int, width: int) -> nn.Sequential:
+    # Encoders differ in how long their vectors are: normalised, words and query start out alike.
+    return nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width))
+
+
+def _blocks(options: MARISOptions) -> list[MutualAwareAttention]:
+    blocks = []
+    for number in range(options.blocks):
+        # Words that neither a later block nor the decoder reads aren't computed.
+        read = options.guidance or (options.vision_guided and number < options.blocks - 1)
+        language = options.language_guided and read
+        if options.vision_guided or language:
+            blocks.append(MutualAwareAttention(options.width, options.vision_guided, language, options.relevance))
+    return blocks
+
+
+def _project(project: nn.Module, level: Tensor, valid: Tensor) -> Tensor:
+    # What lies beside the photo is taken away first, or normalisation would read it.
+    inside = valid_cells(valid, level)
+    level = level * inside
+    projected: Tensor = project(torch.cat([level, coordinates(level)], dim=1)) * inside
+    return projected
+
+
+def _resize(features: Tensor, like: Tensor) -> Tensor:
+    # Going down, a mean over all cells: bilinear interpolation would read four of them.
+    if features.shape[-1] > like.shape[-1]:
+        return F.adaptive_avg_pool2d(features, (like.shape[-2], like.shape[-1]))
+    return upsample(features, like)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    # (N, K, C) -> (N, heads, K, C / heads)
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
