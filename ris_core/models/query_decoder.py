@@ -72,4 +72,3 @@ class QueryDecoder(nn.Module):
         kernel, bias = self.to_kernel(query).split([self.width, 1], dim=1)
         mask = torch.einsum("nchw,nc->nhw", upscaled, kernel) + bias[:, :, None]
         return mask.unsqueeze(1), upscaled, query
-
