@@ -1,0 +1,278 @@
+"""HARIS, human-like attention: what was found in a first look, weighed by the sentence, steers a second look.
+
+The paper (arXiv 2405.10707) fixes the following in its abstract and figures, marked [paper] below: visual features of
+three depths, word features and a sentence vector go through human-like attention blocks, hierarchically; a block has
+two branches, language-weighted attention and vision-weighted attention; in the first, a feedback signal, modulated by
+the sentence and fed into an MLP, is together with the visual tokens the input of a second round; a decoder with one
+learnable query token makes the mask; encoders are tuned parameter-efficiently; the loss is focal and Dice. Formulae,
+widths and encoders aren't public: the rest is our reconstruction, marked [ours]. There is no published number of
+HARIS to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.adapters import Tuning
+from ris_core.losses import LossWeights
+from ris_core.models.base import Output, Photos, RISModel
+from ris_core.models.parts import (
+    Attention,
+    FeedForward,
+    Heads,
+    convolution,
+    grid,
+    grid_positions,
+    pick,
+    steps_to_quarter,
+    tokens,
+    upsample,
+    valid_cells,
+)
+from ris_core.models.query_decoder import QueryDecoder
+
+
+@dataclass(frozen=True)
+class HARISOptions:
+    """Switches of the design; every one changes what the model computes.
+
+    feedback: whether a round's outcome steers the next, and whether the sentence modulates it; "off" is one round.
+    rounds: of language-weighted attention in a block, all with the same weights; 1 is feedback "off".
+    modulation: by how well each cell agrees with the sentence ("cosine"), or of each channel by the sentence alone
+        ("sigmoid").
+    target: which input of the attention the feedback is added to: what cells ask ("query") or what they are told
+        ("value").
+    language_weighted: False leaves cells as they are, so that there is nothing to feed back either.
+    vision_weighted: False leaves words as they are.
+    hierarchical: False reads the deep level alone, in one block.
+    order: of the levels in the hierarchy.
+    width: channels of cells and words.
+    """
+
+    feedback: Literal["modulated", "unmodulated", "off"] = "modulated"
+    rounds: Literal[1, 2, 3] = 2
+    modulation: Literal["cosine", "sigmoid"] = "cosine"
+    target: Literal["query", "value", "both"] = "query"
+    language_weighted: bool = True
+    vision_weighted: bool = True
+    hierarchical: bool = True
+    order: Literal["deep first", "shallow first"] = "deep first"
+    width: int = 128
+
+
+class Level(NamedTuple):
+    """The part of a level that needs no sentence, computed once a photo; all at the grid of the middle level [ours].
+
+    cells: (B, HW, C). valid: (B, 1, H, W), 1 where there is photo.
+    """
+
+    cells: Tensor
+    valid: Tensor
+
+
+class Fused(NamedTuple):
+    """What goes from block to block: cells (N, HW, C) that know the words, words (N, L, C) that know the cells."""
+
+    cells: Tensor
+    words: Tensor
+
+
+class Given(NamedTuple):
+    """What no block changes.
+
+    places: (1, HW, C) of the cells. padding: (N, L), True where there is no word. hidden: (N, HW), True where there
+    is no photo. sentence: (N, D).
+    """
+
+    places: Tensor
+    padding: Tensor
+    hidden: Tensor
+    sentence: Tensor
+
+
+class Feedback(nn.Module):
+    """FB = MLP(m * Z): what a round found, modulated by the sentence, through an MLP [paper]; both m are [ours].
+
+    cosine: m = clamp(a cos(Z, W F_s) + b, 0, 1), a number a cell. sigmoid: m = sigmoid(W F_s), a number a channel.
+    Cosines start out near 0: without a and b, learnt, the clamp would leave hardly any feedback and no gradient.
+    """
+
+    def __init__(self, width: int, sentence: int, options: HARISOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.expected = nn.Linear(sentence, width)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.bias = nn.Parameter(torch.tensor(0.5))
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        for linear in (self.mlp[0], self.mlp[2]):
+            # Else the feedback would start out a tenth as large as what it is added to.
+            nn.init.kaiming_normal_(cast(nn.Linear, linear).weight, nonlinearity="relu")
+
+    def modulation(self, found: Tensor, sentence: Tensor) -> Tensor:
+        """(N, HW, C), (N, D) -> (N, HW, 1) or (N, 1, C) in [0, 1]: how much of what was found is to be fed back."""
+        expected = self.expected(sentence).unsqueeze(1)  # (N, 1, C)
+        if self.options.modulation == "sigmoid":
+            return torch.sigmoid(expected)
+        cosine = F.cosine_similarity(found, expected, dim=2).unsqueeze(2)  # (N, HW, 1)
+        return (self.scale * cosine + self.bias).clamp(0, 1)
+
+    def forward(self, found: Tensor, sentence: Tensor) -> Tensor:
+        """What a round found (N, HW, C), (N, D) -> feedback (N, HW, C)."""
+        if self.options.feedback == "modulated":
+            found = self.modulation(found, sentence) * found
+        feedback: Tensor = self.mlp(found)
+        return feedback
+
+
+class LanguageWeightedAttention(nn.Module):
+    """Cells read words in rounds, the feedback of one joining the visual tokens in the next [paper]; formulae [ours].
+
+    round 1: Z = F_v + Attn(F_v, F_w). After it, with the same weights: Z = F_v + Attn(F_v + FB(Z), F_w).
+    """
+
+    def __init__(self, width: int, sentence: int, options: HARISOptions) -> None:
+        super().__init__()
+        self.target = options.target
+        self.rounds = 1 if options.feedback == "off" else options.rounds
+        self.attend = Attention(width)
+        self.feedback = Feedback(width, sentence, options)
+
+    def look(self, fused: Fused, given: Given, feedback: Tensor | None = None) -> Tensor:
+        """One round, with the feedback (N, HW, C) of the one before -> what is found, (N, HW, C)."""
+        asking = fused.cells + given.places
+        if feedback is not None and self.target != "value":
+            asking = asking + feedback
+        found: Tensor = fused.cells + self.attend(asking, fused.words, fused.words, given.padding)
+        if feedback is not None and self.target != "query":
+            found = found + self._told(feedback)
+        return found
+
+    def _told(self, feedback: Tensor) -> Tensor:
+        # A cell's feedback, added to every value it reads, comes out whole: the weights of its words sum to 1.
+        out: Tensor = F.linear(F.linear(feedback, self.attend.value.weight), self.attend.out.weight)
+        return out
+
+    def forward(self, fused: Fused, given: Given) -> Tensor:
+        """All rounds -> what the last finds, (N, HW, C)."""
+        found = self.look(fused, given)
+        for _ in range(self.rounds - 1):
+            found = self.look(fused, given, self.feedback(found, given.sentence))
+        return found
+
+
+class VisionWeightedAttention(nn.Module):
+    """Words read cells [paper]: T = F_w + Attn(F_w, Z), cells without photo hidden; the formula is [ours]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attend = Attention(width)
+
+    def forward(self, fused: Fused, given: Given) -> Tensor:
+        """What the words find, (N, L, C)."""
+        cells, words = fused
+        found: Tensor = words + self.attend(words, cells + given.places, cells, given.hidden)
+        return found
+
+
+class HumanLikeAttention(nn.Module):
+    """One block: the language-weighted branch on the cells, then the vision-weighted on the words [paper].
+
+    The second reads what the first made of the cells; each ends in a feed-forward with layer norms [ours].
+    """
+
+    def __init__(self, width: int, sentence: int, options: HARISOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.language_weighted = LanguageWeightedAttention(width, sentence, options)
+        self.vision_weighted = VisionWeightedAttention(width)
+        self.think = nn.ModuleList(FeedForward(width) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
+
+    def forward(self, fused: Fused, given: Given) -> Fused:
+        if self.options.language_weighted:
+            cells = self.norms[0](self.language_weighted(fused, given))
+            fused = fused._replace(cells=self.norms[1](cells + self.think[0](cells)))
+        if self.options.vision_weighted:
+            words = self.norms[2](self.vision_weighted(fused, given))
+            fused = fused._replace(words=self.norms[3](words + self.think[1](words)))
+        return fused
+
+
+class HARIS(RISModel):
+    """One block a level, from the deep to the shallow [paper: hierarchical; the order is ours]: meaning first, detail
+    last. To a level's cells those of the block before are added, projected; the words go on as they come out [ours].
+    """
+
+    name = "haris"
+    loss = LossWeights(entropy=0, focal=20, dice=1)  # focal and Dice [paper]; 20 to 1, as for SAM [ours]
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        options: HARISOptions | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        super().__init__(image_encoder, text_encoder, tuning)
+        self.options = options or HARISOptions()
+        width, sentence = self.options.width, text_encoder.width
+        self.numbers = _reading_order(image_encoder.pyramid, self.options)
+        stride = image_encoder.strides[image_encoder.pyramid[1]]
+        # How many cells of a level lie side by side in one of the middle grid.
+        self.sides = [max(1, stride // image_encoder.strides[number]) for number in self.numbers]
+        self.project = nn.ModuleList(
+            convolution(image_encoder.channels[number] * side**2, width, size=1)
+            for number, side in zip(self.numbers, self.sides, strict=True)
+        )
+        self.words = nn.Sequential(nn.Linear(sentence, width), nn.LayerNorm(width))
+        self.blocks = nn.ModuleList(HumanLikeAttention(width, sentence, self.options) for _ in self.numbers)
+        self.descend = nn.ModuleList(nn.Linear(width, width) for _ in self.numbers[1:])
+        self.query = nn.Parameter(torch.randn(1, 1, width))
+        self.decoder = QueryDecoder(width, steps_to_quarter(stride))
+        self.heads = Heads(self.decoder.width, width, sentence)
+
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Level]:
+        """One `Level` for each block, in the order of the blocks."""
+        at_middle = valid_cells(valid, levels[self.image_encoder.pyramid[1]])
+        return [
+            # What lies beside the photo is taken away first, or normalisation would read it.
+            _level(project, side, levels[number] * valid_cells(valid, levels[number]), at_middle)
+            for project, side, number in zip(self.project, self.sides, self.numbers, strict=True)
+        ]
+
+    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+        levels = [pick(level, index) for level in cast(Sequence[Level], photos)]
+        valid = levels[0].valid  # (N, 1, H, W)
+        places = grid_positions(grid(levels[0].cells[:1], valid))  # (1, HW, C)
+        given = Given(places, text.padding, tokens(valid).squeeze(2) == 0, text.sentence)
+        fused = Fused(levels[0].cells, self.words(text.words))
+        for number, (block, level) in enumerate(zip(self.blocks, levels, strict=True)):
+            if number:
+                fused = fused._replace(cells=level.cells + self.descend[number - 1](fused.cells))
+            fused = block(fused, given)
+        query = self.query.expand(len(index), -1, -1)  # (N, 1, C)
+        features = grid(fused.cells, valid)  # (N, C, H, W)
+        mask, upscaled, query = self.decoder(query, fused.words, features, places, text.padding, valid)
+        there = F.interpolate(valid, size=mask.shape[-2:])
+        return Output(mask, *self.heads(upscaled, mask, there, query, text.sentence))
+
+
+def _reading_order(pyramid: tuple[int, int, int], options: HARISOptions) -> tuple[int, ...]:
+    """The numbers of the levels that the blocks read, first block first."""
+    shallow, middle, deep = pyramid
+    if not options.hierarchical:
+        return (deep,)
+    return (deep, middle, shallow) if options.order == "deep first" else (shallow, middle, deep)
+
+
+def _level(project: nn.Module, side: int, level: Tensor, valid: Tensor) -> Level:
+    # Side by side in their channels, fine cells lose nothing on the coarser grid.
+    cells = project(F.pixel_unshuffle(level, side))
+    return Level(tokens(upsample(cells, valid) * valid).contiguous(), valid)
