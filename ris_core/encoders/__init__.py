@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
+import torch
+
+from ris_core.encoders import bert, clip, efficientnet_lite, minilm, sam, swin
 from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
-from ris_core.encoders.efficientnet_lite import EfficientNetLite2
-from ris_core.encoders.minilm import MiniLM
+from ris_core.encoders.registry import Card, Encoder, Entry
 from ris_core.errors import CheckpointError
 
-IMAGE_ENCODERS: dict[str, Callable[[], ImageEncoder]] = {EfficientNetLite2.name: EfficientNetLite2}
-TEXT_ENCODERS: dict[str, Callable[[], TextEncoder]] = {MiniLM.name: MiniLM}
+IMAGE_ENCODERS: dict[str, Entry[ImageEncoder]] = {
+    **efficientnet_lite.ENTRIES,
+    **swin.ENTRIES,
+    **clip.IMAGE_ENTRIES,
+    **sam.ENTRIES,
+}
+TEXT_ENCODERS: dict[str, Entry[TextEncoder]] = {**minilm.ENTRIES, **bert.ENTRIES, **clip.TEXT_ENTRIES}
 
-Encoder = TypeVar("Encoder")
+Known = TypeVar("Known")
 
 
 @cache
@@ -22,9 +28,9 @@ def image_encoder(name: str) -> ImageEncoder:
     """The image encoder of that name, loaded once a process: encoders are frozen, so every model shares them.
 
     Raises:
-        CheckpointError: no encoder has that name, or its weights are damaged.
+        CheckpointError: no encoder has that name, or its weights are missing or damaged.
     """
-    return _known(IMAGE_ENCODERS, name)()
+    return _loaded(known(IMAGE_ENCODERS, name))
 
 
 @cache
@@ -32,23 +38,54 @@ def text_encoder(name: str) -> TextEncoder:
     """The text encoder of that name, loaded once a process and shared.
 
     Raises:
-        CheckpointError: no encoder has that name, or its weights are damaged.
+        CheckpointError: no encoder has that name, or its weights are missing or damaged.
     """
-    return _known(TEXT_ENCODERS, name)()
+    return _loaded(known(TEXT_ENCODERS, name))
 
 
-def _known(encoders: dict[str, Encoder], name: str) -> Encoder:
-    if name not in encoders:
-        raise CheckpointError(f"There is no encoder {name!r}. Choose from {', '.join(encoders)}.")
-    return encoders[name]
+def untrained_image_encoder(name: str) -> ImageEncoder:
+    """The same network as `image_encoder` gives, with random weights: to time it where its weights aren't at hand."""
+    return known(IMAGE_ENCODERS, name).untrained()
+
+
+def untrained_text_encoder(name: str) -> TextEncoder:
+    """The same network as `text_encoder` gives, with random weights."""
+    return known(TEXT_ENCODERS, name).untrained()
+
+
+def describe_encoders() -> list[Card]:
+    """All encoders, and whether their weights are at hand. Loads none."""
+    images = [_card(name, "image", entry) for name, entry in IMAGE_ENCODERS.items()]
+    return images + [_card(name, "text", entry) for name, entry in TEXT_ENCODERS.items()]
+
+
+def known(entries: dict[str, Known], name: str) -> Known:
+    """The entry of that name. Raises CheckpointError if there is none."""
+    if name not in entries:
+        raise CheckpointError(f"There is no encoder {name!r}. Choose from {', '.join(entries)}.")
+    return entries[name]
+
+
+def _loaded(entry: Entry[Encoder]) -> Encoder:
+    # Whoever asks first may only want to look; the weights it gets have to serve training as well.
+    with torch.inference_mode(False):
+        return entry.load()
+
+
+def _card(name: str, kind: Literal["image", "text"], entry: Entry[Any]) -> Card:
+    return Card(name, kind, entry.channels, entry.strides, str(entry.source), entry.source.find())
 
 
 __all__ = [
     "IMAGE_ENCODERS",
     "TEXT_ENCODERS",
+    "Card",
     "ImageEncoder",
     "TextEncoder",
     "TextFeatures",
+    "describe_encoders",
     "image_encoder",
     "text_encoder",
+    "untrained_image_encoder",
+    "untrained_text_encoder",
 ]

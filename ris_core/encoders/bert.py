@@ -1,0 +1,51 @@
+"""BERT base, uncased (Devlin et al. 2019, arXiv 1810.04805; Apache-2.0)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ris_core.encoders.base import TextEncoder
+from ris_core.encoders.minilm import vocabulary
+from ris_core.encoders.registry import Entry
+from ris_core.encoders.transformer_text import TransformerText
+from ris_core.encoders.weights import NETWORK, TOKENIZER, Hub, locate, pretrained, tokenizer
+
+_SOURCE = Hub(
+    "google-bert/bert-base-uncased",
+    "86b5e0934494bd15c9632b12f734a8a67f723594",
+    digest="68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
+    beside=NETWORK + TOKENIZER,
+)
+_NAME = "bert-base"
+
+
+class Bert(TransformerText):
+    """Twelve transformer layers, 768 wide; the sentence is its first word, [CLS]."""
+
+    limit = 64
+
+    @classmethod
+    def load(cls) -> Bert:
+        """Raises CheckpointError if its weights are missing or damaged."""
+        from transformers import BertModel  # noqa: PLC0415 - takes seconds
+
+        folder = locate(_NAME, _SOURCE)
+        return cls(_NAME, tokenizer(folder), pretrained(BertModel, folder, add_pooling_layer=False))
+
+    @classmethod
+    def untrained(cls) -> Bert:
+        """The same network with random weights."""
+        from transformers import BertConfig, BertModel  # noqa: PLC0415 - takes seconds
+
+        return cls(_NAME, tokenizer(vocabulary()), BertModel(BertConfig(), add_pooling_layer=False))
+
+    @property
+    def stages(self) -> nn.ModuleList:  # type: ignore[override]
+        layers: nn.ModuleList = self.network.encoder.layer
+        return layers
+
+    def summary(self, words: Tensor, kept: Tensor) -> Tensor:
+        return words[:, 0]
+
+
+ENTRIES: dict[str, Entry[TextEncoder]] = {_NAME: Entry(Bert.load, Bert.untrained, _SOURCE, (768,))}

@@ -1,0 +1,159 @@
+"""Getting weights onto this machine: downloaded or from a file, checked, and kept as safetensors.
+
+What is pickled is read only once its SHA-256 is right, by a reader that makes nothing but tensors, and never again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import httpx
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, known
+from ris_core.encoders.weights import ORIGIN, WEIGHTS, Hub, Official, Tensors, locate
+from ris_core.errors import CheckpointError
+from ris_core.files import atomic_dir, sha256
+
+# Bytes so far, and in all where that is known.
+Progress: TypeAlias = Callable[[int, int | None], None]
+
+_SECONDS = 30
+
+
+def fetch(name: str, file: Path | None = None, progress: Progress | None = None) -> Path:
+    """Put the weights of encoder `name` where loading finds them -> their folder. Does nothing where they are already.
+
+    Killed at any moment it leaves nothing that loading, or a later call, would take for whole.
+
+    Args:
+        file: taken instead of a download: the authors' file, or a folder with a copy of the hub's commit.
+        progress: told how far a download from the authors is; downloads from the hub show it themselves.
+
+    Raises:
+        CheckpointError: no encoder has that name, the download failed, or a file isn't the one it should be.
+    """
+    source = known(IMAGE_ENCODERS | TEXT_ENCODERS, name).source
+    if isinstance(source, Hub | Official):
+        try:
+            with _alone(source.folder):
+                if not _whole(name, source):
+                    _install(name, source, file, progress)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{source.folder} can't be written: {error}") from None
+    return locate(name, source)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; what one that was killed left there is swept up."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.parent.glob(f".{folder.name}.*/"):
+            shutil.rmtree(left)
+        yield
+
+
+def _whole(name: str, source: Hub | Official) -> bool:
+    try:
+        locate(name, source)
+    except CheckpointError:
+        shutil.rmtree(source.folder, ignore_errors=True)
+        return False
+    return True
+
+
+def _install(name: str, source: Hub | Official, file: Path | None, progress: Progress | None) -> None:
+    if isinstance(source, Hub) and source.file == WEIGHTS and file is None:
+        _download_commit(name, source)
+        return
+    with atomic_dir(source.folder) as folder:
+        scrap = folder / "scrap"
+        scrap.mkdir()
+        if isinstance(source, Official):
+            given = file or _download(name, source.url, scrap / "download", progress)
+            save_file(source.convert(_unpickled(_same(given, source.digest))), folder / WEIGHTS)
+        else:
+            _copy(file or source.snapshot() or _download_commit(name, source, scrap), source, folder)
+        shutil.rmtree(scrap)
+        origin = {"source": str(source), "weights": sha256(folder / WEIGHTS)}
+        (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _copy(commit: Path, source: Hub, folder: Path) -> None:
+    """Files of a hub's commit -> `folder`, the weights as safetensors."""
+    for name in (source.file, *source.beside):
+        if not (commit / name).is_file():
+            raise CheckpointError(f"{commit} isn't a copy of {source}: {name} is missing.")
+    for name in source.beside:
+        shutil.copyfile(commit / name, folder / name)
+    weights = _same(commit / source.file, source.digest) if source.digest else commit / source.file
+    if source.file == WEIGHTS:
+        shutil.copyfile(weights, folder / WEIGHTS)
+    else:
+        save_file(_unpickled(weights), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _same(path: Path, digest: str) -> Path:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}.") from None
+    if found != digest:
+        raise CheckpointError(
+            f"{path} isn't the published file, or not all of it: its SHA-256 is {found}, not {digest}. Fetch it again."
+        )
+    return path
+
+
+def _unpickled(path: Path) -> Tensors:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} can't be read as a checkpoint: {error}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
+        raise CheckpointError(f"{path} holds something else than tensors.")
+    # Each gets memory of its own, as safetensors wants it; taken out one by one, so that memory isn't needed twice.
+    return {name: tensors.pop(name).clone(memory_format=torch.contiguous_format) for name in list(tensors)}
+
+
+def _download(name: str, url: str, path: Path, progress: Progress | None) -> Path:
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=_SECONDS) as answer, path.open("wb") as file:
+            answer.raise_for_status()
+            total = int(answer.headers["content-length"]) if "content-length" in answer.headers else None
+            for chunk in answer.iter_bytes():
+                file.write(chunk)
+                if progress:
+                    progress(answer.num_bytes_downloaded, total)
+    except httpx.HTTPError as error:
+        raise CheckpointError(
+            f"{url} can't be downloaded: {error or type(error).__name__}. Fetch it where that works, "
+            f"then run `ris fetch {name} --file FILE` with it."
+        ) from None
+    return path
+
+
+def _download_commit(name: str, source: Hub, folder: Path | None = None) -> Path:
+    """Into `folder`, or else the hub's own cache -> the folder of the files."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - few need it
+
+    wanted = [source.file, *source.beside]
+    try:
+        return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=wanted, local_dir=folder))
+    except Exception as error:  # noqa: BLE001 - what carries its requests differs by version, and so do its errors
+        raise CheckpointError(
+            f"{source} can't be downloaded: {error}. Copy {', '.join(wanted)} of that commit to a folder where it "
+            f"works, then run `ris fetch {name} --file FOLDER` with it."
+        ) from None

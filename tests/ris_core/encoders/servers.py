@@ -1,0 +1,105 @@
+"""Servers on this machine in place of those that weights come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def reply(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@contextmanager
+def _serving(handler: type[_Handler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def one_file(content: bytes, stall: threading.Event | None = None) -> Iterator[tuple[str, list[str]]]:
+    """A server of one file -> its URL and the requests it got. `stall`: half is sent, the rest once that is set."""
+    requests: list[str] = []
+
+    class File(_Handler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            if not self.path.endswith("/file.pth"):
+                self.reply(b"", 404)
+                return
+            if not stall:
+                self.reply(content)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            stall.wait(60)
+
+    with _serving(File) as address:
+        yield f"{address}/file.pth", requests
+
+
+@contextmanager
+def hub(repositories: dict[tuple[str, str], Path]) -> Iterator[str]:
+    """As much of the Hugging Face hub as downloading a commit takes. repositories: (name, commit) -> its files."""
+
+    class Hub(_Handler):
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            for (repository, commit), folder in repositories.items():
+                if path == f"/api/models/{repository}/tree/{commit}":
+                    self.reply(_listing(folder), headers={"Content-Type": "application/json"})
+                    return
+                start = f"/{repository}/resolve/{commit}/"
+                if path.startswith(start) and (folder / path.removeprefix(start)).is_file():
+                    body = (folder / path.removeprefix(start)).read_bytes()
+                    self.reply(body, headers={"ETag": f'"{_digest(body)}"', "X-Repo-Commit": commit})
+                    return
+            self.reply(b"{}", 404, {"X-Error-Code": "EntryNotFound"})
+
+        do_HEAD = do_GET
+
+    with _serving(Hub) as address:
+        yield address
+
+
+def _listing(folder: Path) -> bytes:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    return json.dumps(
+        [
+            {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _digest(file.read_bytes())[:40]}
+            for file in files
+        ]
+    ).encode()
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
