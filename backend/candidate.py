@@ -18,8 +18,8 @@ from ris_core import checkpoint
 from ris_core.data import Sample
 from ris_core.data.batches import by_photo, count_batches
 from ris_core.files import atomic_write
+from ris_core.models import RISModel
 from ris_core.models.alignment import class_names
-from ris_core.models.lda import LDA
 from ris_core.training import Progress, Recipe, train
 
 PLAN, CHECKPOINT = "plan.json", "checkpoint"
@@ -79,15 +79,15 @@ def train_candidate(
     return folder
 
 
-def absent_samples(model: LDA, samples: Sequence[Sample]) -> list[Sample]:
+def absent_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
     """Expressions for what isn't in each photo. Without them a model forgets to refuse: corrections name what is there.
 
     They are class names of ImageNet, far in meaning from all that the project's corrections speak of. One in a thousand
     may still be in the picture, unmentioned.
     """
-    said = model.encode_text(sorted({sample.sentence for sample in samples}))
+    said = model.encode_text(sorted({sample.sentence for sample in samples})).sentence
     names = class_names()
-    nearness = (model.encode_text(names) @ said.T).amax(dim=1)
+    nearness = (model.encode_text(names).sentence @ said.T).amax(dim=1)
     far = [name for name, near in zip(names, nearness.tolist(), strict=True) if near < _FAR]
     absent = []
     for photo in by_photo(samples):

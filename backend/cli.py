@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -20,9 +21,20 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Model = Annotated[Optional[Path], typer.Option(help="Folder of a checkpoint. [default: the shipped model]")]
+Model = Annotated[
+    Optional[str], typer.Option(help="Folder of a checkpoint, or a model's name. [default: the shipped one]")
+]
 
 Project = Annotated[int, typer.Option(help="Number of the project in Label Studio, as in its address.")]
+
+
+class Tuned(StrEnum):
+    """What `ris train` may change of the encoders."""
+
+    frozen = "frozen"
+    adapters = "adapters"
+    full = "full"
+
 
 WITHOUT = "On the command line"
 LOOP = "In Label Studio"
@@ -52,6 +64,19 @@ def models(json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=MODELS)
+def fetch(
+    name: Annotated[str, typer.Argument(help="An encoder, see `ris models`.")],
+    file: Annotated[
+        Optional[Path], typer.Option(help="The downloaded file, or a folder of the hub's files. [default: download]")
+    ] = None,
+) -> None:
+    """Fetch an encoder's published weights, check them and keep them."""
+    from backend import modelling
+
+    modelling.fetch_encoder(name, file)
+
+
+@app.command(rich_help_panel=MODELS)
 def evaluate(
     dataset: Annotated[Path, typer.Option(help="A folder with images/, instances.json and refs.json.")],
     split: Annotated[Optional[str], typer.Option(help="Only refs of this split. [default: all]")] = None,
@@ -71,21 +96,33 @@ def train(
     run: Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")] = Path(
         "runs/train"
     ),
-    start: Annotated[Optional[Path], typer.Option("--from", help="Checkpoint to start from. [default: none]")] = None,
+    model: Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")] = "lda",
+    image_encoder: Annotated[str, typer.Option(help="See `ris models`.")] = "efficientnet-lite2",
+    text_encoder: Annotated[str, typer.Option(help="See `ris models`.")] = "minilm",
+    option: Annotated[Optional[list[str]], typer.Option(help="A switch of the model: NAME=VALUE.")] = None,
+    start: Annotated[
+        Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
+    ] = None,
+    encoders: Annotated[Tuned, typer.Option(help="What is trained of the encoders.")] = Tuned.frozen,
+    stages: Annotated[int, typer.Option(min=1, help="Last stages of each encoder that get adapters.")] = 1,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 8,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
     photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
     present: Annotated[int, typer.Option(min=1, help="Expressions drawn a photo and pass, of what is there.")] = 2,
     absent: Annotated[int, typer.Option(min=0, help="Expressions drawn a photo and pass, of what isn't.")] = 1,
     rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = 1e-3,
+    side: Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")] = 384,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
 ) -> None:
     """Train on dataset folders; the operating point is fixed on their validation splits."""
     from backend import modelling
+    from ris_core.encoders.adapters import Tuning
     from ris_core.training import Recipe
 
-    recipe = Recipe(epochs, photos, present, absent, rate=rate, seed=seed, workers=workers)
-    modelling.train_model(dataset, out, run, start, recipe)
+    recipe = Recipe(epochs, photos, present, absent, side=side, rate=rate, seed=seed, workers=workers)
+    design = modelling.Design(model, image_encoder, text_encoder, modelling.parse_options(model, option or []))
+    modelling.train_model(dataset, out, run, start or design, Tuning(encoders.value, stages, rank), recipe)
 
 
 @app.command(rich_help_panel=MODELS)

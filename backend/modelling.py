@@ -6,27 +6,29 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ris_core import checkpoint
+from ris_core import checkpoint, encoders
 from ris_core.card import write_card
 from ris_core.data import Sample, read_folder
 from ris_core.data.convert import convert_ccp, convert_coco_names
-from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, image_encoder, text_encoder
+from ris_core.encoders.adapters import Tuning
+from ris_core.encoders.fetch import fetch
 from ris_core.errors import DatasetError, InputError
 from ris_core.evaluation import calibrate, evaluate
 from ris_core.images import read_image
 from ris_core.masks import bounding_box, encode_rle
-from ris_core.models import LDA, MODELS
+from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.alignment import align
 from ris_core.overlay import draw
 from ris_core.predictor import Prediction, Predictor
@@ -34,10 +36,21 @@ from ris_core.training import Recipe, train
 
 out, err = Console(), Console(stderr=True)
 
+
+@dataclass(frozen=True)
+class Design:
+    """A model that isn't trained yet: by name, with its encoders' names and its switches."""
+
+    model: str
+    image_encoder: str = "efficientnet-lite2"
+    text_encoder: str = "minilm"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 CONVERTERS = {"ccp": convert_ccp, "coco": convert_coco_names}
 
 
-def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, model: Path | None, as_json: bool) -> None:
+def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, model: str | None, as_json: bool) -> None:
     """Answer the prompts, write masks and overlay, print a table or one JSON object."""
     image = read_image(photo)
     predictor = Predictor.load(model)
@@ -55,7 +68,7 @@ def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, mode
     out.print(f"Overlay: {overlay}")
 
 
-def evaluate_folder(dataset: Path, split: str | None, model: Path | None, as_json: bool) -> None:
+def evaluate_folder(dataset: Path, split: str | None, model: str | None, as_json: bool) -> None:
     """Print the figures of a model on a dataset folder."""
     samples = read_folder(dataset, split)
     if not samples:
@@ -72,14 +85,19 @@ def evaluate_folder(dataset: Path, split: str | None, model: Path | None, as_jso
     out.print(table)
 
 
-def train_model(datasets: Sequence[Path], folder: Path, run: Path, start: Path | None, recipe: Recipe) -> None:
-    """Train on the datasets' training splits, fix the operating point on `val`, report `val` and `test` in the card."""
+def train_model(
+    datasets: Sequence[Path], folder: Path, run: Path, design: Design | Path, tuning: Tuning, recipe: Recipe
+) -> None:
+    """Train a design from scratch, or a checkpoint further, on the datasets' training splits.
+
+    The operating point is fixed on `val`; the card reports `val` and `test`.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} isn't empty. Checkpoints are never overwritten: choose another folder.")
     named = {dataset: read_folder(dataset) for dataset in datasets}
     everything = [sample for samples in named.values() for sample in samples]
     torch.manual_seed(recipe.seed)
-    model = _model(start)
+    model = _model(design, tuning)
     with _bar("Training", None) as bar:
         train(
             model,
@@ -96,7 +114,7 @@ def train_model(datasets: Sequence[Path], folder: Path, run: Path, start: Path |
         for dataset, samples in named.items()
         for split in ("val", "test")
     }
-    card = write_card(model, predictor.point, recipe, datasets, figures, start)
+    card = write_card(model, predictor.point, recipe, datasets, figures, design if isinstance(design, Path) else None)
     if folder.is_dir():
         folder.rmdir()
     checkpoint.save(model, predictor.point, folder, card)
@@ -117,35 +135,85 @@ def convert(kind: str, source: Path, target: Path) -> None:
 
 
 def list_models(as_json: bool) -> None:
-    """The designs at hand, what they stand on, and the shipped weights."""
-    folder = checkpoint.shipped()
-    model, point = checkpoint.load(folder)
-    rows: list[dict[str, Any]] = [
-        {
-            "model": name,
-            "image_encoders": list(IMAGE_ENCODERS),
-            "text_encoders": list(TEXT_ENCODERS),
-            "parameters": checkpoint.parameters(model),
-            "version": checkpoint.version(folder),
-            "weights": str(folder),
-            "side": point.side,
-        }
-        for name in MODELS
-    ]
+    """The designs at hand, the weights there are for them, and the encoders that any of them can stand on."""
+    designs, cards = [_describe(name) for name in MODELS], encoders.describe_encoders()
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps({"models": designs, "encoders": [asdict(card) for card in cards]}, default=str))
         return
-    table = Table("model", "image encoder", "text encoder", "parameters", "version")
-    for row in rows:
-        encoders = ", ".join(row["image_encoders"]), ", ".join(row["text_encoders"])
-        table.add_row(row["model"], *encoders, f"{row['parameters']:,}", row["version"])
+    table = Table("model", "encoders", "parameters", "trainable", "weights")
+    for row in designs:
+        weights = row["version"] or f"none yet: ris train --model {row['model']}"
+        table.add_row(
+            row["model"],
+            f"{row['image_encoder']}, {row['text_encoder']}",
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            weights,
+        )
+    out.print(table)
+    table = Table("encoder", "of", "channels", "strides", "weights from", "at hand")
+    for card in cards:
+        channels, strides = (" ".join(map(str, numbers)) for numbers in (card.channels, card.strides))
+        at_hand = "yes" if card.folder else f"no: ris fetch {card.name}"
+        table.add_row(card.name, card.kind, channels, strides, card.source, at_hand)
     out.print(table)
 
 
-def _model(start: Path | None) -> LDA:
-    if start:
-        return checkpoint.load(start)[0]
-    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"))
+def fetch_encoder(name: str, file: Path | None) -> None:
+    """Put an encoder's weights where they are looked for."""
+    with _bar(f"Fetching {name}", None) as bar:
+        folder = fetch(name, file, bar)
+    out.print(f"{name} is in {folder}.")
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """A design with the weights that come with it; without any, as `ris train` would begin it."""
+    folder = checkpoint.shipped()
+    ships = checkpoint.version(folder).startswith(f"{name}-")
+    model = checkpoint.load(folder)[0] if ships else checkpoint.build(asdict(Design(name)) | {"tuning": {}})
+    frozen = sum(checkpoint.parameters(encoder) for encoder in (model.image_encoder, model.text_encoder))
+    return {
+        "model": name,
+        "image_encoder": model.image_encoder.name,
+        "text_encoder": model.text_encoder.name,
+        "parameters": frozen + checkpoint.parameters(model),
+        "trainable": checkpoint.parameters(model, trainable=True),
+        "version": checkpoint.version(folder) if ships else None,
+        "weights": str(folder) if ships else None,
+        "switches": {switch: str(kind) for switch, kind in OPTIONS[name].__annotations__.items()},
+    }
+
+
+def parse_options(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """["rates=[1,2]", "fusion=sum"] -> the switches of design `name`, of the types that they have.
+
+    Raises:
+        InputError: there is no such design or switch, or a value isn't one of the switch's.
+    """
+    if name not in OPTIONS:
+        raise InputError(f"There is no model {name!r}. Choose from {', '.join(MODELS)}.")
+    values = {switch: text for switch, _, text in (each.partition("=") for each in given)}
+    if unknown := values.keys() - {field.name for field in fields(OPTIONS[name])}:
+        raise InputError(f"{name} has no switch {', '.join(sorted(unknown))}: `ris models --json` lists them.")
+    try:
+        options = TypeAdapter(OPTIONS[name]).validate_python({key: _value(text) for key, text in values.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}.") from None
+    return asdict(options)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _model(design: Design | Path, tuning: Tuning) -> RISModel:
+    if isinstance(design, Path):
+        return checkpoint.load(design, tuning if tuning.encoders != "frozen" else None)[0]
+    model = checkpoint.build(asdict(design) | {"tuning": asdict(tuning)})
     align(model)
     return model
 
@@ -171,6 +239,8 @@ def _row(prediction: Prediction, file: Path | None) -> dict[str, Any]:
         "prompt": prediction.prompt,
         "present": prediction.present,
         "score": round(prediction.score, 4),
+        "presence": round(prediction.presence, 4),
+        "quality": round(prediction.quality, 4),
         "area": int(prediction.mask.sum()),
         "bbox": bounding_box(prediction.mask),
         "rle": encode_rle(prediction.mask),
@@ -209,5 +279,5 @@ def _bar(title: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress, title, total)

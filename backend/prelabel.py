@@ -160,9 +160,8 @@ def _typed_regions(config: LabelConfig, found: Sequence[Prediction]) -> list[Reg
 
 
 def _confidence(answer: Prediction) -> float:
-    confidence = answer.score if answer.present else 1.0 - answer.score
     # JSON has no NaN, and one would cost the whole batch.
-    return confidence if math.isfinite(confidence) else 0.0
+    return answer.score if math.isfinite(answer.score) else 0.0
 
 
 def _prediction(regions: list[Region], score: float, version: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from backend.registry import Version
 from ris_core.errors import RisError
 from ris_core.files import sha256
 from ris_core.images import MAX_PIXELS, read_image
-from ris_core.predictor import ImageEmbedding, Prediction, Predictor
+from ris_core.predictor import Prediction, Predictor, PreparedImage
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Models:
         load: Callable[[Path], Predictor] = Predictor.load,
     ) -> None:
         self._predictors: _Recent[Predictor] = _Recent(versions)
-        self._embeddings: _Recent[ImageEmbedding] = _Recent(embeddings)
+        self._embeddings: _Recent[PreparedImage] = _Recent(embeddings)
         self._max_pixels = max_pixels
         self._load = load
         # Two inferences at once would share the same cores and finish later than one after the other.
@@ -68,7 +68,7 @@ class Models:
         """
         with self._turn(deadline):
             predictor = self._predictor(version)
-            return predictor.segment(self._embedding(version, predictor, image), prompts)
+            return predictor.segment(self._embedding(predictor, image), prompts)
 
     def _warm(self, version: Version) -> None:
         try:
@@ -92,8 +92,8 @@ class Models:
     def _predictor(self, version: Version) -> Predictor:
         return self._predictors.get(version.name, lambda: self._load(version.folder))
 
-    def _embedding(self, version: Version, predictor: Predictor, image: bytes) -> ImageEmbedding:
-        key = f"{version.name}:{sha256(image)}"
+    def _embedding(self, predictor: Predictor, image: bytes) -> PreparedImage:
+        key = f"{predictor.fingerprint}:{sha256(image)}"
         return self._embeddings.get(key, lambda: predictor.embed(read_image(image, self._max_pixels)))
 
 

@@ -28,7 +28,7 @@ from backend.labelstudio.brush import encode
 from backend.samples import photos
 from backend.settings import Settings
 from ris_core.images import read_image
-from ris_core.predictor import ImageEmbedding, Predictor
+from ris_core.predictor import Predictor, PreparedImage
 
 REPEATS = 5 if os.environ.get("QUICK") else 20
 PROMPTS = ["the cat", "the eyes", "the nose", "the fur", "the whiskers", "the ears"]
@@ -51,17 +51,17 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def forward(predictor: Predictor, embedding: ImageEmbedding) -> dict[str, Callable[[], object]]:
+def forward(predictor: Predictor, embedding: PreparedImage) -> dict[str, Callable[[], object]]:
     """The floor: the model's own passes on tensors that are ready."""
-    model, (height, width) = predictor.model, embedding.canvas
+    model, (height, width) = predictor.model, embedding.frame.canvas
     pixels, valid = torch.rand(1, 3, height, width) * 255, torch.ones(1, 1, height, width)
     index = torch.zeros(1, dtype=torch.long)
     inference = torch.inference_mode()
-    sentence = inference(model.encode_text)(PROMPTS[:1])
+    text = inference(model.encode_text)(PROMPTS[:1])
     return {
         "image encoder": lambda: inference(model.encode_image)(pixels, valid),
         "text encoder": lambda: inference(model.encode_text)(PROMPTS[:1]),
-        "decoder": lambda: inference(model)(embedding.levels, sentence, index),
+        "decoder": lambda: inference(model)(embedding.levels, text, index),
     }
 
 

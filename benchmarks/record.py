@@ -18,6 +18,15 @@ from ris_core.files import atomic_write
 
 def record(name: str, figures: Mapping[str, float], **conditions: object) -> None:
     """`figures` as a table on the console and as one more entry of the results."""
+    table = Table("figure", "value", title=f"{name}: {machine()}")
+    for figure, value in figures.items():
+        table.add_row(figure, str(value))
+    Console().print(table)
+    keep(name, figures, **conditions)
+
+
+def keep(name: str, figures: Mapping[str, object], **conditions: object) -> None:
+    """`figures` as one more entry of the results."""
     entry = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
@@ -27,10 +36,6 @@ def record(name: str, figures: Mapping[str, float], **conditions: object) -> Non
     path = Path(__file__).parent / "results" / f"{name}.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     atomic_write(path, (json.dumps([*known, entry], indent=2) + "\n").encode())
-    table = Table("figure", "value", title=f"{name}: {entry['machine']}")
-    for figure, value in figures.items():
-        table.add_row(figure, str(value))
-    Console().print(table)
 
 
 def machine() -> str:
@@ -40,4 +45,5 @@ def machine() -> str:
     if cpuinfo.exists():
         lines = (line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name"))
         model = next(lines, model).rpartition(":")[2].strip()
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {os.cpu_count()} cores{device}, Python {platform.python_version()}, torch {torch.__version__}"

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from ris_core.checkpoint import CARD, OperatingPoint, parameters, version
-from ris_core.models.lda import LDA
+from ris_core.checkpoint import CARD, OperatingPoint, version
+from ris_core.models import OPTIONS, RISModel
 from ris_core.training import Recipe
 
 Figures = Mapping[str, float | int]
 
+_TUNED = {
+    "frozen": "The encoders are frozen and come from their packages.",
+    "adapters": "The encoders come from their packages; adapters in their last stages are among its parameters.",
+    "full": "The encoders were trained along and are among its parameters.",
+}
+
 
 def write_card(
-    model: LDA,
+    model: RISModel,
     point: OperatingPoint,
     recipe: Recipe,
     datasets: Sequence[Path],
@@ -26,7 +33,8 @@ def write_card(
     lines = [
         f"# {config['model']} over {config['image_encoder']} and {config['text_encoder']}",
         "",
-        f"{parameters(model):,} parameters of its own; the encoders are frozen and come from their packages.",
+        f"{sum(tensor.numel() for tensor in model.own_state().values()):,} parameters of its own. "
+        f"{_TUNED[model.tuning.encoders]}",
         f"Operating point, fixed on the validation splits: a thing is there from P = {point.presence}, "
         f"a pixel belongs to it from P = {point.mask}, photos are read at {point.side} pixels.",
         "",
@@ -42,7 +50,7 @@ def write_card(
         "",
         "## Commands",
         "```",
-        *_commands(recipe, datasets, start),
+        *_commands(model, recipe, datasets, start),
         "```",
         "",
     ]
@@ -69,14 +77,26 @@ def _describe(dataset: Path) -> str:
     return f"`{dataset.name}`: {info.get('description', 'no description')} Licence: {info.get('license', 'not given')}"
 
 
-def _commands(recipe: Recipe, datasets: Sequence[Path], start: Path | None) -> list[str]:
+def _commands(model: RISModel, recipe: Recipe, datasets: Sequence[Path], start: Path | None) -> list[str]:
     """What it takes to make this checkpoint: the commands of the one it started from, then its own."""
     words = ["ris train", *(f"--dataset {dataset.name}" for dataset in datasets)]
-    if start:
-        words.append(f"--from {version(start)}")
+    words += [f"--from {version(start)}"] if start else _design(model)
+    if model.tuning.encoders != "frozen":
+        words += [
+            f"--encoders {model.tuning.encoders}",
+            f"--stages {model.tuning.stages}",
+            f"--rank {model.tuning.rank}",
+        ]
     words += [f"--epochs {recipe.epochs}", f"--photos {recipe.photos}", f"--present {recipe.present}"]
-    words += [f"--absent {recipe.absent}", f"--rate {recipe.rate}", f"--seed {recipe.seed}"]
+    words += [f"--absent {recipe.absent}", f"--rate {recipe.rate}", f"--side {recipe.side}", f"--seed {recipe.seed}"]
     return [*(_earlier(start / CARD) if start else []), " ".join(words)]
+
+
+def _design(model: RISModel) -> list[str]:
+    usual, chosen = asdict(OPTIONS[model.name]()), asdict(model.options)
+    words = [f"--model {model.name}", f"--image-encoder {model.image_encoder.name}"]
+    words.append(f"--text-encoder {model.text_encoder.name}")
+    return words + [f"--option {name}={json.dumps(each)}" for name, each in chosen.items() if each != usual[name]]
 
 
 def _earlier(card: Path) -> list[str]:

@@ -1,29 +1,32 @@
 """A model on disk: a folder of `model.safetensors`, `config.json` and `card.md`. Nothing is ever unpickled.
 
-The frozen encoders aren't in it: they come from their packages, checked by digest.
+Frozen encoders aren't in it: they come from their packages or from a hub. Adapters in them are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
 
 from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
-from ris_core.models import LDA, MODELS, LDAOptions
+from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.alignment import freeze_alignment
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
-_FORMAT = 1
+_FORMAT = 2
+# So many tensors are named in a message; the rest are counted.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,25 @@ def shipped() -> Path:
     raise CheckpointError("The shipped weights are missing. Install the package again, or run `ris train`.")
 
 
+def find(model: str | Path | None) -> Path:
+    """The checkpoint folder that someone means by a folder, by a design's name, or by nothing at all: the shipped one.
+
+    Raises:
+        CheckpointError: a design is named that no weights are at hand for.
+    """
+    if model is None:
+        return shipped()
+    name = str(model)
+    if name not in MODELS or Path(name).is_dir():
+        return Path(model)
+    if _read_config(shipped())["model"] == name:
+        return shipped()
+    raise CheckpointError(
+        f"No weights for {name} come with this version. Make some with `ris train --model {name} --dataset DIR "
+        f"--out FOLDER`, then give that folder instead of {name!r}."
+    )
+
+
 def digest(folder: Path) -> str:
     """Eight hexadecimal digits that change with the weights, the design's switches or the operating point."""
     config = _read_config(folder)
@@ -64,13 +86,13 @@ def version(folder: Path) -> str:
     return f"{_read_config(folder)['model']}-{digest(folder)}"
 
 
-def save(model: LDA, point: OperatingPoint, folder: Path, card: str) -> None:
+def save(model: RISModel, point: OperatingPoint, folder: Path, card: str) -> None:
     """Write a checkpoint at `folder`, which must not be there: checkpoints are immutable.
 
     Raises:
         FileExistsError: `folder` is there already.
     """
-    tensors = save_tensors({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()})
+    tensors = save_tensors({name: tensor.detach().contiguous() for name, tensor in model.own_state().items()})
     config = model.config() | {
         "operating_point": asdict(point),
         "format": _FORMAT,
@@ -82,8 +104,12 @@ def save(model: LDA, point: OperatingPoint, folder: Path, card: str) -> None:
         (temporary / CARD).write_text(card, encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[LDA, OperatingPoint]:
+def load(folder: Path, tuning: Tuning | None = None) -> tuple[RISModel, OperatingPoint]:
     """Rebuild the model of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        tuning: what is to be trained of the encoders from here on, if not what the checkpoint says; adapters that
+            it doesn't hold start without any effect.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another version, or its tensors don't fit the model.
@@ -96,32 +122,69 @@ def load(folder: Path) -> tuple[LDA, OperatingPoint]:
     if sha256(data) != config["weights"]:
         raise CheckpointError(f"{folder / WEIGHTS} isn't the file that {CONFIG} describes. Fetch both again.")
     try:
-        model = build(config)
-        model.load_state_dict(load_tensors(data))
-        freeze_alignment(model)
+        model = build(config | ({"tuning": asdict(tuning)} if tuning else {}))
+        tensors = load_tensors(data)
         point = OperatingPoint(**config["operating_point"])
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None
+    expected = model.own_state()
+    if tuning and asdict(tuning) != config["tuning"]:
+        expected = {name: tensor for name, tensor in expected.items() if not name.startswith("encoders.")}
+    if differences := misfits(tensors, expected):
+        raise CheckpointError(f"{folder} doesn't fit this version: {differences}.")
+    model.load_state_dict(tensors, strict=False)
+    freeze_alignment(model)
     return model.eval(), point
 
 
-def build(config: dict[str, Any]) -> LDA:
-    """The untrained model that a config names, over its encoders."""
-    options = dict(config["options"])
-    options["rates"] = tuple(options["rates"])
+def build(config: dict[str, Any]) -> RISModel:
+    """The untrained model that a config names, over its encoders.
+
+    Raises:
+        CheckpointError: the config names a switch that the design doesn't have, or an encoder that isn't at hand.
+    """
+    name = config["model"]
     encoders = image_encoder(config["image_encoder"]), text_encoder(config["text_encoder"])
-    return MODELS[config["model"]](*encoders, LDAOptions(**options))
+    return MODELS[name](*encoders, _options(OPTIONS[name], config["options"]), _options(Tuning, config["tuning"]))
 
 
-def parameters(model: torch.nn.Module) -> int:
-    """How many numbers a checkpoint of `model` holds."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def misfits(given: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+    """What keeps the given tensors from being the expected ones, by name and shape; empty if nothing does."""
+    shapes = [
+        f"{name} is {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & given.keys()
+        if given[name].shape != expected[name].shape
+    ]
+    found = (
+        ("missing", sorted(expected.keys() - given.keys())),
+        ("unknown", sorted(given.keys() - expected.keys())),
+        ("of another shape", sorted(shapes)),
+    )
+    return "; ".join(f"{len(names)} tensors {kind}: {_some(names)}" for kind, names in found if names)
+
+
+def parameters(model: nn.Module, trainable: bool = False) -> int:
+    """How many numbers `model` holds, or how many of them training may change."""
+    return sum(each.numel() for each in model.parameters() if each.requires_grad or not trainable)
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _options(kind: type[Any], values: dict[str, Any]) -> Any:
+    unknown = values.keys() - {field.name for field in fields(kind)}
+    if unknown:
+        raise CheckpointError(f"{kind.__name__} has no switch named {', '.join(sorted(unknown))}.")
+    # JSON has no tuples.
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder} isn't a checkpoint: {CONFIG} is missing.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} can't be read: {error}.") from None

@@ -6,7 +6,8 @@ RisError
 │   └── PromptError    the sentence
 ├── CheckpointError    weights are missing, damaged or don't fit
 ├── DatasetError       a dataset folder or file isn't what it should be
-└── TrainingError      a run can't go on
+├── TrainingError      a run can't go on
+└── OutOfMemory        not even one photo or prompt fits
 
 A message says what happened, to which file, task or version, and what to do next.
 """
@@ -42,3 +43,7 @@ class DatasetError(RisError):
 
 class TrainingError(RisError):
     code = "training_failed"
+
+
+class OutOfMemory(RisError):
+    code = "out_of_memory"

@@ -63,11 +63,11 @@ def calibrate(predictor: Predictor, samples: Sequence[Sample]) -> OperatingPoint
     ious, presence = [], []
     for photo in by_photo([sample for sample in samples if sample.has_target]):
         embedding = predictor.embed(read_image(photo[0].image))
-        answers = predictor.probabilities(embedding, [sample.sentence for sample in photo])
-        for sample, (probability, there) in zip(photo, answers, strict=True):
+        answers = predictor.maps([(embedding, [sample.sentence for sample in photo])])
+        for sample, found in zip(photo, answers, strict=True):
             truth = sample.mask()
-            ious.append([score(probability >= threshold, truth, False).iou for threshold in _MASK_THRESHOLDS])
-            presence.append(there)
+            ious.append([score(found.probability >= threshold, truth, False).iou for threshold in _MASK_THRESHOLDS])
+            presence.append(found.presence)
     best = int(np.mean(ious, axis=0).argmax())
     lowest = float(np.quantile(presence, 1 - ACCEPTED))
     # Rounded down: up would refuse more.

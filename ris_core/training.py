@@ -17,8 +17,8 @@ from ris_core.data.batches import Batch, count_batches, epoch
 from ris_core.data.folder import Sample
 from ris_core.errors import TrainingError
 from ris_core.files import atomic_write
-from ris_core.losses import mask_loss, presence_loss
-from ris_core.models.lda import LDA
+from ris_core.losses import total_loss
+from ris_core.models import RISModel
 from ris_core.models.parts import valid_cells
 
 STATE = "state.pt"
@@ -57,7 +57,7 @@ class Progress:
 
 
 def train(
-    model: LDA,
+    model: RISModel,
     samples: Sequence[Sample],
     recipe: Recipe,
     run: Path,
@@ -102,17 +102,17 @@ def _batches(samples: Sequence[Sample], recipe: Recipe, number: int) -> Iterator
     )
 
 
-def _loss(model: LDA, batch: Batch) -> Tensor:
-    levels = model.encode_image(batch.pixels, batch.valid)
-    output = model(levels, model.encode_text(batch.sentences), batch.index)
+def _loss(model: RISModel, batch: Batch) -> Tensor:
+    photos = model.encode_image(batch.pixels, batch.valid)
+    output = model(photos, model.encode_text(batch.sentences), batch.index)
     valid = valid_cells(batch.valid, output.mask)[batch.index]
-    return mask_loss(output.mask, batch.targets, valid, batch.present) + presence_loss(output.presence, batch.present)
+    return total_loss(output, batch.targets, valid, batch.present, model.loss)
 
 
 class _State:
     """Optimiser, schedule and the weights' running mean: what has to survive a kill."""
 
-    def __init__(self, model: LDA, recipe: Recipe, steps: int, run: Path) -> None:
+    def __init__(self, model: RISModel, recipe: Recipe, steps: int, run: Path) -> None:
         self.model, self.recipe, self.run = model, recipe, run
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()}

@@ -1,55 +1,160 @@
-"""The two small interfaces through which every model sees its encoders, and the digest check on their weights."""
+"""The two interfaces through which every model sees its encoders, and what loading their weights has in common.
+
+An encoder is a stem and a row of stages. Fine-tuning with adapters changes its last stages alone, so what the frozen
+ones before them (the trunk) make of a photo can be kept; early fusion joins in between two stages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, NamedTuple, TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 
+State: TypeAlias = Tensor | tuple[Tensor, ...]
+Enrich: TypeAlias = Callable[[int, Tensor], Tensor]
 
-class ImageEncoder(Protocol):
-    """pixels -> levels. Frozen: its output depends on the pixels alone."""
+
+class Trunk(NamedTuple):
+    """What the frozen stages made of B photos: the levels so far and the state that the next stage reads."""
+
+    levels: tuple[Tensor, ...]
+    state: State
+
+
+class ImageEncoder(nn.Module):
+    """pixels -> levels, one a stage.
+
+    Attributes:
+        name: under which `ris_core.encoders` knows it.
+        channels, strides: of each level, fine to coarse; levels may share a stride.
+        pyramid: the numbers of its shallow, middle and deep level, for models that read just three.
+        square: whether it reads square canvases only.
+        stages: each maps a state to the next; a state is a map (B, C, H, W), or a tuple with one.
+        frozen: how many of the stages, from the first on, no version of a model changes.
+    """
 
     name: str
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    pyramid: tuple[int, int, int]
+    square: ClassVar[bool] = False
+    stages: nn.ModuleList
+    frozen: int
 
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of each level, fine to coarse."""
+    @abstractmethod
+    def stem(self, pixels: Tensor) -> State:
+        """(B, 3, H, W) RGB in [0, 255], H and W multiples of 32 -> the state that the first stage reads."""
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Pixels of the input that a cell of each level spans; levels may share one."""
+    def level(self, state: State) -> Tensor:
+        """State after a stage -> that stage's level (B, C, H, W)."""
+        assert isinstance(state, Tensor)
+        return state
 
-    def __call__(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) RGB in [0, 255], H and W multiples of 32 -> one (B, C_l, H/s_l, W/s_l) a level."""
+    def add(self, state: State, residual: Tensor) -> State:
+        """The state with (B, C, H, W) added to its map."""
+        assert isinstance(state, Tensor)
+        return state + residual
+
+    def trunk(self, pixels: Tensor) -> Trunk:
+        """pixels, as `stem` takes them, through the frozen stages."""
+        return self._run(Trunk((), self.stem(pixels)), self.frozen)
+
+    def tail(self, trunk: Trunk) -> list[Tensor]:
+        """The stages after the trunk -> all levels."""
+        return list(self._run(trunk, len(self.stages)).levels)
+
+    def forward(self, pixels: Tensor, enrich: Enrich | None = None) -> list[Tensor]:
+        """pixels, as `stem` takes them -> one (B, C_l, H/s_l, W/s_l) a level.
+
+        Args:
+            enrich: for early fusion: the number of a stage and its level -> what to add to them, of the same shape.
+        """
+        return list(self._run(Trunk((), self.stem(pixels)), len(self.stages), enrich).levels)
+
+    def _run(self, trunk: Trunk, stop: int, enrich: Enrich | None = None) -> Trunk:
+        levels, state = list(trunk.levels), trunk.state
+        for number in range(len(levels), stop):
+            state = self.stages[number](state)
+            if enrich:
+                state = self.add(state, enrich(number, self.level(state)))
+            levels.append(self.level(state))
+        return Trunk(tuple(levels), state)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Stays in evaluation mode: statistics and dropout are never learnt from a few photos."""
+        return super().train(False)
 
 
 @dataclass(frozen=True)
 class TextFeatures:
     """What a text encoder makes of N sentences.
 
-    words: (N, L, D). padding: (N, L), True where there is no word. sentence: (N, D), unit length.
+    words: (N, L, D), special tokens among them. padding: (N, L), True where there is no word. sentence: (N, D).
     """
 
     words: Tensor
     padding: Tensor
     sentence: Tensor
 
+    def __len__(self) -> int:
+        return len(self.sentence)
 
-class TextEncoder(Protocol):
-    """sentences -> features. Frozen."""
+    def __getitem__(self, index: slice | Tensor) -> TextFeatures:
+        """Some of the sentences, or all in another order."""
+        return TextFeatures(self.words[index], self.padding[index], self.sentence[index])
+
+    def trim(self) -> TextFeatures:
+        """Without the padding that all of them share."""
+        longest = int((~self.padding).sum(dim=1).max())
+        return TextFeatures(self.words[:, :longest], self.padding[:, :longest], self.sentence)
+
+    @staticmethod
+    def join(parts: Sequence[TextFeatures]) -> TextFeatures:
+        """One after the other, padded to the longest."""
+        longest = max(part.words.shape[1] for part in parts)
+        padded = [part._pad(longest) for part in parts]
+        return TextFeatures(
+            torch.cat([part.words for part in padded]),
+            torch.cat([part.padding for part in padded]),
+            torch.cat([part.sentence for part in padded]),
+        )
+
+    def _pad(self, length: int) -> TextFeatures:
+        extra = length - self.words.shape[1]
+        words, padding = F.pad(self.words, (0, 0, 0, extra)), F.pad(self.padding, (0, extra), value=True)
+        return TextFeatures(words, padding, self.sentence)
+
+
+class TextEncoder(nn.Module):
+    """sentences -> features.
+
+    Attributes:
+        name: under which `ris_core.encoders` knows it.
+        width: D of its features.
+        stages: its transformer layers, first to last; adapters go into the last ones.
+    """
 
     name: str
     width: int
+    stages: nn.ModuleList
 
-    def __call__(self, sentences: Sequence[str]) -> TextFeatures:
+    @abstractmethod
+    def forward(self, sentences: Sequence[str]) -> TextFeatures:
         """N sentences -> `TextFeatures`; words past the encoder's limit are cut."""
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Stays in evaluation mode, as an image encoder does."""
+        return super().train(False)
 
 
 def checked(path: Path, digest: str) -> Path:
@@ -63,3 +168,12 @@ def checked(path: Path, digest: str) -> Path:
     if sha256(path) != digest:
         raise CheckpointError(f"{path.name} isn't the file this version was made with. Install the package again.")
     return path
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names, types and values of all tensors in `module`."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,9 +1,36 @@
-"""The models, by name."""
+"""The designs and their switches, by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from ris_core.models.base import Output, Photos, RISModel
+from ris_core.models.haris import HARIS, HARISOptions
 from ris_core.models.lda import LDA, LDAOptions
+from ris_core.models.maris import MARIS, MARISOptions
+from ris_core.models.vipa import VIPA, VIPAOptions
 
-MODELS = {LDA.name: LDA}
+MODELS: dict[str, Callable[..., RISModel]] = {model.name: model for model in (VIPA, MARIS, HARIS, LDA)}
+OPTIONS: dict[str, type[Any]] = {
+    VIPA.name: VIPAOptions,
+    MARIS.name: MARISOptions,
+    HARIS.name: HARISOptions,
+    LDA.name: LDAOptions,
+}
 
-__all__ = ["LDA", "MODELS", "LDAOptions"]
+__all__ = [
+    "HARIS",
+    "LDA",
+    "MARIS",
+    "MODELS",
+    "OPTIONS",
+    "VIPA",
+    "HARISOptions",
+    "LDAOptions",
+    "MARISOptions",
+    "Output",
+    "Photos",
+    "RISModel",
+    "VIPAOptions",
+]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ris_core.encoders import TextEncoder
-from ris_core.encoders.efficientnet_lite import EfficientNetLite2
+from ris_core.encoders.efficientnet_lite import EfficientNetLite
+from ris_core.models.base import RISModel
 from ris_core.models.lda import LDA, LanguageDrivenAttention
 
 # Ridge strength and the subspace kept: chosen on held-out names (five folds), where the right class is among the
@@ -21,10 +22,10 @@ from ris_core.models.lda import LDA, LanguageDrivenAttention
 _RIDGE = 1.0
 
 
-def align(model: LDA) -> None:
-    """Set key and query of the head level to the alignment and freeze them, if the image encoder has a classifier."""
+def align(model: RISModel) -> None:
+    """Set key and query of LDA's head level to the alignment and freeze them, if the image encoder has a classifier."""
     encoder = model.image_encoder
-    if not isinstance(encoder, EfficientNetLite2):
+    if not isinstance(model, LDA) or not isinstance(encoder, EfficientNetLite):
         return
     keys, query, bias = fit(encoder.classifier, model.text_encoder, model.options.width)
     key, attention = model.key[-1], model.attend[-1]
@@ -36,10 +37,12 @@ def align(model: LDA) -> None:
     freeze_alignment(model)
 
 
-def freeze_alignment(model: LDA) -> None:
+def freeze_alignment(model: RISModel) -> None:
     """Keep key and query of the head level as `align` set them; their tensors don't remember that."""
+    if not isinstance(model, LDA) or not isinstance(model.image_encoder, EfficientNetLite):
+        return
     attention = model.attend[-1]
-    if isinstance(model.image_encoder, EfficientNetLite2) and isinstance(attention, LanguageDrivenAttention):
+    if isinstance(attention, LanguageDrivenAttention):
         model.key[-1].requires_grad_(False)
         attention.spatial_query.requires_grad_(False)
 

@@ -9,33 +9,45 @@ aren't public, so the rest is our reconstruction, marked [ours]. There is no pub
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ris_core.encoders import ImageEncoder, TextEncoder
-from ris_core.models.parts import PresenceHead, convolution, coordinates, pool, upsample, valid_cells
-
-Attention = Literal["both", "channel", "spatial"]
-Fusion = Literal["sum", "product", "concat"]
+from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.adapters import Tuning
+from ris_core.losses import LossWeights
+from ris_core.models.base import Output, Photos, RISModel
+from ris_core.models.parts import (
+    Heads,
+    Upscale,
+    convolution,
+    coordinates,
+    pick,
+    pool,
+    steps_to_quarter,
+    thinner,
+    upsample,
+    valid_cells,
+)
 
 
 @dataclass(frozen=True)
 class LDAOptions:
     """Switches of the design; every one changes what the model computes.
 
-    attention: which of the two attentions are applied.
+    attention: which of the two attentions are applied; "none" leaves the picture alone.
     fusion: how the two are integrated.
     rates: dilations of the receptive fields at the two coarse grids; empty for a single field.
     multi_level: False reads the coarsest grid alone.
-    width: channels at strides 16 and above; finer levels are thinner, see `_widths`.
+    width: channels at strides 16 and above; finer levels are thinner.
     """
 
-    attention: Attention = "both"
-    fusion: Fusion = "concat"
+    attention: Literal["both", "channel", "spatial", "none"] = "both"
+    fusion: Literal["sum", "product", "concat"] = "concat"
     rates: tuple[int, ...] = (1, 2, 4)
     multi_level: bool = True
     width: int = 128
@@ -50,17 +62,6 @@ class Level(NamedTuple):
     features: Tensor
     keys: Tensor
     valid: Tensor
-
-    def pick(self, index: Tensor) -> Level:
-        """Repeat photos so that there is one for each sentence; index (N,)."""
-        return Level(*(part[index] for part in self))
-
-
-class Output(NamedTuple):
-    """mask: (N, 1, H/4, W/4) logits. presence: (N,) logits of the thing being there at all."""
-
-    mask: Tensor
-    presence: Tensor
 
 
 class LanguageDrivenAttention(nn.Module):
@@ -87,25 +88,27 @@ class LanguageDrivenAttention(nn.Module):
 
     def spatial_logits(self, level: Level, sentence: Tensor) -> Tensor:
         """(N, C, H, W), (N, D) -> (N, 1, H, W): the correlation of each pixel with the sentence."""
-        query = nn.functional.normalize(self.spatial_query(sentence), dim=1)
+        query = F.normalize(self.spatial_query(sentence), dim=1)
         correlation = torch.einsum("nchw,nc->nhw", level.keys, query).unsqueeze(1)
         logits: Tensor = self.spatial_scale * correlation + self.spatial_bias
         return logits
 
     def forward(self, level: Level, sentence: Tensor) -> tuple[Tensor, Tensor]:
         """One photo a sentence -> cross-modal features (N, C, H, W) and the strongest spatial logit (N, 1)."""
+        features, attention, fusion = level.features, self.options.attention, self.options.fusion
         logits = self.spatial_logits(level, sentence)
         strongest = logits.masked_fill(level.valid == 0, -1e4).amax(dim=(2, 3))
-        features, options = level.features, self.options
-        if options.attention == "channel":
+        if attention == "none":
+            return features, torch.zeros_like(strongest)
+        if attention == "channel":
             return features * self.channel_attention(level, sentence), torch.zeros_like(strongest)
         by_pixel = torch.sigmoid(logits) * level.valid
-        if options.attention == "spatial":
+        if attention == "spatial":
             return features * by_pixel, strongest
         by_channel = self.channel_attention(level, sentence)
-        if options.fusion == "product":
+        if fusion == "product":
             return features * by_channel * by_pixel, strongest
-        if options.fusion == "sum":
+        if fusion == "sum":
             return features * (by_channel + by_pixel), strongest
         return self.integrate(torch.cat([features * by_channel, features * by_pixel], dim=1)), strongest
 
@@ -129,117 +132,70 @@ class ReceptiveFields(nn.Module):
         return strengthened
 
 
-class LDA(nn.Module):
-    """image encoder + text encoder -> mask and presence logits. The encoders are frozen and not among its weights.
-
-    Levels are read from the coarsest up: those of one grid are added, then each grid joins the upsampled sum of the
+class LDA(RISModel):
+    """Levels are read from the coarsest up: those of one grid are added, then each grid joins the upsampled sum of the
     coarser ones [paper: multi-level-semantic; the top-down form is ours].
     """
 
     name = "lda"
+    loss = LossWeights(entropy=1, dice=1)  # [ours]
 
     def __init__(
-        self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: LDAOptions | None = None
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        options: LDAOptions | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(image_encoder, text_encoder, tuning)
         self.options = options or LDAOptions()
-        # Kept out of the module tree: shared by all models of a process, and never saved with one.
-        self._encoders = (image_encoder, text_encoder)
-        widths = _widths(image_encoder.strides, self.options.width)
-        sentence = text_encoder.width
+        channels, strides, sentence = image_encoder.channels, image_encoder.strides, text_encoder.width
+        widths = thinner(strides, self.options.width)
         self.project = nn.ModuleList(
-            convolution(channels + 2, width, size=1)
-            for channels, width in zip(image_encoder.channels, widths, strict=True)
+            convolution(inputs + 2, width, size=1) for inputs, width in zip(channels, widths, strict=True)
         )
         self.key = nn.ModuleList(
-            nn.Conv2d(channels, width, 1, bias=False)
-            for channels, width in zip(image_encoder.channels, widths, strict=True)
+            nn.Conv2d(inputs, width, 1, bias=False) for inputs, width in zip(channels, widths, strict=True)
         )
         self.attend = nn.ModuleList(LanguageDrivenAttention(width, sentence, self.options) for width in widths)
         self.fields = nn.ModuleList(
             ReceptiveFields(width, self.options.rates if stride >= 16 else ())
-            for width, stride in zip(widths, image_encoder.strides, strict=True)
+            for width, stride in zip(widths, strides, strict=True)
         )
         self.descend = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.refine = nn.ModuleList(convolution(width, width) for width in widths)
-        self.to_mask = nn.Conv2d(widths[0], 1, 1)
-        self.presence = PresenceHead(widths[0], len(widths), sentence)
-
-    @property
-    def image_encoder(self) -> ImageEncoder:
-        return self._encoders[0]
-
-    @property
-    def text_encoder(self) -> TextEncoder:
-        return self._encoders[1]
-
-    @property
-    def device(self) -> torch.device:
-        return self.to_mask.weight.device
-
-    def place(self) -> LDA:
-        """Move model and encoders to the GPU, if there is one. Encoders are shared, so all models move with them."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        for part in (self, *self._encoders):
-            if isinstance(part, nn.Module):
-                part.to(device)
-        return self
-
-    def config(self) -> dict[str, object]:
-        """What rebuilds this model: its name, its encoders' names and its switches."""
-        image, text = (encoder.name for encoder in self._encoders)
-        return {
-            "model": self.name,
-            "image_encoder": image,
-            "text_encoder": text,
-            "options": asdict(self.options),
-        }
-
-    def encode_image(self, pixels: Tensor, valid: Tensor) -> list[Level]:
-        """The frozen encoder, then `read_levels`. pixels (B, 3, H, W) in [0, 255], valid (B, 1, H, W) in {0, 1}."""
-        return self.read_levels(self.image_encoder(pixels), valid)
+        self.upscale = Upscale(widths[0], steps_to_quarter(strides[0]))
+        self.to_mask = nn.Conv2d(self.upscale.width, 1, 1)
+        self.heads = Heads(self.upscale.width, len(widths), sentence)
 
     def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Level]:
-        """The trained part that needs no sentence: one `Level` for each level of the image encoder."""
+        """One `Level` for each level of the image encoder."""
         return [
             _level(project, key, level, valid_cells(valid, level))
             for project, key, level in zip(self.project, self.key, levels, strict=True)
         ]
 
-    def encode_text(self, sentences: Sequence[str]) -> Tensor:
-        """N sentences -> (N, D) sentence vectors: LDA reads nothing else of the language [paper]."""
-        return self.text_encoder(sentences).sentence
-
-    def forward(self, levels: Sequence[Level], sentence: Tensor, index: Tensor) -> Output:
-        """Decode N sentences.
-
-        Args:
-            levels: of B photos, from `encode_image`.
-            sentence: (N, D), from `encode_text`.
-            index: (N,) the photo of each sentence, in [0, B).
-        """
-        coarsest = len(levels) - 1
-        x = torch.empty(0)
-        evidence = []
+    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+        levels, coarsest = cast(Sequence[Level], photos), len(photos) - 1
+        sentence = text.sentence  # (N, D): nothing else of the language is read [paper]
+        x, level, evidence = torch.empty(0), levels[-1], []
         for number in range(coarsest, -1, -1):
-            level = levels[number].pick(index)
-            features, strongest = self.attend[number](level, sentence)
+            level = pick(levels[number], index)
+            features, strongest = self.attend[number](level, sentence)  # (N, C, H, W), (N, 1)
             evidence.append(strongest)
             if number < coarsest:
                 coarser = upsample(self.descend[number](x), features)
                 features = coarser + features if self.options.multi_level else coarser
             x = self.fields[number](self.refine[number](features), level.valid)
+        x = self.upscale(x)  # (N, C, H/4, W/4)
         mask = self.to_mask(x)
-        presence = self.presence(x, mask, level.valid, torch.cat(evidence, dim=1), sentence)
-        return Output(mask, presence)
-
-
-def _widths(strides: Sequence[int], width: int) -> list[int]:
-    # Fine grids have many cells and little meaning: fewer channels there keep a prompt cheap.
-    return [max(16, width // {4: 4, 8: 2}.get(stride, 1)) for stride in strides]
+        valid = F.interpolate(level.valid, size=mask.shape[-2:])
+        return Output(mask, *self.heads(x, mask, valid, torch.cat(evidence, dim=1), sentence))
 
 
 def _level(project: nn.Module, key: nn.Module, level: Tensor, valid: Tensor) -> Level:
+    # What lies beside the photo is taken away first, or normalisation would read it.
+    level = level * valid
     features = project(torch.cat([level, coordinates(level)], dim=1)) * valid
     keys = key(level)
     # Scaled by their mean length, so that one temperature fits every photo and every level.

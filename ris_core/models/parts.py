@@ -1,10 +1,31 @@
-"""Parts that decoders share: normalised convolutions, coordinates, masked pooling, the presence head."""
+"""Parts that the four designs share: convolutions, attention with a key mask, positions, pooling, heads."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Level = TypeVar("Level", bound=tuple[Tensor, ...])
+
+
+def pick(level: Level, index: Tensor) -> Level:
+    """Repeat photos so that there is one for each sentence: each part (B, ...), index (N,) -> each part (N, ...)."""
+    if len(level[0]) == 1:
+        # All sentences are about one photo: nothing needs copying.
+        return rebuild(level, [part.expand(len(index), *part.shape[1:]) for part in level])
+    return rebuild(level, [part[index] for part in level])
+
+
+def rebuild(level: Level, parts: Sequence[Tensor]) -> Level:
+    """A named tuple of the same kind, with other tensors."""
+    make: Callable[[Sequence[Tensor]], Level] = level._make  # type: ignore[attr-defined]
+    return make(parts)
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, dilation: int = 1, groups: int = 1) -> nn.Sequential:
@@ -26,15 +47,45 @@ def coordinates(like: Tensor) -> Tensor:
     return grid.expand(batch, 2, height, width)
 
 
+def waves(position: Tensor, width: int) -> Tensor:
+    """(K,) positions -> (K, width) sines and cosines of geometrically falling frequency (Vaswani et al. 2017)."""
+    rates = torch.exp(torch.arange(0, width, 2, device=position.device) * (-math.log(10_000.0) / width))
+    angles = position[:, None].float() * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def grid_positions(like: Tensor) -> Tensor:
+    """(B, C, H, W), C a multiple of 4 -> (1, HW, C): half of the channels tell the row, half the column."""
+    _, width, rows, columns = like.shape
+    down = waves(torch.arange(rows, device=like.device), width // 2)[:, None].expand(rows, columns, -1)
+    across = waves(torch.arange(columns, device=like.device), width // 2)[None].expand(rows, columns, -1)
+    return torch.cat([down, across], dim=2).flatten(0, 1)[None].to(like.dtype)
+
+
+def tokens(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, HW, C)."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def grid(tokens: Tensor, like: Tensor) -> Tensor:
+    """(B, HW, C) -> (B, C, H, W), H and W those of `like`."""
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *like.shape[-2:])
+
+
 def pool(features: Tensor, weights: Tensor) -> Tensor:
     """Mean of (B, C, H, W) over the cells, weighted by (B, 1, H, W) -> (B, C)."""
-    total = weights.sum(dim=(2, 3)).clamp_min(1e-6)
-    return torch.einsum("bchw,bhw->bc", features, weights.squeeze(1)) / total
+    # Divided first: the sum over a large grid doesn't fit half precision.
+    shares = weights / weights.sum(dim=(2, 3), keepdim=True, dtype=torch.float32).clamp_min(1e-6)
+    return torch.einsum("bchw,bhw->bc", features, shares.squeeze(1).to(features.dtype))
 
 
 def valid_cells(valid: Tensor, like: Tensor) -> Tensor:
-    """(B, 1, H, W) of a canvas, 1 where there is photo, -> the same at the grid of `like`: 1 where over half is."""
-    return (F.adaptive_avg_pool2d(valid, (like.shape[-2], like.shape[-1])) > 0.5).to(like.dtype)
+    """(B, 1, H, W) of a canvas, 1 where there is photo -> the same at the grid of `like`: 1 where half or more is.
+
+    A photo too thin for that keeps the cells that hold most of it, so that none is left without a cell.
+    """
+    share = F.adaptive_avg_pool2d(valid, (like.shape[-2], like.shape[-1]))
+    return (share >= share.amax(dim=(2, 3), keepdim=True).clamp(max=0.5)).to(like.dtype)
 
 
 def upsample(features: Tensor, like: Tensor) -> Tensor:
@@ -42,21 +93,108 @@ def upsample(features: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class PresenceHead(nn.Module):
-    """Is the thing there at all? A logit from pooled features, the strongest evidence and the sentence. Ours."""
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017) in which hidden keys get exactly zero weight."""
+
+    def __init__(self, width: int, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(N, Q, C), (N, K, C), (N, K, C) -> (N, Q, C); hidden (N, K) or (N, Q, K): True where a key isn't to be seen.
+
+        At least one key a query has to be visible.
+        """
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, Q or K, C / heads)
+            for part in (self.query(queries), self.key(keys), self.value(values))
+        )
+        seen = None if hidden is None else ~(hidden[:, None, None] if hidden.ndim == 2 else hidden[:, None])
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps with a GELU between, over the last dimension; the inner width is twice the outer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+
+class Upscale(nn.Module):
+    """Doubles the grid `steps` times by transposed convolutions, as SAM's mask decoder does; channels halve each time.
+
+    Attributes:
+        width: channels that come out.
+    """
+
+    def __init__(self, width: int, steps: int) -> None:
+        super().__init__()
+        widths = [max(16, width >> step) for step in range(steps + 1)]
+        self.width = widths[-1]
+        self.steps = nn.Sequential(
+            *(
+                nn.Sequential(nn.ConvTranspose2d(one, other, 2, stride=2), nn.GroupNorm(8, other), nn.GELU())
+                for one, other in pairwise(widths)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, width, H * 2^steps, W * 2^steps)."""
+        out: Tensor = self.steps(x)
+        return out
+
+
+class Heads(nn.Module):
+    """Presence: is the thing there at all? Quality: the IoU that the mask will have. Both ours.
+
+    They read features pooled inside the mask and everywhere, the sentence, and what the design offers as evidence.
+    """
 
     def __init__(self, features: int, evidence: int, sentence: int, width: int = 128) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(2 * features + evidence + sentence, width),
-            nn.GELU(),
-            nn.Dropout(0.1),
-            nn.Linear(width, 1),
-        )
+        inputs = 2 * features + evidence + sentence
+        self.presence, self.quality = _head(inputs, width), _head(inputs + 2, width)
 
-    def forward(self, features: Tensor, mask: Tensor, valid: Tensor, evidence: Tensor, sentence: Tensor) -> Tensor:
-        """features (N, C, H, W), mask logits and valid (N, 1, H, W), evidence (N, E), sentence (N, D) -> (N,)."""
-        inside = pool(features, torch.sigmoid(mask.detach()) * valid)
-        everywhere = pool(features, valid)
-        logits: Tensor = self.layers(torch.cat([inside, everywhere, evidence, sentence], dim=1))
-        return logits.squeeze(1)
+    def forward(
+        self, features: Tensor, mask: Tensor, valid: Tensor, evidence: Tensor, sentence: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """features (N, C, H, W), mask logits and valid (N, 1, H, W), evidence (N, E), sentence (N, D) -> two (N,)."""
+        probability = torch.sigmoid(mask.detach()) * valid
+        pooled = [pool(features, probability), pool(features, valid), evidence, sentence]
+        presence = self.presence(torch.cat(pooled, dim=1))
+        # What quality learns is kept from the mask's features: it is to judge them, not to please itself.
+        judged = [part.detach() for part in pooled]
+        quality = self.quality(torch.cat([*judged, _certainty(probability)], dim=1))
+        return presence.squeeze(1), quality.squeeze(1)
+
+
+def _head(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(0.1), nn.Linear(width, 1))
+
+
+def _certainty(probability: Tensor) -> Tensor:
+    """(N, 1, H, W) -> (N, 2): the IoU to expect if the probabilities are right, and the share of cells in the mask."""
+    inside = (probability > 0.5).to(probability.dtype)
+    overlap, union = (probability * inside).sum(dim=(2, 3)), torch.maximum(probability, inside).sum(dim=(2, 3))
+    return torch.cat([overlap / union.clamp_min(1e-6), inside.mean(dim=(2, 3))], dim=1)
+
+
+def steps_to_quarter(stride: int) -> int:
+    """How often a grid of that stride has to double to reach stride 4, at which masks are predicted."""
+    return max(0, round(math.log2(stride / 4)))
+
+
+def thinner(strides: Sequence[int], width: int) -> list[int]:
+    """Channels of levels of these strides: `width` from 16 on, half at 8, a quarter at 4."""
+    # Fine grids have many cells and little meaning: fewer channels there keep a prompt cheap.
+    return [max(16, width // {4: 4, 8: 2}.get(stride, 1)) for stride in strides]
+
+
+def three_levels(levels: Sequence[Tensor], pyramid: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """The shallow, middle and deep level of an encoder, the others left out."""
+    shallow, middle, deep = (levels[number] for number in pyramid)
+    return shallow, middle, deep

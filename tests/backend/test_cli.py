@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import shapes
 from PIL import Image
+from safetensors.torch import load_file
 
 from backend import cli
 from backend.samples import photos
-from ris_core.checkpoint import shipped, version
+from ris_core.checkpoint import WEIGHTS, shipped, version
 from ris_core.masks import bounding_box, decode_rle
+from ris_core.models import MODELS
 
 
 @pytest.fixture
@@ -47,7 +49,19 @@ def pixels(path: Path) -> np.ndarray:
 def test_help_names_every_command(ris) -> None:
     code, out, _ = ris("--help")
     assert code == 0
-    for command in ("segment", "evaluate", "train", "convert", "models", "up", "demo", "connect", "finetune", "export"):
+    for command in (
+        "segment",
+        "evaluate",
+        "train",
+        "convert",
+        "models",
+        "fetch",
+        "up",
+        "demo",
+        "connect",
+        "finetune",
+        "export",
+    ):
         assert f" {command} " in out
 
 
@@ -82,6 +96,12 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
         (("segment", "cat.png", " "), 2, "The prompt is empty"),
         (("segment", "cat.png", "the cat", "--model", "nowhere"), 1, "isn't a checkpoint"),
         (("evaluate", "--dataset", "nowhere"), 1, "instances.json is missing"),
+        (("segment", "cat.png", "the cat", "--model", "vipa"), 1, "`ris train --model vipa --dataset DIR"),
+        (("train", "--dataset", "x", "--out", "y", "--model", "yolo"), 2, "no model 'yolo'"),
+        (("train", "--dataset", "x", "--out", "y", "--option", "wings=2"), 2, "lda has no switch wings"),
+        (("train", "--dataset", "x", "--out", "y", "--option", "fusion=glue"), 2, "--option fusion=glue: Input should"),
+        (("fetch", "yolo"), 1, "no encoder 'yolo'"),
+        (("fetch", "sam-vit-b", "--file", "text.png"), 1, "isn't the published file"),
         (("convert", "voc", "a", "b"), 2, "no converter 'voc'"),
         (("export", "--project", "1"), 1, "RIS_REDIS_URL isn't set"),
     ],
@@ -117,20 +137,44 @@ def test_evaluate_an_empty_split(ris, tmp_path: Path) -> None:
 def test_models_json(ris) -> None:
     code, out, _ = ris("models", "--json")
     assert code == 0
-    (model,) = json.loads(out)
-    assert model["model"] == "lda"
-    assert model["version"] == version(shipped())
-    assert model["parameters"] > 1_000_000
+    listed = json.loads(out)
+    models = {model["model"]: model for model in listed["models"]}
+    assert list(models) == ["vipa", "maris", "haris", "lda"]
+    assert models["lda"]["version"] == version(shipped())
+    assert all(model["parameters"] > model["trainable"] > 1_000_000 for model in models.values())
+    encoders = {encoder["name"]: encoder for encoder in listed["encoders"]}
+    assert encoders["efficientnet-lite2"]["folder"] and encoders["minilm"]["folder"]
+    assert {"swin-base", "clip-vit-b16", "sam-vit-b", "sam-vit-l", "sam-vit-h"} <= encoders.keys()
 
 
-def test_train_writes_a_checkpoint_that_segments(ris, tmp_path: Path, cat: Path) -> None:
+TINY = ("--epochs", "1", "--workers", "0", "--side", "96", "--option", "width=32", "--run", "run")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_and_segments(ris, tmp_path: Path, cat: Path, name: str) -> None:
     folder = shapes.make(tmp_path / "shapes", photos=14)
-    common = ("train", "--dataset", str(folder), "--epochs", "1", "--workers", "0", "--run", "run")
-    code, out, err = ris(*common, "--out", "model")
-    assert (code, err[-200:]) == (0, err[-200:])
-    assert "lda-" in out
-    assert "ris train --dataset data --epochs 1 --photos 8" in Path("model/card.md").read_text()
-    assert ris("segment", "cat.png", "the cat", "--model", "model", "--json")[0] == 0
-    code, _, err = ris(*common, "--out", "model")
+    train = ("train", "--dataset", str(folder), "--model", name, "--image-encoder", "efficientnet-lite0", *TINY)
+    code, out, err = ris(*train, "--out", "model")
+    assert code == 0, err
+    assert f"{name}-" in out
+    card = Path("model/card.md").read_text()
+    assert f"--model {name} --image-encoder efficientnet-lite0 --text-encoder minilm --option width=32" in card
+    code, out, _ = ris("segment", "cat.png", "the cat", "--model", "model", "--json")
+    assert code == 0
+    assert json.loads(out)["model_version"] == version(Path("model"))
+    code, _, err = ris(*train, "--out", "model")
     assert code == 2
     assert "isn't empty" in err
+
+
+def test_adapters_are_trained_on_top_of_a_checkpoint(ris, tmp_path: Path, cat: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    train = ("train", "--dataset", str(folder), "--epochs", "1", "--workers", "0", "--side", "96")
+    code, _, err = ris(*train, "--from", str(shipped()), "--encoders", "adapters", "--out", "adapted", "--run", "run")
+    assert code == 0, err
+    assert (tmp_path / "adapted" / WEIGHTS).stat().st_size < 12_000_000
+    assert f"--from {version(shipped())} --encoders adapters --stages 1 --rank 8" in Path("adapted/card.md").read_text()
+    assert ris("segment", "cat.png", "the cat", "--model", "adapted", "--json")[0] == 0
+    names = load_file(tmp_path / "adapted" / WEIGHTS).keys()
+    assert any("lora_A" in name and name.startswith("encoders.0") for name in names)
+    assert any("lora_A" in name and name.startswith("encoders.1") for name in names)

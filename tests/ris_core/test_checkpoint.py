@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
+from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
-from ris_core.models import LDA
+from ris_core.models import LDA, MODELS, Photos
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 
@@ -78,8 +80,12 @@ def test_a_malicious_pickle_is_refused_unopened(saved: Path, tmp_path: Path) -> 
         ({"format": 99}, "doesn't know"),
         ({"model": "yolo"}, "doesn't know"),
         ({"image_encoder": "resnet"}, "no encoder 'resnet'"),
-        ({"options": {"width": 64, "rates": [1]}}, "doesn't fit"),
-        ({"options": {"wings": 2, "rates": []}}, "doesn't fit"),
+        ({"options": {"width": 64, "rates": [1, 2, 4]}}, r"of another shape: attend.0.channel_gate.0.bias is"),
+        ({"options": {"rates": []}}, "tensors unknown: fields.2.fields.0.0.weight"),
+        ({"options": {"fusion": "sum"}}, "10 tensors unknown: attend.0.integrate.bias"),
+        ({"options": {"wings": 2, "rates": []}}, "no switch named wings"),
+        ({"tuning": {"encoders": "adapters"}}, "tensors missing: encoders.0"),
+        ({"text_encoder": "word2vec"}, "no encoder 'word2vec'"),
     ],
     ids=str,
 )
@@ -88,6 +94,48 @@ def test_what_does_not_fit_is_named(saved: Path, change: dict[str, object], sent
     (saved / CONFIG).write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=sentence):
         checkpoint.load(saved)
+
+
+def test_renamed_tensors_are_named(untrained: LDA, saved: Path) -> None:
+    tensors = load_file(saved / WEIGHTS)
+    tensors["attend.0.spatial_query.weigth"] = tensors.pop("attend.0.spatial_query.weight")
+    save_file(tensors, saved / WEIGHTS)
+    config = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps(config | {"weights": checkpoint.sha256(saved / WEIGHTS)}))
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(saved)
+    assert "1 tensors missing: attend.0.spatial_query.weight;" in str(caught.value)
+    assert "1 tensors unknown: attend.0.spatial_query.weigth." in str(caught.value)
+
+
+def test_adapters_come_back_and_are_a_few_megabytes(untrained: LDA, saved: Path, tmp_path: Path) -> None:
+    adapted, _ = checkpoint.load(saved, Tuning("adapters"))
+    pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
+    assert_same(untrained.encode_image(pixels, valid), adapted.encode_image(pixels, valid))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
+    again, _ = checkpoint.load(tmp_path / "adapted")
+    assert_same(adapted.encode_image(pixels, valid), again.encode_image(pixels, valid))
+    assert adapted.encode_text(["a cat"]).sentence.equal(again.encode_text(["a cat"]).sentence)
+    assert not adapted.encode_text(["a cat"]).sentence.equal(untrained.encode_text(["a cat"]).sentence)
+    added = (tmp_path / "adapted" / WEIGHTS).stat().st_size - (saved / WEIGHTS).stat().st_size
+    assert 10_000 < added < 2_000_000
+
+
+def assert_same(one: Photos, other: Photos) -> None:
+    for ours, theirs in zip(one, other, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_model_is_found_by_folder_or_name(saved: Path) -> None:
+    assert checkpoint.find(None) == checkpoint.find("lda") == checkpoint.shipped()
+    assert checkpoint.find(saved) == checkpoint.find(str(saved)) == saved
+    for name in MODELS.keys() - {"lda"}:
+        with pytest.raises(CheckpointError, match=f"ris train --model {name}"):
+            checkpoint.find(name)
 
 
 def test_missing_parts_are_named(saved: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from backend.samples import photos
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.images import read_image
-from ris_core.models import LDA, LDAOptions
-from ris_core.models.lda import Level, Output
+from ris_core.models import LDA, LDAOptions, Output
+from ris_core.models.lda import Level
+from ris_core.models.parts import pick
 
 SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
 
@@ -39,7 +40,7 @@ def seeded(options: LDAOptions) -> LDA:
 def test_shapes(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
     output = decode(untrained, photo, [0, 1, 1])
     assert output.mask.shape == (3, 1, 16, 24)
-    assert output.presence.shape == (3,)
+    assert output.presence.shape == output.quality.shape == (3,)
 
 
 def test_channel_attention_reads_the_sentence_only_through_its_vector(
@@ -47,20 +48,20 @@ def test_channel_attention_reads_the_sentence_only_through_its_vector(
 ) -> None:
     level = untrained.encode_image(*photo)[2]
     attend = untrained.attend[2]
-    one, other = untrained.encode_text(SENTENCES[:2])
+    one, other = untrained.encode_text(SENTENCES[:2]).sentence
     attention = attend.channel_attention(level, torch.stack([one, other]))
     assert attention.shape == (2, level.features.shape[1], 1, 1)
     assert ((attention > 0) & (attention < 1)).all()
     # With the query's projection silenced, no trace of the sentence is left.
     with torch.no_grad():
         attend.channel_query.weight.zero_()
-    silenced = [attend.channel_attention(level.pick(torch.tensor([0])), each[None]) for each in (one, other)]
+    silenced = [attend.channel_attention(pick(level, torch.tensor([0])), each[None]) for each in (one, other)]
     assert torch.equal(*silenced)
 
 
 def test_spatial_attention_is_one_map_and_scales_with_agreement(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
-    level = untrained.encode_image(*photo)[3].pick(torch.tensor([0]))
-    attend, sentence = untrained.attend[3], untrained.encode_text(SENTENCES[:1])
+    level = pick(untrained.encode_image(*photo)[3], torch.tensor([0]))
+    attend, sentence = untrained.attend[3], untrained.encode_text(SENTENCES[:1]).sentence
     logits = attend.spatial_logits(level, sentence)
     assert logits.shape == (1, 1, *level.keys.shape[-2:])
     query = torch.nn.functional.normalize(attend.spatial_query(sentence), dim=1)[0]
@@ -75,7 +76,7 @@ def test_cells_without_photo_change_nothing(untrained: LDA) -> None:
     valid[..., 32:] = 0
     with torch.inference_mode():
         levels = untrained.encode_image(pixels * valid, valid)
-        sentence = untrained.encode_text(SENTENCES[:1])
+        sentence = untrained.encode_text(SENTENCES[:1]).sentence
         for number, level in enumerate(levels):
             assert (level.features * (1 - level.valid) == 0).all()
             noisy = Level(level.features, level.keys + 100 * (1 - level.valid), level.valid)
@@ -104,6 +105,7 @@ def test_one_prompt_alone_is_one_of_many(untrained: LDA, photo: tuple[Tensor, Te
     [
         {"attention": "channel"},
         {"attention": "spatial"},
+        {"attention": "none"},
         {"fusion": "sum"},
         {"fusion": "product"},
         {"rates": ()},
@@ -141,7 +143,7 @@ def test_a_single_level_reads_no_finer_one(photo: tuple[Tensor, Tensor]) -> None
 def test_gradients_reach_every_trained_weight(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:
     untrained.train()
     output = untrained(untrained.encode_image(*photo), untrained.encode_text(SENTENCES), torch.tensor([0, 1, 1]))
-    (output.mask.square().mean() + output.presence.square().mean()).backward()
+    sum(part.square().mean() for part in output[:3]).backward()
     missing = [name for name, weight in untrained.named_parameters() if weight.requires_grad and weight.grad is None]
     assert missing == []
 
@@ -156,12 +158,12 @@ def test_the_alignment_points_at_what_is_there(untrained: LDA) -> None:
             pixels = torch.from_numpy(pictures[name][:256, :384].copy()).permute(2, 0, 1)[None].float()
             valid = torch.ones(1, 1, *pixels.shape[-2:])
             level = untrained.encode_image(pixels, valid)[-1]
-            logits = untrained.attend[-1].spatial_logits(level, untrained.encode_text([noun]))
+            logits = untrained.attend[-1].spatial_logits(level, untrained.encode_text([noun]).sentence)
             evidence[shown] = logits.max().item()
         assert max(evidence, key=evidence.__getitem__) == noun
 
 
 def test_encoders_are_not_among_the_weights(untrained: LDA) -> None:
     names = {name.split(".")[0] for name in untrained.state_dict()}
-    assert names == {"project", "key", "attend", "fields", "descend", "refine", "to_mask", "presence"}
+    assert names == {"project", "key", "attend", "fields", "descend", "refine", "to_mask", "heads"}
     assert all(not a.requires_grad for a in [*untrained.key[-1].parameters()])

@@ -1,0 +1,143 @@
+"""What the four designs have in common: an image encoder, a text encoder, and how a photo and sentences go through.
+
+A photo is encoded once, into a tuple of tensors for each level that a design keeps, and is then asked any number of
+sentences. Only early fusion can't do so: there the sentence takes part in encoding the photo.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.adapters import Tuning, tune
+from ris_core.losses import LossWeights
+
+# Of B photos: a named tuple of tensors for each level kept, the photos along the first dimension of each tensor.
+Photos: TypeAlias = Sequence[tuple[Tensor, ...]]
+
+
+class Canvas(NamedTuple):
+    """What is kept of photos for early fusion: all of them, as for `RISModel.encode_image`."""
+
+    pixels: Tensor
+    valid: Tensor
+
+
+class Output(NamedTuple):
+    """What a model says to N sentences; all are logits.
+
+    mask: (N, 1, H/4, W/4). presence: (N,), the thing is there at all. quality: (N,), the IoU of the mask.
+    auxiliary: (N, 1, h, w) each, coarser masks that only training reads.
+    """
+
+    mask: Tensor
+    presence: Tensor
+    quality: Tensor
+    auxiliary: tuple[Tensor, ...] = ()
+
+
+class RISModel(nn.Module):
+    """image encoder + text encoder -> mask, presence and quality logits.
+
+    Attributes:
+        name: under which `ris_core.models` knows the design.
+        loss: how training weighs the parts of the loss.
+        options: the switches of the design, a frozen dataclass.
+        tuning: what is trained of the encoders.
+    """
+
+    name: ClassVar[str]
+    loss: ClassVar[LossWeights]
+    options: Any
+
+    def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, tuning: Tuning | None) -> None:
+        super().__init__()
+        self.tuning = tuning or Tuning()
+        image, text = tune(image_encoder, self.tuning), tune(text_encoder, self.tuning)
+        # Frozen encoders stay out of the module tree: all models of a process share them, none saves them.
+        self._encoders = (image, text)
+        if self.tuning.encoders != "frozen":
+            self.encoders = nn.ModuleList(self._encoders)
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        return self._encoders[0]
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        return self._encoders[1]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def early_fusion(self) -> bool:
+        """Whether sentences take part in encoding the photo, so that nothing of it can be kept from one to the next."""
+        return False
+
+    def place(self, device: torch.device | None = None) -> RISModel:
+        """Move model and encoders to `device`, or to the GPU if there is one. Models that share encoders move along."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for part in (self, *self._encoders):
+            part.to(device)
+        return self
+
+    def config(self) -> dict[str, object]:
+        """What rebuilds this model: its name, its encoders' names, its switches and what was tuned."""
+        return {
+            "model": self.name,
+            "image_encoder": self.image_encoder.name,
+            "text_encoder": self.text_encoder.name,
+            "options": asdict(self.options),
+            "tuning": asdict(self.tuning),
+        }
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The tensors that make this version: all but the encoders' frozen ones."""
+        frozen = {f"encoders.{name}" for name, _ in self._frozen_tensors()}
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
+
+    def _frozen_tensors(self) -> list[tuple[str, Tensor]]:
+        if self.tuning.encoders != "adapters":
+            return []
+        return [
+            (name, each) for name, each in self.encoders.state_dict(keep_vars=True).items() if not each.requires_grad
+        ]
+
+    def encode_image(self, pixels: Tensor, valid: Tensor) -> Photos:
+        """B photos on a canvas -> what any number of sentences can be asked of.
+
+        Args:
+            pixels: (B, 3, H, W) RGB in [0, 255].
+            valid: (B, 1, H, W), 1 where there is photo; what the canvas holds elsewhere makes no difference.
+        """
+        pixels = pixels * valid
+        if self.early_fusion:
+            return [Canvas(pixels, valid)]
+        return self.read_levels(self.image_encoder(pixels), valid)
+
+    @abstractmethod
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> Photos:
+        """The image encoder's levels -> what the design keeps of them; valid as for `encode_image`."""
+
+    def encode_text(self, sentences: Sequence[str]) -> TextFeatures:
+        """N sentences -> their words and sentence vectors."""
+        features: TextFeatures = self.text_encoder(sentences)
+        return features
+
+    @abstractmethod
+    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+        """Answer N sentences.
+
+        Args:
+            photos: B of them, from `encode_image`.
+            text: from `encode_text`.
+            index: (N,) the photo of each sentence, in [0, B).
+        """

@@ -1,0 +1,104 @@
+"""What holds for every design alike."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from models.encoders import Small
+from torch import Tensor
+
+from ris_core.checkpoint import OperatingPoint
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.models import MODELS, OPTIONS, RISModel
+from ris_core.models.parts import valid_cells
+from ris_core.predictor import ImageEmbedding, Map, Predictor, UnencodedImage
+
+SENTENCES = ["the cat", "a red cup on the table"]
+
+
+def build(name: str, **options: object) -> RISModel:
+    torch.manual_seed(5)
+    encoders = image_encoder("efficientnet-lite0"), text_encoder("minilm")
+    return MODELS[name](*encoders, OPTIONS[name](width=32, **options)).eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_switch_is_documented_in_a_line_of_its_own(name: str) -> None:
+    documented = re.findall(r"(?:^|\. )\s*(\w+): ", OPTIONS[name].__doc__ or "", flags=re.MULTILINE)
+    assert set(documented) >= {field.name for field in fields(OPTIONS[name])}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sixteen_threads_give_the_serial_results(name: str) -> None:
+    predictor = Predictor(build(name), OperatingPoint(side=64), "test")
+    random = np.random.default_rng(0)
+    work = [
+        (random.integers(0, 255, (32 + 3 * number, 60, 3), dtype=np.uint8), [f"thing {number}", "the cat on the left"])
+        for number in range(16)
+    ]
+
+    def answer(item: tuple[np.ndarray, list[str]], by: Predictor = predictor) -> list[Map]:
+        return by.maps([(by.embed(item[0]), item[1])])
+
+    with ThreadPoolExecutor(16) as pool:
+        threaded = list(pool.map(answer, work))
+    serial = [answer(item, Predictor(predictor.model, predictor.point, "test")) for item in work]
+    for expected, found in zip(serial, threaded, strict=True):
+        for one, other in zip(expected, found, strict=True):
+            assert np.allclose(one.probability, other.probability, atol=1e-4)
+            assert one[1:] == pytest.approx(other[1:], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_levels_may_share_a_stride(name: str) -> None:
+    torch.manual_seed(5)
+    model = MODELS[name](Small(), text_encoder("minilm"), OPTIONS[name](width=32)).eval()
+    with torch.inference_mode():
+        photos = model.encode_image(torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96))
+        output = model(photos, model.encode_text(SENTENCES), torch.tensor([0, 0]))
+    assert output.mask.shape == (2, 1, 16, 24)
+    assert output.presence.shape == output.quality.shape == (2,)
+
+
+def test_only_early_fusion_keeps_pixels() -> None:
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    for name in MODELS:
+        assert isinstance(Predictor(build(name), OperatingPoint(side=64), "").embed(image), ImageEmbedding)
+    early = Predictor(build("vipa", fusion="early"), OperatingPoint(side=64), "").embed(image)
+    assert isinstance(early, UnencodedImage) and not isinstance(early, ImageEmbedding)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", MODELS)
+def test_cpu_and_gpu_agree(name: str) -> None:
+    model = build(name)
+    pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
+
+    def answer(device: str) -> list[Tensor]:
+        with torch.inference_mode():
+            model.place(torch.device(device))
+            photos = model.encode_image(pixels.to(device), valid.to(device))
+            index = torch.zeros(2, dtype=torch.long, device=device)
+            output = model(photos, model.encode_text(SENTENCES), index)
+        return [part.cpu() for part in output[:3]]
+
+    try:
+        for one, other in zip(answer("cpu"), answer("cuda"), strict=True):
+            assert torch.allclose(one, other, atol=1e-2)
+    finally:
+        model.place(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("thin", [(3, 64), (64, 2), (1, 1), (32, 32)])
+def test_every_photo_has_a_cell(thin: tuple[int, int]) -> None:
+    valid = torch.zeros(1, 1, 64, 64)
+    valid[..., : thin[0], : thin[1]] = 1
+    for side in (16, 4, 2):
+        cells = valid_cells(valid, torch.zeros(1, 1, side, side))
+        assert cells.sum() >= 1
+        assert set(cells.unique().tolist()) <= {0.0, 1.0}
