@@ -37,7 +37,9 @@ def decode_rle(rle: dict[str, Any]) -> Mask:
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
-    """Any COCO `segmentation` -> HxW bool. Overlapping polygons of one object are united.
+    """Any COCO `segmentation`: run lengths, a list of them (REFER's ReferIt), or of polygons -> HxW bool.
+
+    Overlapping polygons of one object are united.
 
     Raises:
         DatasetError: run lengths of another size, or polygons that aren't lists of coordinates.
@@ -47,6 +49,9 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
         if mask.shape != (height, width):
             raise DatasetError(f"A mask is {mask.shape[0]} x {mask.shape[1]}, its image {height} x {width}.")
         return mask
+    if any(isinstance(part, dict) for part in segmentation):
+        masks = [segmentation_to_mask(part, height, width) for part in segmentation]
+        return np.asarray(np.any(masks, axis=0), dtype=bool)
     # A polygon needs three points; shorter ones occur in the wild and enclose nothing.
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
     if not polygons:

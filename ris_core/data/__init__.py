@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ris_core.data.folder import NO_TARGET, Sample, read_folder
-from ris_core.data.splits import split_of
+from ris_core.data.folder import NO_TARGET, Region, Sample, read_folder
+from ris_core.data.readers import READERS, read_dataset
+from ris_core.data.splits import split_of, without_leaks
 
-__all__ = ["NO_TARGET", "Sample", "read_folder", "split_of"]
+__all__ = ["NO_TARGET", "READERS", "Region", "Sample", "read_dataset", "read_folder", "split_of", "without_leaks"]

@@ -7,7 +7,8 @@ a list, or [-1] where the thing isn't in the photo), `split` and `sentences` of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,26 @@ from ris_core.masks import Mask, segmentation_to_mask
 NO_TARGET = -1
 
 
+class Region(ABC):
+    """An object whose mask isn't in one of COCO's forms, and is made when it is asked for."""
+
+    @abstractmethod
+    def mask(self, height: int, width: int) -> Mask:
+        """height x width bool.
+
+        Raises:
+            DatasetError: there is no such mask, or one of another size.
+        """
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One expression about one photo. A photo decoded has `height` x `width` pixels, its orientation applied."""
+    """One expression about one photo. A photo decoded has `height` x `width` pixels, its orientation applied.
+
+    `segmentations` has one entry for each object meant, in any of COCO's forms or a `Region`. `ref_id` numbers the
+    refs of a split: the expressions of one ref mean the same objects. `coco_id` is COCO's number of the photo where
+    a set says it that names its photos otherwise. `kind` says how the expression came about, see `derive.Kind`.
+    """
 
     image: Path
     image_id: int
@@ -32,6 +50,8 @@ class Sample:
     height: int
     width: int
     segmentations: tuple[Any, ...]
+    coco_id: int | None = None
+    kind: str = "name"
 
     @property
     def has_target(self) -> bool:
@@ -41,7 +61,7 @@ class Sample:
         """height x width bool: the union of the referred objects, empty where there is none."""
         union = np.zeros((self.height, self.width), dtype=bool)
         for segmentation in self.segmentations:
-            union |= segmentation_to_mask(segmentation, self.height, self.width)
+            union |= _decode(segmentation, self.height, self.width)
         return union
 
 
@@ -51,29 +71,50 @@ def read_folder(folder: Path, split: str | None = None) -> list[Sample]:
     Raises:
         DatasetError: a file is missing, isn't JSON, or points at an image or annotation that isn't there.
     """
-    instances, refs = _load(folder, "instances.json"), _load(folder, "refs.json")
+    instances, refs = (_load(folder, name) for name in ("instances.json", "refs.json"))
+    splits = None if split is None else {split}
+    return list(samples_of(refs, instances, folder / "images", splits, folder / "refs.json"))
+
+
+def samples_of(
+    refs: Any, instances: Any, photos: Path, splits: Collection[str] | None, source: Path
+) -> Iterator[Sample]:
+    """RefCOCO's refs and COCO's instances -> the expressions of `splits`, or all, in the order of `refs`.
+
+    `source` is the file that the refs came from. Of several objects crowds are left out, as in ReLA's gRefCOCO.
+
+    Raises:
+        DatasetError: refs and instances don't fit together.
+    """
     try:
         images = {image["id"]: image for image in instances["images"]}
         annotations = {annotation["id"]: annotation for annotation in instances["annotations"]}
-        return [
-            sample
-            for ref in refs
-            if split is None or ref["split"] == split
-            for sample in _samples(folder, ref, images, annotations)
-        ]
-    except (KeyError, TypeError) as error:
-        raise DatasetError(f"{folder} isn't a dataset folder: {error!r} is missing or misplaced.") from None
+        for ref in refs:
+            if splits is None or ref["split"] in splits:
+                yield from _samples(photos, ref, images, annotations)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{source} doesn't fit its instances.json: {error!r}. Unpack both again.") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DatasetError: it isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{path} isn't JSON: {error}.") from None
 
 
 def _samples(
-    folder: Path, ref: dict[str, Any], images: dict[Any, Any], annotations: dict[Any, Any]
+    photos: Path, ref: dict[str, Any], images: dict[Any, Any], annotations: dict[Any, Any]
 ) -> Iterator[Sample]:
-    ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-    targets = tuple(annotations[number]["segmentation"] for number in ids if number != NO_TARGET)
-    image = images[ref["image_id"]]
+    image, targets = images[ref["image_id"]], _targets(ref, annotations)
     for sentence in ref["sentences"]:
         yield Sample(
-            image=folder / "images" / image["file_name"],
+            image=photos / image["file_name"],
             image_id=ref["image_id"],
             ref_id=ref["ref_id"],
             split=ref["split"],
@@ -81,15 +122,30 @@ def _samples(
             height=image["height"],
             width=image["width"],
             segmentations=targets,
+            kind=ref.get("kind", "name"),
         )
+
+
+def _targets(ref: dict[str, Any], annotations: dict[Any, Any]) -> tuple[Any, ...]:
+    ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+    found = [annotations[number] for number in ids if number != NO_TARGET]
+    if any(annotation["image_id"] != ref["image_id"] for annotation in found):
+        raise ValueError(f"ref {ref['ref_id']} means an annotation of another photo")
+    # A ref that means a crowd alone keeps it: without, it would seem to mean nothing.
+    things = [annotation for annotation in found if not annotation.get("iscrowd")] or found
+    return tuple(annotation["segmentation"] for annotation in things)
+
+
+def _decode(segmentation: Any, height: int, width: int) -> Mask:
+    if isinstance(segmentation, Region):
+        return segmentation.mask(height, width)
+    return segmentation_to_mask(segmentation, height, width)
 
 
 def _load(folder: Path, name: str) -> Any:
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
+        return read_json(folder / name)
     except FileNotFoundError:
         raise DatasetError(
             f"{folder / name} is missing. A dataset folder holds images/, instances.json and refs.json."
         ) from None
-    except ValueError as error:
-        raise DatasetError(f"{folder / name} isn't JSON: {error}.") from None

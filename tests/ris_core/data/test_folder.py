@@ -56,7 +56,7 @@ def test_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [ref(9), {**ref(1), "image_id": 8}, {"ref_id": 1}, "ref", 3], ids=str)
 def test_broken_refs_are_refused(tmp_path: Path, bad: object) -> None:
-    with pytest.raises(DatasetError, match="isn't a dataset folder"):
+    with pytest.raises(DatasetError, match=r"refs\.json doesn't fit its instances\.json"):
         read_folder(write(tmp_path, [bad]))
 
 
