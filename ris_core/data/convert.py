@@ -2,7 +2,9 @@
 
 Conventions: a label's expression is "the <name>"; of Clothing Co-Parsing (CCP) every label that covers at least
 0.25 % of its photo, of COCO all instances of a class together where they cover at least 0.5 %, crowds skipped. Three
-names that a photo doesn't show are drawn for it with a seed of its own. Splits are by file name, see `splits`.
+names that a photo doesn't show are drawn for it with a seed of its own. Other expressions follow from the masks, see
+`derive`, and from other words for a name. Each ref says its `kind`; `info` in instances.json has the SHA-256 of
+refs.json. Splits are by file name, see `splits`.
 """
 
 from __future__ import annotations
@@ -12,38 +14,50 @@ import random
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from ris_core.data.choices import Thing
+from ris_core.data.derive import Expression, derive
 from ris_core.data.folder import NO_TARGET
 from ris_core.data.splits import split_of
-from ris_core.files import atomic_dir
+from ris_core.data.words import Noun, noun, pair, synonyms
+from ris_core.errors import DatasetError
+from ris_core.files import atomic_dir, sha256
+from ris_core.images import read_image
 from ris_core.masks import Mask, bounding_box, encode_rle, segmentation_to_mask
 
 CCP_SHARE, COCO_SHARE = 0.0025, 0.005
 ABSENT = 3
+# Two shoes, say: nearly all of the label, and of like size.
+_BOTH, _LIKE = 0.95, 0.5
 
 _CCP = {
     "description": "Clothing Co-Parsing, street-fashion photos with a label for each pixel (Yang, Luo, Lin 2014).",
     "license": "Apache-2.0 (the repository bearpaw/clothing-co-parsing).",
 }
 _COCO = {
-    "description": "Photos and polygons of COCO 2017 (Lin et al. 2014), one expression a class and photo.",
+    "description": "Photos and polygons of COCO 2017 (Lin et al. 2014), and expressions derived from them.",
     "license": "annotations CC BY 4.0; each photo a Creative Commons licence of its own, many of them non-commercial.",
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Photo:
-    """A photo, the mask of each thing named in it, and whatever else is there but too small to ask for."""
+    """A photo and what is labelled in it.
+
+    named: classes with enough pixels to be asked for. unsure: classes of which more is there than `things` show.
+    """
 
     path: Path
-    masks: dict[str, Mask]
-    also_there: set[str] = field(default_factory=set)
+    things: list[Thing]
+    named: list[str]
+    unsure: frozenset[str] = frozenset()
 
 
 def convert_ccp(source: Path, out: Path) -> None:
@@ -54,42 +68,69 @@ def convert_ccp(source: Path, out: Path) -> None:
 
 
 def convert_coco_names(source: Path, out: Path) -> None:
-    """A COCO folder (`images/`, `instances.json`) -> a dataset folder with one expression a class and photo."""
+    """A COCO folder (`images/`, `instances.json`) -> a dataset folder of class names and derived expressions."""
     instances = json.loads((source / "instances.json").read_text(encoding="utf-8"))
     names = [category["name"] for category in instances["categories"]]
     write_folder(out, _coco_photos(source, instances), names, _COCO)
 
 
 def write_folder(out: Path, photos: Iterable[Photo], names: Sequence[str], info: dict[str, str]) -> None:
-    """Write photos and their named masks as a dataset folder.
+    """Write photos and what is labelled in them as a dataset folder.
 
     `names` are the categories, of which the absent ones are drawn too; `info` is a description and a licence.
 
     Raises:
         FileExistsError: `out` is there already.
+        DatasetError: a photo isn't of the size of its masks.
     """
-    categories = {name: number for number, name in enumerate(names, 1)}
-    instances: dict[str, Any] = {
-        "info": info,
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": number, "name": name} for name, number in categories.items()],
-    }
-    refs: list[dict[str, Any]] = []
+    tables = _Tables(names)
     with atomic_dir(out) as folder:
         (folder / "images").mkdir()
-        for image_id, photo in enumerate(photos, 1):
-            _add(folder, image_id, photo, categories, instances, refs)
+        for photo in photos:
+            shutil.copyfile(photo.path, folder / "images" / photo.path.name)
+            tables.add(photo)
+        refs = json.dumps(tables.refs).encode()
+        instances = {
+            "info": info | {"refs_sha256": sha256(refs)},
+            "images": tables.images,
+            "annotations": tables.annotations,
+            "categories": [{"id": number, "name": name} for name, number in tables.categories.items()],
+        }
         (folder / "instances.json").write_text(json.dumps(instances), encoding="utf-8")
-        (folder / "refs.json").write_text(json.dumps(refs), encoding="utf-8")
+        (folder / "refs.json").write_bytes(refs)
 
 
 def _ccp_photos(source: Path, names: dict[int, str]) -> Iterator[Photo]:
     for path in sorted((source / "photos").glob("*.jpg")):
         with Image.open(source / "labels" / f"{path.stem}.png") as image:
             labels = np.asarray(image)
-        masks = {names[index]: labels == index for index in np.unique(labels) if index}
-        yield _photo(path, masks, CCP_SHARE)
+        things = [
+            each
+            for index in np.flatnonzero(np.bincount(labels.flat))
+            if index
+            for each in _worn(names[index], labels == index)
+        ]
+        yield Photo(path, things, _named(things, CCP_SHARE))
+
+
+def _worn(name: str, mask: Mask) -> list[Thing]:
+    """A label -> one thing, or the two that are worn as a pair where they can be told apart."""
+    single = pair(name)
+    if single and (both := _halves(mask)):
+        return [Thing(name, half, single) for half in both]
+    return [Thing(name, mask, Noun(name, name, counted=False))]
+
+
+def _halves(mask: Mask) -> list[Mask] | None:
+    """The two parts of like size that a mask consists of; specks go with the nearer."""
+    _, parts, table, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    order = 1 + np.argsort(-table[1:, cv2.CC_STAT_AREA], kind="stable")
+    areas = table[order, cv2.CC_STAT_AREA]
+    if len(order) < 2 or areas[1] < _LIKE * areas[0] or areas[:2].sum() < _BOTH * areas.sum():
+        return None
+    distances = np.linalg.norm(centres[:, None] - centres[order[:2]], axis=2)
+    nearer = distances.argmin(axis=1)[parts]
+    return [mask & (nearer == half) for half in (0, 1)]
 
 
 def _coco_photos(source: Path, instances: dict[str, Any]) -> Iterator[Photo]:
@@ -98,7 +139,7 @@ def _coco_photos(source: Path, instances: dict[str, Any]) -> Iterator[Photo]:
     for annotation in instances["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     for image in sorted(instances["images"], key=lambda entry: entry["file_name"]):
-        masks: dict[str, Mask] = {}
+        things = []
         crowds = set()
         for annotation in by_image[image["id"]]:
             name = names[annotation["category_id"]]
@@ -106,53 +147,91 @@ def _coco_photos(source: Path, instances: dict[str, Any]) -> Iterator[Photo]:
                 crowds.add(name)
                 continue
             mask = segmentation_to_mask(annotation["segmentation"], image["height"], image["width"])
-            masks[name] = masks.get(name, False) | mask
-        photo = _photo(source / "images" / image["file_name"], masks, COCO_SHARE)
-        photo.also_there |= crowds
-        yield photo
+            things.append(Thing(name, mask, noun(name)))
+        yield Photo(source / "images" / image["file_name"], things, _named(things, COCO_SHARE), frozenset(crowds))
 
 
-def _photo(path: Path, masks: dict[str, Mask], share: float) -> Photo:
-    large = {name: mask for name, mask in masks.items() if mask.mean() >= share}
-    return Photo(path, large, set(masks) - set(large))
+def _named(things: Sequence[Thing], share: float) -> list[str]:
+    """The classes that cover so much of the photo, in the order of their first things."""
+    groups: dict[str, list[Thing]] = defaultdict(list)
+    for thing in things:
+        groups[thing.name].append(thing)
+    return [name for name, group in groups.items() if _share(group) >= share]
 
 
-def _add(
-    folder: Path,
-    image_id: int,
-    photo: Photo,
-    categories: dict[str, int],
-    instances: dict[str, Any],
-    refs: list[dict[str, Any]],
-) -> None:
-    shutil.copyfile(photo.path, folder / "images" / photo.path.name)
-    with Image.open(photo.path) as image:
-        width, height = image.size
-    instances["images"].append({"id": image_id, "file_name": photo.path.name, "height": height, "width": width})
-    for name, mask in photo.masks.items():
-        annotation_id = len(instances["annotations"]) + 1
-        instances["annotations"].append(
+def _share(group: Sequence[Thing]) -> float:
+    # The union counts a pixel once; of one thing it is known already.
+    return group[0].share if len(group) == 1 else float(np.logical_or.reduce([thing.mask for thing in group]).mean())
+
+
+class _Tables:
+    """The rows of a dataset folder's two files."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.categories = {name: number for number, name in enumerate(names, 1)}
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.refs: list[dict[str, Any]] = []
+        self.sentences = 0
+
+    def add(self, photo: Photo) -> None:
+        image = read_image(photo.path)
+        height, width = image.shape[:2]
+        if any(thing.mask.shape != (height, width) for thing in photo.things):
+            raise DatasetError(f"{photo.path} isn't of the size of its masks. Take photos and masks of one release.")
+        number = len(self.images) + 1
+        self.images.append({"id": number, "file_name": photo.path.name, "height": height, "width": width})
+        there = [thing for thing in photo.things if thing.name in photo.named and thing.mask.any()]
+        ids = {thing: self._annotate(number, thing) for thing in there}
+        for expression in (
+            *_names(photo, there),
+            *self._absent(photo),
+            *derive(there, image, photo.path.name, photo.unsure),
+        ):
+            self._refer(number, photo.path.name, expression, [ids[thing] for thing in expression.things])
+
+    def _annotate(self, image_id: int, thing: Thing) -> int:
+        self.annotations.append(
             {
-                "id": annotation_id,
+                "id": len(self.annotations) + 1,
                 "image_id": image_id,
-                "category_id": categories[name],
-                "segmentation": encode_rle(mask),
-                "area": int(mask.sum()),
-                "bbox": bounding_box(mask),
+                "category_id": self.categories[thing.name],
+                "segmentation": encode_rle(thing.mask),
+                "area": int(thing.mask.sum()),
+                "bbox": bounding_box(thing.mask),
                 "iscrowd": 0,
             }
         )
-        refs.append(_ref(len(refs) + 1, image_id, annotation_id, photo.path.name, name))
-    absent = sorted(set(categories) - set(photo.masks) - photo.also_there)
-    for name in random.Random(photo.path.name).sample(absent, ABSENT):
-        refs.append(_ref(len(refs) + 1, image_id, NO_TARGET, photo.path.name, name))
+        return len(self.annotations)
+
+    def _refer(self, image_id: int, file_name: str, expression: Expression, annotation_ids: list[int]) -> None:
+        first = self.sentences + 1
+        self.sentences += len(expression.sentences)
+        sentences = [
+            {"sent_id": number, "sent": sentence, "raw": sentence}
+            for number, sentence in enumerate(expression.sentences, first)
+        ]
+        self.refs.append(
+            {
+                "ref_id": len(self.refs) + 1,
+                "image_id": image_id,
+                "ann_id": annotation_ids or [NO_TARGET],
+                "split": split_of(file_name),
+                "kind": expression.kind,
+                "sentences": sentences,
+            }
+        )
+
+    def _absent(self, photo: Photo) -> Iterator[Expression]:
+        there = {thing.name for thing in photo.things} | photo.unsure
+        for name in random.Random(photo.path.name).sample(sorted(self.categories.keys() - there), ABSENT):
+            yield Expression("absent", (f"the {name}",))
 
 
-def _ref(ref_id: int, image_id: int, annotation_id: int, file_name: str, name: str) -> dict[str, Any]:
-    return {
-        "ref_id": ref_id,
-        "image_id": image_id,
-        "ann_id": [annotation_id],
-        "split": split_of(file_name),
-        "sentences": [{"sent_id": ref_id, "sent": f"the {name}", "raw": f"the {name}"}],
-    }
+def _names(photo: Photo, things: Sequence[Thing]) -> Iterator[Expression]:
+    for name in photo.named:
+        group = tuple(thing for thing in things if thing.name == name)
+        own, *others = synonyms(name)
+        yield Expression("name", (f"the {own}",), group)
+        if others:
+            yield Expression("synonym", tuple(f"the {other}" for other in others), group)

@@ -67,3 +67,8 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "refs.json").write_text("{")
     with pytest.raises(DatasetError, match=r"refs\.json isn't JSON"):
         read_folder(tmp_path)
+
+
+def test_a_ref_says_its_kind_and_older_ones_are_names(tmp_path: Path) -> None:
+    samples = read_folder(write(tmp_path, [ref(1), {**ref(2, number=2), "kind": "derived"}]))
+    assert [sample.kind for sample in samples] == ["name", "name", "derived", "derived"]

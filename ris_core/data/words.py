@@ -1,0 +1,127 @@
+"""Nouns for the classes of COCO and of Clothing Co-Parsing: plurals and the few synonyms that are always true.
+
+A synonym must hold in every photo: a person isn't always a man, nor a purse always a handbag. Source: ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+ORDINALS = {2: ("second", "2nd"), 3: ("third", "3rd")}
+
+_PLURALS = {
+    "person": "people",
+    "sheep": "sheep",
+    "knife": "knives",
+    "mouse": "mice",
+    "scissors": "scissors",
+    "skis": "skis",
+    "broccoli": "broccoli",
+}
+_UNCOUNTED = {"scissors", "skis", "broccoli"}
+_SYNONYMS = {
+    "airplane": ("plane",),
+    "bicycle": ("bike",),
+    "cell phone": ("phone", "mobile phone"),
+    "couch": ("sofa",),
+    "dining table": ("table",),
+    "donut": ("doughnut",),
+    "fire hydrant": ("hydrant",),
+    "hair drier": ("hair dryer",),
+    "motorcycle": ("motorbike",),
+    "potted plant": ("plant",),
+    "refrigerator": ("fridge",),
+    "remote": ("remote control",),
+    "sports ball": ("ball",),
+    "tennis racket": ("racket",),
+    "tv": ("television",),
+    "jumper": ("pullover",),
+    "pants": ("trousers",),
+    "skin": ("bare skin",),
+    "sneakers": ("trainers",),
+    "sunglasses": ("shades",),
+    "t-shirt": ("tee",),
+    "watch": ("wristwatch",),
+}
+# Worn in twos; labelled together.
+_PAIRS = {
+    "boots": "boot",
+    "clogs": "clog",
+    "earrings": "earring",
+    "flats": "flat",
+    "gloves": "glove",
+    "heels": "heel",
+    "loafers": "loafer",
+    "pumps": "pump",
+    "sandals": "sandal",
+    "shoes": "shoe",
+    "sneakers": "sneaker",
+    "socks": "sock",
+    "wedges": "wedge",
+}
+# Mostly of one paint or dye. The others are bare skin, food, screens or patterns, or show what lies behind them.
+_COLOURED = {
+    *("airplane", "backpack", "bear", "bird", "boat", "bowl", "bus", "car", "cat", "chair", "couch", "cow"),
+    *("cup", "dog", "fire hydrant", "frisbee", "handbag", "horse", "keyboard", "kite", "motorcycle", "skateboard"),
+    *("snowboard", "sports ball", "suitcase", "surfboard", "tie", "toothbrush", "train", "truck", "umbrella", "vase"),
+    *("teddy bear", "bag", "belt", "blazer", "blouse", "bodysuit", "boots", "cape", "cardigan", "clogs", "coat"),
+    *("dress", "flats", "gloves", "hat", "heels", "hoodie", "jacket", "jeans", "jumper", "leggings", "loafers"),
+    *("pants", "pumps", "purse", "romper", "sandals", "scarf", "shirt", "shoes", "shorts", "skirt", "sneakers"),
+    *("socks", "suit", "sweater", "sweatshirt", "swimwear", "t-shirt", "tights", "top", "vest", "wallet", "wedges"),
+}
+# Classes that people mix up, or whose names they use for each other.
+_ALIKE = (
+    {"bus", "car", "train", "truck"},
+    {"bear", "teddy bear"},
+    {"chair", "couch"},
+    {"bowl", "cup", "vase"},
+    {"backpack", "handbag", "suitcase"},
+    {"skateboard", "snowboard", "surfboard"},
+    {"bag", "purse", "wallet"},
+    {"boots", "clogs", "flats", "heels", "loafers", "pumps", "sandals", "shoes", "sneakers", "wedges"},
+    {"leggings", "socks", "stockings", "tights"},
+    {"jeans", "leggings", "pants", "shorts", "skirt", "tights"},
+    {"blouse", "bodysuit", "cardigan", "hoodie", "jumper", "shirt", "sweater", "sweatshirt", "t-shirt", "top", "vest"},
+    {"blazer", "cape", "cardigan", "coat", "hoodie", "jacket", "suit", "vest"},
+    {"bodysuit", "dress", "romper", "skirt", "swimwear", "top"},
+)
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A class in words. many: all of it. counted: whether one can be told from two: "skis" are both. is_pair: worn."""
+
+    one: str
+    many: str
+    counted: bool = True
+    is_pair: bool = False
+
+
+def noun(name: str) -> Noun:
+    """The noun of a class whose objects are told apart."""
+    return Noun(name, _PLURALS.get(name) or _plural(name), name not in _UNCOUNTED)
+
+
+def pair(name: str) -> Noun | None:
+    """The noun of one shoe of a pair, say, where `name` is worn in twos."""
+    return Noun(_PAIRS[name], name, is_pair=True) if name in _PAIRS else None
+
+
+def synonyms(name: str) -> tuple[str, ...]:
+    """Other words that are true wherever `name` is, its own first of all."""
+    return (name, *_SYNONYMS.get(name, ()))
+
+
+def has_colour(name: str) -> bool:
+    """Whether people tell things of this class apart by a colour."""
+    return name in _COLOURED
+
+
+def alike(name: str) -> frozenset[str]:
+    """Classes that may be meant by `name` too, itself among them."""
+    return frozenset({name}.union(*(group for group in _ALIKE if name in group)))
+
+
+def _plural(word: str) -> str:
+    return f"{word}es" if word.endswith(("s", "x", "ch", "sh")) else f"{word}s"
