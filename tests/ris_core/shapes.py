@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ris_core.data.choices import Thing
 from ris_core.data.convert import Photo, write_folder
+from ris_core.data.words import noun
 
 COLOURS = {
     "red disc": (220, 30, 30),
@@ -31,7 +33,7 @@ def _photo(source: Path, number: int) -> Photo:
     height, width = (96, 128) if number % 2 else (128, 96)
     canvas = np.full((height, width, 3), 128, np.uint8)
     canvas += random.integers(0, 20, canvas.shape, dtype=np.uint8)
-    masks = {}
+    things = []
     for place, name in enumerate(random.choice(list(COLOURS), 2, replace=False)):
         shape = np.zeros((height, width), np.uint8)
         x, y = (width // 4, height // 4) if place == 0 else (3 * width // 4, 3 * height // 4)
@@ -40,7 +42,7 @@ def _photo(source: Path, number: int) -> Photo:
         else:
             cv2.rectangle(shape, (x - 16, y - 16), (x + 16, y + 16), 1, -1)
         canvas[shape > 0] = COLOURS[str(name)]
-        masks[str(name)] = shape > 0
+        things.append(Thing(str(name), shape > 0, noun(str(name))))
     path = source / f"{number}.png"
     Image.fromarray(canvas).save(path)
-    return Photo(path, masks)
+    return Photo(path, things, [thing.name for thing in things])
