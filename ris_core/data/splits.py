@@ -29,6 +29,11 @@ def split_of(identity: str) -> Split:
     return "val" if part < TEST + VAL else "train"
 
 
+def fold_of(identity: str, folds: int = 5) -> int:
+    """0 to `folds` - 1, by the SHA-256 of `identity` with a word before it, so that no split lies in a single fold."""
+    return int(hashlib.sha256(f"fold {identity}".encode()).hexdigest(), 16) % folds
+
+
 def without_leaks(training: Iterable[Sample], held_out: Iterable[Sample]) -> list[Sample]:
     """`training` without the photos that `held_out` shows, for training on several datasets together.
 

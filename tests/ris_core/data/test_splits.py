@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ris_core.data.splits import split_of
+from ris_core.data.splits import fold_of, split_of
 
 
 def test_known_names_stay_where_they_are() -> None:
@@ -17,3 +17,15 @@ def test_shares() -> None:
     shares = Counter(split_of(f"photo-{number}") for number in range(20_000))
     assert abs(shares["test"] / 20_000 - 0.1) < 0.01
     assert abs(shares["val"] / 20_000 - 0.1) < 0.01
+
+
+def test_folds_are_of_one_size_and_cut_across_splits() -> None:
+    names = [f"photo-{number}" for number in range(20_000)]
+    folds = Counter((split_of(name), fold_of(name)) for name in names)
+    assert {fold for _, fold in folds} == set(range(5))
+    assert all(abs(folds["test", fold] / 2000 - 0.2) < 0.05 for fold in range(5))
+    assert all(abs(folds["train", fold] / 16_000 - 0.2) < 0.02 for fold in range(5))
+
+
+def test_known_names_stay_in_their_folds() -> None:
+    assert [fold_of(name) for name in ("0001.jpg", "0008.jpg", "0011.jpg", "0015.jpg")] == [1, 2, 3, 3]
