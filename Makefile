@@ -42,7 +42,7 @@ lint: .venv/.installed-dev
 		--env-file build/lint.env config --quiet && echo 'docker-compose.yml: valid'
 
 bench-%: .venv/.installed-dev
-	QUICK=$(QUICK) $(VENV)/python benchmarks/$*.py
+	QUICK=$(QUICK) DATA="$(DATA)" $(VENV)/python benchmarks/$*.py
 
 clean:
 	rm -rf .venv $(LABEL_STUDIO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
 """`make bench-models`: what each design costs over each encoder, and what a user would pick instead, on this machine.
 
-A 640x480 photo, the embedded MiniLM for the words, and medians of three. Encoders whose weights aren't at hand have
-random ones, with denormals flushed; that takes the same time. Each row is measured in a process of its own, whose peak
-memory it reports:
+A 640x480 photo, the embedded MiniLM for the words, and medians of three, of nine over the small encoders. Encoders
+whose weights aren't at hand have random ones, with denormals flushed; that takes the same time. Each row is measured in
+a process of its own, whose peak memory it reports:
 
     encoder, decoder        the bare forward passes: photo, words of one sentence, mask
     first                   a photo and a sentence never seen before -> a mask at the photo's size
@@ -25,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, product
 from typing import Any
 
@@ -43,7 +43,7 @@ from ris_core.images import read_image
 from ris_core.models import MODELS
 from ris_core.predictor import Image, Precision, Predictor
 
-REPEATS = 3
+REPEATS, OFTEN = 3, 9
 # The longer side at which each encoder reads a photo, and how many photos go into one call.
 SIDES = {"swin-base": (480, 4), "sam-vit-b": (1024, 2)}
 USUAL = (384, 8)
@@ -68,12 +68,15 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def medians(*actions: Callable[[], object]) -> list[float]:
-    """Milliseconds of each; one after the other, again and again: what slows the machine slows all alike."""
+def timed(*actions: Callable[[], object], repeats: int = REPEATS) -> list[list[float]]:
+    """Milliseconds of each action, a row a repeat; one after the other: what slows the machine slows all alike."""
     for action in actions:
         action()
-    rounds = [[seconds(action) for action in actions] for _ in range(REPEATS)]
-    return [1000 * statistics.median(column) for column in zip(*rounds, strict=True)]
+    return [[1000 * seconds(action) for action in actions] for _ in range(repeats)]
+
+
+def medians(rounds: Iterable[Sequence[float]]) -> list[float]:
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
 def measure(design: str, encoder: str, precision: Precision = "float32", compiled: bool = False) -> dict[str, float]:
@@ -98,13 +101,15 @@ def measure(design: str, encoder: str, precision: Precision = "float32", compile
         predictor.segment_all([(each, fresh()) for each in embeddings])
 
     encode, words, decode = passes(predictor, image)
-    at_encode, at_words, at_decode, at_first, at_nth, at_singles, at_once, at_many = medians(
+    rounds = timed(
         encode, words, decode, first, lambda: predictor.segment(embedding, fresh()),
         one_by_one, lambda: predictor.segment(embedding, fresh(32)), many,
+        repeats=OFTEN if encoder in EMBEDDED else REPEATS,
     )  # fmt: skip
-    outside = at_first - at_encode - at_words - at_decode
+    at_encode, at_words, at_decode, at_first, at_nth, at_singles, at_once, at_many = medians(rounds)
+    outside, share = medians((each[3] - sum(each[:3]), 100 - 100 * sum(each[:3]) / each[3]) for each in rounds)
     figures = (
-        *(at_encode, at_words + at_decode, at_first, outside, 100 * outside / at_first, at_nth, at_first / at_nth),
+        *(at_encode, at_words + at_decode, at_first, outside, share, at_nth, at_first / at_nth),
         *(at_singles, at_once, at_singles / at_once, 1000 * together / at_many, memory()),
     )
     row = {name: round(value, 2) for name, value in zip(COLUMNS, figures, strict=True)}
@@ -154,7 +159,7 @@ def clipseg() -> dict[str, float]:
     words = {"input_ids": torch.randint(1, 40_000, (1, 8)), "attention_mask": torch.ones(1, 8, dtype=torch.long)}
     pixels = torch.rand(1, 3, 352, 352)
     ask = torch.inference_mode()(lambda: model(pixel_values=pixels, interpolate_pos_encoding=True, **words))
-    (at_first,) = medians(ask)
+    (at_first,) = medians(timed(ask))
     return {"first ms": round(at_first, 2), "n-th ms": round(at_first, 2), "memory MB": memory()}
 
 
@@ -172,11 +177,12 @@ def groundingdino_and_sam() -> dict[str, float]:
     inference = torch.inference_mode()
     embedding = inference(drawer.get_image_embeddings)(square)
     box = torch.tensor([[[100.0, 100.0, 500.0, 500.0]]])
-    at_find, at_encode, at_draw = medians(
+    rounds = timed(
         inference(lambda: finder(pixel_values=pixels, **words)),
         inference(lambda: drawer.get_image_embeddings(square)),
         inference(lambda: drawer(image_embeddings=embedding, input_boxes=box, multimask_output=False)),
     )
+    at_find, at_encode, at_draw = medians(rounds)
     # Text and photo are fused early: every further prompt is found from the start.
     row = {"first ms": at_find + at_encode + at_draw, "n-th ms": at_find + at_draw, "memory MB": memory()}
     return {name: round(value, 2) for name, value in row.items()}

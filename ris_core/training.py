@@ -1,25 +1,34 @@
-"""One training loop, for a model from scratch and for one that learns from corrections. Only torch is needed."""
+"""One training loop, for a model from scratch and for one that learns from corrections. Only torch is needed.
+
+Started by `torchrun` or `accelerate launch`, processes share each batch's photos and average their gradients.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from ris_core.data.batches import Batch, count_batches, epoch
+from ris_core.data.batches import Batch, Draw, count_batches, epoch
+from ris_core.data.features import FeatureCache, join, split, to
 from ris_core.data.folder import Sample
+from ris_core.encoders.base import Trunk
 from ris_core.errors import TrainingError
 from ris_core.files import atomic_write
 from ris_core.losses import total_loss
-from ris_core.models import RISModel
+from ris_core.models import Photos, RISModel
 from ris_core.models.parts import valid_cells
+from ris_core.run import Run
 
 STATE = "state.pt"
 
@@ -29,7 +38,9 @@ class Recipe:
     """Everything that decides a run's outcome besides its data.
 
     present, absent: expressions drawn a photo and pass, with and without a target. photos: a batch's.
-    side: the canvas' longer side in pixels. average: decay of the weights' running mean, which is what is kept.
+    side: the canvas' longer side in pixels. views: of each photo; 0 for another in every pass, see `batches.Draw`.
+    average: decay of the weights' running mean, which is what is kept. accumulate: batches a step.
+    precision: of the passes through the model; weights and gradients are float32.
     """
 
     epochs: int = 10
@@ -37,13 +48,20 @@ class Recipe:
     present: int = 2
     absent: int = 1
     side: int = 384
+    views: int = 0
     rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up: int = 100
     clip: float = 1.0
     average: float = 0.998
+    accumulate: int = 1
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = 0
     workers: int = 0
+
+    @property
+    def draw(self) -> Draw:
+        return Draw(self.side, self.photos, self.present, self.absent, self.views)
 
 
 @dataclass(frozen=True)
@@ -60,60 +78,152 @@ def train(
     model: RISModel,
     samples: Sequence[Sample],
     recipe: Recipe,
-    run: Path,
+    folder: Path,
     report: Callable[[Progress], None] = lambda progress: None,
+    validate: Callable[[], dict[str, float | int]] | None = None,
+    features: Path | None = None,
 ) -> None:
     """Train `model` in place; afterwards it holds the running mean of its weights.
 
-    The state is written to `run` after each pass over the photos, and a run that died goes on from there.
+    The state is written to `folder` after each pass over the photos, and a run that died goes on from there.
+
+    Args:
+        report: hears of every step.
+        features: where the frozen stages' output of repeated views is kept; runs may share it. [folder/features]
+        validate: called after each pass, while the model holds the running mean; its figures join the run's metrics.
 
     Raises:
-        TrainingError: there is nothing to train on, `run` is of another recipe, or the loss is no number.
+        TrainingError: there is nothing to train on, `folder` is of another recipe, or the loss is no number.
     """
+    processes = _processes()
     model.place()
-    per_epoch = count_batches(samples, recipe.photos)
-    if not per_epoch:
+    batches = count_batches(samples, recipe.photos, processes.count)
+    if not batches:
         raise TrainingError("There is nothing to train on: no sample is in the training split.")
-    state = _State(model, recipe, per_epoch * recipe.epochs, run)
+    cache = None
+    if recipe.views and not model.early_fusion:
+        cache = FeatureCache(features or folder / "features", model.image_encoder)
+    state = _State(model, recipe, -(-batches // recipe.accumulate) * recipe.epochs, folder, processes)
+    run = Run(folder, asdict(recipe) | model.config(), active=processes.rank == 0)
     first = state.resume()
-    started, steps = time.monotonic(), per_epoch * recipe.epochs
+    run.forget(after=state.step)
+    started, resumed_at = time.monotonic(), state.step
     model.train()
     for number in range(first, recipe.epochs):
-        for batch in _batches(samples, recipe, number):
-            loss = _loss(model, batch.to(model.device))
-            if not math.isfinite(loss.item()):
-                raise TrainingError(f"The loss is {loss.item()} at step {state.step}: {', '.join(batch.sentences)}.")
-            state.descend(loss)
-            pace = (time.monotonic() - started) / (state.step - first * per_epoch)
-            report(Progress(state.step, steps, loss.item(), pace * (steps - state.step)))
+        for group in _grouped(_batches(samples, recipe, number, processes, cache), recipe.accumulate):
+            losses = [_backward(model, batch, cache, state, len(group)) for batch in group]
+            state.descend()
+            pace = (time.monotonic() - started) / (state.step - resumed_at)
+            loss = sum(losses) / len(losses)
+            run.log(step=state.step, epoch=number, loss=loss, rate=state.rate(), seconds=pace)
+            report(Progress(state.step, state.steps, loss, pace * (state.steps - state.step)))
+        if validate:
+            with state.averaged():
+                run.log(step=state.step, epoch=number, **validate())
+            model.train()
+        run.draw()
         state.save(number + 1)
     state.finish()
 
 
-def _batches(samples: Sequence[Sample], recipe: Recipe, number: int) -> Iterator[Batch]:
+def _backward(model: RISModel, batch: Batch, cache: FeatureCache | None, state: _State, together: int) -> float:
+    """Add a batch's gradient -> its loss."""
+    batch = batch.to(model.device)
+    with torch.autocast(model.device.type, getattr(torch, state.recipe.precision), state.recipe.precision != "float32"):
+        output = model(_photos(model, batch, cache), model.encode_text(batch.sentences), batch.index)
+    valid = valid_cells(batch.valid, output.mask)[batch.index]
+    float_output = output._replace(**{name: getattr(output, name).float() for name in ("mask", "presence", "quality")})
+    loss = total_loss(float_output, batch.targets, valid, batch.present, model.loss)
+    if not math.isfinite(loss.item()):
+        raise TrainingError(f"The loss is {loss.item()} at step {state.step}: {', '.join(batch.sentences)}.")
+    # A process counts by its expressions, so that several together do what one would do alone.
+    share = state.processes.share(len(batch.sentences), model.device)
+    state.scaler.scale(loss * share / together).backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+def _photos(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Photos:
+    if model.early_fusion:
+        return model.encode_image(batch.pixels, batch.valid)
+    return model.read_trunk(_trunk(model, batch, cache), batch.valid)
+
+
+def _trunk(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Trunk:
+    """What the frozen stages make of a batch: from the cache, and into it."""
+    unknown = [number for number, trunk in enumerate(batch.trunks) if trunk is None]
+    known = {number: trunk for number, trunk in enumerate(batch.trunks) if trunk is not None}
+    if unknown:
+        with torch.no_grad():
+            made = model.trunk(batch.pixels, batch.valid[unknown])
+        if not known and cache is None:
+            return made
+        for number, trunk in zip(unknown, split(made), strict=True):
+            # As it will be read: whether a trunk was kept already makes no difference to what is learnt.
+            known[number] = cache.write(batch.keys[number], trunk) if cache else trunk
+    return join([to(known[number], model.device) for number in range(len(known))])
+
+
+def _batches(
+    samples: Sequence[Sample], recipe: Recipe, number: int, processes: _Processes, cache: FeatureCache | None
+) -> Iterator[Batch]:
     yield from epoch(
         samples,
-        side=recipe.side,
-        photos=recipe.photos,
-        present=recipe.present,
-        absent=recipe.absent,
-        seed=recipe.seed * 10_000 + number,
+        recipe.draw,
+        number=number,
+        seed=recipe.seed,
+        part=(processes.rank, processes.count),
+        cache=cache,
         workers=recipe.workers,
     )
 
 
-def _loss(model: RISModel, batch: Batch) -> Tensor:
-    photos = model.encode_image(batch.pixels, batch.valid)
-    output = model(photos, model.encode_text(batch.sentences), batch.index)
-    valid = valid_cells(batch.valid, output.mask)[batch.index]
-    return total_loss(output, batch.targets, valid, batch.present, model.loss)
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Processes:
+    rank: int
+    count: int
+
+    def share(self, expressions: int, device: torch.device) -> float:
+        """This process' share of all expressions, times the number of processes: gradients are averaged later."""
+        if self.count == 1:
+            return 1.0
+        total = torch.tensor(float(expressions), device=device)
+        distributed.all_reduce(total)
+        return self.count * expressions / total.item()
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        if self.count > 1:
+            for gradient in gradients:
+                distributed.all_reduce(gradient)
+                gradient.div_(self.count)
+
+
+def _processes() -> _Processes:
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return _Processes(0, 1)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not distributed.is_initialized():
+        distributed.init_process_group()
+    return _Processes(distributed.get_rank(), count)
 
 
 class _State:
     """Optimiser, schedule and the weights' running mean: what has to survive a kill."""
 
-    def __init__(self, model: RISModel, recipe: Recipe, steps: int, run: Path) -> None:
-        self.model, self.recipe, self.run = model, recipe, run
+    def __init__(self, model: RISModel, recipe: Recipe, steps: int, run: Path, processes: _Processes) -> None:
+        self.model, self.recipe, self.run, self.processes = model, recipe, run, processes
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()}
         # Gains, biases and temperatures aren't pulled to zero.
@@ -126,27 +236,45 @@ class _State:
             ],
             lr=recipe.rate,
         )
+        # Only float16 needs its loss scaled up, or small gradients would vanish.
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=recipe.precision == "float16")
         self.steps, self.step = steps, 0
 
-    def descend(self, loss: Tensor) -> None:
+    def descend(self) -> None:
         """One step: rate by warm-up then half a cosine, gradients clipped, the mean moved."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            group["lr"] = self.rate()
+        self.scaler.unscale_(self.optimizer)
+        self.processes.average([weight.grad for weight in self.weights.values() if weight.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, weight in self.weights.items():
                 self.mean[name].lerp_(weight, 1 - decay)
 
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """The learning rate of the next step."""
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warm_up))
         return self.recipe.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * self.step / self.steps)) / 2)
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model holds the running mean of its weights."""
+        held = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self._hold(self.mean)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self._hold(held)
+
     def save(self, epochs: int) -> None:
+        if self.processes.rank:
+            return
         buffer = io.BytesIO()
         torch.save(
             {
@@ -156,6 +284,7 @@ class _State:
                 "weights": self.weights,
                 "mean": self.mean,
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "random": torch.get_rng_state(),
             },
             buffer,
@@ -171,17 +300,19 @@ class _State:
         state = torch.load(path, map_location=self.model.device, weights_only=True)
         if state["recipe"] != json.dumps(asdict(self.recipe)):
             raise TrainingError(f"{self.run} holds a run of another recipe. Choose another folder, or delete it.")
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(state["weights"][name])
+        self._hold(state["weights"])
         self.mean = state["mean"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"].cpu())
         self.step = state["step"]
         return int(state["epochs"])
 
     def finish(self) -> None:
+        self._hold(self.mean)
+        self.model.eval()
+
+    def _hold(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(self.mean[name])
-        self.model.eval()
+                weight.copy_(values[name])

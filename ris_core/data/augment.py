@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -18,13 +18,47 @@ Array = NDArray[np.float32]
 _SIDES = re.compile(r"\b(left|right)(most)?\b", re.IGNORECASE)
 
 
-class View(NamedTuple):
-    """pixels: HxWx3 uint8. valid: HxW float32, 1 where there is photo. targets: K x H/4 x W/4, share covered."""
+class Tint(NamedTuple):
+    """Factors by which a view's colours change; saturation 0 is grey."""
 
-    pixels: NDArray[np.uint8]
-    valid: Array
-    targets: Array
+    saturation: float
+    contrast: float
+    brightness: float
+
+
+@dataclass(frozen=True)
+class View:
+    """How a photo of `size` (height, width) lies on a `canvas` (height, width), both in pixels.
+
+    matrix: 2x3, photo -> canvas. mirrored: whether left and right are swapped. tint: None leaves the colours alone.
+    """
+
+    size: tuple[int, int]
+    canvas: tuple[int, int]
+    matrix: NDArray[np.float64]
     mirrored: bool
+    tint: Tint | None
+
+    def pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The photo on the canvas: HxWx3 uint8, black where there is none."""
+        moved = _warp(image, self.matrix, self.canvas[::-1])
+        return _recolour(moved, self.tint) if self.tint else moved
+
+    def valid(self) -> Array:
+        """HxW, 1 where there is photo."""
+        inside = np.ones(self.size, dtype=np.float32)
+        moved = cv2.warpAffine(inside, self.matrix, self.canvas[::-1], flags=cv2.INTER_NEAREST)
+        return np.asarray(moved, dtype=np.float32)
+
+    def target(self, mask: Mask) -> Array:
+        """A mask of the photo -> H/4 x W/4, the share of each cell covered."""
+        height, width = self.canvas
+        moved = cv2.warpAffine(mask.astype(np.float32), self.matrix, (width, height))
+        return np.asarray(cv2.resize(moved, (width // 4, height // 4), interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+    def key(self) -> str:
+        """What tells this view from every other of the same photo."""
+        return f"{self.canvas} {self.matrix.tobytes().hex()} {self.tint}"
 
 
 def mirror_words(sentence: str) -> str:
@@ -38,21 +72,17 @@ def mirror_words(sentence: str) -> str:
     return _SIDES.sub(swap, sentence)
 
 
-def look(
-    image: NDArray[np.uint8], masks: Sequence[Mask], canvas: tuple[int, int], randomness: random.Random | None
-) -> View:
-    """Fit a photo onto a canvas of (height, width), multiples of 32; with `randomness`, moved and recoloured."""
-    height, width = canvas
+def look(size: tuple[int, int], canvas: tuple[int, int], randomness: random.Random | None) -> View:
+    """Fit a photo onto a canvas, whose sides are multiples of 32; with `randomness`, moved and recoloured."""
     mirrored = randomness is not None and randomness.random() < 0.5
-    matrix = _matrix(image.shape[:2], canvas, mirrored, randomness)
-    inside = np.ones(image.shape[:2], dtype=np.float32)
-    valid = cv2.warpAffine(inside, matrix, (width, height), flags=cv2.INTER_NEAREST)
-    pixels = _warp(image, matrix, (width, height))
-    targets = [_target(mask, matrix, (width, height)) for mask in masks]
-    if randomness is not None:
-        pixels = _recolour(pixels, randomness)
-    stacked = np.stack(targets) if targets else np.zeros((0, height // 4, width // 4), dtype=np.float32)
-    return View(pixels, valid.astype(np.float32), stacked.astype(np.float32), mirrored)
+    matrix = _matrix(size, canvas, mirrored, randomness)
+    return View(size, canvas, matrix, mirrored, _tint(randomness) if randomness else None)
+
+
+def _tint(randomness: random.Random) -> Tint:
+    """Brightness, contrast and saturation by up to a third, now and then grey."""
+    saturation = 0.0 if randomness.random() < 0.05 else randomness.uniform(0.7, 1.3)
+    return Tint(saturation, randomness.uniform(0.7, 1.3), randomness.uniform(0.75, 1.25))
 
 
 def _matrix(
@@ -88,16 +118,9 @@ def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
-def _target(mask: Mask, matrix: NDArray[np.float64], size: tuple[int, int]) -> Array:
-    moved = cv2.warpAffine(mask.astype(np.float32), matrix, size)
-    return cv2.resize(moved, (size[0] // 4, size[1] // 4), interpolation=cv2.INTER_AREA).astype(np.float32)
-
-
-def _recolour(pixels: NDArray[np.uint8], randomness: random.Random) -> NDArray[np.uint8]:
-    """Brightness, contrast and saturation by up to a third, now and then grey."""
+def _recolour(pixels: NDArray[np.uint8], tint: Tint) -> NDArray[np.uint8]:
     values = pixels.astype(np.float32)
     grey = values.mean(axis=2, keepdims=True)
-    saturation = 0.0 if randomness.random() < 0.05 else randomness.uniform(0.7, 1.3)
-    values = grey + (values - grey) * saturation
-    values = (values - values.mean()) * randomness.uniform(0.7, 1.3) + values.mean() * randomness.uniform(0.75, 1.25)
+    values = grey + (values - grey) * tint.saturation
+    values = (values - values.mean()) * tint.contrast + values.mean() * tint.brightness
     return np.asarray(np.clip(values, 0, 255), dtype=np.uint8)

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ris_core.data.augment import View, look, mirror_words
+from ris_core.data.features import FeatureCache
 from ris_core.data.folder import Sample
+from ris_core.encoders.base import Trunk
 from ris_core.errors import DatasetError
 from ris_core.images import read_image
 
@@ -22,17 +24,18 @@ from ris_core.images import read_image
 _VISIBLE_CELLS = 2.0
 
 
-Item: TypeAlias = tuple[View, list[str]]
-
-
 @dataclass(frozen=True)
 class Batch:
     """B photos and N expressions about them.
 
-    pixels: (B, 3, H, W) in [0, 255]. valid: (B, 1, H, W). sentences: N. index: (N,) the photo of each.
-    targets: (N, 1, H/4, W/4) share of each cell covered. present: (N,) 1 where the thing is in view.
+    trunks: B, what the frozen stages made of a photo's view, None where that isn't known yet. keys: B, under which it
+    is kept. pixels: (M, 3, H, W) in [0, 255], the views that aren't known. valid: (B, 1, H, W). sentences: N.
+    index: (N,) the photo of each. targets: (N, 1, H/4, W/4) share of each cell covered. present: (N,) 1 where the
+    thing is in view.
     """
 
+    trunks: list[Trunk | None]
+    keys: list[str]
     pixels: Tensor
     valid: Tensor
     sentences: list[str]
@@ -41,56 +44,84 @@ class Batch:
     present: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        return replace(
-            self,
-            pixels=self.pixels.to(device),
-            valid=self.valid.to(device),
-            index=self.index.to(device),
-            targets=self.targets.to(device),
-            present=self.present.to(device),
-        )
+        """The same batch, its tensors of photos and expressions on `device`."""
+        names = ("pixels", "valid", "index", "targets", "present")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photo's part of a batch; pixels: empty where the trunk is known."""
+
+    trunk: Trunk | None
+    key: str
+    pixels: Tensor
+    valid: Tensor
+    sentences: list[str]
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a pass draws from its photos.
+
+    side: the canvas' longer side, a multiple of 96; the shorter is two thirds of it.
+    photos: photos a batch. present, absent: at most so many expressions a photo with and without a target.
+    views: ways in which a photo is moved and recoloured, passes taking turns; 0 for another in every pass.
+    """
+
+    side: int
+    photos: int
+    present: int
+    absent: int
+    views: int = 0
 
 
 def epoch(
     samples: Sequence[Sample],
+    draw: Draw,
     *,
-    side: int,
-    photos: int,
-    present: int,
-    absent: int,
-    seed: int,
+    number: int,
+    seed: int = 0,
+    part: tuple[int, int] = (0, 1),
+    cache: FeatureCache | None = None,
     workers: int = 0,
 ) -> DataLoader[Any]:
-    """One pass over all photos, as `Batch`es, in an order that `seed` fixes.
+    """Pass `number` over all photos, as `Batch`es, in an order that the seed fixes.
 
     Args:
-        side: the canvas' longer side, a multiple of 96; the shorter is two thirds of it.
-        photos: photos a batch.
-        present, absent: at most so many expressions a photo with and without a target.
+        part: (rank, processes): of each batch this process' share of the photos.
+        cache: where the trunks of views are kept.
         workers: processes that read photos ahead; 0 reads in this one.
     """
-    dataset = _Photos(samples, side, present, absent, seed)
-    batches = dataset.batches(photos)
+    dataset = _Photos(samples, draw, seed, number, cache)
+    rank, processes = part
+    batches = [batch[rank::processes] for batch in dataset.batches() if len(batch) >= processes]
     return DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, num_workers=workers)
 
 
-def count_batches(samples: Sequence[Sample], photos: int) -> int:
-    """How many batches `epoch` gives."""
-    return len(_Photos(samples, 96, 1, 1, 0).batches(photos))
+def count_batches(samples: Sequence[Sample], photos: int, processes: int = 1) -> int:
+    """How many batches a pass has; one of fewer photos than there are processes is left out."""
+    batches = _Photos(samples, Draw(96, photos, 1, 1), 0, 0, None).batches()
+    return sum(len(batch) >= processes for batch in batches)
 
 
 class _Photos(Dataset[Item]):
-    def __init__(self, samples: Sequence[Sample], side: int, present: int, absent: int, seed: int) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], draw: Draw, seed: int, number: int, cache: FeatureCache | None
+    ) -> None:
         self.photos = list(by_photo(samples))
-        self.side, self.present, self.absent, self.seed = side, present, absent, seed
+        self.draw, self.cache = draw, cache
+        self.order = f"{seed} {number}"
+        # Views that come again are the same for every seed, so that all runs can share what is kept of them.
+        self.look = f"view {number % draw.views}" if draw.views else self.order
 
     def __len__(self) -> int:
         return len(self.photos)
 
-    def batches(self, size: int) -> list[list[int]]:
+    def batches(self) -> list[list[int]]:
         """Indices of photos, batched by orientation, shuffled."""
-        order = random.Random(self.seed)
+        order, size = random.Random(self.order), self.draw.photos
         upright = [photo[0].height > photo[0].width for photo in self.photos]
         batches = []
         for orientation in (True, False):
@@ -100,25 +131,36 @@ class _Photos(Dataset[Item]):
         order.shuffle(batches)
         return batches
 
-    def __getitem__(self, index: int) -> tuple[View, list[str]]:
+    def __getitem__(self, index: int) -> Item:
         samples = self.photos[index]
-        randomness = random.Random(f"{self.seed} {samples[0].image.name}")
+        first, randomness = samples[0], random.Random(f"{self.order} {samples[0].image.name}")
         chosen = [
-            *_draw(samples, True, self.present, randomness),
-            *_draw(samples, False, self.absent, randomness),
+            *_draw(samples, True, self.draw.present, randomness),
+            *_draw(samples, False, self.draw.absent, randomness),
         ]
-        image = read_image(samples[0].image)
-        if image.shape[:2] != (samples[0].height, samples[0].width):
-            raise DatasetError(f"{samples[0].image} isn't of the size that instances.json says.")
-        long, short = self.side, self.side * 2 // 3
-        upright = samples[0].height > samples[0].width
-        view = look(
-            image,
-            [sample.mask() for sample in chosen],
-            (long, short) if upright else (short, long),
-            randomness,
+        view = self._view(first)
+        key = self.cache.key(first.image, view) if self.cache else ""
+        trunk = self.cache.read(key) if self.cache else None
+        return Item(
+            trunk,
+            key,
+            torch.empty(0) if trunk else _pixels(first, view),
+            torch.from_numpy(view.valid())[None],
+            [_say(sample.sentence, view.mirrored, randomness) for sample in chosen],
+            torch.from_numpy(np.stack([view.target(sample.mask()) for sample in chosen]))[:, None],
         )
-        return view, [_say(sample.sentence, view.mirrored, randomness) for sample in chosen]
+
+    def _view(self, sample: Sample) -> View:
+        long, short = self.draw.side, self.draw.side * 2 // 3
+        canvas = (long, short) if sample.height > sample.width else (short, long)
+        return look((sample.height, sample.width), canvas, random.Random(f"{self.look} {sample.image.name}"))
+
+
+def _pixels(sample: Sample, view: View) -> Tensor:
+    image = read_image(sample.image)
+    if image.shape[:2] != view.size:
+        raise DatasetError(f"{sample.image} isn't of the size that instances.json says.")
+    return torch.from_numpy(view.pixels(image)).permute(2, 0, 1).float()
 
 
 def _draw(samples: Sequence[Sample], has_target: bool, count: int, randomness: random.Random) -> list[Sample]:
@@ -134,14 +176,16 @@ def _say(sentence: str, mirrored: bool, randomness: random.Random) -> str:
     return said
 
 
-def _collate(items: list[tuple[View, list[str]]]) -> Batch:
-    views = [view for view, _ in items]
-    targets = torch.from_numpy(np.concatenate([view.targets for view in views])).unsqueeze(1)
-    counts = torch.tensor([len(sentences) for _, sentences in items])
+def _collate(items: list[Item]) -> Batch:
+    targets = torch.cat([item.targets for item in items])
+    counts = torch.tensor([len(item.sentences) for item in items])
+    unknown = [item.pixels for item in items if item.trunk is None]
     return Batch(
-        pixels=torch.from_numpy(np.stack([view.pixels for view in views])).permute(0, 3, 1, 2).float(),
-        valid=torch.from_numpy(np.stack([view.valid for view in views])).unsqueeze(1),
-        sentences=[sentence for _, sentences in items for sentence in sentences],
+        trunks=[item.trunk for item in items],
+        keys=[item.key for item in items],
+        pixels=torch.stack(unknown) if unknown else torch.empty(0),
+        valid=torch.stack([item.valid for item in items]),
+        sentences=[sentence for item in items for sentence in item.sentences],
         index=torch.arange(len(items)).repeat_interleave(counts),
         targets=targets,
         present=(targets.sum(dim=(1, 2, 3)) >= _VISIBLE_CELLS).float(),

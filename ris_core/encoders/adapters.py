@@ -25,11 +25,13 @@ class Tuning:
     """What is trained of the encoders.
 
     encoders: "frozen", "adapters" (parameter-efficient) or "full".
-    stages: the last stages of each encoder that get adapters; more than it has are all. rank: of their matrices.
+    stages, text_stages: the last stages of the image and of the text encoder that get adapters; more than there are is
+        all, and a text encoder may stay frozen with 0. rank: of the adapters' matrices.
     """
 
     encoders: Literal["frozen", "adapters", "full"] = "frozen"
     stages: int = 1
+    text_stages: int = 1
     rank: int = 8
 
     def __post_init__(self) -> None:
@@ -43,7 +45,8 @@ def tune(encoder: Encoder, tuning: Tuning) -> Encoder:
     Raises:
         InputError: there is nothing in the encoder's last stages that adapters could stand beside.
     """
-    if tuning.encoders == "frozen":
+    stages = tuning.stages if isinstance(encoder, ImageEncoder) else tuning.text_stages
+    if tuning.encoders == "frozen" or (tuning.encoders == "adapters" and not stages):
         return encoder
     if tuning.encoders == "full":
         whole = copy.deepcopy(encoder).requires_grad_(True)
@@ -53,10 +56,10 @@ def tune(encoder: Encoder, tuning: Tuning) -> Encoder:
     # Known to the copier already, the tensors themselves are shared.
     shared = {id(tensor): tensor for tensor in chain(encoder.parameters(), encoder.buffers())}
     adapted = copy.deepcopy(encoder, shared)
-    if not _inject(adapted.stages[-tuning.stages :], tuning.rank):
+    if not _inject(adapted.stages[-stages:], tuning.rank):
         raise InputError(f"The last stages of {encoder.name} hold no linear map to adapt. Take more stages, or none.")
     if isinstance(adapted, ImageEncoder):
-        adapted.frozen = max(0, len(adapted.stages) - tuning.stages)
+        adapted.frozen = max(0, len(adapted.stages) - stages)
     adapted.eval()
     return adapted
 

@@ -39,6 +39,7 @@ class ImageEncoder(nn.Module):
         channels, strides: of each level, fine to coarse; levels may share a stride.
         pyramid: the numbers of its shallow, middle and deep level, for models that read just three.
         square: whether it reads square canvases only.
+        fill: red, green and blue of the canvas beside the photo, in [0, 255].
         stages: each maps a state to the next; a state is a map (B, C, H, W), or a tuple with one.
         frozen: how many of the stages, from the first on, no version of a model changes.
     """
@@ -48,6 +49,7 @@ class ImageEncoder(nn.Module):
     strides: tuple[int, ...]
     pyramid: tuple[int, int, int]
     square: ClassVar[bool] = False
+    fill: ClassVar[tuple[float, float, float]] = (0, 0, 0)
     stages: nn.ModuleList
     frozen: int
 

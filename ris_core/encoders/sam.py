@@ -87,6 +87,8 @@ class Sam(ImageEncoder):
     """
 
     square: ClassVar[bool] = True
+    # SAM pads after normalisation, with zeros.
+    fill: ClassVar[tuple[float, float, float]] = IMAGENET[0]
     strides = (16,) * 5
     pyramid = (1, 2, 3)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.base import Trunk
 from ris_core.losses import LossWeights
 
 # Of B photos: a named tuple of tensors for each level kept, the photos along the first dimension of each tensor.
@@ -118,10 +119,21 @@ class RISModel(nn.Module):
             pixels: (B, 3, H, W) RGB in [0, 255].
             valid: (B, 1, H, W), 1 where there is photo; what the canvas holds elsewhere makes no difference.
         """
-        pixels = pixels * valid
         if self.early_fusion:
-            return [Canvas(pixels, valid)]
-        return self.read_levels(self.image_encoder(pixels), valid)
+            return [Canvas(self._filled(pixels, valid), valid)]
+        return self.read_trunk(self.trunk(pixels, valid), valid)
+
+    def trunk(self, pixels: Tensor, valid: Tensor) -> Trunk:
+        """What the frozen stages of the image encoder make of photos; the same for every version of a model."""
+        return self.image_encoder.trunk(self._filled(pixels, valid))
+
+    def read_trunk(self, trunk: Trunk, valid: Tensor) -> Photos:
+        """`encode_image` from where the frozen stages end."""
+        return self.read_levels(self.image_encoder.tail(trunk), valid)
+
+    def _filled(self, pixels: Tensor, valid: Tensor) -> Tensor:
+        fill = pixels.new_tensor(self.image_encoder.fill)[:, None, None]
+        return pixels * valid + fill * (1 - valid)
 
     @abstractmethod
     def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> Photos:

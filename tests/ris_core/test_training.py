@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 import shapes
 import torch
+from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import read_folder
@@ -20,6 +23,7 @@ from ris_core.errors import TrainingError
 from ris_core.evaluation import calibrate, evaluate
 from ris_core.models import LDA
 from ris_core.predictor import Predictor
+from ris_core.run import CONFIG, CURVES, METRICS, read_metrics
 from ris_core.training import STATE, Progress, Recipe, train
 
 RECIPE = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5, rate=2e-3)
@@ -110,7 +114,100 @@ def test_a_killed_run_leaves_a_state_that_loads(untrained: LDA, folder: Path, tm
         run.send_signal(signal.SIGKILL)
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert state["epochs"] >= 1
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [STATE]
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
+        STATE,
+        CONFIG,
+        METRICS,
+        CURVES,
+    }
+
+
+def test_views_taken_from_the_cache_teach_the_same(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    samples, start = read_folder(folder), weights(untrained)
+    recipe = replace(RECIPE, epochs=4, views=2)
+    results = []
+    for run in ("cold", "warm"):
+        untrained.load_state_dict(start)
+        if results:
+            shutil.copytree(tmp_path / "cold" / "features", tmp_path / "warm" / "features")
+        train(untrained, samples, recipe, tmp_path / run)
+        results.append(weights(untrained))
+    files = [len(list((tmp_path / run / "features").rglob("*.safetensors"))) for run in ("cold", "warm")]
+    assert files == [12, 12]
+    for name, tensor in results[0].items():
+        assert torch.equal(tensor, results[1][name]), name
+
+
+def test_accumulated_batches_make_one_step(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    train(untrained, read_folder(folder), replace(RECIPE, epochs=1, photos=1, accumulate=4), tmp_path, steps.append)
+    assert [at.step for at in steps] == [1, 2]
+    assert steps[0].steps == 2
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_half_precision_learns_alike(precision: str, untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    samples, start, losses = read_folder(folder), weights(untrained), []
+    for each in ("float32", precision):
+        untrained.load_state_dict(start)
+        train(untrained, samples, replace(RECIPE, precision=each), tmp_path / each)
+        losses.append([line["loss"] for line in read_metrics(tmp_path / each)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] != losses[1]
+
+
+def test_the_run_is_written_down(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(untrained, read_folder(folder), RECIPE, tmp_path, stop_at(5), lambda: {"mIoU": 0.25})
+    train(untrained, read_folder(folder), RECIPE, tmp_path, validate=lambda: {"mIoU": 0.5})
+    metrics = read_metrics(tmp_path)
+    # Steps that a stopped run lost are logged once.
+    assert [line["step"] for line in metrics if "loss" in line] == list(range(1, 7))
+    assert [line["mIoU"] for line in metrics if "mIoU" in line] == [0.25, 0.25, 0.5]
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert (config["model"], config["seed"], config["side"]) == ("lda", 0, 96)
+    with Image.open(tmp_path / CURVES) as picture:
+        assert picture.size == (900, 2 * 260)
+
+
+def test_validation_sees_the_mean_and_leaves_the_weights(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    samples, start, seen = read_folder(folder), weights(untrained), []
+    train(untrained, samples, RECIPE, tmp_path / "plain")
+    plain = weights(untrained)
+    untrained.load_state_dict(start)
+
+    def look() -> dict[str, float | int]:
+        assert not untrained.training
+        seen.append(weights(untrained))
+        return {}
+
+    train(untrained, samples, RECIPE, tmp_path / "watched", validate=look)
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in weights(untrained).items())
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in seen[-1].items())
+
+
+def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1); torch.manual_seed(0)\n"
+        "from ris_core.data import read_folder; from ris_core.encoders import image_encoder, text_encoder\n"
+        "from ris_core.models import LDA; from ris_core.training import Recipe, train\n"
+        "model = LDA(image_encoder('efficientnet-lite0'), text_encoder('minilm'))\n"
+        "for part in model.modules():\n"
+        "    if isinstance(part, torch.nn.Dropout): part.p = 0.0\n"
+        "recipe = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5)\n"
+        "train(model, read_folder(Path(sys.argv[1])), recipe, Path(sys.argv[2]))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
+    for name, launcher in (("one", []), ("two", [*launch, "--rdzv-endpoint", "localhost:0"])):
+        command = [sys.executable, *launcher, str(script), str(folder), str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True, timeout=200)
+    one, two = (torch.load(tmp_path / name / STATE, weights_only=True)["mean"] for name in ("one", "two"))
+    losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("one", "two")]
+    assert len(losses[0]) == len(losses[1]) == 6
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=5e-3), name
 
 
 def test_a_run_of_another_recipe_is_not_continued(untrained: LDA, folder: Path, tmp_path: Path) -> None:

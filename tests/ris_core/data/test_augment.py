@@ -33,25 +33,28 @@ def disc(height: int, width: int, x: int, y: int, radius: int) -> np.ndarray:
 def test_targets_follow_the_pixels(seed: int) -> None:
     mask = disc(300, 400, 130, 120, 60)
     image = np.where(mask[..., None], 255, 40).astype(np.uint8).repeat(3, axis=2)
-    view = look(image, [mask], (256, 384), random.Random(seed))
-    seen = cv2.resize(view.pixels[..., 0].astype(np.float32), (96, 64), interpolation=cv2.INTER_AREA)
-    cut = (view.pixels[..., 0].max() / 2 + view.pixels[..., 0][view.valid > 0].min() / 2) if view.targets.any() else 255
+    view = look((300, 400), (256, 384), random.Random(seed))
+    pixels, target = view.pixels(image)[..., 0], view.target(mask)
+    seen = cv2.resize(pixels.astype(np.float32), (96, 64), interpolation=cv2.INTER_AREA)
+    cut = (pixels.max() / 2 + pixels[view.valid() > 0].min() / 2) if target.any() else 255
     bright = seen > cut
-    covered = view.targets[0] > 0.5
+    covered = target > 0.5
     union = (bright | covered).sum()
     assert union == 0 or (bright & covered).sum() / union > 0.9
 
 
 def test_without_randomness_the_photo_fills_the_canvas() -> None:
-    image = np.full((200, 300, 3), 7, np.uint8)
-    view = look(image, [np.ones((200, 300), bool)], (256, 384), None)
-    assert view.valid.mean() > 0.98
+    view = look((200, 300), (256, 384), None)
+    assert view.valid().mean() > 0.98
     assert not view.mirrored
-    assert view.targets[0][2:-2, 2:-2].min() > 0.99
+    assert view.target(np.ones((200, 300), bool))[2:-2, 2:-2].min() > 0.99
+    image = np.full((200, 300, 3), 7, np.uint8)
+    assert (view.pixels(image)[view.valid() > 0] == 7).mean() > 0.98
 
 
 def test_same_seed_same_view() -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    first, second = (look(image, [], (64, 96), random.Random(5)) for _ in range(2))
-    assert (first.pixels == second.pixels).all()
-    assert first.targets.shape == (0, 16, 24)
+    first, second, other = (look((90, 120), (64, 96), random.Random(seed)) for seed in (5, 5, 6))
+    assert (first.pixels(image) == second.pixels(image)).all()
+    assert first.key() == second.key() != other.key()
+    assert first.target(np.ones((90, 120), bool)).shape == (16, 24)
