@@ -5,6 +5,7 @@ A synonym must hold in every photo: a person isn't always a man, nor a purse alw
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -121,6 +122,12 @@ def has_colour(name: str) -> bool:
 def alike(name: str) -> frozenset[str]:
     """Classes that may be meant by `name` too, itself among them."""
     return frozenset({name}.union(*(group for group in _ALIKE if name in group)))
+
+
+def mentions(sentence: str, name: str) -> bool:
+    """Whether a sentence speaks of the class `name`, of one alike, or of several: with one more it might not hold."""
+    words = {word for each in alike(name) for word in (*synonyms(each), noun(each).many, each.removesuffix("s"))}
+    return any(re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE) for word in words)
 
 
 def _plural(word: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ris_core.data.words import Noun, alike, has_colour, noun, pair, synonyms
+from ris_core.data.words import Noun, alike, has_colour, mentions, noun, pair, synonyms
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,24 @@ def test_colours_are_said_of_painted_and_dyed_things_only() -> None:
     assert has_colour("fire hydrant")
     assert not has_colour("skin")
     assert not has_colour("zebra")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "name"),
+    [
+        ("the second dog from the left", "dog"),
+        ("both dogs", "dog"),
+        ("The Sofa", "couch"),
+        ("a red chair", "couch"),
+        ("two people", "person"),
+        ("the left sneaker", "boots"),
+        ("wine glass on the left", "wine glass"),
+    ],
+)
+def test_sentences_that_one_more_could_make_untrue(sentence: str, name: str) -> None:
+    assert mentions(sentence, name)
+
+
+@pytest.mark.parametrize(("sentence", "name"), [("the hot dogs", "cat"), ("the cupboard", "cup"), ("a carpet", "car")])
+def test_sentences_that_stay_true(sentence: str, name: str) -> None:
+    assert not mentions(sentence, name)
