@@ -65,6 +65,22 @@ _NEVER = {
     "grey": ("red", "yellow", "orange", "pink"),
 }
 
+# How often a colour is said of a thing without it, of 1: a colour that is seldom true would soon mean "not there".
+# Chosen so that of the sentences with a colour about a third at most are untrue.
+UNTRUE = {
+    "black": 1.0,
+    "white": 1.0,
+    "blue": 1.0,
+    "grey": 1.0,
+    "brown": 0.9,
+    "purple": 0.4,
+    "red": 0.14,
+    "green": 0.14,
+    "orange": 0.1,
+    "pink": 0.06,
+    "yellow": 0.03,
+}
+
 
 def colour_shares(image: NDArray[np.uint8], mask: Mask) -> dict[str, float]:
     """HxWx3 RGB and HxW -> the share of the mask's pixels, in [0, 1], that has each colour; none for those without."""

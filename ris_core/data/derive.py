@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ris_core.data import phrases
 from ris_core.data.choices import SMALL, Thing, choices
-from ris_core.data.colours import TRACE, colour_shares, contradictions, dominant, is_dark
+from ris_core.data.colours import TRACE, UNTRUE, colour_shares, contradictions, dominant, is_dark
 from ris_core.data.words import NUMBERS, alike, has_colour, synonyms
 from ris_core.masks import Mask, iou
 
@@ -50,6 +50,13 @@ class _Way(NamedTuple):
     things: tuple[Thing, ...]
 
 
+class _Untrue(NamedTuple):
+    """What can be said in a colour that the thing doesn't have."""
+
+    colour: str
+    way: _Way
+
+
 def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection[str] = ()) -> list[Expression]:
     """All expressions that a photo's things allow, and one at most that contradicts its colours.
 
@@ -67,8 +74,9 @@ def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection
         for name, group in groups.items()
         for way in (*_single(group), *_together(group), *_coloured(group, colours[name]))
     ]
-    never = [way for group in groups.values() for way in _contradicted(group, colours)]
-    ways += randomness.sample(never, min(1, len(never)))
+    never = [untrue for group in groups.values() for untrue in _contradicted(group, colours)]
+    if never:
+        ways += _seldom(never, randomness.choice(never), random.Random(f"untrue {seed}"))
     return [Expression(way.kind, _say(way, randomness), way.things) for way in ways]
 
 
@@ -107,7 +115,16 @@ def _coloured(group: tuple[Thing, ...], shares: Sequence[Shares]) -> Iterator[_W
         yield _Way("attribute", _in_colour(group[0].name, names[0]), group[0].noun.many, group)
 
 
-def _contradicted(group: tuple[Thing, ...], colours: Mapping[str, Sequence[Shares]]) -> Iterator[_Way]:
+def _seldom(never: Sequence[_Untrue], drawn: _Untrue, randomness: random.Random) -> list[_Way]:
+    """One of them or none, so that no colour gives away by itself that a sentence is untrue."""
+    if randomness.random() < UNTRUE[drawn.colour]:
+        return [drawn.way]
+    # Most clothes are black; to be doubted at all it must be said of others wherever it can.
+    black = [untrue.way for untrue in never if untrue.colour == "black"]
+    return [randomness.choice(black)] if black else []
+
+
+def _contradicted(group: tuple[Thing, ...], colours: Mapping[str, Sequence[Shares]]) -> Iterator[_Untrue]:
     """Colours that none has, nor what may be taken for one; only where the colour of each is beyond doubt."""
     name = group[0].name
     names = [dominant(each) for each in colours[name]]
@@ -115,7 +132,7 @@ def _contradicted(group: tuple[Thing, ...], colours: Mapping[str, Sequence[Share
     around = [each for other in alike(name) for each in colours.get(other, ())]
     for colour in sorted(set.intersection(*never)):
         if all(each.get(colour, 0.0) < TRACE for each in around):
-            yield _Way("contradicted", _in_colour(name, colour), group[0].noun.one, ())
+            yield _Untrue(colour, _Way("contradicted", _in_colour(name, colour), group[0].noun.one, ()))
 
 
 def _shares(thing: Thing, image: Pixels) -> Shares:
