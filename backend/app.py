@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5
 
-_HEALTH = {"status": "UP", "model_class": "LDA"}
+_HEALTH = {"status": "UP", "model_class": "RISModel"}
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
 

@@ -87,7 +87,7 @@ def with_images(name: str) -> dict[str, Any]:
 
 def test_health_is_open_and_says_up(client: FlaskClient) -> None:
     answer = send(client, "health", headers={})
-    assert (answer.status_code, answer.json) == (200, {"status": "UP", "model_class": "LDA"})
+    assert (answer.status_code, answer.json) == (200, {"status": "UP", "model_class": "RISModel"})
 
 
 def test_setup_names_the_version_in_production(client: FlaskClient, settings: Settings, base: str) -> None:

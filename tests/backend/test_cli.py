@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapes
+from checkpoints import random_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
 from backend import cli
 from backend.samples import photos
-from ris_core.checkpoint import WEIGHTS, shipped, version
+from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
 from ris_core.masks import bounding_box, decode_rle
 from ris_core.models import MODELS
 
@@ -52,6 +53,7 @@ def test_help_names_every_command(ris) -> None:
     for command in (
         "segment",
         "evaluate",
+        "calibrate",
         "train",
         "convert",
         "models",
@@ -118,13 +120,52 @@ def test_what_is_wrong_is_one_sentence(ris, cat: Path, arguments: tuple[str, ...
 
 def test_evaluate_prints_one_json_object(ris, tmp_path: Path) -> None:
     folder = shapes.make(tmp_path / "shapes", photos=2)
-    code, out, _ = ris("evaluate", "--dataset", str(folder), "--json")
+    code, out, _ = ris("evaluate", "--dataset", str(folder), "--json", "--pictures", "pictures")
     assert code == 0
     figures = json.loads(out)
-    assert figures["expressions"] == 10
-    expected = {"oIoU", "mIoU", "N-acc", "T-acc", *(f"Prec@0.{digit}" for digit in range(5, 10))}
-    assert set(figures) - {"expressions"} == expected
-    assert all(0 <= figures[name] <= 1 for name in expected)
+    assert (figures["expressions"], figures["convention"]) == (10, "original")
+    assert figures["model_version"] == version(shipped())
+    assert figures["ms-per-expression"] > 0
+    shares = {"oIoU", "mIoU", "gIoU", "cIoU", "N-acc", "T-acc", "ECE", *(f"Prec@0.{digit}" for digit in range(5, 10))}
+    shares |= {"mIoU-low", "mIoU-high"}
+    assert figures.keys() - shares == {"expressions", "convention", "model_version", "ms-per-expression"}
+    assert all(0 <= figures[name] <= 1 for name in shares)
+    assert figures["mIoU-low"] <= figures["mIoU"] <= figures["mIoU-high"]
+    written = {path.name for path in Path("pictures").iterdir()}
+    assert written == {"reliability.png", "best.jpg", "worst.jpg", "random.jpg"}
+
+
+def test_evaluate_as_lavt_does(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=2)
+    code, out, _ = ris("evaluate", "--dataset", str(folder), "--convention", "lavt")
+    assert code == 0
+    assert "lavt" in out and "mIoU" in out
+    code, _, err = ris("evaluate", "--dataset", str(folder), "--convention", "cris")
+    assert code == 2
+    assert "'original', 'lavt'" in err
+
+
+def test_calibrate_changes_the_operating_point_alone(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    base = random_checkpoint(tmp_path / "base")
+    again = ("calibrate", "--model", "base", "--dataset", str(folder), "--accepted", "0.75", "--out", "again")
+    code, out, err = ris(*again)
+    assert code == 0, err
+    assert version(Path("again")) in out
+    assert version(Path("again")) != version(base)
+    assert Path("again", WEIGHTS).read_bytes() == (base / WEIGHTS).read_bytes()
+    old, new = (json.loads((path / CONFIG).read_text()) for path in (base, Path("again")))
+    assert {name for name in new if new[name] != old[name]} == {"operating_point"}
+    card = Path("again/card.md").read_text()
+    assert card.startswith("# Random\n")
+    assert f"ris calibrate --model {version(base)} --dataset {folder.name} --accepted 0.75\n" in card
+    code, out, _ = ris("evaluate", "--model", "again", "--dataset", str(folder), "--split", "val", "--json")
+    figures = json.loads(out)
+    assert figures["T-acc"] >= 0.75
+    assert f"| {folder.name} | val | {figures['expressions']} | {figures['oIoU']:.3f} | {figures['mIoU']:.3f} |" in card
+    code, _, err = ris(*again)
+    assert code == 2
+    assert "isn't empty" in err
 
 
 def test_evaluate_an_empty_split(ris, tmp_path: Path) -> None:
@@ -154,11 +195,13 @@ TINY = ("--epochs", "1", "--workers", "0", "--side", "96", "--option", "width=32
 def test_every_model_trains_and_segments(ris, tmp_path: Path, cat: Path, name: str) -> None:
     folder = shapes.make(tmp_path / "shapes", photos=14)
     train = ("train", "--dataset", str(folder), "--model", name, "--image-encoder", "efficientnet-lite0", *TINY)
+    train += ("--accepted", "0.9")
     code, out, err = ris(*train, "--out", "model")
     assert code == 0, err
     assert f"{name}-" in out
     card = Path("model/card.md").read_text()
     assert f"--model {name} --image-encoder efficientnet-lite0 --text-encoder minilm --option width=32" in card
+    assert card.count(" --accepted 0.9\n") == 1
     code, out, _ = ris("segment", "cat.png", "the cat", "--model", "model", "--json")
     assert code == 0
     assert json.loads(out)["model_version"] == version(Path("model"))
@@ -173,7 +216,10 @@ def test_adapters_are_trained_on_top_of_a_checkpoint(ris, tmp_path: Path, cat: P
     code, _, err = ris(*train, "--from", str(shipped()), "--encoders", "adapters", "--out", "adapted", "--run", "run")
     assert code == 0, err
     assert (tmp_path / "adapted" / WEIGHTS).stat().st_size < 12_000_000
-    assert f"--from {version(shipped())} --encoders adapters --stages 1 --rank 8" in Path("adapted/card.md").read_text()
+    assert (
+        f"--from {version(shipped())} --encoders adapters --stages 1 --text-stages 1 --rank 8"
+        in Path("adapted/card.md").read_text()
+    )
     assert ris("segment", "cat.png", "the cat", "--model", "adapted", "--json")[0] == 0
     names = load_file(tmp_path / "adapted" / WEIGHTS).keys()
     assert any("lora_A" in name and name.startswith("encoders.0") for name in names)

@@ -134,7 +134,8 @@ def test_a_confident_refusal_is_not_urgent(make: Callable[..., Prelabeller]) -> 
     finds, refuses = (
         make(model).predict([task()], CONFIG, 7, typed("the cat"))[0]["score"] for model in ("finds", "refuses")
     )
-    assert finds + refuses == pytest.approx(1.0)
+    # P(there) times the expected IoU, and P(not there).
+    assert 0 < finds < 1 - refuses < 1
 
 
 def test_without_a_textarea_a_batch_gives_masks_alone(make: Callable[..., Prelabeller]) -> None:
