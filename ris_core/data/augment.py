@@ -39,6 +39,14 @@ class View:
     mirrored: bool
     tint: Tint | None
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the photo is on the canvas, but for a hundredth."""
+        height, width = self.size
+        corners = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]])
+        across, down = self.matrix @ corners.T / np.array([[self.canvas[1] - 1], [self.canvas[0] - 1]])
+        return bool(min(across.min(), down.min()) >= -0.01 and max(across.max(), down.max()) <= 1.01)
+
     def pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The photo on the canvas: HxWx3 uint8, black where there is none."""
         moved = _warp(image, self.matrix, self.canvas[::-1])

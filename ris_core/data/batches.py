@@ -20,6 +20,8 @@ from ris_core.encoders.base import Trunk
 from ris_core.errors import DatasetError
 from ris_core.images import read_image
 
+# Expressions that stay true of any part of a photo; "the left dog" may not, once another dog is out of view.
+_NAMED = ("name", "synonym", "absent")
 # Fewer cells of a quarter-size target than this, and a person wouldn't see the thing either.
 _VISIBLE_CELLS = 2.0
 
@@ -134,20 +136,23 @@ class _Photos(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         samples = self.photos[index]
         first, randomness = samples[0], random.Random(f"{self.order} {samples[0].image.name}")
-        chosen = [
-            *_draw(samples, True, self.draw.present, randomness),
-            *_draw(samples, False, self.draw.absent, randomness),
-        ]
         view = self._view(first)
+        true = [sample for sample in samples if view.whole or sample.kind in _NAMED]
+        chosen = [
+            *_draw(true, True, self.draw.present, randomness),
+            *_draw(true, False, self.draw.absent, randomness),
+        ]
         key = self.cache.key(first.image, view) if self.cache else ""
         trunk = self.cache.read(key) if self.cache else None
+        height, width = view.canvas
+        targets = [view.target(sample.mask()) for sample in chosen]
         return Item(
             trunk,
             key,
             torch.empty(0) if trunk else _pixels(first, view),
             torch.from_numpy(view.valid())[None],
-            [_say(sample.sentence, view.mirrored, randomness) for sample in chosen],
-            torch.from_numpy(np.stack([view.target(sample.mask()) for sample in chosen]))[:, None],
+            [_say(sample, view.mirrored, randomness) for sample in chosen],
+            torch.from_numpy(np.array(targets, dtype=np.float32)).reshape(-1, 1, height // 4, width // 4),
         )
 
     def _view(self, sample: Sample) -> View:
@@ -164,14 +169,19 @@ def _pixels(sample: Sample, view: View) -> Tensor:
 
 
 def _draw(samples: Sequence[Sample], has_target: bool, count: int, randomness: random.Random) -> list[Sample]:
-    of_kind = [sample for sample in samples if sample.has_target is has_target]
-    return randomness.sample(of_kind, min(count, len(of_kind)))
+    """Refs first, then one sentence of each: a thing that many sentences describe isn't shown more often for it."""
+    refs: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.has_target is has_target:
+            refs[sample.ref_id].append(sample)
+    drawn = randomness.sample(list(refs.values()), min(count, len(refs)))
+    return [randomness.choice(ref) for ref in drawn]
 
 
-def _say(sentence: str, mirrored: bool, randomness: random.Random) -> str:
-    """The sentence as the view needs it; people leave the article out as often as not."""
-    said = mirror_words(sentence) if mirrored else sentence
-    if said.startswith("the ") and randomness.random() < 0.5:
+def _say(sample: Sample, mirrored: bool, randomness: random.Random) -> str:
+    """The sentence as the view needs it; people leave the article of a plain name out as often as not."""
+    said = mirror_words(sample.sentence) if mirrored else sample.sentence
+    if sample.kind in _NAMED and said.startswith("the ") and randomness.random() < 0.5:
         said = randomness.choice(("", "a ", "all of the ")) + said.removeprefix("the ")
     return said
 

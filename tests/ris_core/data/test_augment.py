@@ -52,6 +52,17 @@ def test_without_randomness_the_photo_fills_the_canvas() -> None:
     assert (view.pixels(image)[view.valid() > 0] == 7).mean() > 0.98
 
 
+def test_whole_says_whether_anything_is_cut_off() -> None:
+    views = [look((300, 400), (256, 384), random.Random(seed)) for seed in range(40)]
+    inside = [view.target(np.ones((300, 400), bool)).sum() * 16 for view in views]
+    area = [abs(np.linalg.det(view.matrix[:, :2])) * 300 * 400 for view in views]
+    shown = [there / full for there, full in zip(inside, area, strict=True)]
+    assert all(part > 0.97 for part, view in zip(shown, views, strict=True) if view.whole)
+    assert not any(view.whole for part, view in zip(shown, views, strict=True) if part < 0.95)
+    assert 3 < sum(view.whole for view in views) < 37
+    assert look((300, 400), (256, 384), None).whole
+
+
 def test_same_seed_same_view() -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     first, second, other = (look((90, 120), (64, 96), random.Random(seed)) for seed in (5, 5, 6))
