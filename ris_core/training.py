@@ -129,6 +129,10 @@ def train(
 def _backward(model: RISModel, batch: Batch, cache: FeatureCache | None, state: _State, together: int) -> float:
     """Add a batch's gradient -> its loss."""
     batch = batch.to(model.device)
+    # A process counts by its expressions, so that several together do what one would do alone.
+    share = state.processes.share(len(batch.sentences), model.device)
+    if not batch.sentences:
+        return 0.0
     with torch.autocast(model.device.type, getattr(torch, state.recipe.precision), state.recipe.precision != "float32"):
         output = model(_photos(model, batch, cache), model.encode_text(batch.sentences), batch.index)
     valid = valid_cells(batch.valid, output.mask)[batch.index]
@@ -136,8 +140,6 @@ def _backward(model: RISModel, batch: Batch, cache: FeatureCache | None, state: 
     loss = total_loss(float_output, batch.targets, valid, batch.present, model.loss)
     if not math.isfinite(loss.item()):
         raise TrainingError(f"The loss is {loss.item()} at step {state.step}: {', '.join(batch.sentences)}.")
-    # A process counts by its expressions, so that several together do what one would do alone.
-    share = state.processes.share(len(batch.sentences), model.device)
     state.scaler.scale(loss * share / together).backward()  # type: ignore[no-untyped-call]
     return loss.item()
 

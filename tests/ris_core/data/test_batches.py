@@ -75,7 +75,7 @@ def test_refs_are_drawn_before_sentences(samples: list[Sample]) -> None:
         for batch in passes(samples, 60, absent=0)
         for sentence in (each.replace("right", "left") for each in batch.sentences)
     )
-    # The derived thing has two sentences, and is out of the draw wherever the view crops: less than half, not two thirds.
+    # It has two sentences, and is out of the draw wherever the view crops: less than half, not two thirds.
     assert 0.05 < said["derived"] / said.total() < 0.5
 
 
