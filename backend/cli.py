@@ -36,6 +36,17 @@ class Tuned(StrEnum):
     full = "full"
 
 
+class Seen(StrEnum):
+    """How `ris evaluate` compares pixels."""
+
+    original = "original"
+    lavt = "lavt"
+
+
+Accepted = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the targets that are to be answered, and not refused.")
+]
+
 WITHOUT = "On the command line"
 LOOP = "In Label Studio"
 MODELS = "Models and data"
@@ -81,12 +92,29 @@ def evaluate(
     dataset: Annotated[Path, typer.Option(help="A folder with images/, instances.json and refs.json.")],
     split: Annotated[Optional[str], typer.Option(help="Only refs of this split. [default: all]")] = None,
     model: Model = None,
+    convention: Annotated[
+        Seen, typer.Option(help="original: at the photos' own size; lavt: as LAVT's code, in a square at P = 0.5.")
+    ] = Seen.original,
+    pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure a model on a dataset folder, at full resolution."""
-    from backend import modelling
+    """Measure a model on a dataset folder."""
+    from backend import measuring
 
-    modelling.evaluate_folder(dataset, split, model, json)
+    measuring.evaluate_folder(dataset, split, model, convention.value, pictures, json)
+
+
+@app.command(rich_help_panel=MODELS)
+def calibrate(
+    dataset: Annotated[list[Path], typer.Option(help="A dataset folder; give it again for more.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; it must not exist.")],
+    model: Model = None,
+    accepted: Accepted = 0.95,
+) -> None:
+    """Fix a model's operating point anew on validation splits; the weights stay as they are."""
+    from backend import measuring
+
+    measuring.calibrate_model(model, dataset, out, accepted)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -104,7 +132,8 @@ def train(
         Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
     ] = None,
     encoders: Annotated[Tuned, typer.Option(help="What is trained of the encoders.")] = Tuned.frozen,
-    stages: Annotated[int, typer.Option(min=1, help="Last stages of each encoder that get adapters.")] = 1,
+    stages: Annotated[int, typer.Option(min=1, help="Last stages of the image encoder that get adapters.")] = 1,
+    text_stages: Annotated[int, typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen.")] = 1,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 8,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
     photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
@@ -112,17 +141,22 @@ def train(
     absent: Annotated[int, typer.Option(min=0, help="Expressions drawn a photo and pass, of what isn't.")] = 1,
     rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = 1e-3,
     side: Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")] = 384,
+    views: Annotated[
+        int, typer.Option(min=0, help="Ways to show a photo, whose features are kept; 0 shows it anew each time.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
+    accepted: Accepted = 0.95,
 ) -> None:
     """Train on dataset folders; the operating point is fixed on their validation splits."""
     from backend import modelling
     from ris_core.encoders.adapters import Tuning
     from ris_core.training import Recipe
 
-    recipe = Recipe(epochs, photos, present, absent, side=side, rate=rate, seed=seed, workers=workers)
+    recipe = Recipe(epochs, photos, present, absent, side=side, views=views, rate=rate, seed=seed, workers=workers)
+    tuning = Tuning(encoders.value, stages, text_stages, rank)
     design = modelling.Design(model, image_encoder, text_encoder, modelling.parse_options(model, option or []))
-    modelling.train_model(dataset, out, run, start or design, Tuning(encoders.value, stages, rank), recipe)
+    modelling.train_model(dataset, out, run, start or design, tuning, recipe, accepted)
 
 
 @app.command(rich_help_panel=MODELS)

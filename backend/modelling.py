@@ -1,11 +1,10 @@
-"""What `ris segment`, `evaluate`, `train`, `convert` and `models` do: arguments in, tables, pictures or JSON out."""
+"""What `ris segment`, `train`, `convert`, `fetch` and `models` do: arguments in, tables, pictures or JSON out."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,18 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from backend.console import bar, out
+from backend.measuring import check_free, keep, settle
 from ris_core import checkpoint, encoders
 from ris_core.card import write_card
-from ris_core.data import Sample, read_folder
+from ris_core.data import read_folder
 from ris_core.data.convert import convert_ccp, convert_coco_names
 from ris_core.encoders.adapters import Tuning
 from ris_core.encoders.fetch import fetch
 from ris_core.errors import DatasetError, InputError
-from ris_core.evaluation import calibrate, evaluate
+from ris_core.evaluation import ACCEPTED
 from ris_core.images import read_image
 from ris_core.masks import bounding_box, encode_rle
 from ris_core.models import MODELS, OPTIONS, RISModel
@@ -33,8 +32,6 @@ from ris_core.models.alignment import align
 from ris_core.overlay import draw
 from ris_core.predictor import Prediction, Predictor
 from ris_core.training import Recipe, train
-
-out, err = Console(), Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -68,57 +65,36 @@ def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, mode
     out.print(f"Overlay: {overlay}")
 
 
-def evaluate_folder(dataset: Path, split: str | None, model: str | None, as_json: bool) -> None:
-    """Print the figures of a model on a dataset folder."""
-    samples = read_folder(dataset, split)
-    if not samples:
-        raise DatasetError(f"{dataset} has no expression{f' in split {split!r}' if split else ''}.")
-    predictor = Predictor.load(model)
-    with _bar("Evaluating", len(samples)) as bar:
-        figures = evaluate(predictor, samples, bar).figures
-    if as_json:
-        print(json.dumps(figures))
-        return
-    table = Table("figure", "value", title=f"{predictor.version} on {dataset.name}")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    out.print(table)
-
-
 def train_model(
-    datasets: Sequence[Path], folder: Path, run: Path, design: Design | Path, tuning: Tuning, recipe: Recipe
+    datasets: Sequence[Path],
+    folder: Path,
+    run: Path,
+    design: Design | Path,
+    tuning: Tuning,
+    recipe: Recipe,
+    accepted: float = ACCEPTED,
 ) -> None:
     """Train a design from scratch, or a checkpoint further, on the datasets' training splits.
 
     The operating point is fixed on `val`; the card reports `val` and `test`.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} isn't empty. Checkpoints are never overwritten: choose another folder.")
-    named = {dataset: read_folder(dataset) for dataset in datasets}
-    everything = [sample for samples in named.values() for sample in samples]
+    check_free(folder)
+    data = {dataset: read_folder(dataset) for dataset in datasets}
     torch.manual_seed(recipe.seed)
     model = _model(design, tuning)
-    with _bar("Training", None) as bar:
+    training = [sample for samples in data.values() for sample in samples if sample.split == "train"]
+    with bar("Training", None) as tell:
         train(
             model,
-            _split(everything, "train"),
+            training,
             recipe,
             run,
-            lambda at: bar(at.step, at.steps, f"loss {at.loss:.3f}"),
+            lambda at: tell(at.step, at.steps, f"loss {at.loss:.3f}"),
         )
     predictor = Predictor(model, replace(checkpoint.OperatingPoint(), side=recipe.side), "candidate")
-    err.print("Fixing the operating point on the validation split ...")
-    predictor.point = calibrate(predictor, _split(everything, "val"))
-    figures = {
-        (dataset.name, split): evaluate(predictor, _split(samples, split)).figures
-        for dataset, samples in named.items()
-        for split in ("val", "test")
-    }
-    card = write_card(model, predictor.point, recipe, datasets, figures, design if isinstance(design, Path) else None)
-    if folder.is_dir():
-        folder.rmdir()
-    checkpoint.save(model, predictor.point, folder, card)
-    out.print(f"{checkpoint.version(folder)} is in {folder}; its figures are in {folder / checkpoint.CARD}.")
+    figures = settle(predictor, data, accepted)
+    start = design if isinstance(design, Path) else None
+    keep(predictor, folder, write_card(model, predictor.point, recipe, datasets, figures, start, accepted))
 
 
 def convert(kind: str, source: Path, target: Path) -> None:
@@ -161,8 +137,8 @@ def list_models(as_json: bool) -> None:
 
 def fetch_encoder(name: str, file: Path | None) -> None:
     """Put an encoder's weights where they are looked for."""
-    with _bar(f"Fetching {name}", None) as bar:
-        folder = fetch(name, file, bar)
+    with bar(f"Fetching {name}", None) as tell:
+        folder = fetch(name, file, tell)
     out.print(f"{name} is in {folder}.")
 
 
@@ -218,10 +194,6 @@ def _model(design: Design | Path, tuning: Tuning) -> RISModel:
     return model
 
 
-def _split(samples: Sequence[Sample], split: str) -> list[Sample]:
-    return [sample for sample in samples if sample.split == split]
-
-
 def _write_masks(folder: Path, stem: str, predictions: Sequence[Prediction]) -> list[Path | None]:
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path | None] = []
@@ -257,27 +229,3 @@ def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
         there = "yes" if row["present"] else "no"
         table.add_row(row["prompt"], there, f"{row['score']:.2f}", str(row["area"]), box, row["mask"] or "")
     out.print(table)
-
-
-class Bar:
-    """A progress bar on standard error, so that standard output stays what a script expects."""
-
-    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
-        self._progress = progress
-        self._task = progress.add_task(title, total=total, detail="")
-
-    def __call__(self, done: int, total: int | None = None, detail: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, detail=detail)
-
-
-@contextmanager
-def _bar(title: str, total: int | None) -> Iterator[Bar]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        yield Bar(progress, title, total)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ris_core.checkpoint import CARD, OperatingPoint, version
+from ris_core.evaluation import ACCEPTED
 from ris_core.models import OPTIONS, RISModel
 from ris_core.training import Recipe
 
@@ -18,6 +20,8 @@ _TUNED = {
     "adapters": "The encoders come from their packages; adapters in their last stages are among its parameters.",
     "full": "The encoders were trained along and are among its parameters.",
 }
+# The commands that a checkpoint can come from.
+_MAKERS = ("ris train", "ris calibrate")
 
 
 def write_card(
@@ -27,6 +31,7 @@ def write_card(
     datasets: Sequence[Path],
     figures: Mapping[tuple[str, str], Figures],
     start: Path | None = None,
+    accepted: float = ACCEPTED,
 ) -> str:
     """Markdown; `figures` by (dataset, split), `start` the checkpoint whose training went on."""
     config = model.config()
@@ -35,14 +40,9 @@ def write_card(
         "",
         f"{sum(tensor.numel() for tensor in model.own_state().values()):,} parameters of its own. "
         f"{_TUNED[model.tuning.encoders]}",
-        f"Operating point, fixed on the validation splits: a thing is there from P = {point.presence}, "
-        f"a pixel belongs to it from P = {point.mask}, photos are read at {point.side} pixels.",
+        _operating_point(point),
         "",
-        "## Figures",
-        "At the photos' full resolution, at the operating point; a refused target counts as IoU 0.",
-        "",
-        *_table(figures),
-        "",
+        *_figures(figures),
         "## Data",
         *(f"- {_describe(dataset)}" for dataset in datasets),
         "",
@@ -50,11 +50,42 @@ def write_card(
         "",
         "## Commands",
         "```",
-        *_commands(model, recipe, datasets, start),
+        *_commands(model, recipe, datasets, start, accepted),
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def refit_card(card: str, point: OperatingPoint, figures: Mapping[tuple[str, str], Figures], command: str) -> str:
+    """A card with another operating point, its figures, and the command that fixed it; the rest stays as it is."""
+    card = _put(card, r"^Operating point[^\n]*\n", f"{_operating_point(point)}\n")
+    card = _put(card, r"^## Figures\n.*?(?=^## |\Z)", "\n".join([*_figures(figures), ""]))
+    closed = f"{command}\n```\n"
+    return _put(card, r"^```\n\Z", closed, f"## Commands\n```\n{closed}")
+
+
+def _put(card: str, pattern: str, text: str, instead: str | None = None) -> str:
+    """The card with `text` in the place of what `pattern` finds; where it finds nothing, with `instead` at the end."""
+    new, found = re.subn(pattern, lambda _: text, card, count=1, flags=re.MULTILINE | re.DOTALL)
+    return new if found else f"{card.rstrip()}\n\n{instead or text}"
+
+
+def _operating_point(point: OperatingPoint) -> str:
+    return (
+        f"Operating point, fixed on the validation splits: a thing is there from P = {point.presence}, "
+        f"a pixel belongs to it from P = {point.mask}, photos are read at {point.side} pixels."
+    )
+
+
+def _figures(figures: Mapping[tuple[str, str], Figures]) -> list[str]:
+    return [
+        "## Figures",
+        "At the photos' full resolution, at the operating point; a refused target counts as IoU 0.",
+        "",
+        *_table(figures),
+        "",
+    ]
 
 
 def _table(figures: Mapping[tuple[str, str], Figures]) -> list[str]:
@@ -77,7 +108,9 @@ def _describe(dataset: Path) -> str:
     return f"`{dataset.name}`: {info.get('description', 'no description')} Licence: {info.get('license', 'not given')}"
 
 
-def _commands(model: RISModel, recipe: Recipe, datasets: Sequence[Path], start: Path | None) -> list[str]:
+def _commands(
+    model: RISModel, recipe: Recipe, datasets: Sequence[Path], start: Path | None, accepted: float
+) -> list[str]:
     """What it takes to make this checkpoint: the commands of the one it started from, then its own."""
     words = ["ris train", *(f"--dataset {dataset.name}" for dataset in datasets)]
     words += [f"--from {version(start)}"] if start else _design(model)
@@ -85,10 +118,13 @@ def _commands(model: RISModel, recipe: Recipe, datasets: Sequence[Path], start: 
         words += [
             f"--encoders {model.tuning.encoders}",
             f"--stages {model.tuning.stages}",
+            f"--text-stages {model.tuning.text_stages}",
             f"--rank {model.tuning.rank}",
         ]
     words += [f"--epochs {recipe.epochs}", f"--photos {recipe.photos}", f"--present {recipe.present}"]
-    words += [f"--absent {recipe.absent}", f"--rate {recipe.rate}", f"--side {recipe.side}", f"--seed {recipe.seed}"]
+    words += [f"--absent {recipe.absent}", f"--rate {recipe.rate}", f"--side {recipe.side}"]
+    words += [f"--views {recipe.views}", f"--seed {recipe.seed}"]
+    words.append(f"--accepted {accepted}")
     return [*(_earlier(start / CARD) if start else []), " ".join(words)]
 
 
@@ -100,4 +136,4 @@ def _design(model: RISModel) -> list[str]:
 
 
 def _earlier(card: Path) -> list[str]:
-    return [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith("ris train")]
+    return [line for line in card.read_text(encoding="utf-8").splitlines() if line.startswith(_MAKERS)]

@@ -35,11 +35,17 @@ class OperatingPoint:
 
     side: the longer side, in pixels, at which a photo is read.
     mask: probability from which a pixel belongs to the mask. presence: probability from which a thing is there.
+    answer_scale, answer_shift, refusal_scale, refusal_shift: what makes the score of a mask, and that of a refusal, the
+    IoU to expect, see `calibration.corrected`; 1 and 0 leave it alone.
     """
 
     side: int = 384
     mask: float = 0.5
     presence: float = 0.5
+    answer_scale: float = 1.0
+    answer_shift: float = 0.0
+    refusal_scale: float = 1.0
+    refusal_shift: float = 0.0
 
 
 def shipped() -> Path:

@@ -1,74 +1,230 @@
-"""A model's figures on a dataset, at the photos' own resolution, and the operating point that validation data fixes."""
+"""A model's figures on a dataset, and the operating point that validation data fixes.
+
+Two conventions. "original": at the photo's own size and at the operating point. "lavt", for tables whose rows follow
+LAVT's code: photo and target are resized to a square without padding, compared there, a pixel belongs to the mask from
+P = 0.5, and no sentence is refused unless its mask is empty.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image as Picture
 
+from ris_core.calibration import Bin, fit_correction, mean, reliability
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data.batches import by_photo
 from ris_core.data.folder import Sample
+from ris_core.errors import DatasetError
 from ris_core.images import read_image
-from ris_core.metrics import Score, score, summarise
-from ris_core.predictor import Predictor
+from ris_core.masks import Mask
+from ris_core.metrics import Score, interval, score, summarise
+from ris_core.predictor import Image, Map, Prediction, Predictor, decide, expect
 
+Convention = Literal["original", "lavt"]
 Progress = Callable[[int], None]
 
 ACCEPTED = 0.95
 _MASK_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+# Asked together; a photo's prompts stay together, however many they are.
+_PHOTOS, _PROMPTS = 8, 64
 
 
 @dataclass(frozen=True)
 class Report:
-    """`scores[i]` belongs to `samples[i]`; `figures` are theirs together, see `metrics.summarise`."""
+    """`scores[i]` belongs to `samples[i]`. seconds: how long the model took, photos read and masks compared aside."""
 
     samples: list[Sample]
     scores: list[Score]
+    seconds: float = 0.0
 
     @property
     def figures(self) -> dict[str, float | int]:
+        """See `metrics.summarise`."""
         return summarise(self.scores)
 
+    @property
+    def bins(self) -> list[Bin]:
+        """How far the model's own scores can be believed."""
+        return reliability([each.expected for each in self.scores], [each.correct for each in self.scores])
 
-def evaluate(predictor: Predictor, samples: Sequence[Sample], progress: Progress | None = None) -> Report:
-    """Answer every sample at the predictor's operating point; `progress` hears how many are done.
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of mIoU over photos."""
+        return interval(self.scores, [str(sample.image) for sample in self.samples])
+
+
+class Answer(NamedTuple):
+    """One expression answered. image: HxWx3, as the convention shows it. target: HxW, None for what isn't there."""
+
+    sample: Sample
+    image: Image
+    target: Mask | None
+    prediction: Prediction
+    score: Score
+    seconds: float
+
+
+def evaluate(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    progress: Progress | None = None,
+    convention: Convention = "original",
+) -> Report:
+    """Answer every sample; `progress` hears how many are done.
 
     Raises:
         ImageError: a photo can't be read.
-        DatasetError: a mask can't be decoded.
+        DatasetError: a mask can't be decoded, or a photo isn't of the size that its dataset says.
     """
     done: list[Sample] = []
-    scores = []
-    for photo in by_photo(samples):
-        embedding = predictor.embed(read_image(photo[0].image))
-        predictions = predictor.segment(embedding, [sample.sentence for sample in photo])
-        for sample, prediction in zip(photo, predictions, strict=True):
-            target = sample.mask() if sample.has_target else None
-            scores.append(score(prediction.mask, target, not prediction.present))
-        done += photo
+    scores: list[Score] = []
+    seconds = 0.0
+    for answer in answers(predictor, samples, convention):
+        done.append(answer.sample)
+        scores.append(answer.score)
+        seconds += answer.seconds
         if progress:
             progress(len(done))
-    return Report(done, scores)
+    return Report(done, scores, seconds)
 
 
-def calibrate(predictor: Predictor, samples: Sequence[Sample]) -> OperatingPoint:
-    """Fix the thresholds on `samples`, which should be validation data with targets.
+def answers(predictor: Predictor, samples: Sequence[Sample], convention: Convention = "original") -> Iterator[Answer]:
+    """Answer and judge every sample, photo by photo; raises as `evaluate` does."""
+    point = predictor.point
+    if convention == "lavt":
+        point = replace(point, mask=0.5, presence=0.0)
+    for asked in _ask(predictor, samples, convention):
+        prediction = decide(asked.sample.sentence, asked.found, point)
+        target = _target(asked.sample, asked.image) if asked.sample.has_target else None
+        judged = score(asked.found.probability >= point.mask, target, not prediction.present, prediction.score)
+        yield Answer(asked.sample, asked.image, target, prediction, judged, asked.seconds)
 
-    A pixel's is the one with the highest mean IoU. A thing's is the highest at which `ACCEPTED` of the targets are
-    still answered: who types a prompt mostly sees the thing, so a wrong refusal costs more than a mask to delete.
+
+def calibrate(
+    predictor: Predictor, samples: Sequence[Sample], accepted: float = ACCEPTED, progress: Progress | None = None
+) -> OperatingPoint:
+    """Fix the operating point on validation data, at the photos' own size and the predictor's side.
+
+    1. A pixel's threshold is the one of 0.3, 0.35 ... 0.6 with the highest mean IoU over the targets.
+    2. A thing's is the highest, in thousandths, at which at least the share `accepted` of the targets are answered. Who
+       types a prompt mostly sees the thing, so a wrong refusal costs more than a mask to delete.
+    3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction`. Those
+       of refusals need `samples` of absent things; without them they stay as the model gives them.
+
+    Raises:
+        DatasetError: none of the samples has a target, or as in `evaluate`.
     """
-    ious, presence = [], []
-    for photo in by_photo([sample for sample in samples if sample.has_target]):
-        embedding = predictor.embed(read_image(photo[0].image))
-        answers = predictor.maps([(embedding, [sample.sentence for sample in photo])])
-        for sample, found in zip(photo, answers, strict=True):
-            truth = sample.mask()
-            ious.append([score(found.probability >= threshold, truth, False).iou for threshold in _MASK_THRESHOLDS])
-            presence.append(found.presence)
-    best = int(np.mean(ious, axis=0).argmax())
-    lowest = float(np.quantile(presence, 1 - ACCEPTED))
-    # Rounded down: up would refuse more.
-    return OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], math.floor(lowest * 100) / 100)
+    trials = []
+    for asked in _ask(predictor, samples, "original"):
+        trials.append(_Trial.of(asked))
+        if progress:
+            progress(len(trials))
+    targets = [trial for trial in trials if trial.has_target]
+    if not targets:
+        raise DatasetError("No expression of the validation split has a target, so no operating point can be fixed.")
+    best = max(range(len(_MASK_THRESHOLDS)), key=lambda number: mean([trial.ious[number] for trial in targets]))
+    lowest = _lowest_presence([trial.presence if trial.filled[best] else 0.0 for trial in targets], accepted)
+    point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
+    return _correct(point, trials, best)
+
+
+class _Asked(NamedTuple):
+    sample: Sample
+    image: Image
+    found: Map
+    seconds: float
+
+
+class _Trial(NamedTuple):
+    """ious, filled: the IoU, and whether there is a mask at all, at each of `_MASK_THRESHOLDS`."""
+
+    has_target: bool
+    presence: float
+    quality: float
+    ious: list[float]
+    filled: list[bool]
+
+    @classmethod
+    def of(cls, asked: _Asked) -> _Trial:
+        masks = [asked.found.probability >= threshold for threshold in _MASK_THRESHOLDS]
+        target = asked.sample.mask() if asked.sample.has_target else None
+        ious = [score(mask, target, False).iou for mask in masks]
+        filled = [bool(mask.any()) for mask in masks]
+        return cls(target is not None, asked.found.presence, asked.found.quality, ious, filled)
+
+
+def _ask(predictor: Predictor, samples: Sequence[Sample], convention: Convention) -> Iterator[_Asked]:
+    for photos in _together(samples):
+        images = [_look(photo[0], predictor.point.side if convention == "lavt" else None) for photo in photos]
+        started = time.perf_counter()
+        sentences = [[sample.sentence for sample in photo] for photo in photos]
+        found = predictor.maps(list(zip(predictor.embed_all(images), sentences, strict=True)))
+        pace = (time.perf_counter() - started) / len(found)
+        asked = [(sample, image) for photo, image in zip(photos, images, strict=True) for sample in photo]
+        yield from (_Asked(*each, answer, pace) for each, answer in zip(asked, found, strict=True))
+
+
+def _together(samples: Sequence[Sample]) -> Iterator[list[list[Sample]]]:
+    photos: list[list[Sample]] = []
+    for photo in by_photo(samples):
+        photos.append(photo)
+        if len(photos) == _PHOTOS or sum(map(len, photos)) >= _PROMPTS:
+            yield photos
+            photos = []
+    if photos:
+        yield photos
+
+
+def _look(sample: Sample, square: int | None) -> Image:
+    image = read_image(sample.image)
+    if image.shape[:2] != (sample.height, sample.width):
+        raise DatasetError(f"{sample.image} isn't of the size that instances.json says. Convert the dataset again.")
+    return _resized(image, (square, square), Picture.Resampling.BILINEAR) if square else image
+
+
+def _target(sample: Sample, image: Image) -> Mask:
+    mask, size = sample.mask(), (image.shape[0], image.shape[1])
+    if mask.shape == size:
+        return mask
+    return _resized(mask.astype(np.uint8), size, Picture.Resampling.NEAREST).astype(bool)
+
+
+def _resized(pixels: Image, size: tuple[int, int], kind: Picture.Resampling) -> Image:
+    """To (height, width), by Pillow as in LAVT's code: OpenCV smooths less and its nearest pixel is another."""
+    return np.asarray(Picture.fromarray(pixels).resize(size[::-1], kind))
+
+
+def _lowest_presence(presence: Sequence[float], accepted: float) -> float:
+    """The highest threshold that keeps the share `accepted`, rounded down to thousandths: up would refuse more."""
+    # 0.07 * 100 is a little more than 7.
+    kept = max(1, math.ceil(accepted * len(presence) - 1e-9))
+    return math.floor(sorted(presence, reverse=True)[kept - 1] * 1000) / 1000
+
+
+def _correct(point: OperatingPoint, trials: Sequence[_Trial], best: int) -> OperatingPoint:
+    masks: list[tuple[float, float]] = []
+    refusals: list[tuple[float, float]] = []
+    for trial in trials:
+        present = trial.presence >= point.presence and trial.filled[best]
+        given = expect(present, trial.presence, trial.quality, point)
+        if present:
+            masks.append((given, trial.ious[best]))
+        else:
+            refusals.append((given, float(not trial.has_target)))
+    answer = _line(masks)
+    # Where everything is there, each refusal is wrong, which says nothing of those to come.
+    refusal = _line(refusals) if any(not trial.has_target for trial in trials) else (1.0, 0.0)
+    return replace(
+        point, answer_scale=answer[0], answer_shift=answer[1], refusal_scale=refusal[0], refusal_shift=refusal[1]
+    )
+
+
+def _line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    scale, shift = fit_correction([given for given, _ in pairs], [came_to for _, came_to in pairs])
+    return round(scale, 4), round(shift, 4)

@@ -1,32 +1,41 @@
 """The field's figures over expressions, from counts of pixels. Definitions: RefCOCO's and gRefCOCO's protocols.
 
-A target that the model refuses counts as an intersection of 0 and its own pixels as union.
+A target that the model refuses has an intersection of 0; its union is that of target and raw mask, as if the mask had
+been given: ReLA's evaluation does so, others leave only the target's own pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ris_core.calibration import calibration_error, mean, reliability
 from ris_core.masks import Mask
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one expression came out: pixels of intersection and union, and whether the model said "not there"."""
+    """How one expression came out. Plain numbers: what several processes found is joined, then summarised.
+
+    intersection, union: pixels. refused: the model said "not there". expected: its own score, the IoU to expect.
+    """
 
     intersection: int
     union: int
     has_target: bool
     refused: bool
+    expected: float = 1.0
 
     @property
     def iou(self) -> float:
-        return self.intersection / self.union if self.union else 1.0
+        """0 where neither is a pixel of the thing nor one was found."""
+        return self.intersection / self.union if self.union else 0.0
 
     @property
     def correct(self) -> float:
@@ -34,30 +43,68 @@ class Score:
         return self.iou if self.has_target else float(self.refused)
 
 
-def score(prediction: Mask, target: Mask | None, refused: bool) -> Score:
-    """Compare two HxW masks; `target` is None for a thing that isn't there, and a refused prediction is empty."""
-    truth = np.zeros_like(prediction) if target is None else target
-    given = np.zeros_like(prediction) if refused else prediction
-    return Score(
-        intersection=int(np.count_nonzero(given & truth)),
-        union=int(np.count_nonzero(given | truth)),
-        has_target=target is not None,
-        refused=refused,
-    )
+def score(mask: Mask, target: Mask | None, refused: bool, expected: float = 1.0) -> Score:
+    """Compare two HxW masks. `mask` is raw, as if nothing were refused; `target` is None for what isn't there."""
+    if target is None:
+        return Score(0, 0 if refused else int(np.count_nonzero(mask)), False, refused, expected)
+    intersection = 0 if refused else int(np.count_nonzero(mask & target))
+    return Score(intersection, int(np.count_nonzero(mask | target)), True, refused, expected)
 
 
 def summarise(scores: Sequence[Score]) -> dict[str, float | int]:
-    """expressions, oIoU, mIoU and Prec@X over those with a target, T-acc and N-acc where some have none; in [0, 1]."""
+    """All figures by name; in [0, 1] but for `expressions`. The order of the scores makes no difference.
+
+    oIoU, mIoU, Prec@X: over expressions with a target.
+    gIoU, cIoU: gRefCOCO's, over all; N-acc and T-acc: share of absent things refused and of targets answered. Only
+    where some things are absent.
+    ECE: expected calibration error of the model's own score, see `calibration`.
+    """
     there = [entry for entry in scores if entry.has_target]
-    absent = [entry for entry in scores if not entry.has_target]
     figures: dict[str, float | int] = {"expressions": len(scores)}
     if there:
-        ious = np.array([entry.iou for entry in there])
-        figures["oIoU"] = sum(entry.intersection for entry in there) / max(1, sum(entry.union for entry in there))
-        figures["mIoU"] = float(ious.mean())
-        figures |= {f"Prec@{threshold}": float((ious >= threshold).mean()) for threshold in THRESHOLDS}
-    if absent:
-        figures["N-acc"] = float(np.mean([entry.refused for entry in absent]))
-        if there:
-            figures["T-acc"] = float(np.mean([not entry.refused for entry in there]))
+        figures |= _of_targets(there)
+    if len(there) < len(scores):
+        figures |= _with_absence(scores)
+    if scores:
+        bins = reliability([entry.expected for entry in scores], [entry.correct for entry in scores])
+        figures["ECE"] = calibration_error(bins)
     return figures
+
+
+def interval(scores: Sequence[Score], photos: Sequence[Hashable], seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of mIoU: photos are drawn anew, each with all of its expressions; (0, 0) without targets.
+
+    Expressions about one photo succeed and fail together: to draw them one by one would make it too narrow.
+
+    Args:
+        photos: which one each score is about.
+    """
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for entry, photo in zip(scores, photos, strict=True):
+        if entry.has_target:
+            groups[photo].append(entry.iou)
+    if not groups:
+        return 0.0, 0.0
+    # Sorted, since draws go by position.
+    sums, counts = np.array(sorted((sum(sorted(ious)), len(ious)) for ious in groups.values())).T
+    draws = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _of_targets(there: Sequence[Score]) -> dict[str, float]:
+    ious = [entry.iou for entry in there]
+    precisions = {f"Prec@{each}": mean([iou >= each for iou in ious]) for each in THRESHOLDS}
+    return {"oIoU": _overall(there), "mIoU": mean(ious), **precisions}
+
+
+def _with_absence(scores: Sequence[Score]) -> dict[str, float]:
+    figures = {"gIoU": mean([entry.correct for entry in scores]), "cIoU": _overall(scores)}
+    figures["N-acc"] = mean([entry.refused for entry in scores if not entry.has_target])
+    if answered := [not entry.refused for entry in scores if entry.has_target]:
+        figures["T-acc"] = mean(answered)
+    return figures
+
+
+def _overall(scores: Sequence[Score]) -> float:
+    return sum(entry.intersection for entry in scores) / max(1, sum(entry.union for entry in scores))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ris_core.masks import Mask
+
+Colour: TypeAlias = tuple[int, int, int]
 
 # Okabe and Ito's palette: told apart by colour-blind people too.
 PALETTE = (
@@ -28,11 +31,21 @@ def draw(image: NDArray[np.uint8], masks: Sequence[tuple[str, Mask]]) -> NDArray
     canvas = image.copy()
     thickness = max(1, round(max(image.shape[:2]) / 300))
     for number, (_, mask) in enumerate(masks):
-        colour = np.array(PALETTE[number % len(PALETTE)])
-        canvas[mask] = (0.5 * canvas[mask] + 0.5 * colour).astype(np.uint8)
-        outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outline, -1, colour.tolist(), thickness)
+        colour = PALETTE[number % len(PALETTE)]
+        tint(canvas, mask, colour)
+        outline(canvas, mask, colour, thickness)
     return _legend(canvas, [caption for caption, _ in masks])
+
+
+def tint(canvas: NDArray[np.uint8], mask: Mask, colour: Colour) -> None:
+    """Mix `colour` half and half into the canvas, in place, where the mask is."""
+    canvas[mask] = (0.5 * canvas[mask] + 0.5 * np.array(colour)).astype(np.uint8)
+
+
+def outline(canvas: NDArray[np.uint8], mask: Mask, colour: Colour, thickness: int) -> None:
+    """Draw the mask's edges and its holes' on the canvas, in place, `thickness` pixels wide."""
+    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, edges, -1, colour, thickness)
 
 
 def _legend(canvas: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ris_core import checkpoint
+from ris_core.calibration import corrected
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import TextEncoder, TextFeatures
 from ris_core.encoders.base import fingerprint
@@ -35,6 +36,8 @@ Answer = TypeVar("Answer")
 
 # Photos encoded together and prompts decoded together, until memory says otherwise; more gain nothing.
 _PHOTOS, _PROMPTS = 8, 32
+# On a CPU what is decoded together should fit its caches: so many pixels of canvas, eight prompts at 384x352.
+_CPU_PIXELS = 1 << 20
 _GRID = 32
 
 
@@ -78,6 +81,7 @@ class Prediction:
     """One prompt's answer.
 
     mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `Map`, in [0, 1].
+    score: the IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so.
     """
 
     prompt: str
@@ -85,11 +89,7 @@ class Prediction:
     present: bool
     presence: float
     quality: float
-
-    @property
-    def score(self) -> float:
-        """The IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so."""
-        return self.presence * self.quality if self.present else 1 - self.presence
+    score: float
 
 
 class Predictor:
@@ -135,7 +135,8 @@ class Predictor:
             OutOfMemory: not even one of them fits.
         """
         frames = [self._frame(image) for image in images]
-        return _grouped(list(zip(images, frames, strict=True)), lambda item: item[1].canvas, _PHOTOS, self._encode)
+        items = list(zip(images, frames, strict=True))
+        return _grouped(items, lambda item: item[1].canvas, lambda canvas: _PHOTOS, self._encode)
 
     def segment(self, image: PreparedImage, prompts: Sequence[str]) -> list[Prediction]:
         """Answer each prompt, in order.
@@ -149,13 +150,23 @@ class Predictor:
     def segment_all(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[list[Prediction]]:
         """`segment` for many photos: prompts are decoded together, whichever photo they are about."""
         maps = iter(self.maps(requests))
-        return [[self._decide(prompt, next(maps)) for prompt in prompts] for _, prompts in requests]
+        return [[decide(prompt, next(maps), self.point) for prompt in prompts] for _, prompts in requests]
 
     @torch.inference_mode()
     def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
         """One after the other, each prompt's answer before the operating point."""
         asked = [(image, _said(prompt)) for image, prompts in requests for prompt in prompts]
-        return _grouped(asked, lambda item: item[0].frame.canvas, _PROMPTS, self._answer)
+        if not asked:
+            return []
+        # All sentences at once: few words make a small batch.
+        self._sentences.encode([sentence for _, sentence in asked])
+        return _grouped(asked, lambda item: item[0].frame.canvas, self._prompts, self._answer)
+
+    def _prompts(self, canvas: tuple[int, int]) -> int:
+        """How many prompts to decode together."""
+        if self.model.device.type != "cpu":
+            return _PROMPTS
+        return max(1, min(_PROMPTS, _CPU_PIXELS // (canvas[0] * canvas[1])))
 
     def _frame(self, image: Image) -> Frame:
         height, width = image.shape[:2]
@@ -195,10 +206,20 @@ class Predictor:
             return nullcontext()
         return torch.autocast(self.model.device.type, self._type)
 
-    def _decide(self, prompt: str, found: Map) -> Prediction:
-        mask = found.probability >= self.point.mask
-        present = found.presence >= self.point.presence and bool(mask.any())
-        return Prediction(prompt, mask if present else np.zeros_like(mask), present, found.presence, found.quality)
+
+def decide(prompt: str, found: Map, point: OperatingPoint) -> Prediction:
+    """What the operating point makes of a map: a mask, or that the thing isn't there."""
+    mask = found.probability >= point.mask
+    present = found.presence >= point.presence and bool(mask.any())
+    score = expect(present, found.presence, found.quality, point)
+    return Prediction(prompt, mask if present else np.zeros_like(mask), present, found.presence, found.quality, score)
+
+
+def expect(present: bool, presence: float, quality: float, point: OperatingPoint) -> float:
+    """The IoU to expect of an answer, `presence` and `quality` being the model's, corrected as the point says."""
+    if present:
+        return corrected(presence * quality, point.answer_scale, point.answer_shift)
+    return corrected(1 - presence, point.refusal_scale, point.refusal_shift)
 
 
 class _Sentences:
@@ -273,15 +294,18 @@ def _to_photo(probability: NDArray[np.float32], frame: Frame) -> NDArray[np.floa
 
 
 def _grouped(
-    items: Sequence[Item], group: Callable[[Item], Hashable], size: int, run: Callable[[Sequence[Item]], list[Answer]]
+    items: Sequence[Item],
+    canvas: Callable[[Item], tuple[int, int]],
+    size: Callable[[tuple[int, int]], int],
+    run: Callable[[Sequence[Item]], list[Answer]],
 ) -> list[Answer]:
-    """`run` over items of one group at a time, at most `size` together -> the answers in the items' order."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
+    """`run` over items of one canvas, at most its `size` of them together -> the answers in the items' order."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, item in enumerate(items):
-        groups[group(item)].append(number)
+        groups[canvas(item)].append(number)
     answers: dict[int, Answer] = {}
-    for numbers in groups.values():
-        found = _in_batches([items[number] for number in numbers], size, run)
+    for shared, numbers in groups.items():
+        found = _in_batches([items[number] for number in numbers], size(shared), run)
         answers.update(zip(numbers, found, strict=True))
     return [answers[number] for number in range(len(items))]
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from backend.samples import corrections, photos
+from ris_core.calibration import corrected
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import TextFeatures
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.models import LDA, Output, Photos
-from ris_core.predictor import Map, Prediction, Predictor, _to_photos
+from ris_core.predictor import Map, Predictor, _to_photos, decide
 
 
 @pytest.fixture
@@ -106,9 +108,24 @@ def test_many_photos_and_prompts_in_one_call(predictor: Predictor) -> None:
 
 
 def test_the_score_is_the_iou_to_expect() -> None:
-    mask = np.ones((2, 2), dtype=bool)
-    assert Prediction("x", mask, True, 0.8, 0.5).score == pytest.approx(0.4)
-    assert Prediction("x", ~mask, False, 0.1, 0.5).score == pytest.approx(0.9)
+    point = OperatingPoint(mask=0.5, presence=0.4)
+    found = Map(np.ones((2, 2), np.float32), 0.8, 0.5)
+    assert decide("x", found, point).score == pytest.approx(0.8 * 0.5)
+    assert decide("x", found._replace(presence=0.1), point).score == pytest.approx(0.9)
+    # A mask without a pixel is a refusal too.
+    assert decide("x", found._replace(probability=0 * found.probability), point).score == pytest.approx(0.2)
+
+
+def test_the_operating_point_corrects_masks_and_refusals_apart(predictor: Predictor) -> None:
+    found = Map(np.ones((2, 2), np.float32), 0.8, 0.5)
+    point = OperatingPoint(answer_scale=0.5, answer_shift=-1, refusal_scale=2, refusal_shift=1)
+    assert decide("x", found, point).score == corrected(0.8 * 0.5, 0.5, -1) < 0.3
+    assert decide("x", found._replace(presence=0.25), point).score == corrected(0.75, 2, 1) > 0.9
+    # And so it reaches whoever asks a predictor.
+    image = predictor.embed(photo(64, 96))
+    (plain,) = predictor.segment(image, ["the cat"])
+    predictor.point = replace(predictor.point, answer_shift=0.5, refusal_shift=0.5)
+    assert predictor.segment(image, ["the cat"])[0].score == pytest.approx(corrected(plain.score, 1, 0.5))
 
 
 def test_the_key_covers_the_photo_and_every_weight(untrained: LDA) -> None:

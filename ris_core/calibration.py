@@ -1,0 +1,80 @@
+"""How far a score can be believed, and a map that mends it. Knows numbers alone, no model and no mask.
+
+A score is the IoU that a model expects of its own answer; what it came to is known afterwards. Sources: the expected
+calibration error of Guo et al. (2017), with IoUs in the place of hits; Platt's (1999) line through the logit, fitted
+to fractions instead of labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+BINS = 10
+# The map is drawn towards changing nothing by as much as about four answers, so that a handful can't bend it far.
+_PRIOR = 1.0
+# The logit of a certain score is infinite.
+_NEARLY = 1e-6
+
+
+class Bin(NamedTuple):
+    """Answers of like scores. score: their mean. realised: the mean of what they came to. answers: how many."""
+
+    score: float
+    realised: float
+    answers: int
+
+
+def reliability(scores: Sequence[float], realised: Sequence[float], bins: int = BINS) -> list[Bin]:
+    """Answers put into bins of equal width by their score, each from 0 to 1; empty bins are left out.
+
+    The answers' order makes no difference, not even in the last digit.
+    """
+    groups: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for pair in zip(scores, realised, strict=True):
+        groups[min(int(pair[0] * bins), bins - 1)].append(pair)
+    filled = [groups[key] for key in sorted(groups)]
+    return [Bin(mean([score for score, _ in each]), mean([came for _, came in each]), len(each)) for each in filled]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """The expected calibration error in [0, 1]: how far score and outcome lie apart in a bin, for the mean answer."""
+    total = sum(each.answers for each in bins)
+    return math.fsum(each.answers * abs(each.score - each.realised) for each in bins) / total if total else 0.0
+
+
+def mean(values: Sequence[float]) -> float:
+    """Rounded but once, so that the order of the values makes no difference."""
+    return math.fsum(values) / len(values)
+
+
+def corrected(score: float, scale: float, shift: float) -> float:
+    """sigmoid(scale * logit(score) + shift): it grows with `score` for any `scale` > 0 and keeps 0 and 1."""
+    # Written with odds: the logit of 0 and of 1 is infinite.
+    hit = math.pow(score, scale) * math.exp(shift)
+    return hit / (hit + math.pow(1 - score, scale))
+
+
+def fit_correction(scores: Sequence[float], realised: Sequence[float]) -> tuple[float, float]:
+    """Scale (above 0) and shift for `corrected`, by maximum likelihood of what the answers came to, in [0, 1]."""
+    logits = torch.logit(torch.tensor(scores, dtype=torch.float64), eps=_NEARLY)
+    target = torch.tensor(realised, dtype=torch.float64)
+    # The scale's logarithm, which keeps it above 0, and the shift.
+    line = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        misfit = F.binary_cross_entropy_with_logits(line[0].exp() * logits + line[1], target, reduction="sum")
+        total = misfit + _PRIOR / 2 * line.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    scale, shift = line.tolist()
+    return math.exp(scale), shift
