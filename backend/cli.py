@@ -47,6 +47,8 @@ Accepted = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the targets that are to be answered, and not refused.")
 ]
 
+DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as refcoco/unc:/data/refer."
+
 WITHOUT = "On the command line"
 LOOP = "In Label Studio"
 MODELS = "Models and data"
@@ -89,7 +91,7 @@ def fetch(
 
 @app.command(rich_help_panel=MODELS)
 def evaluate(
-    dataset: Annotated[Path, typer.Option(help="A folder with images/, instances.json and refs.json.")],
+    dataset: Annotated[Path, typer.Option(help=DATASET)],
     split: Annotated[Optional[str], typer.Option(help="Only refs of this split. [default: all]")] = None,
     model: Model = None,
     convention: Annotated[
@@ -98,7 +100,7 @@ def evaluate(
     pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure a model on a dataset folder."""
+    """Measure a model on a dataset."""
     from backend import measuring
 
     measuring.evaluate_folder(dataset, split, model, convention.value, pictures, json)
@@ -106,7 +108,7 @@ def evaluate(
 
 @app.command(rich_help_panel=MODELS)
 def calibrate(
-    dataset: Annotated[list[Path], typer.Option(help="A dataset folder; give it again for more.")],
+    dataset: Annotated[list[Path], typer.Option(help=f"{DATASET} Give it again for more.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; it must not exist.")],
     model: Model = None,
     accepted: Accepted = 0.95,
@@ -119,7 +121,7 @@ def calibrate(
 
 @app.command(rich_help_panel=MODELS)
 def train(
-    dataset: Annotated[list[Path], typer.Option(help="A dataset folder; give it again for more.")],
+    dataset: Annotated[list[Path], typer.Option(help=f"{DATASET} Give it again for more.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; it must not exist.")],
     run: Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")] = Path(
         "runs/train"
@@ -148,7 +150,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
     accepted: Accepted = 0.95,
 ) -> None:
-    """Train on dataset folders; the operating point is fixed on their validation splits."""
+    """Train on datasets; the operating point is fixed on their validation splits."""
     from backend import modelling
     from ris_core.encoders.adapters import Tuning
     from ris_core.training import Recipe

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from backend.console import bar, out
 from backend.measuring import check_free, keep, settle
+from backend.reading import read_all, training_samples
 from ris_core import checkpoint, encoders
 from ris_core.card import write_card
 from ris_core.data import read_folder
@@ -76,17 +77,16 @@ def train_model(
 ) -> None:
     """Train a design from scratch, or a checkpoint further, on the datasets' training splits.
 
-    The operating point is fixed on `val`; the card reports `val` and `test`.
+    The operating point is fixed on `val`; the card reports every split but `train`.
     """
     check_free(folder)
-    data = {dataset: read_folder(dataset) for dataset in datasets}
+    data = read_all(datasets)
     torch.manual_seed(recipe.seed)
     model = _model(design, tuning)
-    training = [sample for samples in data.values() for sample in samples if sample.split == "train"]
     with bar("Training", None) as tell:
         train(
             model,
-            training,
+            training_samples(data),
             recipe,
             run,
             lambda at: tell(at.step, at.steps, f"loss {at.loss:.3f}"),

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ris_core.checkpoint import CARD, OperatingPoint, version
+from ris_core.data.readers import dataset_name, parse_dataset
 from ris_core.evaluation import ACCEPTED
 from ris_core.models import OPTIONS, RISModel
 from ris_core.training import Recipe
@@ -46,7 +47,7 @@ def write_card(
         "## Data",
         *(f"- {_describe(dataset)}" for dataset in datasets),
         "",
-        "Splits are by photo: SHA-256 of the file name, modulo 100; below 10 test, below 20 val, else train.",
+        "Folders are split by photo: SHA-256 of the file name, modulo 100; below 10 test, below 20 val, else train.",
         "",
         "## Commands",
         "```",
@@ -104,7 +105,10 @@ def _cell(value: float | None) -> str:
 
 
 def _describe(dataset: Path) -> str:
-    info = json.loads((dataset / "instances.json").read_text(encoding="utf-8")).get("info", {})
+    kind, folder = parse_dataset(dataset)
+    if kind:
+        return f"`{kind}`: as published, in its own splits."
+    info = json.loads((folder / "instances.json").read_text(encoding="utf-8")).get("info", {})
     return f"`{dataset.name}`: {info.get('description', 'no description')} Licence: {info.get('license', 'not given')}"
 
 
@@ -112,7 +116,7 @@ def _commands(
     model: RISModel, recipe: Recipe, datasets: Sequence[Path], start: Path | None, accepted: float
 ) -> list[str]:
     """What it takes to make this checkpoint: the commands of the one it started from, then its own."""
-    words = ["ris train", *(f"--dataset {dataset.name}" for dataset in datasets)]
+    words = ["ris train", *(f"--dataset {dataset_name(dataset)}" for dataset in datasets)]
     words += [f"--from {version(start)}"] if start else _design(model)
     if model.tuning.encoders != "frozen":
         words += [

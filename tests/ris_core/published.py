@@ -68,14 +68,15 @@ def ref(ref_id: int, ann_id: Any, split: str, *sentences: str, photo: int = 7) -
     }
 
 
-def as_python2(value: Any) -> Any:
-    """Texts as byte strings, a sentence's `raw` as unicode and ids as longs, mixed as they are in the wild."""
+def as_python2(value: Any, key: str = "") -> Any:
+    """Texts as byte strings, a sentence's `raw` as unicode and annotations as longs, mixed as they are in the wild."""
     if isinstance(value, dict):
-        kept = {"raw": lambda text: text, "ann_id": Long}
-        return {key.encode(): kept.get(key, as_python2)(each) for key, each in value.items()}
+        return {name.encode(): as_python2(each, name) for name, each in value.items()}
     if isinstance(value, list):
-        return [as_python2(each) for each in value]
-    return value.encode() if isinstance(value, str) else value
+        return [as_python2(each, key) for each in value]
+    if key == "ann_id":
+        return Long(value)
+    return value.encode() if isinstance(value, str) and key != "raw" else value
 
 
 def write_refer(root: Path, refs: list[Any], dataset: str = "refcoco", partition: str = "unc") -> Path:
