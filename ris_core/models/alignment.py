@@ -7,12 +7,13 @@ at features, so that a noun never seen with a mask still points at something. Na
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders import TextEncoder
+from ris_core.encoders import TextEncoder, image_encoder, text_encoder
 from ris_core.encoders.efficientnet_lite import EfficientNetLite
 from ris_core.models.base import RISModel
 from ris_core.models.lda import LDA, LanguageDrivenAttention
@@ -27,7 +28,7 @@ def align(model: RISModel) -> None:
     encoder = model.image_encoder
     if not isinstance(model, LDA) or not isinstance(encoder, EfficientNetLite):
         return
-    keys, query, bias = fit(encoder.classifier, model.text_encoder, model.options.width)
+    keys, query, bias = _fitted(encoder.name, model.text_encoder.name, model.options.width)
     key, attention = model.key[-1], model.attend[-1]
     assert isinstance(key, nn.Conv2d) and isinstance(attention, LanguageDrivenAttention)
     with torch.no_grad():
@@ -35,6 +36,13 @@ def align(model: RISModel) -> None:
         attention.spatial_query.weight.copy_(query)
         attention.spatial_query.bias.copy_(bias)
     freeze_alignment(model)
+
+
+@cache
+def _fitted(image: str, text: str, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    encoder = image_encoder(image)
+    assert isinstance(encoder, EfficientNetLite)
+    return fit(encoder.classifier, text_encoder(text), width)
 
 
 def freeze_alignment(model: RISModel) -> None:
@@ -53,12 +61,12 @@ def class_names() -> list[str]:
     return [f"the {line}" for line in lines]
 
 
-def fit(classifier: Tensor, text_encoder: TextEncoder, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def fit(classifier: Tensor, words: TextEncoder, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """classifier (1000, C) -> keys (width, C), query (width, D) and its bias (width,)."""
     # A class counts by what sets it apart from the others; length says little but frequency.
     weights = nn.functional.normalize(classifier - classifier.mean(dim=0), dim=1)
     keys = torch.linalg.svd(classifier - classifier.mean(dim=0), full_matrices=False).Vh[:width]
-    sentences = text_encoder(class_names()).sentence
+    sentences = words(class_names()).sentence
     inputs = torch.cat([sentences, torch.ones(len(sentences), 1)], dim=1)
     ridge = _RIDGE * torch.eye(inputs.shape[1])
     solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ (weights @ keys.T))
