@@ -13,7 +13,8 @@ a process of its own, whose peak memory it reports:
 
 For comparison CLIPSeg, and GroundingDINO with SAM and one box, from `transformers` at their standard configurations
 with random weights. On a GPU also bfloat16, `torch.compile`, and the share of the time that the GPU is busy.
-QUICK=1 measures the embedded encoders alone. Results go to benchmarks/results/models.json.
+QUICK=1 measures the embedded encoders alone, ONLY="maris sam-vit-b;clipseg" those rows. Results go to
+benchmarks/results/models.json.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from ris_core.predictor import Image, Precision, Predictor
 
 REPEATS, OFTEN = 3, 9
 # The longer side at which each encoder reads a photo, and how many photos go into one call.
-SIDES = {"swin-base": (480, 4), "sam-vit-b": (1024, 2)}
+SIDES = {"swin-base": (480, 4), "sam-vit-b": (1024, 1)}
 USUAL = (384, 8)
 EMBEDDED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 OTHERS = ("clipseg", "groundingdino+sam")
@@ -231,7 +232,8 @@ def main() -> None:
         print(json.dumps(one(names)))
         return
     console, results = Console(width=200), {}
-    for names in rows():
+    only = os.environ.get("ONLY", "").split(";")
+    for names in [names for names in rows() if only == [""] or " ".join(names) in only]:
         done = subprocess.run([sys.executable, __file__, *names], check=True, stdout=subprocess.PIPE, text=True)
         results[" ".join(names)] = json.loads(done.stdout)
         console.print(" ".join(names), results[" ".join(names)])

@@ -27,7 +27,7 @@ def make_checkpoint(folder: Path, seed: str) -> Path:
     folder.mkdir(parents=True)
     weights = seed.encode() * 1000
     (folder / checkpoint.WEIGHTS).write_bytes(weights)
-    config = {"format": 1, "model": "lda", "weights": sha256(weights)}
+    config = {"format": 2, "model": "lda", "weights": sha256(weights)}
     (folder / checkpoint.CONFIG).write_text(json.dumps(config))
     (folder / checkpoint.CARD).write_text(f"# {seed}")
     return folder

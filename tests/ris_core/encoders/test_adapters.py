@@ -65,7 +65,7 @@ def encoder(request: pytest.FixtureRequest) -> ImageEncoder | TextEncoder:
 @pytest.fixture
 def adapted(encoder: Encoder) -> Encoder:
     torch.manual_seed(0)
-    return tune(encoder, Tuning("adapters", stages=2, rank=4))
+    return tune(encoder, Tuning("adapters", stages=2, text_stages=2, rank=4))
 
 
 def test_frozen_is_the_encoder_itself(encoder: Encoder) -> None:
@@ -135,7 +135,7 @@ def test_training_changes_the_tail_and_not_the_trunk() -> None:
 
 
 def test_two_versions_stand_side_by_side(encoder: Encoder, adapted: Encoder) -> None:
-    other = tune(encoder, Tuning("adapters", stages=2, rank=4))
+    other = tune(encoder, Tuning("adapters", stages=2, text_stages=2, rank=4))
     before = [output.clone() for output in outputs(other)]
     train(adapted)
     assert all(torch.equal(a, b) for a, b in zip(before, outputs(other), strict=True))
@@ -164,10 +164,15 @@ def test_more_stages_than_there_are_is_all() -> None:
     assert trained(adapted).keys() == trained(tune(encoder, Tuning("adapters", stages=5))).keys()
 
 
+def test_a_text_encoder_may_stay_frozen() -> None:
+    encoder = text_encoder("minilm")
+    assert tune(encoder, Tuning("adapters", text_stages=0)) is encoder
+
+
 @pytest.mark.parametrize(("stages", "rank"), [(0, 8), (-1, 8), (1, 0)])
 def test_no_stage_or_no_rank_is_refused(stages: int, rank: int) -> None:
     with pytest.raises(InputError, match=rf"1 or more, not {stages} and {rank}"):
-        Tuning("adapters", stages, rank)
+        Tuning("adapters", stages, rank=rank)
 
 
 class Nested(ImageEncoder):
