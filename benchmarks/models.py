@@ -234,7 +234,9 @@ def main() -> None:
     console, results = Console(width=200), {}
     only = os.environ.get("ONLY", "").split(";")
     for names in [names for names in rows() if only == [""] or " ".join(names) in only]:
-        done = subprocess.run([sys.executable, "-W", "ignore", __file__, *names], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", __file__, *names], check=True, stdout=subprocess.PIPE, text=True
+        )
         results[" ".join(names)] = json.loads(done.stdout)
         console.print(" ".join(names), results[" ".join(names)])
     table = Table("design and encoder", *COLUMNS, title=f"models: {machine()}")
