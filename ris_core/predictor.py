@@ -156,11 +156,10 @@ class Predictor:
     def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
         """One after the other, each prompt's answer before the operating point."""
         asked = [(image, _said(prompt)) for image, prompts in requests for prompt in prompts]
-        if not asked:
-            return []
-        # All sentences at once: few words make a small batch.
-        self._sentences.encode([sentence for _, sentence in asked])
-        return _grouped(asked, lambda item: item[0].frame.canvas, self._prompts, self._answer)
+        with self.autocast():
+            words = self._sentences.encode([sentence for _, sentence in asked])
+        items = [(image, each) for (image, _), each in zip(asked, words, strict=True)]
+        return _grouped(items, lambda item: item[0].frame.canvas, self._prompts, self._answer)
 
     def _prompts(self, canvas: tuple[int, int]) -> int:
         """How many prompts to decode together."""
@@ -189,12 +188,12 @@ class Predictor:
         kind = UnencodedImage if self.model.early_fusion else ImageEmbedding
         return [kind(_photo(photos, number), frame) for number, (_, frame) in enumerate(items)]
 
-    def _answer(self, items: Sequence[tuple[PreparedImage, str]]) -> list[Map]:
+    def _answer(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[Map]:
         numbers: dict[int, int] = {}
         index = [numbers.setdefault(id(image), len(numbers)) for image, _ in items]
         images = list({id(image): image for image, _ in items}.values())
         with self.autocast():
-            text = self._sentences.encode([sentence for _, sentence in items])
+            text = TextFeatures.join([words for _, words in items])
             output = self.model(_join(images), text, torch.tensor(index, device=self.model.device))
         scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid().tolist()
         probabilities = _to_photos(output.mask.float(), [image.frame for image, _ in items])
@@ -230,19 +229,23 @@ class _Sentences:
         self._known: OrderedDict[str, TextFeatures] = OrderedDict()
         self._lock = threading.Lock()
 
-    def encode(self, sentences: Sequence[str]) -> TextFeatures:
+    def encode(self, sentences: Sequence[str]) -> list[TextFeatures]:
+        """One for each, without padding; those that are new go through the encoder together."""
         with self._lock:
             found = {each: self._known[each] for each in sentences if each in self._known}
-        if new := [each for each in dict.fromkeys(sentences) if each not in found]:
-            features = self._encoder(new)
-            found |= {sentence: features[number : number + 1].trim() for number, sentence in enumerate(new)}
+        new = [each for each in dict.fromkeys(sentences) if each not in found]
+        found |= zip(new, _in_batches(new, _PROMPTS, self._encode), strict=True)
         with self._lock:
             for each in found:
                 self._known[each] = found[each]
                 self._known.move_to_end(each)
             while len(self._known) > self._size:
                 self._known.popitem(last=False)
-        return TextFeatures.join([found[each] for each in sentences])
+        return [found[each] for each in sentences]
+
+    def _encode(self, sentences: Sequence[str]) -> list[TextFeatures]:
+        features = self._encoder(sentences)
+        return [features[number : number + 1].trim() for number in range(len(sentences))]
 
 
 def _best(device: torch.device) -> torch.dtype:

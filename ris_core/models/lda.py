@@ -25,9 +25,9 @@ from ris_core.models.parts import (
     Heads,
     Upscale,
     convolution,
-    coordinates,
     pick,
     pool,
+    project_level,
     steps_to_quarter,
     thinner,
     upsample,
@@ -194,10 +194,7 @@ class LDA(RISModel):
 
 
 def _level(project: nn.Module, key: nn.Module, level: Tensor, valid: Tensor) -> Level:
-    # What lies beside the photo is taken away first, or normalisation would read it.
-    level = level * valid
-    features = project(torch.cat([level, coordinates(level)], dim=1)) * valid
-    keys = key(level)
+    features, keys = project_level(project, level, valid), key(level * valid)
     # Scaled by their mean length, so that one temperature fits every photo and every level.
     length = pool(keys.norm(dim=1, keepdim=True), valid).clamp_min(1e-6)
     # Cell by cell in memory: convolutions on a CPU are faster so.

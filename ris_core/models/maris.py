@@ -26,10 +26,12 @@ from ris_core.models.parts import (
     FeedForward,
     Heads,
     convolution,
-    coordinates,
     grid,
     grid_positions,
+    join_heads,
     pick,
+    project_level,
+    split_heads,
     steps_to_quarter,
     three_levels,
     tokens,
@@ -100,7 +102,7 @@ class FeatureEnhancement(nn.Module):
         inside = valid_cells(valid, levels[1])
         used = levels if self.enhancement else levels[-1:]
         projected = [
-            _resize(_project(project, level, valid), inside) * inside  # (B, C, H, W)
+            _resize(project_level(project, level, valid_cells(valid, level)), inside) * inside  # (B, C, H, W)
             for project, level in zip(self.project, used, strict=True)
         ]
         if not self.enhancement:
@@ -143,9 +145,9 @@ class GuidedAttention(nn.Module):
 
     def forward(self, asking: Tensor, answering: Tensor, affinity: Tensor, hidden: Tensor) -> Tensor:
         """asking (N, Q, C), answering (N, K, C), affinity (N, heads, Q, K), hidden (N, K) -> (N, Q, C)."""
-        values = _split(self.value(answering), self.heads)  # (N, heads, K, C / heads)
+        values = split_heads(self.value(answering), self.heads)  # (N, heads, K, C / heads)
         gathered = self.weights(affinity, hidden) @ values  # (N, heads, Q, C / heads)
-        asking = self.norms[0](asking + self.out(gathered.transpose(1, 2).flatten(2)))
+        asking = self.norms[0](asking + self.out(join_heads(gathered)))
         out: Tensor = self.norms[1](asking + self.think(asking))
         return out
 
@@ -169,8 +171,8 @@ class MutualAwareAttention(nn.Module):
     def affinity(self, cells: Tensor, words: Tensor) -> Tensor:
         """(N, HW, C), (N, L, C) -> A (N, heads, HW, L)."""
         # Scaled before the product, which half precision might not hold otherwise.
-        keys = _split(self.cell_key(cells) * (cells.shape[2] // self.heads) ** -0.5, self.heads)
-        logits = keys @ _split(self.word_key(words), self.heads).transpose(2, 3)
+        keys = split_heads(self.cell_key(cells) * (cells.shape[2] // self.heads) ** -0.5, self.heads)
+        logits = keys @ split_heads(self.word_key(words), self.heads).transpose(2, 3)
         return logits.clamp(-_LARGEST, _LARGEST)
 
     def forward(self, cells: Tensor, words: Tensor, beside: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,21 +274,8 @@ def _blocks(options: MARISOptions) -> list[MutualAwareAttention]:
     return blocks
 
 
-def _project(project: nn.Module, level: Tensor, valid: Tensor) -> Tensor:
-    # What lies beside the photo is taken away first, or normalisation would read it.
-    inside = valid_cells(valid, level)
-    level = level * inside
-    projected: Tensor = project(torch.cat([level, coordinates(level)], dim=1)) * inside
-    return projected
-
-
 def _resize(features: Tensor, like: Tensor) -> Tensor:
     # Going down, a mean over all cells: bilinear interpolation would read four of them.
     if features.shape[-1] > like.shape[-1]:
         return F.adaptive_avg_pool2d(features, (like.shape[-2], like.shape[-1]))
     return upsample(features, like)
-
-
-def _split(x: Tensor, heads: int) -> Tensor:
-    # (N, K, C) -> (N, heads, K, C / heads)
-    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)

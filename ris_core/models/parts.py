@@ -47,6 +47,14 @@ def coordinates(like: Tensor) -> Tensor:
     return grid.expand(batch, 2, height, width)
 
 
+def project_level(project: nn.Module, level: Tensor, valid: Tensor) -> Tensor:
+    """(B, C, H, W) and its cells' coordinates through `project` -> (B, C', H, W), 0 where there is no photo."""
+    # What lies beside the photo is taken away first, or normalisation would read it.
+    level = level * valid
+    projected: Tensor = project(torch.cat([level, coordinates(level)], dim=1)) * valid
+    return projected
+
+
 def waves(position: Tensor, width: int) -> Tensor:
     """(K,) positions -> (K, width) sines and cosines of geometrically falling frequency (Vaswani et al. 2017)."""
     rates = torch.exp(torch.arange(0, width, 2, device=position.device) * (-math.log(10_000.0) / width))
@@ -65,6 +73,16 @@ def grid_positions(like: Tensor) -> Tensor:
 def tokens(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, HW, C)."""
     return features.flatten(2).transpose(1, 2)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(N, K, C) -> (N, heads, K, C / heads)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(N, heads, K, C / heads) -> (N, K, C)."""
+    return x.transpose(1, 2).flatten(2)
 
 
 def grid(tokens: Tensor, like: Tensor) -> Tensor:
@@ -103,17 +121,13 @@ class Attention(nn.Module):
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """(N, Q, C), (N, K, C), (N, K, C) -> (N, Q, C); hidden (N, K) or (N, Q, K): True where a key isn't to be seen.
-
-        At least one key a query has to be visible.
-        """
+        """(N, Q, C), (N, K, C), (N, K, C) -> (N, Q, C); hidden (N, K): True where a key isn't to be seen, never all."""
         q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, Q or K, C / heads)
+            split_heads(part, self.heads)  # (N, heads, Q or K, C / heads)
             for part in (self.query(queries), self.key(keys), self.value(values))
         )
-        seen = None if hidden is None else ~(hidden[:, None, None] if hidden.ndim == 2 else hidden[:, None])
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        seen = None if hidden is None else ~hidden[:, None, None]
+        out: Tensor = self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=seen)))
         return out
 
 

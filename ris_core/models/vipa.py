@@ -30,9 +30,11 @@ from ris_core.models.parts import (
     Heads,
     Upscale,
     convolution,
-    coordinates,
     grid,
+    join_heads,
     pick,
+    project_level,
+    split_heads,
     steps_to_quarter,
     thinner,
     tokens,
@@ -171,19 +173,15 @@ class MaskedAttention(nn.Module):
 
     def weights(self, queries: Tensor, cells: Tensor, kept: Tensor) -> Tensor:
         """queries (N, T, C), cells (N, K, C), kept (N, T, K) -> (N, heads, T, K), exactly 0 where kept is."""
-        q, k = self._split(self.query(queries)), self._split(self.key(cells))
+        q, k = split_heads(self.query(queries), self.heads), split_heads(self.key(cells), self.heads)
         return restricted((q @ k.transpose(2, 3)).float() / q.shape[3] ** 0.5, kept[:, None])
 
     def forward(self, queries: Tensor, cells: Tensor, kept: Tensor) -> Tensor:
         """As `weights` -> (N, T, C)."""
-        value = self._split(self.value(cells))
+        value = split_heads(self.value(cells), self.heads)
         mixed = self.weights(queries, cells, kept).to(value.dtype) @ value  # (N, heads, T, C / heads)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(join_heads(mixed))
         return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        count, length, _ = x.shape
-        return x.reshape(count, length, self.heads, -1).transpose(1, 2)  # (N, heads, T or K, C / heads)
 
 
 class Refinement(nn.Module):
@@ -345,8 +343,6 @@ def _numbers(encoder: ImageEncoder) -> list[int]:
 
 
 def _level(project: nn.Module, level: Tensor, valid: Tensor) -> Level:
-    # What lies beside the photo is taken away first, or normalisation would read it.
-    level = level * valid
-    features = project(torch.cat([level, coordinates(level)], dim=1)) * valid
+    features = project_level(project, level, valid)
     # Cell by cell in memory: `tokens` then copies nothing, and convolutions on a CPU take half the time.
     return Level(features.contiguous(memory_format=torch.channels_last), valid)
