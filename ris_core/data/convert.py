@@ -2,9 +2,9 @@
 
 Conventions: a label's expression is "the <name>"; of Clothing Co-Parsing (CCP) every label that covers at least
 0.25 % of its photo, of COCO all instances of a class together where they cover at least 0.5 %, crowds skipped. Three
-names that a photo doesn't show are drawn for it with a seed of its own. Other expressions follow from the masks, see
-`derive`, and from other words for a name. Each ref says its `kind`; `info` in instances.json has the SHA-256 of
-refs.json. Splits are by file name, see `splits`.
+names that nothing in a photo may go by are drawn for it with a seed of its own. Other expressions follow from the
+masks, see `derive`, and from other words for a name. Each ref says its `kind`; `info` in instances.json has the SHA-256
+of refs.json. Splits are by file name, see `splits`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ris_core.data.choices import Thing
 from ris_core.data.derive import Expression, derive
 from ris_core.data.folder import NO_TARGET
 from ris_core.data.splits import split_of
-from ris_core.data.words import Noun, noun, pair, synonyms
+from ris_core.data.words import Noun, may_be, noun, pair, synonyms
 from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir, sha256
 from ris_core.images import read_image
@@ -224,7 +224,8 @@ class _Tables:
 
     def _absent(self, photo: Photo) -> Iterator[Expression]:
         there = {thing.name for thing in photo.things} | photo.unsure
-        for name in random.Random(photo.path.name).sample(sorted(self.categories.keys() - there), ABSENT):
+        absent = self.categories.keys() - frozenset().union(*map(may_be, there))
+        for name in random.Random(photo.path.name).sample(sorted(absent), min(ABSENT, len(absent))):
             yield Expression("absent", (f"the {name}",))
 
 

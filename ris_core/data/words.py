@@ -6,6 +6,7 @@ A synonym must hold in every photo: a person isn't always a man, nor a purse alw
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -87,6 +88,39 @@ _ALIKE = (
     {"blazer", "cape", "cardigan", "coat", "hoodie", "jacket", "suit", "vest"},
     {"bodysuit", "dress", "romper", "skirt", "swimwear", "top"},
 )
+# Classes that one thing may truly belong to, whichever of them it is labelled as: jeans are pants.
+_SHARED = (
+    *({"shoes", each} for each in _PAIRS if each not in ("earrings", "gloves", "socks")),
+    *({"heels", each} for each in ("boots", "pumps", "sandals", "wedges")),
+    *({"sandals", each} for each in ("clogs", "flats", "wedges")),
+    *({"top", each} for each in ("bodysuit", "cardigan", "hoodie", "jumper", "sweater", "sweatshirt", "vest")),
+    *({"jacket", each} for each in ("blazer", "cardigan", "coat", "hoodie", "suit", "vest")),
+    *(
+        {"accessories", each}
+        for each in ("bag", "belt", "bracelet", "earrings", "glasses", "gloves", "hat", "necklace")
+    ),
+    *({"accessories", each} for each in ("purse", "ring", "scarf", "sunglasses", "tie", "wallet", "watch")),
+    *({"intimate", each} for each in ("bodysuit", "bra", "panties", "stockings")),
+    {"blouse", "shirt", "t-shirt", "top"},
+    {"cardigan", "hoodie", "jumper", "sweater", "sweatshirt"},
+    {"blazer", "coat", "suit"},
+    {"cape", "coat"},
+    {"bag", "purse"},
+    {"purse", "wallet"},
+    {"clogs", "flats", "loafers"},
+    {"jeans", "pants"},
+    {"leggings", "pants"},
+    {"pants", "suit"},
+    {"leggings", "stockings", "tights"},
+    {"socks", "stockings"},
+    {"dress", "romper"},
+    {"romper", "shorts"},
+    {"bra", "swimwear"},
+    {"bodysuit", "swimwear"},
+    {"glasses", "sunglasses"},
+    {"bear", "teddy bear"},
+    {"car", "truck"},
+)
 
 
 @dataclass(frozen=True)
@@ -121,13 +155,22 @@ def has_colour(name: str) -> bool:
 
 def alike(name: str) -> frozenset[str]:
     """Classes that may be meant by `name` too, itself among them."""
-    return frozenset({name}.union(*(group for group in _ALIKE if name in group)))
+    return _united(_ALIKE, name)
+
+
+def may_be(name: str) -> frozenset[str]:
+    """Classes that a thing labelled `name` may truly belong to, `name` among them: none of them is surely absent."""
+    return _united(_SHARED, name)
 
 
 def mentions(sentence: str, name: str) -> bool:
     """Whether a sentence speaks of the class `name`, of one alike, or of several: with one more it might not hold."""
     words = {word for each in alike(name) for word in (*synonyms(each), noun(each).many, each.removesuffix("s"))}
     return any(re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE) for word in words)
+
+
+def _united(groups: Iterable[set[str]], name: str) -> frozenset[str]:
+    return frozenset({name}.union(*(group for group in groups if name in group)))
 
 
 def _plural(word: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ris_core.data.words import Noun, alike, has_colour, mentions, noun, pair, synonyms
+from ris_core.data.words import Noun, alike, has_colour, may_be, mentions, noun, pair, synonyms
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,15 @@ def test_sentences_that_one_more_could_make_untrue(sentence: str, name: str) -> 
 @pytest.mark.parametrize(("sentence", "name"), [("the hot dogs", "cat"), ("the cupboard", "cup"), ("a carpet", "car")])
 def test_sentences_that_stay_true(sentence: str, name: str) -> None:
     assert not mentions(sentence, name)
+
+
+@pytest.mark.parametrize(
+    ("worn", "asked"), [("jeans", "pants"), ("boots", "shoes"), ("shoes", "boots"), ("ring", "accessories")]
+)
+def test_a_thing_may_belong_to_a_class_that_it_is_not_labelled_as(worn: str, asked: str) -> None:
+    assert {worn, asked} <= may_be(worn)
+
+
+@pytest.mark.parametrize(("worn", "asked"), [("jeans", "skirt"), ("boots", "sneakers"), ("dog", "cat")])
+def test_what_is_only_mixed_up_is_surely_absent(worn: str, asked: str) -> None:
+    assert asked not in may_be(worn)
