@@ -60,7 +60,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve(answering: Answering) -> Iterator[Site]:
+def serve(answering: Answering, port: int = 0) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -72,7 +72,8 @@ def serve(answering: Answering) -> Iterator[Site]:
             self.close_connection = True
             if answer.reset:
                 return
-            self.send_response(answer.status)
+            # The usual start names the date itself.
+            (self.send_response_only if "Date" in answer.headers else self.send_response)(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             if isinstance(answer.body, bytes) and "Content-Length" not in answer.headers:
@@ -86,7 +87,7 @@ def serve(answering: Answering) -> Iterator[Site]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = _Server(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
     site = Site(server.server_port, answering)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

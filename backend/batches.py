@@ -1,0 +1,417 @@
+"""Batches of tasks to pre-label, kept in Valkey: they outlive whoever works on them. Knows no model and no HTTP.
+
+A runner claims a chunk of a batch's tasks, answers them, writes the answers to Label Studio and hands the chunk in.
+
+- A claim is a lease, which its owner renews while it lives. Once it has run out, anybody may claim the chunk.
+- Right before it writes, a runner makes sure that the chunk is still its own, and gets a lease that outlasts the
+  request (`begin`). Should it die then, the chunk stays out of reach until the request can't be running any more,
+  and whoever claims it next sees in Label Studio what came of it.
+- When no chunk is left, one runner claims the closing: it looks through all tasks for a second prediction or none.
+- A chunk that was claimed three times and never handed in seems to kill whoever works on it: it comes back as
+  chunks of one task, and a single task of that kind has failed.
+
+Every change is one script, which Valkey runs whole or not at all. The clock is Valkey's, since those of machines
+differ. What is kept of a batch, under ris:batch:<id>, and for how long after its end: KEPT_SECONDS.
+
+    (record)    what was asked for, its state, its counts     :tasks    ids of all of its tasks
+    :todo       ids that nobody has claimed yet               :failed   task -> why it has no prediction
+    :leases     chunk -> when it may be claimed again         :chunks   chunk -> its ids, its owner, the claims of it
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+from redis import Redis
+from redis.lock import Lock
+
+from backend.errors import BackendError, NotFound
+
+LEASE_SECONDS = 6.0
+KEPT_SECONDS = 30 * 86400
+# A batch whose listing was interrupted is nobody's.
+_LISTING_SECONDS = 3600
+_MOST_CLAIMS = 3
+_PAGE = 1000
+_REASON = 400
+
+CLOSING = "closing"
+_INDEX = "ris:batches"
+_PARTS = ("", ":todo", ":leases", ":chunks", ":tasks", ":failed")
+_COUNTS = ("total", "done", "skipped", "failed")
+
+State = Literal["listing", "running", "cancelled", "done"]
+
+
+class BatchEnded(BackendError):
+    """A batch that was cancelled or is done, so that nothing of it can be claimed."""
+
+    code = "batch_ended"
+    status = 409
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of each task of a batch.
+
+    model: the name in the registry of the version that answers; version: what its predictions are called.
+    prompts: sentence and label, or None for the label that it names; none at all: each task's own.
+    force: predict again where there is a prediction of that version. origin: "command", "predict" or "webhook".
+    """
+
+    project: int
+    model: str
+    version: str
+    prompts: tuple[tuple[str, str | None], ...] = ()
+    force: bool = False
+    origin: str = "command"
+    view: int | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tasks that one runner works on. CLOSING has none."""
+
+    name: str
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as it stands. Times are seconds since 1970; seconds: from the first claim to the last hand-in.
+
+    total = done (predicted now) + skipped (predicted before, or deleted) + failed + those still to do.
+    note: what it is waiting for, or why it was stopped.
+    """
+
+    id: str
+    order: Order
+    state: State
+    created: float
+    total: int = 0
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    rounds: int = 0
+    seconds: float = 0.0
+    note: str = ""
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def handled(self) -> int:
+        return min(self.total, self.done + self.skipped + self.failed)
+
+    @property
+    def rate(self) -> float:
+        """Tasks predicted a second, so far; 0 before the first."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        order = asdict(self.order)
+        own = {name: value for name, value in asdict(self).items() if name not in ("order", "reasons")}
+        left = (self.total - self.handled) / self.rate if self.rate else None
+        return {**own, **order, "rate": self.rate, "seconds_left": left, "reasons": self.reasons}
+
+
+class Batches:
+    """All batches. Safe for any number of threads, processes and machines; what Valkey raises goes through."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._scripts = {name: connection.register_script(_COMMON + source) for name, source in _SCRIPTS.items()}
+
+    def create(self, order: Order, tasks: Iterable[int]) -> Batch:
+        """A new batch of tasks. It runs once all of them are in it; should the caller die first, it vanishes."""
+        batch = secrets.token_hex(4)
+        with self._connection.pipeline() as pipeline:
+            pipeline.hset(_key(batch), mapping={"order": json.dumps(asdict(order)), "state": "listing"})
+            pipeline.expire(_key(batch), _LISTING_SECONDS)
+            pipeline.execute()
+        ids = iter(tasks)
+        while page := list(islice(ids, _PAGE)):
+            self.add(batch, page)
+        total = int(self._connection.hget(_key(batch), "total") or 0)
+        self._run("start", batch, batch, chunk_size(total))
+        return self.get(batch)
+
+    def add(self, batch: str, tasks: Sequence[int]) -> bool:
+        """Add tasks that aren't in it yet. False: it has come to an end, and nothing was added."""
+        return bool(self._run("add", batch, _LISTING_SECONDS, *tasks))
+
+    def get(self, batch: str, reasons: bool = False) -> Batch:
+        """A batch; with `reasons`, also why tasks of it failed. Raises NotFound."""
+        record = {_text(name): _text(value) for name, value in self._connection.hgetall(_key(batch)).items()}
+        if "order" not in record:
+            raise NotFound(f"There is no batch {batch!r:.40}: see `ris jobs`. Batches are kept for 30 days.")
+        failed = self._connection.hgetall(_key(batch, ":failed")) if reasons else {}
+        return _batch(batch, record, {int(task): _text(reason) for task, reason in failed.items()})
+
+    def all(self) -> Iterator[Batch]:
+        """All batches, the newest first."""
+        for name in map(_text, self._connection.zrange(_INDEX, 0, -1, desc=True)):
+            try:
+                yield self.get(name)
+            except NotFound:
+                self._connection.zrem(_INDEX, name)
+
+    def running(self) -> list[Batch]:
+        """Those that aren't at an end, the newest first."""
+        return [batch for batch in self.all() if batch.state == "running"]
+
+    def missing(self, batch: str, tasks: Sequence[int]) -> list[int]:
+        """Those tasks that aren't in the batch."""
+        if not tasks:
+            return []
+        known = self._connection.smismember(_key(batch, ":tasks"), list(tasks))
+        return [task for task, present in zip(tasks, known, strict=True) if not present]
+
+    def tasks(self, batch: str) -> Iterator[int]:
+        """The ids of all of its tasks, in no order; one that is added meanwhile may be left out."""
+        return (int(task) for task in self._connection.sscan_iter(_key(batch, ":tasks"), count=_PAGE))
+
+    def failures(self, batch: str, tasks: Sequence[int]) -> set[int]:
+        """Those of the tasks that have failed."""
+        reasons = self._connection.hmget(_key(batch, ":failed"), list(map(str, tasks))) if tasks else []
+        return {task for task, reason in zip(tasks, reasons, strict=True) if reason is not None}
+
+    def ordering(self) -> AbstractContextManager[object]:
+        """Hold this while looking for a batch before making one, so that two callers don't make the same."""
+        lock: Lock = self._connection.lock("ris:ordering", timeout=5, blocking_timeout=5)
+        return lock
+
+    def claim(self, batch: str, owner: str) -> Chunk | None:
+        """A chunk to work on, nobody else's for LEASE_SECONDS. None: others have all that is left.
+
+        Raises:
+            BatchEnded: the batch isn't running.
+        """
+        answer = self._run("claim", batch, owner, LEASE_SECONDS, _MOST_CLAIMS)
+        if not answer:
+            raise BatchEnded(f"Batch {batch} isn't running any more.")
+        name, tasks = map(_text, answer)
+        return Chunk(name, tuple(int(task) for task in tasks.split(",") if task)) if name else None
+
+    def renew(self, batch: str, owner: str, chunks: Sequence[str]) -> bool:
+        """Keep chunks for LEASE_SECONDS more, those that aren't others' by now. False: the batch isn't running."""
+        return bool(self._run("renew", batch, owner, LEASE_SECONDS, *chunks))
+
+    def begin(self, batch: str, owner: str, chunk: str, seconds: float) -> bool:
+        """Keep a chunk for as long as a request to Label Studio may run. False: it isn't the owner's to write."""
+        return bool(self._run("begin", batch, owner, chunk, seconds))
+
+    def release(self, batch: str, owner: str, chunk: str, at_once: bool = True) -> None:
+        """Give a chunk up: `at_once`, or when its lease is over, if a request of ours may still be running."""
+        self._run("release", batch, owner, chunk, int(at_once))
+
+    def finish(
+        self, batch: str, owner: str, chunk: str, done: int = 0, skipped: int = 0, failed: dict[int, str] | None = None
+    ) -> bool:
+        """Hand a chunk in, with what became of its tasks. False: it is somebody else's by now."""
+        reasons = (text for task, reason in (failed or {}).items() for text in (task, reason[:_REASON]))
+        return bool(self._run("finish", batch, owner, chunk, done, skipped, *reasons))
+
+    def close(self, batch: str, owner: str, missing: Sequence[int] = ()) -> bool:
+        """Hand in the closing: the batch is done, unless tasks are `missing`, which are queued again."""
+        return bool(self._run("close", batch, owner, KEPT_SECONDS, *missing))
+
+    def note(self, batch: str, text: str) -> None:
+        """Say what the batch is waiting for; forgotten when a chunk is handed in."""
+        self._run("note", batch, text[:_REASON])
+
+    def cancel(self, batch: str, note: str = "") -> Batch:
+        """Stop a batch: what isn't written yet stays undone. One that is at an end is left as it is."""
+        self.get(batch)
+        self._run("cancel", batch, KEPT_SECONDS, note[:_REASON])
+        return self.get(batch)
+
+    def resume(self, batch: str) -> Batch:
+        """Go on with a batch that was cancelled, or try again what failed in one that is done."""
+        self.get(batch)
+        self._run("resume", batch)
+        return self.get(batch)
+
+    def _run(self, script: str, batch: str, *arguments: float | str) -> Any:
+        keys = [_key(batch, part) for part in _PARTS]
+        return self._scripts[script](keys=[*keys, _INDEX], args=list(arguments))
+
+
+def chunk_size(tasks: int) -> int:
+    """How many tasks of so many are claimed together.
+
+    With each import, Label Studio 1.23.2 counts the predictions of all of the project's tasks anew: the time for that
+    grows with the square of the project unless chunks grow with it.
+    """
+    return max(16, min(64, tasks // 64))
+
+
+def _key(batch: str, part: str = "") -> str:
+    return f"ris:batch:{batch}{part}"
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:
+    order = json.loads(record["order"])
+    order["prompts"] = tuple((prompt, label) for prompt, label in order["prompts"])
+    started, updated = (float(record.get(time, 0)) for time in ("started", "updated"))
+    return Batch(
+        id=name,
+        order=Order(**order),
+        state=record["state"],  # type: ignore[arg-type]
+        created=float(record.get("created", 0)),
+        **{count: max(0, int(record.get(count, 0))) for count in _COUNTS},
+        rounds=int(record.get("rounds", 0)),
+        seconds=max(0.0, updated - started),
+        note=record.get("note", ""),
+        reasons=reasons,
+    )
+
+
+_COMMON = """
+local record, todo, leases, chunks, tasks, failed, index = unpack(KEYS)
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local function state() return redis.call('HGET', record, 'state') end
+local function owns(owner, chunk) return redis.call('HGET', chunks, chunk .. ':owner') == owner end
+local function drop(chunk)
+  redis.call('ZREM', leases, chunk)
+  redis.call('HDEL', chunks, chunk, chunk .. ':owner', chunk .. ':claims')
+end
+local function fail(task, reason)
+  redis.call('HINCRBY', record, 'failed', redis.call('HSET', failed, task, reason))
+end
+local function keep(seconds)
+  for number = 1, 6 do redis.call('EXPIRE', KEYS[number], seconds) end
+end
+local function offer(ids)
+  local chunk = redis.call('HINCRBY', record, 'sequence', 1)
+  redis.call('HSET', chunks, chunk, ids)
+  redis.call('ZADD', leases, 0, chunk)
+end
+"""
+
+_SCRIPTS = {
+    "start": """
+redis.call('ZADD', index, now, ARGV[1])
+redis.call('HSET', record, 'state', 'running', 'created', now, 'size', ARGV[2])
+for number = 1, 6 do redis.call('PERSIST', KEYS[number]) end
+return 1
+""",
+    "add": """
+if state() ~= 'listing' and state() ~= 'running' then return 0 end
+for number = 2, #ARGV do
+  if redis.call('SADD', tasks, ARGV[number]) == 1 then
+    redis.call('RPUSH', todo, ARGV[number])
+    redis.call('HINCRBY', record, 'total', 1)
+  end
+end
+if state() == 'listing' then keep(ARGV[1]) end
+return 1
+""",
+    # A chunk whose lease has run out, else new tasks, else the closing. Nothing: {''}; not running: {}.
+    "claim": """
+local owner, lease, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if state() ~= 'running' then return {} end
+redis.call('HSETNX', record, 'started', now)
+while true do
+  local chunk = redis.call('ZRANGE', leases, '-inf', now, 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if not chunk then
+    local ids = redis.call('LPOP', todo, redis.call('HGET', record, 'size'))
+    if ids then
+      offer(table.concat(ids, ','))
+    elseif redis.call('ZCARD', leases) > 0 then
+      return {'', ''}
+    else
+      redis.call('HSET', chunks, 'closing', '')
+      redis.call('ZADD', leases, 0, 'closing')
+    end
+  else
+    local ids = redis.call('HGET', chunks, chunk)
+    local claims = redis.call('HINCRBY', chunks, chunk .. ':claims', 1)
+    if claims <= most or chunk == 'closing' then
+      redis.call('ZADD', leases, now + lease, chunk)
+      redis.call('HSET', chunks, chunk .. ':owner', owner)
+      return {chunk, ids}
+    end
+    drop(chunk)
+    if string.find(ids, ',') then
+      for task in string.gmatch(ids, '%d+') do offer(task) end
+    else
+      fail(ids, 'Whoever works on it dies: see the log of the worker. Memory may be too small for this image.')
+    end
+  end
+end
+""",
+    "renew": """
+for number = 3, #ARGV do
+  if owns(ARGV[1], ARGV[number]) then redis.call('ZADD', leases, 'GT', now + ARGV[2], ARGV[number]) end
+end
+return state() == 'running' and 1 or 0
+""",
+    "begin": """
+if state() ~= 'running' or not owns(ARGV[1], ARGV[2]) then return 0 end
+redis.call('ZADD', leases, 'GT', now + ARGV[3], ARGV[2])
+return 1
+""",
+    "release": """
+if not owns(ARGV[1], ARGV[2]) then return 0 end
+redis.call('HDEL', chunks, ARGV[2] .. ':owner', ARGV[2] .. ':claims')
+if ARGV[3] == '1' then redis.call('ZADD', leases, 0, ARGV[2]) end
+return 1
+""",
+    "finish": """
+if not owns(ARGV[1], ARGV[2]) then return 0 end
+drop(ARGV[2])
+redis.call('HINCRBY', record, 'done', ARGV[3])
+redis.call('HINCRBY', record, 'skipped', ARGV[4])
+for number = 5, #ARGV, 2 do fail(ARGV[number], ARGV[number + 1]) end
+redis.call('HSET', record, 'updated', now)
+redis.call('HDEL', record, 'note')
+return 1
+""",
+    "close": """
+if not owns(ARGV[1], 'closing') then return 0 end
+drop('closing')
+for number = 3, #ARGV do redis.call('RPUSH', todo, ARGV[number]) end
+if #ARGV > 2 then
+  redis.call('HINCRBY', record, 'done', 2 - #ARGV)
+  redis.call('HINCRBY', record, 'rounds', 1)
+elseif state() == 'running' and redis.call('LLEN', todo) == 0 then
+  redis.call('HSET', record, 'state', 'done')
+  redis.call('HDEL', record, 'note')
+  keep(ARGV[2])
+end
+return 1
+""",
+    "note": """
+if state() == 'running' then redis.call('HSET', record, 'note', ARGV[1]) end
+return 1
+""",
+    "cancel": """
+if state() ~= 'running' and state() ~= 'listing' then return 0 end
+redis.call('HSET', record, 'state', 'cancelled', 'note', ARGV[2])
+keep(ARGV[1])
+return 1
+""",
+    "resume": """
+if state() == 'done' then
+  for _, task in ipairs(redis.call('HKEYS', failed)) do redis.call('RPUSH', todo, task) end
+  redis.call('DEL', failed)
+  redis.call('HSET', record, 'failed', 0)
+elseif state() ~= 'cancelled' then
+  return 0
+end
+redis.call('HSET', record, 'state', 'running', 'rounds', 0)
+redis.call('HDEL', record, 'note')
+for number = 1, 6 do redis.call('PERSIST', KEYS[number]) end
+return 1
+""",
+}
