@@ -1,0 +1,85 @@
+"""The prompt that was typed last in each project, for trying it on the next picture.
+
+In Valkey where several backends share one, else in the home folder. It is a convenience: what can't be read or
+written counts as forgotten, and only the log says so. Knows nothing of what a prompt means.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from ris_core.files import atomic_write
+
+_log = logging.getLogger(__name__)
+
+# Who comes back later has something else in mind.
+SECONDS = 3600
+
+
+class Memory(Protocol):
+    """One prompt a project, for `SECONDS` after it was typed."""
+
+    def remember(self, project: int, prompt: str) -> None: ...
+
+    def recall(self, project: int) -> str | None: ...
+
+
+class SharedMemory:
+    """Kept in Valkey; safe for any number of processes."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def remember(self, project: int, prompt: str) -> None:
+        try:
+            self._connection.set(_key(project), prompt, ex=SECONDS)
+        except RedisError as error:
+            _log.warning("The prompt typed in project %s isn't kept: %s", project, error)
+
+    def recall(self, project: int) -> str | None:
+        try:
+            found = cast(bytes | None, self._connection.get(_key(project)))
+        except RedisError as error:
+            _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
+            return None
+        return found.decode() if found else None
+
+
+class FileMemory:
+    """Kept in `<home>/projects/<project>.typed.json`, replaced in one step."""
+
+    def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
+        self._home = home
+        self._now = now
+
+    def remember(self, project: int, prompt: str) -> None:
+        try:
+            atomic_write(self._file(project), json.dumps({"prompt": prompt, "typed": self._now()}).encode())
+        except OSError as error:
+            _log.warning("The prompt typed in project %s isn't kept: %s", project, error)
+
+    def recall(self, project: int) -> str | None:
+        try:
+            kept = json.loads(self._file(project).read_bytes())
+            fresh = 0 <= self._now() - kept["typed"] < SECONDS
+            return str(kept["prompt"]) if fresh else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
+            return None
+
+    def _file(self, project: int) -> Path:
+        return self._home / "projects" / f"{project}.typed.json"
+
+
+def _key(project: int) -> str:
+    return f"ris:typed:{project}"

@@ -1,0 +1,183 @@
+"""Where somebody pointed: the smart points and rectangles of an interactive request, and what a mask has there.
+
+Pure: knows no HTTP, no files and no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ris_core.masks import Mask
+
+# How far from a thing a click may land and still mean it: this share of the picture's longer side.
+_REACH = 0.02
+
+_POINTS = ("keypoint", "keypointlabels")
+_BOXES = ("rectangle", "rectanglelabels")
+
+
+@dataclass(frozen=True)
+class Point:
+    """x, y: shares of the picture's width and height, [0, 1]. positive: it is on the thing, and not beside it."""
+
+    x: float
+    y: float
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class Box:
+    """x, y: of its top left corner; width, height: all shares of the picture's. rotation: degrees, clockwise about
+    that corner. positive: the thing is inside, and not elsewhere.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    rotation: float = 0.0
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class Place:
+    """Points and rectangles together; `label` is what Label Studio stores for the label they were drawn with."""
+
+    points: tuple[Point, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    label: str | None = None
+
+    def keep(self, mask: Mask) -> Mask:
+        """What of HxW bool lies here.
+
+        Of its connected parts those at a positive point, and those that lie mostly inside a positive rectangle, cut
+        off at its edge. What a negative rectangle holds goes, and each part at a negative point; a part that has
+        points of both kinds is divided, each pixel going with the nearest.
+        """
+        parts = _connected(mask)
+        positive = [point for point in self.points if point.positive]
+        boxes = [box for box in self.boxes if box.positive]
+        kept = np.zeros_like(mask) if positive or boxes else mask
+        for box in boxes:
+            kept = kept | _inside(box, mask, parts)
+        for point in positive:
+            kept = kept | _part_at(point, parts)
+        for box in self.boxes:
+            kept = kept if box.positive else kept & ~_area(box, mask.shape)
+        return kept & ~self._unwanted(parts, positive)
+
+    def _unwanted(self, parts: NDArray[np.int32], positive: list[Point]) -> Mask:
+        unwanted = np.zeros(parts.shape, np.bool_)
+        for point in self.points:
+            if not point.positive:
+                part = _part_at(point, parts)
+                rivals = [other for other in positive if (part & _part_at(other, parts)).any()]
+                unwanted |= part & _nearer(point, rivals, parts.shape) if rivals else part
+        return unwanted
+
+
+def read_place(context: Mapping[str, Any]) -> Place | None:
+    """The place that an interactive request's context points at; None if there is nothing smart in it."""
+    regions = [region for region in context.get("result") or () if isinstance(region, Mapping)]
+    points = tuple(_points(regions))
+    boxes = tuple(_boxes(regions))
+    if not points and not boxes:
+        return None
+    return Place(points, boxes, next(_labels(regions), None))
+
+
+def _points(regions: list[Mapping[str, Any]]) -> Iterator[Point]:
+    for region in regions:
+        if region.get("type") in _POINTS and (numbers := _shares(region, "x", "y")):
+            yield Point(*numbers, positive=_positive(region))
+
+
+def _boxes(regions: list[Mapping[str, Any]]) -> Iterator[Box]:
+    for region in regions:
+        if region.get("type") in _BOXES and (numbers := _shares(region, "x", "y", "width", "height")):
+            rotation = region["value"].get("rotation")
+            yield Box(*numbers, rotation=float(rotation) if _is_number(rotation) else 0.0, positive=_positive(region))
+
+
+def _labels(regions: list[Mapping[str, Any]]) -> Iterator[str]:
+    for region in regions:
+        value, kind = region.get("value"), region.get("type")
+        if isinstance(value, Mapping) and kind in (*_POINTS, *_BOXES):
+            labels = value.get(str(kind))
+            yield from (label for label in labels if isinstance(label, str)) if isinstance(labels, list) else ()
+
+
+def _shares(region: Mapping[str, Any], *names: str) -> list[float] | None:
+    """Percentages of a region as shares; None if one is missing or no number."""
+    value = region.get("value")
+    numbers = [value.get(name) for name in names] if isinstance(value, Mapping) else [None]
+    return [number / 100 for number in numbers] if all(_is_number(number) for number in numbers) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _positive(region: Mapping[str, Any]) -> bool:
+    # Label Studio leaves it out where nobody pressed Alt; some versions write a number.
+    return bool(region.get("is_positive", True))
+
+
+def _connected(mask: Mask) -> NDArray[np.int32]:
+    """HxW: 0 beside the mask, else the number of the connected part; corners connect."""
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return np.asarray(parts, dtype=np.int32)
+
+
+def _inside(box: Box, mask: Mask, parts: NDArray[np.int32]) -> Mask:
+    clipped = mask & _area(box, mask.shape)
+    sizes = np.bincount(parts.ravel())
+    within = np.bincount(parts[clipped], minlength=len(sizes))
+    mostly = 2 * within >= sizes
+    mostly[0] = False
+    # Where one mask covers several things that touch, none of it may lie mostly inside.
+    return clipped & mostly[parts] if mostly.any() else clipped
+
+
+def _area(box: Box, shape: tuple[int, ...]) -> Mask:
+    height, width = shape
+    down, right = np.mgrid[0:height, 0:width] + 0.5
+    right, down = right - box.x * width, down - box.y * height
+    angle = math.radians(box.rotation)
+    along = right * math.cos(angle) + down * math.sin(angle)
+    across = down * math.cos(angle) - right * math.sin(angle)
+    inside = (along >= 0) & (along <= box.width * width) & (across >= 0) & (across <= box.height * height)
+    return np.asarray(inside, dtype=np.bool_)
+
+
+def _part_at(point: Point, parts: NDArray[np.int32]) -> Mask:
+    """The connected part that is nearest to a point and within its reach; nothing if there is none."""
+    rows, columns = np.nonzero(parts)
+    if not len(rows):
+        return np.zeros(parts.shape, np.bool_)
+    distances = _distances(point, rows, columns, parts.shape)
+    nearest = int(distances.argmin())
+    if distances[nearest] > max(1.0, _REACH * max(parts.shape)):
+        return np.zeros(parts.shape, np.bool_)
+    return np.asarray(parts == parts[rows[nearest], columns[nearest]])
+
+
+def _nearer(point: Point, others: list[Point], shape: tuple[int, ...]) -> Mask:
+    """The pixels that are nearer to a point than to any of the others."""
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
+    rest = np.min([_distances(other, rows, columns, shape) for other in others], axis=0)
+    return np.asarray(_distances(point, rows, columns, shape) < rest)
+
+
+def _distances(
+    point: Point, rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """From a point to the pixels' centres, in pixels."""
+    return np.asarray(np.hypot(rows + 0.5 - point.y * shape[0], columns + 0.5 - point.x * shape[1]))
