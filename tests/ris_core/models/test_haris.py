@@ -7,9 +7,10 @@ from itertools import combinations
 
 import pytest
 import torch
+from models.asking import SENTENCES, decode, same, scramble
 from models.encoders import Small
 from models.overfit import overfit
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ris_core.encoders import TextFeatures, image_encoder, text_encoder
@@ -17,17 +18,6 @@ from ris_core.encoders.adapters import Tuning
 from ris_core.models.base import Output
 from ris_core.models.haris import HARIS, Fused, Given, HARISOptions
 from ris_core.models.parts import valid_cells
-
-SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
-
-
-@pytest.fixture(scope="module")
-def photo() -> tuple[Tensor, Tensor]:
-    """Two, the second letterboxed."""
-    pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
-    valid = torch.ones(2, 1, 64, 96)
-    valid[1, :, :, 64:] = 0
-    return pixels * valid, valid
 
 
 def seeded(tuning: Tuning | None = None, **changes: object) -> HARIS:
@@ -37,28 +27,8 @@ def seeded(tuning: Tuning | None = None, **changes: object) -> HARIS:
     return HARIS(*encoders, replace(HARISOptions(), **changes), tuning).eval()
 
 
-def decode(model: HARIS, photo: tuple[Tensor, Tensor], index: list[int]) -> Output:
-    with torch.inference_mode():
-        return model(model.encode_image(*photo), model.encode_text(SENTENCES[: len(index)]), torch.tensor(index))
-
-
 def differ(one: Output, other: Output) -> bool:
     return not torch.allclose(one.mask, other.mask, atol=1e-4)
-
-
-def equal(one: Output, other: Output) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
-
-
-def close(one: Output, other: Output, atol: float = 1e-4) -> bool:
-    return all(torch.allclose(a, b, atol=atol) for a, b in zip(one[:3], other[:3], strict=True))
-
-
-def scramble(*modules: nn.Module) -> None:
-    with torch.no_grad():
-        for module in modules:
-            for weight in module.parameters():
-                weight.normal_()
 
 
 def silence(model: HARIS) -> None:
@@ -100,7 +70,7 @@ def test_with_nothing_fed_back_every_round_equals_the_first(
     fused, given = inputs(model)
     with torch.inference_mode():
         assert torch.equal(attention(fused, given), attention.look(fused, given))
-    assert equal(decode(model, photo, [0, 1]), decode(single, photo, [0, 1]))
+    assert same(decode(model, photo, [0, 1]), decode(single, photo, [0, 1]), atol=0)
 
 
 def test_a_round_looks_again_with_what_the_round_before_fed_back() -> None:
@@ -184,7 +154,7 @@ def test_unmodulated_feedback_ignores_the_sentence_and_the_modulations_weights(p
         with torch.no_grad():
             feedback.scale.normal_()
             feedback.bias.normal_()
-    assert equal(before, decode(model, photo, [0, 1]))
+    assert same(before, decode(model, photo, [0, 1]), atol=0)
     scramble(model.blocks[0].language_weighted.feedback.mlp)
     assert differ(before, decode(model, photo, [0, 1]))
 
@@ -209,13 +179,15 @@ def test_a_branch_switched_off_ignores_its_weights(
     before, usually = decode(model, photo, [0, 1]), decode(usual, photo, [0, 1])
     for each in (model, usual):
         scramble(*(block.get_submodule(name) for block in each.blocks for name in silent))
-    assert equal(before, decode(model, photo, [0, 1]))
+    assert same(before, decode(model, photo, [0, 1]), atol=0)
     assert differ(usually, decode(usual, photo, [0, 1]))
 
 
 def test_one_round_is_feedback_off(photo: tuple[Tensor, Tensor]) -> None:
-    assert equal(decode(seeded(rounds=1), photo, [0, 1]), decode(seeded(feedback="off"), photo, [0, 1]))
-    assert equal(decode(seeded(feedback="off", rounds=3), photo, [0, 1]), decode(seeded(rounds=1), photo, [0, 1]))
+    assert same(decode(seeded(rounds=1), photo, [0, 1]), decode(seeded(feedback="off"), photo, [0, 1]), atol=0)
+    assert same(
+        decode(seeded(feedback="off", rounds=3), photo, [0, 1]), decode(seeded(rounds=1), photo, [0, 1]), atol=0
+    )
 
 
 def test_a_branch_switched_off_leaves_its_side_as_it_is() -> None:
@@ -251,7 +223,7 @@ def test_without_hierarchy_no_shallower_level_is_read(photo: tuple[Tensor, Tenso
     with torch.inference_mode():
         assert len(model.blocks) == 1
         before = model(model.read_levels(levels, valid), text, index)
-        assert equal(before, model(model.read_levels([*unread, levels[-1]], valid), text, index))
+        assert same(before, model(model.read_levels([*unread, levels[-1]], valid), text, index), atol=0)
 
 
 @pytest.mark.parametrize(("order", "first"), [("deep first", 2), ("shallow first", 0)])
@@ -327,14 +299,14 @@ def test_permuting_the_batch_permutes_the_output(photo: tuple[Tensor, Tensor]) -
     with torch.inference_mode():
         photos, text = model.encode_image(*photo), model.encode_text(SENTENCES)
         straight, permuted = model(photos, text, index), model(photos, text[order], index[order])
-    assert close(Output(*(part[order] for part in straight[:3])), permuted)
+    assert same(Output(*(part[order] for part in straight[:3])), permuted, atol=1e-4)
 
 
 def test_one_prompt_alone_is_one_of_many(photo: tuple[Tensor, Tensor]) -> None:
     model, alone = seeded(), (photo[0][1:], photo[1][1:])
     together = decode(model, photo, [1, 1, 1])
-    assert close(Output(*(part[:1] for part in together[:3])), decode(model, photo, [1]))
-    assert close(together, decode(model, alone, [0, 0, 0]))
+    assert same(Output(*(part[:1] for part in together[:3])), decode(model, photo, [1]), atol=1e-4)
+    assert same(together, decode(model, alone, [0, 0, 0]), atol=1e-4)
 
 
 def test_padding_words_change_nothing(photo: tuple[Tensor, Tensor]) -> None:
@@ -345,7 +317,7 @@ def test_padding_words_change_nothing(photo: tuple[Tensor, Tensor]) -> None:
         assert longer.words.shape[1] > text.words.shape[1]
         padded = longer[:2]
         padded.words[padded.padding] = 50.0
-        assert close(model(photos, text, index), model(photos, padded, index), atol=1e-5)
+        assert same(model(photos, text, index), model(photos, padded, index), atol=1e-5)
 
 
 def test_what_lies_beside_the_photo_changes_nothing(photo: tuple[Tensor, Tensor]) -> None:
@@ -355,12 +327,12 @@ def test_what_lies_beside_the_photo_changes_nothing(photo: tuple[Tensor, Tensor]
         text = model.encode_text(SENTENCES[:2])
         clean = model(model.encode_image(pixels, valid), text, index)
         around = pixels + 255 * torch.rand(pixels.shape, generator=noise) * (1 - valid)
-        assert equal(clean, model(model.encode_image(around, valid), text, index))
+        assert same(clean, model(model.encode_image(around, valid), text, index), atol=0)
         levels = [
             level + 50 * torch.randn(level.shape, generator=noise) * (1 - valid_cells(valid, level))
             for level in model.image_encoder(pixels)
         ]
-        assert close(clean, model(model.read_levels(levels, valid), text, index), atol=1e-5)
+        assert same(clean, model(model.read_levels(levels, valid), text, index), atol=1e-5)
 
 
 def test_levels_may_share_a_stride(photo: tuple[Tensor, Tensor]) -> None:
@@ -375,7 +347,7 @@ def test_evaluation_is_deterministic_and_runs_in_half_precision(photo: tuple[Ten
     for change in ({}, {"target": "both", "modulation": "sigmoid"}):
         model = seeded(**change)
         once = decode(model, photo, [0, 1])
-        assert equal(once, decode(model, photo, [0, 1]))
+        assert same(once, decode(model, photo, [0, 1]), atol=0)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = decode(model, photo, [0, 1])
         alike = F.cosine_similarity(once.mask.flatten(1), half.mask.float().flatten(1))
@@ -403,7 +375,7 @@ def test_each_tuning_trains_what_it_says(encoders: str, photo: tuple[Tensor, Ten
     usual = seeded()
     usual.load_state_dict(model.state_dict(), strict=False)
     before = decode(model, photo, [0, 1])
-    assert close(before, decode(usual, photo, [0, 1]))
+    assert same(before, decode(usual, photo, [0, 1]), atol=1e-4)
     levels = model.image_encoder(photo[0])
     changed = train(model, photo)
     assert differ(before, decode(model, photo, [0, 1]))
@@ -412,20 +384,20 @@ def test_each_tuning_trains_what_it_says(encoders: str, photo: tuple[Tensor, Ten
         {name.removeprefix(f"encoders.{number}.") for name in changed if name.startswith(f"encoders.{number}.")}
         for number in (0, 1)
     )
-    same = [torch.equal(a, b) for a, b in zip(levels, model.image_encoder(photo[0]), strict=True)]
+    untouched = [torch.equal(a, b) for a, b in zip(levels, model.image_encoder(photo[0]), strict=True)]
     if encoders == "frozen":
         assert of_image == of_text == set()
-        assert same == [True] * 5
+        assert untouched == [True] * 5
     elif encoders == "adapters":
         assert all(".lora_" in name for name in of_image | of_text)
         assert any(".lora_A" in name for name in of_image) and any(".lora_A" in name for name in of_text)
-        assert same == [True] * 3 + [False] * 2
+        assert untouched == [True] * 3 + [False] * 2
     else:
         assert of_image == {name for name, _ in model.image_encoder.named_parameters()}
         assert "network.encoder.layer.0.attention.self.query.weight" in of_text
-        assert same == [False] * 5
+        assert untouched == [False] * 5
     # The encoders that others share are as they were.
-    assert close(decode(usual, photo, [0, 1]), before)
+    assert same(decode(usual, photo, [0, 1]), before, atol=1e-4)
 
 
 def test_eight_masks_are_learnt_by_heart() -> None:

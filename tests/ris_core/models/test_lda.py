@@ -6,31 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from models.asking import SENTENCES, decode
 from models.overfit import overfit
 from torch import Tensor
 
 from backend.samples import photos
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.images import read_image
-from ris_core.models import LDA, LDAOptions, Output
+from ris_core.models import LDA, LDAOptions
 from ris_core.models.lda import Level
 from ris_core.models.parts import pick, valid_cells
-
-SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
-
-
-@pytest.fixture(scope="module")
-def photo() -> tuple[Tensor, Tensor]:
-    pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
-    valid = torch.ones(2, 1, 64, 96)
-    valid[1, :, :, 64:] = 0
-    return pixels * valid, valid
-
-
-def decode(model: LDA, photo: tuple[Tensor, Tensor], index: list[int]) -> Output:
-    with torch.inference_mode():
-        levels = model.encode_image(*photo)
-        return model(levels, model.encode_text(SENTENCES[: len(index)]), torch.tensor(index))
 
 
 def seeded(options: LDAOptions) -> LDA:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from models.asking import SENTENCES, decode, same
 from models.encoders import Small
 from models.overfit import overfit
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from ris_core.models.base import Output
 from ris_core.models.maris import MARIS, Enhanced, GuidedAttention, MARISOptions, MutualAwareAttention, QueryToken
 from ris_core.models.parts import valid_cells
 
-SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
 SWITCHES: list[dict[str, object]] = [
     {"enhancement": False},
     {"blocks": 0},
@@ -33,15 +33,6 @@ SWITCHES: list[dict[str, object]] = [
     {"query": "sentence"},
 ]
 WIDTH = 32
-
-
-@pytest.fixture(scope="module")
-def photo() -> tuple[Tensor, Tensor]:
-    """Two photos on a canvas, the second a third narrower."""
-    pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
-    valid = torch.ones(2, 1, 64, 96)
-    valid[1, :, :, 64:] = 0
-    return pixels * valid, valid
 
 
 @pytest.fixture
@@ -75,11 +66,6 @@ def block(vision: bool = True, language: bool = True, relevance: float | None = 
     return MutualAwareAttention(WIDTH, vision, language, relevance).eval()
 
 
-def decode(model: MARIS, photo: tuple[Tensor, Tensor], index: list[int]) -> Output:
-    with torch.inference_mode():
-        return model(model.encode_image(*photo), model.encode_text(SENTENCES[: len(index)]), torch.tensor(index))
-
-
 def read(model: MARIS, levels: list[Tensor], valid: Tensor) -> Output:
     index = torch.arange(len(valid))
     with torch.inference_mode():
@@ -88,10 +74,6 @@ def read(model: MARIS, levels: list[Tensor], valid: Tensor) -> Output:
 
 def noisy(levels: list[Tensor], number: int) -> list[Tensor]:
     return [level + 5 * torch.randn_like(level) if at == number else level for at, level in enumerate(levels)]
-
-
-def same(first: Output, second: Output, atol: float = 1e-5) -> bool:
-    return all(torch.allclose(one, other, atol=atol) for one, other in zip(first[:3], second[:3], strict=True))
 
 
 def test_shapes(model: MARIS, photo: tuple[Tensor, Tensor]) -> None:

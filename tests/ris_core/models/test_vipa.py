@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from models.asking import SENTENCES, decode, same, scramble
 from models.encoders import Small
 from models.overfit import overfit
 from torch import Tensor
@@ -18,7 +19,6 @@ from ris_core.models.base import Output
 from ris_core.models.parts import tokens
 from ris_core.models.vipa import VIPA, Level, MaskedAttention, Refinement, VIPAOptions, restricted, sample
 
-SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
 SWITCHES: list[dict[str, object]] = [
     {"kv": "language"},
     {"kv": "enriched"},
@@ -35,15 +35,6 @@ SWITCHES: list[dict[str, object]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def photo() -> tuple[Tensor, Tensor]:
-    """Two photos on a canvas, the second a third narrower."""
-    pixels = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
-    valid = torch.ones(2, 1, 64, 96)
-    valid[1, :, :, 64:] = 0
-    return pixels * valid, valid
-
-
 @pytest.fixture
 def model() -> VIPA:
     return seeded(VIPAOptions())
@@ -58,21 +49,6 @@ def seeded(options: VIPAOptions) -> VIPA:
     shared = {name: weight for name, weight in usual.state_dict().items() if name in own}
     model.load_state_dict({name: each for name, each in shared.items() if each.shape == own[name].shape}, strict=False)
     return model
-
-
-def decode(model: VIPA, photo: tuple[Tensor, Tensor], index: list[int]) -> Output:
-    with torch.inference_mode():
-        return model(model.encode_image(*photo), model.encode_text(SENTENCES[: len(index)]), torch.tensor(index))
-
-
-def same(first: Output, second: Output, atol: float = 1e-5) -> bool:
-    return all(torch.allclose(one, other, atol=atol) for one, other in zip(first[:3], second[:3], strict=True))
-
-
-def scramble(module: torch.nn.Module) -> None:
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.normal_()
 
 
 def random(*shape: int, seed: int = 5) -> Tensor:
