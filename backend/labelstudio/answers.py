@@ -88,7 +88,7 @@ def _error(response: httpx.Response) -> LabelStudioError:
 _SENTENCES: dict[int, tuple[type[LabelStudioError], str]] = {
     401: (
         LabelStudioUnauthorized,
-        "Label Studio at {origin} doesn't accept the token. Make a personal access token there, "
+        "Label Studio at {origin} doesn't accept the token ({status}{detail}). Make a personal access token there, "
         "under Account & Settings, and set RIS_LABEL_STUDIO_TOKEN to it.",
     ),
     403: (

@@ -1,30 +1,36 @@
 """From what task data calls an image to its bytes. Knows no pixels: what comes back may be anything.
 
-    /data/upload/..., upload/...        Label Studio's uploads, fetched with the token; kept in the cache
-    /data/local-files/?d=...            from the local files root if there is one, else from Label Studio
-    s3://, gs://, azure-blob://         Label Studio names a signed address, or passes the bytes on
-    http://, https://                   fetched from there
-    data:image/...;base64,...           decoded
+    /data/upload/..., upload/...          Label Studio's uploads, fetched with the token
+    /storage-data/uploaded/?filepath=...  the same, where Label Studio keeps uploads in a bucket
+    /data/local-files/?d=...              below the local files root if it is there, else from Label Studio
+    s3://, gs://, azure-blob://           Label Studio names a signed address, or passes the bytes on
+    /tasks/7/resolve/?fileuri=...         the same, as Label Studio writes it itself
+    http://, https://                     fetched from there
+    data:image/...;base64,...             decoded
 
 Everything else is refused. The token goes to Label Studio's own origin and nowhere else, and there only to paths that
-serve files. Uploads never change in Label Studio, so they may be cached; other images may change, and are not.
+serve files. Copies are kept on disk: an upload never changes in Label Studio; of any other image the server is asked
+whether the copy is still good, if it named the image's state (ETag), and no copy is kept if it didn't.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 import ssl
 import time
 from collections.abc import Collection, Generator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import httpx
 
-from backend.errors import FetchFailed, FetchTimeout, ImageTooLarge, LocalFileRefused
+from backend.errors import FetchError, FetchFailed, FetchTimeout, ImageTooLarge, LocalFileRefused
 from backend.labelstudio.access import TokenAuth
-from backend.labelstudio.answers import unreachable
+from backend.labelstudio.answers import check, unreachable
 from backend.labelstudio.cache import DiskCache
 from backend.labelstudio.guard import AllowedHosts, GuardedNetwork, GuardedTransport, Resolve, resolve, trust
 from ris_core.files import sha256
@@ -34,16 +40,49 @@ Credentials = tuple[str, str]
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=10.0, pool=10.0)
 MAX_REDIRECTS = 3
 _CLOUD = ("s3", "gs", "azure-blob")
+_LOCAL, _UPLOADS = "/data/local-files/", ("/data/upload/", "/storage-data/uploaded/")
+# Where Label Studio serves files; what else it has under a token's name is nobody's image.
+_SERVED = re.compile(rf"(?:{'|'.join((*_UPLOADS, _LOCAL))}|/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/)")
 _CHUNK = 1 << 16
+_LONGEST_ETAG = 200
+# Not the matter of one image: the token, or how Label Studio is.
+_TROUBLE = (401, 429, 502, 503, 504)
+
+# What to do about an image that Label Studio doesn't serve: by path, then status.
+_LABEL_STUDIO_ADVICE = {
+    (_LOCAL, 403): "It serves no local files until LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true is set for it; "
+    "or mount that folder here, and set RIS_LOCAL_FILES_ROOT to it.",
+    (_LOCAL, 404): "The file is gone, or no Local Files storage covers its folder in a project that the owner of "
+    "RIS_LABEL_STUDIO_TOKEN sees. Add one there, or mount that folder here and set RIS_LOCAL_FILES_ROOT to it.",
+    ("/tasks/", 403): "The owner of RIS_LABEL_STUDIO_TOKEN doesn't see this task.",
+    (
+        "/tasks/",
+        404,
+    ): "No cloud storage of the project covers it, or the file is gone: see its Settings, Cloud Storage.",
+    ("/tasks/", 424): "It can't read the bucket: check the storage's credentials under Settings, Cloud Storage.",
+    ("/data/upload/", 403): "The owner of RIS_LABEL_STUDIO_TOKEN doesn't see this task.",
+    # Label Studio 1.23.2 fails over an upload that it doesn't know.
+    ("/data/upload/", 500): "The upload is gone: import the image again.",
+    ("/data/upload/", 404): "The upload is gone: import the image again.",
+}
+_WEB_ADVICE = {
+    401: "Correct the project's task data credentials: that host asks for a user name and a password.",
+    429: "That host asks for fewer requests: try again later.",
+}
+
+
+class _Body(NamedTuple):
+    data: bytes
+    etag: str
 
 
 class ImageResolver:
     """Fetches the images of tasks. Safe for threads.
 
     label_studio_url, token: Label Studio's address and a personal access token.
-    cache: folder of the copies of uploads, at most `cache_bytes`.
+    cache: folder of the copies, at most `cache_bytes`.
     hosts: "host" or "host:port", where images may be fetched though the address isn't public.
-    local_files_root: folder that /data/local-files/ reads from; None asks Label Studio instead.
+    local_files_root: folder where /data/local-files/ is looked for first; None asks Label Studio alone.
     max_bytes: of one image. seconds: for all of one fetch.
     """
 
@@ -63,7 +102,7 @@ class ImageResolver:
     ) -> None:
         self._label_studio = httpx.URL(label_studio_url.rstrip("/"))
         self._auth = TokenAuth(label_studio_url, token)
-        # Another token may see other uploads: its owner must not be served from this one's copies.
+        # Another token may see other images: its owner must not be served from this one's copies.
         self._scope = sha256(token.encode())
         self._cache = DiskCache(cache, cache_bytes)
         self._allowed = AllowedHosts([*hosts, f"{self._label_studio.host}:{_port(self._label_studio)}"])
@@ -80,17 +119,14 @@ class ImageResolver:
         Raises FetchError, or LabelStudioError if Label Studio can't be reached or refuses the token.
         """
         scheme = value.partition(":")[0].lower()
-        path = f"/{value.lstrip('/')}"
         if scheme == "data":
             return self._decode(value)
         if scheme in ("http", "https"):
-            return self._download(_url(value), credentials)
+            return self._from_web(_url(value), credentials)
         if scheme in _CLOUD:
-            return self._download(self._cloud_url(value, task_id))
-        if path.startswith(("/data/upload/", "/upload/")):
-            return self._upload(path)
-        if path.startswith("/data/local-files/"):
-            return self._local_file(path)
+            return self._changing(self._cloud_url(value, task_id))
+        if path := _served_path(f"/{value.lstrip('/')}"):
+            return self._from_label_studio(path)
         raise LocalFileRefused(
             f"{_short(value)} is neither a web address nor a file of Label Studio. Files of this machine are read "
             "only as /data/local-files/?d=..., below RIS_LOCAL_FILES_ROOT."
@@ -112,18 +148,51 @@ class ImageResolver:
         fileuri = base64.urlsafe_b64encode(value.encode()).decode()
         return _url(f"{self._label_studio}/tasks/{int(task_id)}/resolve/?fileuri={quote(fileuri)}")
 
-    def _upload(self, path: str) -> bytes:
-        url = _url(f"{self._label_studio}/data/{path.removeprefix('/data').lstrip('/')}")
+    def _from_web(self, url: httpx.URL, credentials: Credentials | None) -> bytes:
+        path = _served_path(self._path(url))
+        if path and self._is_label_studio(url):
+            return self._from_label_studio(path)
+        try:
+            return self._changing(url, credentials)
+        except FetchError:
+            # Label Studio writes addresses by the name that browsers know it by, which may lead nowhere from here.
+            if path:
+                with suppress(FetchError):
+                    return self._from_label_studio(path)
+            raise
+
+    def _from_label_studio(self, path: str) -> bytes:
+        if path.startswith(_LOCAL) and (data := self._local_file(path)) is not None:
+            return data
+        url = _url(f"{self._label_studio}{path}")
+        return self._upload(url) if path.startswith(_UPLOADS) else self._changing(url)
+
+    def _upload(self, url: httpx.URL) -> bytes:
         key = f"{self._scope} {url}"
         data = self._cache.get(key)
         if data is None or len(data) > self._max_bytes:
-            data = self._download(url)
+            body = self._download(url)
+            assert body is not None
+            data = body.data
             self._cache.put(key, data)
         return data
 
-    def _local_file(self, path: str) -> bytes:
+    def _changing(self, url: httpx.URL, credentials: Credentials | None = None) -> bytes:
+        """An image that may change: the copy if the server calls it good, else what it sends."""
+        key = f"{self._scope} etag {url}"
+        etag, _, copy = (self._cache.get(key) or b"").partition(b"\n")
+        known = etag.decode() if len(copy) <= self._max_bytes else ""
+        body = self._download(url, credentials, known)
+        if body is None:
+            return copy
+        if body.etag:
+            self._cache.put(key, b"\n".join((body.etag.encode(), body.data)))
+        return body.data
+
+    def _local_file(self, path: str) -> bytes | None:
+        """A local file below the root; None if it isn't there, or there is no root."""
         if self._local_files_root is None:
-            return self._download(_url(f"{self._label_studio}{path}"))
+            return None
         name = parse_qs(urlsplit(path).query).get("d", [""])[0]
         root = self._local_files_root.resolve()
         try:
@@ -133,7 +202,7 @@ class ImageResolver:
             return self._read(file, name)
         # A name may hold a NUL, or lead through a circle of links.
         except (OSError, ValueError, RuntimeError):
-            raise FetchFailed(f"There is no file {_short(name)} to read below RIS_LOCAL_FILES_ROOT.") from None
+            return None
 
     def _read(self, path: Path, name: str) -> bytes:
         if not path.is_file():
@@ -143,40 +212,50 @@ class ImageResolver:
         self._check_size(len(data), _short(name))
         return data
 
-    def _download(self, url: httpx.URL, credentials: Credentials | None = None) -> bytes:
+    def _download(self, url: httpx.URL, credentials: Credentials | None = None, etag: str = "") -> _Body | None:
+        """What an address leads to; None if that is still in the state that `etag` names."""
         network = GuardedNetwork(self._allowed, self._resolve, time.monotonic() + self._seconds)
         origin = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             auth = self._auth_for(url, credentials if _origin(url) == origin else None)
-            answer = self._get(url, auth, network)
-            if isinstance(answer, bytes):
+            answer = self._get(url, auth, network, etag)
+            if not isinstance(answer, httpx.URL):
                 return answer
             url = answer
         raise FetchFailed(f"{_shown(url)} is more than {MAX_REDIRECTS} redirects away. Use its final address.")
 
     def _auth_for(self, url: httpx.URL, credentials: Credentials | None) -> httpx.Auth | None:
-        if _origin(url) != _origin(self._label_studio):
+        if not self._is_label_studio(url):
             return _WhenAsked(*credentials) if credentials else None
-        path = unquote(url.path).removeprefix(self._label_studio.path.rstrip("/"))
-        return self._auth if path.startswith(("/data/", "/tasks/")) and ".." not in path else None
+        path = unquote(self._path(url).partition("?")[0])
+        return self._auth if _SERVED.match(path) and ".." not in path else None
 
-    def _get(self, url: httpx.URL, auth: httpx.Auth | None, network: GuardedNetwork) -> bytes | httpx.URL:
-        """One request: the body, or where it is said to be."""
+    def _get(
+        self, url: httpx.URL, auth: httpx.Auth | None, network: GuardedNetwork, etag: str
+    ) -> _Body | httpx.URL | None:
+        """One request: the body, where it is said to be, or None for what `etag` names."""
         transport = GuardedTransport(network, self._ssl_context)
+        headers = {"Accept-Encoding": "identity"} | ({"If-None-Match": etag} if etag else {})
+        answered = False
         # A client for each hop: cookies know no ports, and Label Studio sets one that opens a session.
         with httpx.Client(transport=transport, timeout=TIMEOUT, trust_env=False) as http:
             try:
-                with http.stream("GET", url, auth=auth, headers={"Accept-Encoding": "identity"}) as response:
+                with http.stream("GET", url, auth=auth, headers=headers) as response:
+                    answered = True
                     if response.next_request is not None:
                         return _url(str(response.next_request.url))
+                    if etag and response.status_code == httpx.codes.NOT_MODIFIED:
+                        return None
+                    if auth is self._auth and response.status_code in _TROUBLE:
+                        check(response)
                     return self._body(response)
             except httpx.RequestError as error:
-                raise self._failure(url, error) from error
+                raise self._failure(url, error, answered) from error
 
-    def _body(self, response: httpx.Response) -> bytes:
+    def _body(self, response: httpx.Response) -> _Body:
         url = response.url
         if not response.is_success:
-            raise FetchFailed(f"{_shown(url)} answered {response.status_code}. {self._hint(url)}")
+            raise FetchFailed(f"{_shown(url)} answered {response.status_code}. {self._advice(response)}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchFailed(f"{_shown(url)} is sent compressed, which images need not be. Change that server.")
         announced = response.headers.get("Content-Length", "")
@@ -185,23 +264,46 @@ class ImageResolver:
         for chunk in response.iter_raw(_CHUNK):
             body += chunk
             self._check_size(len(body), _shown(url))
-        return bytes(body)
+        etag = response.headers.get("ETag", "")
+        is_sane = len(etag) <= _LONGEST_ETAG and etag.isascii() and etag.isprintable()
+        return _Body(bytes(body), etag if is_sane else "")
 
-    def _hint(self, url: httpx.URL) -> str:
-        if _origin(url) == _origin(self._label_studio):
-            return "Open the task in Label Studio: if the image shows, check whose RIS_LABEL_STUDIO_TOKEN it is."
-        return "Open it in a browser; a private one needs the project's task data credentials."
+    def _advice(self, response: httpx.Response) -> str:
+        if not self._is_label_studio(response.url):
+            if response.is_server_error:
+                return "That host is in trouble: try again later."
+            otherwise = "Open it in a browser: it may be misspelt, expired or private. Correct the task's data."
+            return _WEB_ADVICE.get(response.status_code, otherwise)
+        path = self._path(response.url)
+        for (start, status), advice in _LABEL_STUDIO_ADVICE.items():
+            if path.startswith(start) and response.status_code == status:
+                return advice
+        return "Open the task in Label Studio: if the image shows, check whose RIS_LABEL_STUDIO_TOKEN it is."
 
     def _check_size(self, size: int, name: str) -> None:
         if size > self._max_bytes:
             raise ImageTooLarge(f"{name} is larger than {self._max_bytes} bytes: raise RIS_MAX_IMAGE_BYTES.")
 
-    def _failure(self, url: httpx.URL, error: httpx.RequestError) -> Exception:
-        if _origin(url) == _origin(self._label_studio):
+    def _failure(self, url: httpx.URL, error: httpx.RequestError, answered: bool) -> Exception:
+        ours = self._is_label_studio(url)
+        if ours and not answered:
             return unreachable(str(self._label_studio), error)
         if isinstance(error, httpx.TimeoutException):
             return FetchTimeout(f"{_shown(url)} took too long: {self._seconds:g} s is the most. Try again later.")
-        return FetchFailed(f"{_shown(url)} can't be fetched ({type(error).__name__}). Open it in a browser.")
+        advice = (
+            # It passes the bytes of a bucket on for so long, and then stops in mid-file.
+            "Label Studio broke off: have that storage use pre-signed URLs, or raise its RESOLVER_PROXY_TIMEOUT."
+            if ours
+            else "Open it in a browser."
+        )
+        return FetchFailed(f"{_shown(url)} can't be fetched ({type(error).__name__}). {advice}")
+
+    def _is_label_studio(self, url: httpx.URL) -> bool:
+        return _origin(url) == _origin(self._label_studio)
+
+    def _path(self, url: httpx.URL) -> str:
+        """Path and query of an address, less the path that Label Studio itself lies under."""
+        return url.raw_path.decode().removeprefix(self._label_studio.path.rstrip("/"))
 
 
 class _WhenAsked(httpx.Auth):
@@ -214,6 +316,14 @@ class _WhenAsked(httpx.Auth):
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED:
             yield from self._basic.auth_flow(request)
+
+
+def _served_path(path: str) -> str | None:
+    """Path and query of a file as Label Studio serves it; None if it serves none there."""
+    for short, full in (("/upload/", "/data/upload/"), ("/data/local-files?", "/data/local-files/?")):
+        if path.startswith(short):
+            path = full + path.removeprefix(short)
+    return path if _SERVED.match(path) else None
 
 
 def _url(text: str) -> httpx.URL:
