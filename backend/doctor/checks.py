@@ -1,0 +1,117 @@
+"""What a check is: a look at one link of the chain, which ends in a verdict. Knows no link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
+
+from backend.labelstudio.client import LabelStudio
+from backend.settings import Settings, load
+from ris_core.errors import RisError
+
+State = Literal["ok", "warning", "broken", "skipped"]
+
+
+class Verdict(NamedTuple):
+    """How a link is. what: one sentence; remedy: what to do about it."""
+
+    state: State
+    what: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on a link, by the link's name."""
+
+    link: str
+    state: State
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A look at a link. needs: the links without which there is nothing to look at."""
+
+    link: str
+    look: Callable[[Scene], Verdict]
+    needs: Sequence[str] = ()
+
+
+class Scene:
+    """What the checks look at; each thing is fetched once, when a check first asks for it."""
+
+    def __init__(self, number: int | None) -> None:
+        self.number = number
+        self._client: LabelStudio | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client:
+            self._client.close()
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load(self.number)
+
+    @property
+    def client(self) -> LabelStudio:
+        if self._client is None:
+            self._client = LabelStudio(self.settings.label_studio_url, self.settings.secret("label_studio_token"))
+        return self._client
+
+    @cached_property
+    def project(self) -> dict[str, Any] | None:
+        """The project's row in Label Studio; None if no project is looked at."""
+        return None if self.number is None else self.client.project(self.number)
+
+    @cached_property
+    def registrations(self) -> list[dict[str, Any]]:
+        """The project's ML backends, which Label Studio calls before it answers."""
+        assert self.number is not None
+        return self.client.ml_backends(self.number)
+
+
+def ok(what: str) -> Verdict:
+    return Verdict("ok", what)
+
+
+def warning(what: str, remedy: str) -> Verdict:
+    return Verdict("warning", what, remedy)
+
+
+def broken(what: str, remedy: str) -> Verdict:
+    return Verdict("broken", what, remedy)
+
+
+def skipped(what: str, remedy: str = "") -> Verdict:
+    return Verdict("skipped", what, remedy)
+
+
+def explained(error: RisError) -> Verdict:
+    """An error of ours as a verdict: its first sentence says what happened, the others what to do."""
+    what, _, remedy = str(error).partition(". ")
+    return broken(f"{what.rstrip('.')}.", remedy)
+
+
+def examine(chain: Sequence[Check], scene: Scene) -> Iterator[Finding]:
+    """Look at each link whose needs are met."""
+    missing: set[str] = set()
+    for check in chain:
+        lacking = [need for need in check.needs if need in missing]
+        verdict = skipped(f"Needs {' and '.join(lacking)}.") if lacking else _look(check, scene)
+        if verdict.state in ("broken", "skipped"):
+            missing.add(check.link)
+        yield Finding(check.link, *verdict)
+
+
+def _look(check: Check, scene: Scene) -> Verdict:
+    try:
+        return check.look(scene)
+    except RisError as error:
+        return explained(error)

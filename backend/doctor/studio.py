@@ -1,0 +1,348 @@
+"""The links to Label Studio and back: its address, the token, the project, the backend, the webhook, an image.
+
+Each is tried as it is used: the backend is asked as Label Studio asks it, with the password or the header that
+Label Studio holds for it. Knows nothing of Valkey and the model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from backend import assembly
+from backend.connect import BACKEND, SECRET_HEADER, backend_url, project_url
+from backend.contract import LEARNING_EVENTS
+from backend.doctor.checks import Scene, Verdict, broken, explained, ok, skipped, warning
+from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUnauthorized
+from backend.labelstudio.access import MAKE_ONE, is_legacy
+from backend.labelstudio.answers import unreachable
+from backend.labelstudio.config import LabelConfig, parse
+from ris_core.images import read_image
+
+# What Label Studio gives /health and webhooks, and /setup (ML_TIMEOUT_HEALTH, WEBHOOK_TIMEOUT, ML_TIMEOUT_SETUP).
+HEALTH_SECONDS, SETUP_SECONDS = 1.0, 3.0
+_TIMEOUT = httpx.Timeout(5.0)
+# Signed addresses of buckets begin to fail at some minutes; a log is confusing before that.
+CLOCK_SECONDS = 60.0
+# How Label Studio 1.23.2 says that it doesn't call private addresses.
+_BLOCKED = ("reserved network address", "URL was not allowed")
+_UNBLOCK = (
+    "Set LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false for Label Studio, and name what it must not call in "
+    "LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS (docker-compose.yml has a list). "
+    "LABEL_STUDIO_ML_BLOCK_LOCAL_IP=false alone isn't enough: its webhooks stay blocked."
+)
+
+
+def label_studio(scene: Scene) -> Verdict:
+    """Label Studio answers at RIS_LABEL_STUDIO_URL, and is Label Studio."""
+    url = scene.settings.label_studio_url
+    try:
+        answer = _http("GET", f"{url}/api/version/")
+    except httpx.RequestError as error:
+        verdict = explained(unreachable(url, error))
+        if httpx.URL(url).host in ("localhost", "127.0.0.1") and Path("/.dockerenv").exists():
+            return broken(verdict.what, f"{verdict.remedy} In a container, {url} is the container itself.")
+        return verdict
+    if answer.is_redirect:
+        return broken(
+            f"{url} redirects to {answer.headers.get('Location')}.",
+            "Set RIS_LABEL_STUDIO_URL to where it leads, https and path included.",
+        )
+    versions = _json(answer)
+    if not any(key.startswith("label-studio") for key in versions):
+        return broken(
+            f"What answers at {url} isn't Label Studio ({answer.status_code}).",
+            "Set RIS_LABEL_STUDIO_URL to Label Studio's address, as this machine reaches it.",
+        )
+    return ok(f"Label Studio {versions.get('release', 'of unknown version')} at {url}.")
+
+
+def clock(scene: Scene) -> Verdict:
+    """Label Studio's clock and ours agree."""
+    before = time.time()
+    answer = _http("GET", f"{scene.settings.label_studio_url}/health/")
+    try:
+        there = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        return skipped("Label Studio's answers carry no date.")
+    # Its date has whole seconds, and was set some time between question and answer.
+    off = there + 0.5 - (before + time.time()) / 2
+    if abs(off) > CLOCK_SECONDS:
+        return warning(
+            f"Label Studio's clock is {abs(off):,.0f} s {'ahead of' if off > 0 else 'behind'} this machine's.",
+            "Set both by NTP (timedatectl set-ntp true): signed addresses of images expire by the clock.",
+        )
+    return ok(f"Within {max(1.0, abs(off)):.0f} s of Label Studio's.")
+
+
+def token(scene: Scene) -> Verdict:
+    """Label Studio accepts the token."""
+    legacy = is_legacy(scene.settings.secret("label_studio_token"))
+    try:
+        owner = scene.client.whoami()
+    except LabelStudioUnauthorized as error:
+        if legacy:
+            return broken(f"RIS_LABEL_STUDIO_TOKEN is a legacy token. {explained(error).what}", MAKE_ONE)
+        return explained(error)
+    if legacy:
+        return warning("A legacy token: newer versions of Label Studio refuse those.", MAKE_ONE)
+    return ok(f"Accepted, as {owner.get('email')}.")
+
+
+def project(scene: Scene) -> Verdict:
+    """The project is there, and its labelling interface can carry masks."""
+    try:
+        row = scene.project
+    except LabelStudioNotFound:
+        return broken(
+            f"The owner of the token sees no project {scene.number}.",
+            "Its number is in its address, /projects/N; RIS_LABEL_STUDIO_TOKEN must belong to someone who sees it.",
+        )
+    if row is None:
+        return skipped("No project was named.", "ris doctor --project N, with the number in its address.")
+    _config(row)
+    return ok(f"{row.get('title')!r}; its labelling interface can carry masks.")
+
+
+def backend(scene: Scene) -> Verdict:
+    """The backend is up at its address, in time, and knows the password."""
+    url = backend_url(scene.settings)
+    try:
+        start = time.perf_counter()
+        health = _http("GET", f"{url}/health")
+        seconds = time.perf_counter() - start
+        versions = _http("GET", f"{url}/versions", auth=_login(scene))
+    except httpx.RequestError as error:
+        return broken(
+            f"The backend doesn't answer at {url} ({type(error).__name__}).",
+            "Start it (`ris up` does), or set RIS_BACKEND_URL to where Label Studio reaches it.",
+        )
+    if _json(health).get("status") != "UP":
+        return broken(
+            f"What answers at {url} isn't the backend ({health.status_code}).",
+            "Set RIS_BACKEND_URL, or RIS_HOST and RIS_PORT, to where the backend is.",
+        )
+    return _refusal(versions, url) or _in_time(seconds, HEALTH_SECONDS, f"Up at {url}, and open to its password.")
+
+
+def setup(scene: Scene) -> Verdict:
+    """The backend answers for the project as Label Studio asks it."""
+    assert scene.project is not None
+    url = _address(scene)
+    body = {
+        "project": f"{scene.number}.0",
+        "schema": scene.project["label_config"],
+        "hostname": scene.settings.label_studio_url,
+        "access_token": "",
+        "extra_params": None,
+    }
+    start = time.perf_counter()
+    answer = _http("POST", f"{url}/setup", json=body, auth=_login(scene))
+    seconds = time.perf_counter() - start
+    return _refusal(answer, url) or _in_time(
+        seconds, SETUP_SECONDS, f"Predictions are to be called {_json(answer).get('model_version')}."
+    )
+
+
+def registration(scene: Scene) -> Verdict:
+    """Label Studio has the backend at this address, reaches it, and sends it what people type."""
+    url, connect = _address(scene), f"`ris connect --project {scene.number}`"
+    row = _row(scene)
+    if row is None:
+        elsewhere = [each["url"] for each in scene.registrations if each["title"] == BACKEND]
+        if elsewhere:
+            return broken(
+                f"Label Studio calls the backend at {elsewhere[0]}, but it is to be at {url}.",
+                f"{connect} corrects that; if the other address is right, set RIS_BACKEND_URL to it.",
+            )
+        return broken(f"The project has no ML backend at {url}.", f"{connect} adds it.")
+    if row["state"] in ("DI", "ER"):
+        return _disconnected(_reason(scene, row), row["url"], connect)
+    if url == backend_url(scene.settings):
+        return warning(f"Connected at {url}, which every project shares.", f"{connect} gives it an address of its own.")
+    return _unasked(scene, row, connect) or ok(f"Connected, as {row['title']!r}, with version {row['model_version']}.")
+
+
+def webhook(scene: Scene) -> Verdict:
+    """Label Studio's events reach the backend, and are let in."""
+    assert scene.number is not None
+    url, connect = f"{_address(scene)}/webhook", f"`ris connect --project {scene.number}`"
+    rows = scene.client.webhooks(scene.number)
+    row = next((each for each in rows if each["url"] == url), None)
+    if row is None:
+        others = ", ".join(each["url"] for each in rows)
+        return broken(
+            f"No webhook goes to {url}{f', but to {others}' if others else ''}: corrections don't arrive.",
+            f"{connect} adds it. If Label Studio refuses the address: {_UNBLOCK}",
+        )
+    missing = LEARNING_EVENTS - {"START_TRAINING"} - set(row.get("actions") or ())
+    if not row["is_active"] or not row["send_payload"] or (missing and not row["send_for_all_actions"]):
+        return broken(
+            f"The webhook to {url} is switched off, or sends too little.",
+            "Switch it on under the project's Settings, Webhooks, with payload and all events; "
+            f"or delete it there, and {connect} makes it anew.",
+        )
+    event = {"action": "PROJECT_UPDATED", "project": {"id": scene.number}}
+    start = time.perf_counter()
+    answer = _http("POST", url, json=event, headers=row["headers"] or {})
+    seconds = time.perf_counter() - start
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        return _unsigned(scene, row["headers"] or {}, connect)
+    return _refusal(answer, url) or _in_time(seconds, HEALTH_SECONDS, "Events arrive, and are let in by their secret.")
+
+
+def image(scene: Scene) -> Verdict:
+    """The image of the project's first task can be fetched and read, past every cache."""
+    assert scene.number is not None
+    assert scene.project is not None
+    task = next(scene.client.tasks(scene.number), None)
+    if task is None:
+        return skipped("The project has no task yet.", "Import an image.")
+    key = _config(scene.project).image.key
+    value = task["data"].get(key)
+    if not isinstance(value, str) or not value:
+        return broken(
+            f"Task {task['id']} has no {key!r}, where the labelling interface looks for the image.",
+            f'Import images as {key!r}, or change value="${key}" of the Image tag.',
+        )
+    login = scene.project.get("task_data_login")
+    credentials = (str(login), str(scene.project.get("task_data_password") or "")) if login else None
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        resolver = assembly.images(scene.settings.model_copy(update={"home": Path(folder)}))
+        content = resolver.fetch(value, task["id"], credentials)
+    seconds = time.perf_counter() - start
+    height, width, _ = read_image(content, scene.settings.max_image_pixels).shape
+    return ok(f"Task {task['id']}: {width} x {height} pixels, {len(content) / 1e6:.1f} MB in {seconds:.1f} s.")
+
+
+def predictions(scene: Scene) -> Verdict:
+    """The project shows the predictions of the version in production, in the order of their scores."""
+    row = _row(scene)
+    assert row is not None
+    assert scene.project is not None
+    shown, version = scene.project.get("model_version"), row["model_version"]
+    where = "in the project's Settings, Annotation, Use predictions to prelabel tasks"
+    if not shown or scene.project.get("show_collab_predictions") is False:
+        return warning("The project shows no predictions.", f"Choose {row['title']} {where}.")
+    if shown == row["title"]:
+        return warning(
+            f"The project shows {shown!r}, whatever its version: Label Studio can't order tasks by score then.",
+            f"Once tasks are pre-labelled, choose {version} {where}; new versions must then be chosen by hand.",
+        )
+    if shown != version:
+        return warning(f"The project shows {shown}, but {version} is in production.", f"Choose {version} {where}.")
+    return ok(f"{shown} is shown, and tasks can be ordered by its scores.")
+
+
+def _row(scene: Scene) -> dict[str, Any] | None:
+    """The backend among the project's, at the project's own address or the one that all share; None if it isn't."""
+    assert scene.number is not None
+    for url in (project_url(scene.settings, scene.number), backend_url(scene.settings)):
+        for row in scene.registrations:
+            if row["url"].rstrip("/") == url:
+                return row
+    return None
+
+
+def _address(scene: Scene) -> str:
+    """Where Label Studio calls the backend for this project, or should."""
+    assert scene.number is not None
+    row = _row(scene)
+    return row["url"].rstrip("/") if row else project_url(scene.settings, scene.number)
+
+
+def _unasked(scene: Scene, row: dict[str, Any], connect: str) -> Verdict | None:
+    """What keeps typed prompts from the backend, if anything: Label Studio asks the first interactive one alone."""
+    first = next((each for each in scene.registrations if each["is_interactive"]), None)
+    if first is None:
+        return broken("Label Studio doesn't send the backend what people type.", f"{connect} switches that on.")
+    if first is not row:
+        return warning(
+            f"What people type goes to {first['title']!r} at {first['url']}, the first interactive backend.",
+            "Switch off interactive preannotations there, or remove it, under the project's Settings, Model.",
+        )
+    return None
+
+
+def _reason(scene: Scene, row: dict[str, Any]) -> str:
+    """Why Label Studio can't talk to the backend, in its words."""
+    if row["state"] == "ER" and row["error_message"]:
+        return str(row["error_message"])
+    # Of a failed health check it keeps no word. Asked to save what it has already, it says what is the matter; an
+    # empty password stands for the one that it knows.
+    try:
+        scene.client.update_ml_backend(row["id"], row["url"], row["title"], row["basic_auth_user"], "")
+    except LabelStudioError as error:
+        return str(error)
+    return "it failed a moment ago, but not now"
+
+
+def _disconnected(reason: str, url: str, connect: str) -> Verdict:
+    if any(text in reason for text in _BLOCKED):
+        return broken(f"Label Studio doesn't call {url}, since that is a private address.", _UNBLOCK)
+    if "401" in reason or "uthenticat" in reason:
+        return broken("Label Studio has another password for the backend.", f"{connect} writes the right one.")
+    return broken(
+        f"Label Studio can't talk to the backend at {url}: {reason}",
+        "Set RIS_BACKEND_URL to an address that is right from where Label Studio runs (in a container, localhost is "
+        f"the container itself), then {connect}.",
+    )
+
+
+def _unsigned(scene: Scene, headers: dict[str, str], connect: str) -> Verdict:
+    if headers.get(SECRET_HEADER) == scene.settings.secret("webhook_secret"):
+        return broken("The backend runs with another RIS_WEBHOOK_SECRET than the settings here.", "Start it again.")
+    return broken(
+        "The backend turns Label Studio's events away: the webhook carries "
+        f"{'a wrong secret' if SECRET_HEADER in headers else 'no secret'} ({SECRET_HEADER}).",
+        f"{connect} writes the right one.",
+    )
+
+
+def _refusal(answer: httpx.Response, url: str) -> Verdict | None:
+    """What the backend says against a request, if anything."""
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        return broken(
+            f"The backend at {url} has another user name or password than the settings here.",
+            "Start it again, so that it reads them anew; or run this with its RIS_HOME.",
+        )
+    if answer.is_success:
+        return None
+    message = _json(answer).get("message") or answer.reason_phrase
+    return broken(f"The backend refuses {answer.request.url.path} ({answer.status_code}): {message}", "See its log.")
+
+
+def _in_time(seconds: float, most: float, what: str) -> Verdict:
+    if seconds > most:
+        return warning(
+            f"{what} But it took {seconds:.1f} s, and Label Studio waits {most:g} s.",
+            "Give the backend's machine less other work, or raise RIS_THREADS.",
+        )
+    return ok(what)
+
+
+def _config(row: dict[str, Any]) -> LabelConfig:
+    return parse(str(row.get("label_config", "")))
+
+
+def _login(scene: Scene) -> tuple[str, str]:
+    return scene.settings.username, scene.settings.secret("password")
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        content = answer.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _http(method: str, url: str, **request: Any) -> httpx.Response:
+    with httpx.Client(timeout=_TIMEOUT, trust_env=False) as http:
+        return http.request(method, url, **request)

@@ -1,0 +1,205 @@
+"""Faults of this machine, planted one by one: each is found at its link, and its remedy named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from ports import free_port
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.suspension import suspend
+from rq.utils import utcformat
+
+from backend.doctor import machine
+from backend.jobs.queue import NAME
+from ris_core import checkpoint
+
+from .chain import Chain
+
+
+@pytest.mark.parametrize("link", ["settings", "disk", "weights", "redis", "worker"])
+def test_a_whole_link(chain: Chain, link: str) -> None:
+    finding = chain.look(link)
+    assert (finding.state, finding.remedy) == ("ok", ""), finding
+
+
+def test_a_misspelt_setting(chain: Chain) -> None:
+    chain.knobs["webhook_sekret"] = "x"
+    finding = chain.look("settings")
+    assert finding.state == "broken"
+    assert finding.remedy == "Did you mean RIS_WEBHOOK_SECRET?"
+    assert chain.look("worker").state == "skipped"
+
+
+@pytest.mark.parametrize("secret", machine.SECRETS)
+def test_a_missing_secret(chain: Chain, secret: str) -> None:
+    del chain.knobs[secret]
+    finding = chain.look("settings")
+    assert finding.state == "warning"
+    assert f"RIS_{secret.upper()} isn't set" in finding.what
+    assert "ris.env" in finding.remedy
+
+
+def test_a_file_of_secrets_for_all_to_read(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain.write()
+    (chain.home / "ris.env").chmod(0o644)
+    monkeypatch.setattr(Chain, "write", lambda _: None)
+    finding = chain.look("settings")
+    assert (finding.state, finding.remedy) == ("warning", f"chmod 600 {chain.home / 'ris.env'}")
+
+
+def test_the_wrong_folder(chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RIS_HOME", str(tmp_path / "elsewhere"))
+    finding = chain.look("settings")
+    assert finding.state == "warning"
+    assert "set RIS_HOME" in finding.remedy
+    finding = chain.look("disk")
+    assert finding.state == "broken"
+    assert "set RIS_HOME" in finding.remedy
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_home_that_is_not_to_be_written(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A folder of the kernel's: nobody may write there, root included.
+    monkeypatch.setenv("RIS_HOME", "/proc/self")
+    finding = chain.look("disk")
+    assert finding.state == "broken"
+    assert "can't be written" in finding.what
+    assert "RIS_HOME" in finding.remedy
+
+
+@pytest.mark.parametrize(("plenty", "least", "state"), [(1 << 60, 0, "warning"), (1 << 60, 1 << 60, "broken")])
+def test_a_disk_that_runs_full(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, plenty: int, least: int, state: str
+) -> None:
+    monkeypatch.setattr(machine, "PLENTY", plenty)
+    monkeypatch.setattr(machine, "LEAST", least)
+    finding = chain.look("disk")
+    assert finding.state == state
+    assert "images" in finding.remedy
+
+
+def test_nothing_is_left_on_the_disk(chain: Chain) -> None:
+    chain.look("disk")
+    assert [path.name for path in chain.home.iterdir() if path.name.startswith(".doctor")] == []
+
+
+def test_damaged_weights(chain: Chain, monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in weights.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes()[:-1] if file.suffix != ".json" else file.read_bytes())
+    monkeypatch.setattr(checkpoint, "shipped", lambda: damaged)
+    finding = chain.look("weights")
+    assert finding.state == "broken"
+    assert "isn't the file" in finding.what
+    assert "Fetch both again" in finding.remedy
+
+
+def test_valkey_is_down(chain: Chain) -> None:
+    chain.knobs["redis_url"] = f"redis://:x@127.0.0.1:{free_port()}/0"
+    finding = chain.look("redis")
+    assert finding.state == "broken"
+    assert "nothing listens there" in finding.what
+    assert "RIS_REDIS_URL" in finding.remedy
+    assert chain.look("worker").what == "Needs redis."
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_the_password_of_valkey_is_wrong(chain: Chain, password: str) -> None:
+    host = chain.knobs["redis_url"].rpartition("@")[2]
+    chain.knobs["redis_url"] = f"redis://:{password}@{host}" if password else f"redis://{host}"
+    finding = chain.look("redis")
+    assert finding.state == "broken"
+    assert "doesn't accept the password" in finding.what
+    assert "requirepass" in finding.remedy
+    assert "wrong" not in finding.what
+
+
+def test_a_valkey_without_a_password(chain: Chain, lasting_redis: Redis) -> None:
+    password = lasting_redis.config_get("requirepass")["requirepass"]
+    lasting_redis.config_set("requirepass", "")
+    try:
+        chain.knobs["redis_url"] = f"redis://{chain.knobs['redis_url'].rpartition('@')[2]}"
+        finding = chain.look("redis")
+    finally:
+        lasting_redis.config_set("requirepass", password)
+    assert finding.state == "warning"
+    assert "requirepass" in finding.remedy
+
+
+def test_a_valkey_that_forgets(chain: Chain, lasting_redis: Redis) -> None:
+    lasting_redis.config_set("save", "")
+    finding = chain.look("redis")
+    assert finding.state == "warning"
+    assert "appendonly yes" in finding.remedy
+
+
+def test_a_valkey_that_is_full(chain: Chain, lasting_redis: Redis) -> None:
+    lasting_redis.config_set("maxmemory", "1")
+    try:
+        finding = chain.look("redis")
+    finally:
+        lasting_redis.config_set("maxmemory", "0")
+    assert finding.state == "broken"
+    assert "can't be written" in finding.what
+
+
+def test_a_valkey_that_label_studio_uses_too(chain: Chain, lasting_redis: Redis) -> None:
+    Queue("critical", connection=lasting_redis).enqueue("math.sqrt", 4)
+    finding = chain.look("redis")
+    assert finding.state == "warning"
+    assert "RIS_REDIS_URL" in finding.remedy
+
+
+def test_nothing_is_left_in_valkey(chain: Chain, lasting_redis: Redis) -> None:
+    chain.look("redis")
+    assert list(lasting_redis.scan_iter("ris:doctor:*")) == []
+
+
+def test_no_worker(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
+    worker.register_death()
+    Queue(NAME, connection=lasting_redis).enqueue("math.sqrt", 4)
+    finding = chain.look("worker")
+    assert finding.state == "broken"
+    assert "No worker is registered; 1 job waits" in finding.what
+    assert "`ris worker`" in finding.remedy
+
+
+def test_a_worker_that_was_killed(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    lasting_redis.hset(worker.key, "pid", ended.pid)
+    finding = chain.look("worker")
+    assert finding.state == "broken"
+    assert "heard of at" in finding.what
+    lasting_redis.hset(worker.key, "pid", os.getpid())
+    assert chain.look("worker").state == "ok"
+
+
+def test_a_worker_that_has_fallen_silent(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
+    silent = datetime.now(UTC) - timedelta(seconds=machine.SILENCE_SECONDS + 5)
+    lasting_redis.hset(worker.key, mapping={"hostname": "elsewhere", "last_heartbeat": utcformat(silent)})
+    assert chain.look("worker").state == "broken"
+    lasting_redis.hset(worker.key, "last_heartbeat", utcformat(datetime.now(UTC)))
+    assert chain.look("worker").state == "ok"
+
+
+def test_a_worker_that_listens_elsewhere(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
+    lasting_redis.hset(worker.key, "queues", "default")
+    finding = chain.look("worker")
+    assert finding.state == "broken"
+    assert NAME in finding.what
+    assert "`ris worker`" in finding.remedy
+
+
+def test_work_is_suspended(chain: Chain, lasting_redis: Redis) -> None:
+    suspend(lasting_redis)
+    finding = chain.look("worker")
+    assert finding.state == "broken"
+    assert "rq resume" in finding.remedy
