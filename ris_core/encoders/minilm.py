@@ -29,7 +29,7 @@ class MiniLM(TransformerText):
 
         folder = vocabulary()
         checked(folder / WEIGHTS, _DIGEST)
-        return cls(_NAME, tokenizer(folder), pretrained(BertModel, folder))
+        return cls(_NAME, tokenizer(folder), pretrained(BertModel, folder, add_pooling_layer=False))
 
     @property
     def stages(self) -> nn.ModuleList:  # type: ignore[override]

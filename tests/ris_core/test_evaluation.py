@@ -19,7 +19,7 @@ from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import DatasetError, ImageError
-from ris_core.evaluation import _lowest_presence, answers, calibrate, evaluate
+from ris_core.evaluation import _balanced_presence, _lowest_presence, answers, calibrate, evaluate
 from ris_core.metrics import Score, summarise
 from ris_core.models import LDA, LDAOptions
 from ris_core.predictor import Predictor
@@ -102,8 +102,10 @@ def test_batches_give_what_single_photos_give(tmp_path: Path) -> None:
         targets = {"a": left(30, size), "a cat": left(50, size), "no dog": None}
         samples += [sample(tmp_path, sentence, target, size) for sentence, target in targets.items()]
     samples = samples[::2] + samples[1::2]
+    encoders = image_encoder("efficientnet-lite0"), text_encoder("minilm")
+    # After the encoders are there: loading them draws random numbers.
     torch.manual_seed(0)
-    model = LDA(image_encoder("efficientnet-lite0"), text_encoder("minilm"), LDAOptions(width=16))
+    model = LDA(*encoders, LDAOptions(width=16))
     predictor = Predictor(model, OperatingPoint(side=96, presence=0.0, mask=0.5), "test")
     heard: list[int] = []
     report = evaluate(predictor, samples, heard.append)
@@ -159,12 +161,57 @@ def test_enough_is_kept_and_not_a_thousandth_more(presence: list[float], accepte
     assert kept(threshold + 0.001) < wanted + 1
 
 
+def test_faint_masks_are_tried_too(tmp_path: Path) -> None:
+    known = Known(OperatingPoint(side=8), {"x": (np.array([[0.9, 0.27, 0.22, 0.1]]), 0.9, 0.9)})
+    assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.25
+    assert calibrate(known, [sample(tmp_path, "x", left(15))]).mask == 0.2
+
+
+def test_balanced_shares(mixed: list[Sample]) -> None:
+    """Targets at 0.05, 0.15 ... 0.95, absent things at 0.12, 0.22 ... 0.52: of both, seven in ten or more at 0.321."""
+    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known.point = calibrate(known, mixed, None)
+    figures = evaluate(known, mixed).figures
+    assert known.point.presence == pytest.approx(0.321)
+    assert (figures["T-acc"], figures["N-acc"]) == pytest.approx((0.7, 0.6))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_no_other_threshold_is_more_even(there: list[float], absent: list[float]) -> None:
+    def smaller(threshold: float) -> float:
+        kept, refused = (np.mean(np.array(each) >= threshold) for each in (there, absent))
+        return float(min(kept, 1 - refused))
+
+    best = smaller(_balanced_presence(there, absent))
+    assert best >= max(smaller(number / 1000) for number in range(1, 1001)) - 1e-9
+
+
+def test_without_absent_things_there_is_nothing_to_balance(mixed: list[Sample]) -> None:
+    with pytest.raises(DatasetError, match="nothing to balance"):
+        calibrate(Known(OperatingPoint(side=8), TARGETS), mixed[:10], None)
+
+
+def test_figures_of_each_kind(tmp_path: Path) -> None:
+    known = Known(OperatingPoint(side=8, mask=0.4), TARGETS | ABSENT)
+    kinds = {"there 0": "derived", "there 1": "name", "there 9": "name", "absent 0": "absent", "there 2": "said"}
+    samples = [
+        replace(sample(tmp_path, sentence, None if kind == "absent" else left(5)), kind=kind)
+        for sentence, kind in kinds.items()
+    ]
+    report = evaluate(known, samples)
+    assert list(report.kinds) == ["name", "derived", "absent", "said"]
+    assert [each["expressions"] for each in report.kinds.values()] == [2, 1, 1, 1]
+    assert report.kinds["name"] == summarise([report.scores[1], report.scores[2]])
+    assert report.kinds["name"]["mIoU"] == 0.25
+    assert report.kinds["absent"]["N-acc"] == 1
+
+
 def test_the_pixels_threshold_is_the_best_for_the_mean_iou(tmp_path: Path) -> None:
     """One column at P = 0.9, one at 0.42: the target ends between them, or after the second."""
     steps = np.array([[0.9, 0.42, 0.1, 0.1]])
     known = Known(OperatingPoint(side=8), {"x": (steps, 0.9, 0.9)})
     assert calibrate(known, [sample(tmp_path, "x", left(5))]).mask == 0.45
-    assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.3
+    assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.2
 
 
 def test_a_target_without_a_mask_is_not_answered_at_any_threshold(tmp_path: Path) -> None:
