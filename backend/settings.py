@@ -1,7 +1,7 @@
 """Every knob of the service, read from the environment and from `ris.env`. Knows nothing of what uses them.
 
 A knob `x` is the variable RIS_X. The environment wins over `<RIS_HOME>/ris.env`, that over the defaults. The knobs
-by which a project learns may have other values in a file of that project's own.
+by which a project learns and is pre-labelled may have other values in a file of that project's own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PREFIX = "RIS_"
 _MIB = 1 << 20
 # Threads that must stay free for /health, /setup and /webhook, which Label Studio gives one second.
 _SPARE_THREADS = 3
+# What a project's own file may set.
+_OWN = ("finetune_", "prelabel_")
 
 
 class SettingsError(RisError):
@@ -63,7 +65,8 @@ class Settings(BaseSettings):
     max_image_pixels: PositiveInt = _knob(100_000_000, "Largest image, in pixels.")
 
     max_request_bytes: PositiveInt = _knob(32 * _MIB, "Largest request, in bytes.")
-    max_tasks: PositiveInt = _knob(250, "Most tasks of one request.")
+    max_tasks: PositiveInt = _knob(10_000, "Most tasks of one request.")
+    batch_from: PositiveInt = _knob(16, "Tasks of one request that are too many to wait for: they become a batch.")
     max_prompt_length: PositiveInt = _knob(500, "Longest prompt, in characters.")
     max_prompts: PositiveInt = _knob(32, "Most prompts of one task.")
     max_waiting: int = _knob(4, "Predictions that may wait for the model; more are turned away.", ge=0)
@@ -71,6 +74,13 @@ class Settings(BaseSettings):
 
     cached_versions: PositiveInt = _knob(2, "Model versions that are kept in memory.")
     cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory.")
+
+    prelabel_labels: bool = _knob(True, "Whether a batch asks for each label by its name where nothing else is asked.")
+    prelabel_remember: bool = _knob(True, "Whether the prompt typed last is tried on the next picture of its project.")
+    prelabel_new: bool = _knob(False, "Whether new tasks are pre-labelled as they come in.")
+    prelabel_objects: Literal["one", "each"] = _knob("one", "One region for all that a prompt finds, or for each part.")
+    prelabel_tolerance: float = _knob(1.0, "How far polygons may run from a mask's outline, in pixels.", ge=0, le=100)
+    prelabel_smallest: float = _knob(0.0005, "Least part that counts, as a share of the picture.", ge=0, lt=1)
 
     finetune_min_new: PositiveInt = _knob(10, "New corrections before the model learns from them.")
     finetune_min_validation: PositiveInt = _knob(20, "Held-out corrections before a version may be promoted.")
@@ -96,6 +106,11 @@ class Settings(BaseSettings):
             raise ValueError(f"RIS_MAX_WAITING should be at most RIS_THREADS - {1 + _SPARE_THREADS}")
         return self
 
+    def of_project(self, project: int) -> Settings:
+        """These knobs as one project has them. Raises SettingsError, one sentence a mistake."""
+        own = _own(project_file(self.home, project))
+        return _checked(**{**dict(self), **own}) if own else self
+
     def secret(self, knob: str) -> str:
         """The value of a secret knob. Raises SettingsError, which names the variable, if it isn't set."""
         value: SecretStr | None = getattr(self, knob)
@@ -120,23 +135,27 @@ def load(project: int | None = None) -> Settings:
     Raises SettingsError, one sentence a mistake.
     """
     file = Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default) / "ris.env"
-    own: dict[str, Any] = {} if project is None else _own(project_file(file.parent, project))
     _refuse_misspelt(file)
-    try:
-        return Settings(home=file.parent, _env_file=file, **own)  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise SettingsError(" ".join(_sentence(problem) for problem in error.errors())) from None
+    settings = _checked(home=file.parent, _env_file=file)
+    return settings if project is None else settings.of_project(project)
 
 
 def project_file(home: Path, project: int) -> Path:
-    """Where the knobs of one project are, those by which it learns; they win over all others."""
+    """Where the knobs of one project are, those by which it learns and is pre-labelled; they win over all others."""
     return home / "projects" / f"{project}.env"
+
+
+def _checked(**given: Any) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(" ".join(_sentence(problem) for problem in error.errors())) from None
 
 
 def _own(file: Path) -> dict[str, Any]:
     given = {name.removeprefix(PREFIX).lower(): value for name, value in dotenv_values(file).items() if value}
     for name in given:
-        if name not in Settings.model_fields or not name.startswith("finetune_"):
+        if name not in Settings.model_fields or not name.startswith(_OWN):
             raise SettingsError(f"{PREFIX}{name.upper()} in {file} isn't a setting of a project. Remove it.")
     return given
 
