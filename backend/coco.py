@@ -65,12 +65,18 @@ def refs(items: Sequence[Illustrated], categories: Iterable[Mapping[str, Any]]) 
 
 def _categories(items: Sequence[Illustrated], config: LabelConfig) -> list[Document]:
     # Masks outlive their label in the interface. Such a label comes last, so that the others keep their ids.
-    known = [label.value for label in config.brush.labels]
+    known = [label.value for label in config.labels]
     used = {drawn.label for item in items for drawn in item.correction.objects}
     names = dict.fromkeys([*known, *sorted(used - set(known))])
     return [
-        {"id": number, "name": name, "supercategory": config.brush.name} for number, name in enumerate(names, start=1)
+        {"id": number, "name": name, "supercategory": _tag(name, config)} for number, name in enumerate(names, start=1)
     ]
+
+
+def _tag(label: str, config: LabelConfig) -> str:
+    """The name of the first tag that has the label, or had it: then which one isn't known, and the first stands in."""
+    having = (control.name for control in config.controls if control.label(label))
+    return next(having, config.controls[0].name)
 
 
 def _image(item: Illustrated) -> Document:

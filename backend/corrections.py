@@ -6,7 +6,7 @@ Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and 
 - A mask without a pixel isn't there. A mask's sentence is the one that `read_annotation` finds; failing that,
   the task's own sentence, if it has just one.
 - A submitted annotation without a mask says that what was asked for isn't in the picture: each sentence typed
-  in it (or else the task's own) becomes an expression without a target.
+  in it (or else the task's own) becomes an expression without a target. One with rectangles says nothing of masks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from backend.errors import RegionError
 from backend.labelstudio.config import LabelConfig
-from backend.labelstudio.regions import AnnotatedMask, read_annotation
+from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, read_annotation
 from backend.prompts import label_for, prompts_for
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle
@@ -126,7 +126,7 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
         annotation=int(annotation["id"]),
         image=_image(task, config),
         objects=_objects(masks, config),
-        expressions=_expressions(masks, asked) if masks else _absent(read.prompts or asked),
+        expressions=_said(masks, read, asked),
         parent_prediction=annotation.get("parent_prediction"),
         completed_by=annotation.get("completed_by"),
         ground_truth=bool(annotation.get("ground_truth")),
@@ -162,6 +162,12 @@ def _image(task: Mapping[str, Any], config: LabelConfig) -> str:
     return value
 
 
+def _said(masks: Sequence[AnnotatedMask], read: AnnotatedMasks, asked: Sequence[str]) -> tuple[Expression, ...]:
+    if masks:
+        return _expressions(masks, asked)
+    return () if read.boxed else _absent(read.prompts or asked)
+
+
 def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:
     return tuple(
         DrawnObject(region, _label(mask, config), encode_rle(mask.mask), mask.origin)
@@ -172,7 +178,7 @@ def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[Drawn
 def _label(mask: AnnotatedMask, config: LabelConfig) -> str:
     if mask.label:
         return mask.label
-    known = mask.prompt or len(config.brush.labels) == 1
+    known = mask.prompt or len(config.labels) == 1
     return label_for(mask.prompt or "", config).value if known else UNLABELLED
 
 

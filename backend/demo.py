@@ -24,7 +24,7 @@ from backend.errors import BackendError
 from backend.jobs.queue import JobQueue
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.config import Label, LabelConfig, parse
-from backend.labelstudio.regions import brush_region, prompt_region, read_annotation
+from backend.labelstudio.regions import mask_regions, prompt_region, read_annotation
 from backend.loop import open_jobs, wait
 from backend.samples import SampleMask
 from backend.settings import Settings, project_file
@@ -134,13 +134,15 @@ def _correct(client: LabelStudio, photos: list[Photo], config: LabelConfig) -> N
         size = photo.masks[0].mask().shape
         typed = prompt_region(config, (size[0], size[1]), *(mask.prompts[0] for mask in photo.masks))
         regions = [
-            brush_region(config, _label(config, mask), mask.mask(), 1.0, mask.prompts[0]) for mask in photo.masks
+            region
+            for mask in photo.masks
+            for region in mask_regions(config, _label(config, mask), mask.mask(), 1.0, mask.prompts[0])
         ]
         client.create_annotation(photo.task, [*regions, typed], parent_prediction=predictions[-1]["id"])
 
 
 def _label(config: LabelConfig, mask: SampleMask) -> Label:
-    label = config.brush.label(mask.label)
+    label = config.label(mask.label)
     if label is None:
         raise DemoFailed(f"The labelling interface has no label {mask.label!r}.")
     return label

@@ -1,7 +1,15 @@
 """A project's labelling interface (Label Studio's XML), reduced to what is used. Knows no HTTP and no masks.
 
-Used are one Image tag, the BrushLabels tag connected to it, and the TextArea tags connected to it, where
-prompts are typed. Everything else in the interface may be there and is left alone.
+Used are one Image tag, the tags connected to it that can show an answer, and the TextArea tags connected to it,
+where prompts are typed. Everything else in the interface may be there and is left alone.
+
+An answer is shown in each BrushLabels, BitmaskLabels, PolygonLabels and RectangleLabels tag that has its label.
+A RectangleLabels tag with `smart="true"` beside another of these is what people point with ("this thing"), and
+gets no answers. Attributes of a tag say how answers look in it; `Defaults` holds where they say nothing:
+
+    objects="each"      one region a connected part; "one": one region for all that a prompt finds
+    tolerance="1.5"     how far a polygon may run from the mask's outline, in pixels
+    smallest="0.0005"   parts below this share of the image are specks: no object, polygon or rectangle of their own
 """
 
 from __future__ import annotations
@@ -11,10 +19,30 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ClassVar, Literal, TypeAlias
 
 from backend.errors import ConfigError
 
+Kind: TypeAlias = Literal["brush", "bitmask", "polygon", "rectangle"]
+Objects: TypeAlias = Literal["one", "each"]
+
+_KINDS: Mapping[str, Kind] = {
+    "brushlabels": "brush",
+    "bitmasklabels": "bitmask",
+    "polygonlabels": "polygon",
+    "rectanglelabels": "rectangle",
+}
+_MOST_TOLERANT = 100.0
 _PROMPT = "prompt"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How answers look in a tag that doesn't say."""
+
+    objects: Objects = "one"
+    tolerance: float = 1.0
+    smallest: float = 0.0005
 
 
 @dataclass(frozen=True)
@@ -27,7 +55,7 @@ class ImageObject:
 
 @dataclass(frozen=True)
 class Label:
-    """A Label of the mask tag. `attributes` are those it has besides value and alias."""
+    """A Label of a mask tag. `attributes` are those it has besides value and alias."""
 
     value: str
     alias: str | None = None
@@ -40,26 +68,47 @@ class Label:
 
 
 @dataclass(frozen=True)
-class BrushControl:
+class MaskControl:
+    """A tag that shows answers.
+
+    tolerance: in pixels, for polygons. objects: "one" region for all that a prompt finds, or one for "each"
+    connected part. smallest: the least size of a part, as a share of the image.
+    """
+
+    kind: Kind
     name: str
     to_name: str
     labels: tuple[Label, ...]
+    tolerance: float = Defaults.tolerance
+    objects: Objects = Defaults.objects
+    smallest: float = Defaults.smallest
+
+    @property
+    def type(self) -> str:
+        """The type of its regions, and the field of their value that holds the labels."""
+        return f"{self.kind}labels"
 
     def label(self, stored: str) -> Label | None:
         """The label that an annotation calls `stored`."""
-        return next((label for label in self.labels if stored in (label.stored, label.value)), None)
+        return _label_called(stored, self.labels)
 
 
 @dataclass(frozen=True)
 class TextAreaControl:
+    """A TextArea tag. `key` is the field of task data that it shows, `caption` for `value="$caption"`, if any."""
+
+    type: ClassVar[str] = "textarea"
     name: str
     to_name: str
+    key: str | None = None
 
 
 @dataclass(frozen=True)
 class LabelConfig:
+    """`controls` holds at least one, in the interface's order."""
+
     image: ImageObject
-    brush: BrushControl
+    controls: tuple[MaskControl, ...]
     prompts: tuple[TextAreaControl, ...] = ()
 
     @property
@@ -68,20 +117,33 @@ class LabelConfig:
         named = (control for control in self.prompts if control.name == _PROMPT)
         return next(named, self.prompts[0] if self.prompts else None)
 
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels of all controls, each value once, in order; where two differ, the earlier one's word counts."""
+        merged: dict[str, Label] = {}
+        for label in (label for control in self.controls for label in control.labels):
+            known = merged.get(label.value, label)
+            attributes = MappingProxyType({**label.attributes, **known.attributes})
+            merged[label.value] = Label(label.value, known.alias or label.alias, attributes)
+        return tuple(merged.values())
 
-def parse(xml: str) -> LabelConfig:
-    """Read a labelling interface. Raises ConfigError, which says what to add, if it can't carry masks."""
+    def label(self, stored: str) -> Label | None:
+        """The label that an annotation calls `stored`."""
+        return _label_called(stored, self.labels)
+
+
+def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
+    """Read a labelling interface. Raises ConfigError, which says what to add or correct, if it can't carry masks."""
     root = _read_xml(xml)
-    brush, images = _connected_brush(root)
-    image = images[brush.get("toName", "")]
-    name = _name(brush)
+    image, answered = _answered(root)
+    name = _name(image)
     return LabelConfig(
-        image=ImageObject(_name(image), _data_key(image)),
-        brush=BrushControl(name, _name(image), _labels(brush, name)),
+        image=ImageObject(name, _data_key(image)),
+        controls=tuple(_control(tag, name, defaults or Defaults()) for tag in answered),
         prompts=tuple(
-            TextAreaControl(_name(area), _name(image))
+            TextAreaControl(_name(area), name, _shown(area))
             for area in _tags(root, "TextArea")
-            if area.get("toName") == _name(image)
+            if area.get("toName") == name
         ),
     )
 
@@ -95,22 +157,36 @@ def _read_xml(xml: str) -> ET.Element:
         raise ConfigError(f"The labelling interface isn't valid XML ({error}). Correct it in Label Studio.") from None
 
 
-def _connected_brush(root: ET.Element) -> tuple[ET.Element, dict[str, ET.Element]]:
+def _answered(root: ET.Element) -> tuple[ET.Element, list[ET.Element]]:
+    """The Image tag, and the tags connected to it that get answers."""
     images = {_name(image): image for image in _tags(root, "Image")}
     if not images:
         raise ConfigError('The labelling interface has no Image tag: add <Image name="image" value="$image"/> to it.')
-    for brush in _tags(root, "BrushLabels"):
-        if brush.get("toName") in images:
-            return brush, images
-    raise ConfigError(
-        "The labelling interface has no BrushLabels tag connected to an Image: add <BrushLabels "
-        f'name="brush" toName="{next(iter(images))}"><Label value="object"/></BrushLabels> to it.'
-    )
+    connected = [tag for tag in _tags(root, *_KINDS) if tag.get("toName") in images]
+    if not connected:
+        raise ConfigError(
+            "The labelling interface has no BrushLabels, BitmaskLabels, PolygonLabels or RectangleLabels tag connected "
+            f'to an Image: add <BrushLabels name="brush" toName="{next(iter(images))}"><Label value="object"/>'
+            "</BrushLabels> to it."
+        )
+    masks = [tag for tag in connected if _kind(tag) != "rectangle"]
+    name = (masks or connected)[0].get("toName", "")
+    answered = [tag for tag in connected if tag.get("toName") == name and not (masks and _points(tag))]
+    return images[name], answered
 
 
-def _tags(root: ET.Element, tag: str) -> Iterator[ET.Element]:
+def _points(tag: ET.Element) -> bool:
+    return _kind(tag) == "rectangle" and tag.get("smart", "").lower() == "true"
+
+
+def _kind(tag: ET.Element) -> Kind:
+    return _KINDS[str(tag.tag).lower()]
+
+
+def _tags(root: ET.Element, *names: str) -> Iterator[ET.Element]:
     # Label Studio ignores the case of tag names.
-    return (element for element in root.iter() if str(element.tag).lower() == tag.lower())
+    wanted = {name.lower() for name in names}
+    return (element for element in root.iter() if str(element.tag).lower() in wanted)
 
 
 def _name(element: ET.Element) -> str:
@@ -118,6 +194,11 @@ def _name(element: ET.Element) -> str:
     if not name:
         raise ConfigError(f'A {element.tag} tag has no name: add name="{element.tag.lower()}" to it.')
     return name
+
+
+def _shown(area: ET.Element) -> str | None:
+    value = area.get("value", "")
+    return value[1:] if len(value) > 1 and value.startswith("$") else None
 
 
 def _data_key(image: ET.Element) -> str:
@@ -129,10 +210,22 @@ def _data_key(image: ET.Element) -> str:
     return value[1:]
 
 
-def _labels(brush: ET.Element, name: str) -> tuple[Label, ...]:
-    labels = tuple(_label(element) for element in _tags(brush, "Label") if element.get("value"))
+def _control(tag: ET.Element, image: str, defaults: Defaults) -> MaskControl:
+    return MaskControl(
+        kind=_kind(tag),
+        name=_name(tag),
+        to_name=image,
+        labels=_labels(tag),
+        tolerance=_number(tag, "tolerance", defaults.tolerance, _MOST_TOLERANT),
+        objects=_objects(tag, defaults.objects),
+        smallest=_number(tag, "smallest", defaults.smallest, 1.0),
+    )
+
+
+def _labels(tag: ET.Element) -> tuple[Label, ...]:
+    labels = tuple(_label(element) for element in _tags(tag, "Label") if element.get("value"))
     if not labels:
-        raise ConfigError(f'The BrushLabels tag "{name}" has no labels: put <Label value="object"/> in it.')
+        raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has no labels: put <Label value="object"/> in it.')
     return labels
 
 
@@ -140,3 +233,30 @@ def _label(element: ET.Element) -> Label:
     attributes = dict(element.attrib)
     value, alias = attributes.pop("value"), attributes.pop("alias", None)
     return Label(value, alias or None, MappingProxyType(attributes))
+
+
+def _label_called(stored: str, labels: tuple[Label, ...]) -> Label | None:
+    return next((label for label in labels if stored in (label.stored, label.value)), None)
+
+
+def _objects(tag: ET.Element, default: Objects) -> Objects:
+    found = tag.get("objects", default)
+    if found == "one" or found == "each":  # noqa: PLR1714 - mypy narrows this, and not `in`
+        return found
+    raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has objects="{found}": write objects="one" or objects="each".')
+
+
+def _number(tag: ET.Element, attribute: str, default: float, most: float) -> float:
+    text = tag.get(attribute)
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if 0 <= number <= most:
+        return number
+    raise ConfigError(
+        f'The {tag.tag} tag "{_name(tag)}" has {attribute}="{text}": write a number from 0 to {most:g}, '
+        f'such as {attribute}="{default:g}".'
+    )

@@ -1,67 +1,121 @@
 """Regions of Label Studio's predictions and annotations: built for its editor, and read back. Knows no HTTP.
 
 Which sentence belongs to a mask of a saved annotation, in this order:
-1. the sentence that the backend noted on the region when it proposed it (`meta.text`, "prompt: ...");
+1. the sentence that the backend noted on the region when it proposed it (`meta.text`, a line "prompt: ...");
 2. the sentence typed for that very region, where the TextArea is per region (same region id);
 3. the sentence typed for the image, if there is only one such sentence;
 4. the last sentence typed, if the annotation has only one mask.
 Otherwise it is unknown (None): several sentences and several masks can't be told apart.
 Several strokes of one label are several regions, and stay separate here.
+
+An answer of several regions carries one mark (`meta.answer`), which the editor keeps. Where an answer is shown in
+several tags, it is read from one of them: the first that was corrected, else the first that still has it. The
+polygons of what is one object come back as one mask.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
 
 from backend.errors import BrushError, RegionError
-from backend.labelstudio import brush
-from backend.labelstudio.config import Label, LabelConfig
+from backend.labelstudio import bitmask, brush
+from backend.labelstudio.config import Label, LabelConfig, MaskControl, TextAreaControl
+from backend.labelstudio.polygon import Ring, fill, polygon
+from ris_core.masks import Mask
 
 Region = dict[str, Any]
 
 _NOTE = "prompt: "
+_CORRECTED = "prediction-changed"
+# More regions than this of one answer hide the image and slow the editor down; the largest parts stay.
+_MOST_PARTS = 500
+# A polygon may run over the edge of its image, but not leave it far behind. In percent.
+_FAR = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMask:
-    """One brush region: `mask` is HxW bool at the image's size, `label` the label's value (None: no label).
+    """One drawn object: `mask` is HxW bool at the image's size, `label` the label's value (None: no label).
 
-    `origin` is Label Studio's: "manual", "prediction" (accepted as it was) or "prediction-changed".
+    `region_id` is its region's, of several the first's. `origin` is Label Studio's: "manual", "prediction" (accepted
+    as it was) or "prediction-changed".
     """
 
     region_id: str
     label: str | None
-    mask: brush.Mask
+    mask: Mask
     prompt: str | None
     origin: str
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMasks:
-    """What an annotation says: its masks, and each sentence typed as a prompt once, oldest first."""
+    """What an annotation says: its masks, and each sentence typed as a prompt once, oldest first.
+
+    boxed: it has rectangles, which say that something is there, but not where exactly.
+    """
 
     masks: tuple[AnnotatedMask, ...]
     prompts: tuple[str, ...]
+    boxed: bool = False
 
 
-def brush_region(config: LabelConfig, label: Label, mask: brush.Mask, score: float, prompt: str) -> Region:
-    """A mask (HxW bool, at the image's size after EXIF) as an editable region. `score` is 0..1.
+class _Part(NamedTuple):
+    """A connected part of a mask: its pixels, cut out, and where they were."""
 
-    Raises RegionError if the score isn't a finite number, BrushError if the mask can't be encoded.
+    mask: Mask
+    rows: slice
+    columns: slice
+
+
+def mask_regions(
+    config: LabelConfig, label: Label, mask: Mask, score: float, prompt: str, notes: Sequence[str] = ()
+) -> list[Region]:
+    """The answer to a prompt as editable regions, in every control that has the label.
+
+    Where a control shows each object, a region is one connected part (8 neighbours). Polygons always are, and say so
+    where several make up one object. Parts below the control's `smallest` are specks: they are left out of polygons,
+    rectangles and objects, which say how many, but the largest part stays whatever its size. Specks stay in the brush
+    and bitmask regions that show all as one, which are exactly the mask.
+
+    Args:
+        mask: HxW bool, at the image's size after EXIF. An empty one gives no regions.
+        score: 0..1.
+        notes: further lines for the people who look at the region's details.
+
+    Raises:
+        RegionError: the score isn't a finite number.
+        BrushError: the mask can't be encoded.
     """
     if not math.isfinite(score):
         raise RegionError(f'The score of the mask for "{prompt}" is {score}, not a number from 0 to 1.')
-    height, width = mask.shape
-    return {
-        **_place(config.brush.name, config.brush.to_name, "brushlabels", height, width),
-        "score": float(score),
-        "value": {"format": "rle", "rle": brush.encode(mask), "brushlabels": [label.stored]},
-        "meta": {"text": [_NOTE + prompt]},
-    }
+    if not mask.any():
+        return []
+    regions = [
+        {
+            **_place(control.name, control.to_name, control.type, *mask.shape),
+            "score": float(score),
+            "value": {**value, control.type: [own.stored]},
+            # One text: the editor shows several without anything between them.
+            "meta": {"text": ["\n".join([_NOTE + prompt, *notes, *remarks])]},
+        }
+        for control in config.controls
+        for own in control.labels
+        if own.value == label.value
+        for value, remarks in _values(control, mask)
+    ]
+    if len(regions) > 1:
+        answer = secrets.token_hex(6)
+        for region in regions:
+            region["meta"]["answer"] = answer
+    return regions
 
 
 def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> Region:
@@ -87,16 +141,17 @@ def typed_prompt(context: Mapping[str, Any] | None, config: LabelConfig) -> str 
 def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
     """Read the `result` of a saved annotation. Regions of other tags are passed over.
 
-    Raises RegionError, naming the region, if a brush region can't be read.
+    Raises RegionError, naming the region, if one with a mask can't be read.
     """
     regions = _regions(result)
     submitted = _submissions(regions, config)
     prompts = tuple(dict.fromkeys(text for _, text in submitted))
-    brushed = [region for region in regions if _is_from(region, config.brush.name, "brushlabels")]
-    shared = prompts[-1] if len(prompts) == 1 or (prompts and len(brushed) == 1) else None
+    objects = _objects(regions, config)
+    shared = prompts[-1] if len(prompts) == 1 or (prompts and len(objects) == 1) else None
     own = dict(submitted)
-    masks = (_annotated_mask(region, config, own.get(_id(region), shared)) for region in brushed)
-    return AnnotatedMasks(tuple(masks), prompts)
+    masks = (_annotated_mask(control, drawn, own.get(_id(drawn[0]), shared)) for control, drawn in objects)
+    boxes = [control for control in config.controls if control.kind == "rectangle"]
+    return AnnotatedMasks(tuple(masks), prompts, any(_is_from(region, box) for region in regions for box in boxes))
 
 
 def _place(name: str, to_name: str, kind: str, height: int, width: int) -> Region:
@@ -113,13 +168,68 @@ def _place(name: str, to_name: str, kind: str, height: int, width: int) -> Regio
     }
 
 
+def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str]]]:
+    """The value of each region that the control shows, still without labels, and what there is to remark on it."""
+    height, width = mask.shape
+    if control.objects == "one" and control.kind in ("brush", "bitmask"):
+        yield _value(control, _Part(mask, slice(0, height), slice(0, width)), height, width), []
+        return
+    parts, specks = _parts(mask, control.smallest)
+    remarks = [f"specks left out: {specks}"] if specks else []
+    if control.objects == "one" and control.kind == "rectangle":
+        parts = [_around(parts)]
+    several = control.objects == "one" and len(parts) > 1
+    for number, part in enumerate(parts, start=1):
+        numbered = [f"part {number} of {len(parts)}"] if several else []
+        yield _value(control, part, height, width), numbered + remarks
+
+
+def _value(control: MaskControl, part: _Part, height: int, width: int) -> Region:
+    top, left = part.rows.start, part.columns.start
+    if control.kind == "polygon":
+        ring = (polygon(part.mask, control.tolerance) + np.array([left, top])) * 100 / np.array([width, height])
+        return {"points": ring.tolist(), "closed": True}
+    if control.kind == "rectangle":
+        down, across = part.rows.stop - top, part.columns.stop - left
+        place = {"x": left / width, "y": top / height, "width": across / width, "height": down / height}
+        return {**{side: 100 * share for side, share in place.items()}, "rotation": 0}
+    whole = np.zeros((height, width), dtype=np.bool_)
+    whole[part.rows, part.columns] = part.mask
+    if control.kind == "bitmask":
+        return {"imageDataURL": bitmask.encode(whole)}
+    return {"format": "rle", "rle": brush.encode(whole)}
+
+
+def _parts(mask: Mask, smallest: float) -> tuple[list[_Part], int]:
+    """The connected parts of at least that share of the image, largest first, and how many are left out."""
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    # Number 0 is the background.
+    sizes = boxes[1:, cv2.CC_STAT_AREA]
+    kept = max(1, min(int(np.count_nonzero(sizes >= smallest * mask.size)), _MOST_PARTS))
+    parts = []
+    for number in 1 + np.argsort(-sizes, kind="stable")[:kept]:
+        left, top, across, down = (int(side) for side in boxes[number, :4])
+        rows, columns = slice(top, top + down), slice(left, left + across)
+        parts.append(_Part(numbers[rows, columns] == number, rows, columns))
+    return parts, count - 1 - kept
+
+
+def _around(parts: Sequence[_Part]) -> _Part:
+    """One part, full, that encloses all."""
+    rows, columns = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*((part.rows, part.columns) for part in parts), strict=True)
+    )
+    return _Part(np.ones((rows.stop - rows.start, columns.stop - columns.start), dtype=np.bool_), rows, columns)
+
+
 def _regions(result: object) -> list[Region]:
     if not isinstance(result, list):
         return []
     return [region for region in result if isinstance(region, dict)]
 
 
-def _value(region: Region) -> Region:
+def _value_of(region: Region) -> Region:
     value = region.get("value")
     return value if isinstance(value, dict) else {}
 
@@ -128,8 +238,8 @@ def _id(region: Region) -> str:
     return str(region.get("id"))
 
 
-def _is_from(region: Region, name: str, kind: str) -> bool:
-    return region.get("from_name") == name and region.get("type") == kind
+def _is_from(region: Region, control: MaskControl | TextAreaControl) -> bool:
+    return region.get("from_name") == control.name and region.get("type") == control.type
 
 
 def _strings(value: object) -> list[str]:
@@ -145,32 +255,98 @@ def _submissions(regions: Sequence[Region], config: LabelConfig) -> list[tuple[s
     return [
         (_id(region), text)
         for region in regions
-        if _is_from(region, config.prompt.name, "textarea")
-        for text in _strings(_value(region).get("text"))
+        if _is_from(region, config.prompt)
+        for text in _strings(_value_of(region).get("text"))
     ]
 
 
 def _noted_prompt(region: Region) -> str | None:
+    lines = [line for text in _strings(_meta(region).get("text")) for line in text.splitlines()]
+    return next((line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)), None)
+
+
+def _meta(region: Region) -> Region:
     meta = region.get("meta")
-    notes = _strings(meta.get("text")) if isinstance(meta, dict) else []
-    return next((note.removeprefix(_NOTE).strip() for note in notes if note.startswith(_NOTE)), None)
+    return meta if isinstance(meta, dict) else {}
 
 
-def _annotated_mask(region: Region, config: LabelConfig, prompt: str | None) -> AnnotatedMask:
-    value = _value(region)
+def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskControl, list[Region]]]:
+    """The regions that make up each drawn object, and the control that they are from."""
+    masks = [control for control in config.controls if control.kind != "rectangle"]
+    drawn = [(control, region) for region in regions for control in masks if _is_from(region, control)]
+    ranks = {control.name: rank for rank, control in enumerate(masks)}
+    best: dict[str, tuple[bool, int]] = {}
+    for control, region in drawn:
+        rank = (region.get("origin") != _CORRECTED, ranks[control.name])
+        best[_answer(region)] = min(best.get(_answer(region), rank), rank)
+    objects: dict[Hashable, tuple[MaskControl, list[Region]]] = {}
+    for number, (control, region) in enumerate(drawn):
+        answer = _answer(region)
+        if answer and best[answer][1] != ranks[control.name]:
+            continue
+        joined = answer and control.kind == "polygon" and control.objects == "one"
+        key = (answer, *_strings(_value_of(region).get(control.type))) if joined else number
+        objects.setdefault(key, (control, []))[1].append(region)
+    return list(objects.values())
+
+
+def _answer(region: Region) -> str:
+    """What marks the regions of one answer; "" where people drew."""
+    return str(_meta(region).get("answer") or "")
+
+
+def _annotated_mask(control: MaskControl, drawn: Sequence[Region], prompt: str | None) -> AnnotatedMask:
+    first = drawn[0]
+    masks = [_mask(region, control) for region in drawn]
+    if any(mask.shape != masks[0].shape for mask in masks):
+        raise RegionError(f"Region {_id(first)} and another part of it are on images of two sizes. Draw it again.")
+    origins = [str(region.get("origin", "manual")) for region in drawn]
+    return AnnotatedMask(
+        region_id=_id(first),
+        label=_label(first, control),
+        mask=np.logical_or.reduce(masks),
+        prompt=_noted_prompt(first) or prompt,
+        origin=_CORRECTED if _CORRECTED in origins else origins[0],
+    )
+
+
+def _mask(region: Region, control: MaskControl) -> Mask:
     height, width = region.get("original_height"), region.get("original_width")
     if not isinstance(height, int) or not isinstance(width, int):
         raise RegionError(f"Region {_id(region)} doesn't say the size of its image. Save the annotation again.")
     try:
-        mask = brush.decode(value.get("rle", []), height, width)
-    except BrushError as error:
+        return _decoded(control, region, height, width)
+    except (BrushError, RegionError) as error:
         raise RegionError(f"Region {_id(region)} can't be read. {error}") from error
-    origin = str(region.get("origin", "manual"))
-    return AnnotatedMask(_id(region), _label(value, config), mask, _noted_prompt(region) or prompt, origin)
 
 
-def _label(value: Region, config: LabelConfig) -> str | None:
-    for stored in _strings(value.get("brushlabels")):
-        label = config.brush.label(stored)
+def _decoded(control: MaskControl, region: Region, height: int, width: int) -> Mask:
+    value = _value_of(region)
+    if height < 1 or width < 1 or height * width > brush.MAX_PIXELS:
+        raise RegionError(f"Its image of {width}x{height} pixels is outside 1 to {brush.MAX_PIXELS} pixels.")
+    if region.get("image_rotation"):
+        raise RegionError("It was drawn while the image was turned. Turn the image back, and draw it again.")
+    if control.kind == "bitmask":
+        return bitmask.decode(value.get("imageDataURL"), height, width)
+    if control.kind == "polygon":
+        return fill(_ring(value, height, width), height, width)
+    return brush.decode(value.get("rle", []), height, width)
+
+
+def _ring(value: Region, height: int, width: int) -> Ring:
+    if value.get("closed") is False:
+        raise RegionError("Its outline isn't closed. Click its first point, and save the annotation again.")
+    try:
+        ring = np.array(value.get("points"), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        ring = np.empty(0)
+    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not (np.abs(ring) <= _FAR).all():
+        raise RegionError("Its points aren't three or more pairs of percentages. Draw it again.")
+    return ring * np.array([width, height]) / 100
+
+
+def _label(region: Region, control: MaskControl) -> str | None:
+    for stored in _strings(_value_of(region).get(control.type)):
+        label = control.label(stored)
         return label.value if label else stored
     return None

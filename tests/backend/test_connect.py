@@ -13,16 +13,20 @@ from labelstudio.site import Answer, Asked, Site, serve
 
 from backend import app, connect, samples
 from backend.connect import BACKEND, LABEL_CONFIG, PROJECT, SECRET_HEADER
-from backend.errors import LabelStudioUnreachable, StartError
+from backend.errors import ConfigError, LabelStudioFailed, LabelStudioUnreachable, StartError
+from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.config import parse
 from backend.settings import Settings
 
+URL = "http://127.0.0.1:9090/projects/1"
 PHOTOS = [("cat.jpg", b"cat"), ("cup.png", b"cup")]
 
 
 @dataclass
 class Studio:
-    """Projects, backends and webhooks as Label Studio keeps them. `breaks_after` uploads, it answers 500."""
+    """Projects, backends and webhooks as Label Studio keeps them. `breaks_after` uploads, it answers 500, and so it
+    does to whoever deletes a webhook that it `keeps`.
+    """
 
     projects: list[dict[str, Any]] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
@@ -31,6 +35,7 @@ class Studio:
     state: str = "CO"
     breaks_after: int = 99
     forgets_headers: bool = False
+    keeps_webhooks: bool = False
 
     def __call__(self, asked: Asked) -> Answer:
         kind = asked.path.strip("/").split("/")
@@ -42,6 +47,8 @@ class Studio:
                 return _json({"results": self.projects, "next": None})
             case "POST", ["api", "projects"]:
                 return _json(self.add(self.projects, {"description": "", **body}))
+            case "GET", ["api", "projects", number]:
+                return _json(self.change(self.projects, number, {}))
             case "PATCH", ["api", "projects", number]:
                 return _json(self.change(self.projects, number, body))
             case "POST", ["api", "projects", _, "import"]:
@@ -51,9 +58,9 @@ class Studio:
             case "GET", ["api", "ml"]:
                 return _json(self.of_project(self.backends, asked))
             case "POST", ["api", "ml"]:
-                row = {"state": self.state, "readable_state": "Error", "error_message": "refused", **body}
+                row = self.backend(**body)
                 self.webhook(row["project"], f"{row['url']}/webhook")
-                return _json(self.add(self.backends, row))
+                return _json(row)
             case "GET", ["api", "ml", number]:
                 return _json(self.change(self.backends, number, {}))
             case "PATCH", ["api", "ml", number]:
@@ -65,6 +72,8 @@ class Studio:
             case "PATCH", ["api", "webhooks", number]:
                 return _json(self.change(self.webhooks, number, {} if self.forgets_headers else body))
             case "DELETE", ["api", "webhooks", number]:
+                if self.keeps_webhooks:
+                    return _json({"detail": "A server error occurred."}, 500)
                 self.webhooks = [row for row in self.webhooks if row["id"] != int(number)]
                 return Answer(204)
         raise AssertionError(f"{asked.method} {asked.path} is not expected")
@@ -75,6 +84,10 @@ class Studio:
         name = asked.body.split(b'filename="')[1].split(b'"')[0].decode()
         task = self.add(self.tasks, {"data": {"image": f"/data/upload/1/0123abcd-{name}"}})
         return _json({"task_ids": [task["id"]]})
+
+    def backend(self, **fields: Any) -> dict[str, Any]:
+        row = {"state": self.state, "readable_state": "Error", "error_message": "refused", **fields}
+        return self.add(self.backends, row)
 
     def webhook(self, project: int, url: str) -> dict[str, Any]:
         return self.add(self.webhooks, {"project": project, "url": url, "headers": {}})
@@ -125,8 +138,10 @@ def test_everything_is_made_once(studio: Studio, site: Site, make_settings: Make
     assert (first.project, first.backend, first.webhook) == (second.project, second.backend, second.webhook)
     assert [row["title"] for row in studio.projects] == [PROJECT]
     assert [task["data"]["image"][-7:] for task in studio.tasks] == ["cat.jpg", "cup.png"]
-    assert [(row["title"], row["url"]) for row in studio.backends] == [(BACKEND, "http://127.0.0.1:9090")]
-    assert [row["url"] for row in studio.webhooks] == ["http://127.0.0.1:9090/webhook"]
+    assert [(row["title"], row["url"]) for row in studio.backends] == [(BACKEND, URL)]
+    assert [row["url"] for row in studio.webhooks] == [f"{URL}/webhook"]
+    assert (first.made, first.registered, first.moved_from, first.url) == (True, True, None, URL)
+    assert (second.made, second.registered, second.moved_from) == (False, False, None)
 
 
 def test_the_backend_gets_its_password_and_the_webhook_its_secret(
@@ -151,10 +166,72 @@ def test_new_secrets_reach_label_studio(studio: Studio, site: Site, make_setting
 def test_a_backend_that_moved_leaves_no_webhook_behind(studio: Studio, site: Site, make_settings: Make) -> None:
     join(site, make_settings)
     foreign = studio.webhook(1, "http://elsewhere/webhook")
-    join(site, make_settings, port=9191)
-    assert [row["url"] for row in studio.backends] == ["http://127.0.0.1:9191"]
-    assert {row["url"] for row in studio.webhooks} == {foreign["url"], "http://127.0.0.1:9191/webhook"}
+    connection = join(site, make_settings, port=9191)
+    moved = "http://127.0.0.1:9191/projects/1"
+    assert (connection.moved_from, connection.url, connection.registered) == (URL, moved, False)
+    assert [row["url"] for row in studio.backends] == [moved]
+    assert {row["url"] for row in studio.webhooks} == {foreign["url"], f"{moved}/webhook"}
     assert foreign["headers"] == {}
+
+
+OLD = "http://127.0.0.1:9090"
+
+
+@pytest.mark.parametrize(("title", "url"), [(BACKEND, OLD), ("My model", f"{OLD}/"), ("My model", URL)])
+def test_a_registration_of_earlier_times_is_moved_to_the_projects_address(
+    studio: Studio, site: Site, make_settings: Make, title: str, url: str
+) -> None:
+    studio.add(studio.projects, {"title": PROJECT, "description": "mine", "label_config": LABEL_CONFIG})
+    studio.backend(project=1, title=title, url=url)
+    studio.webhook(1, f"{OLD}/webhook")
+    connection = join(site, make_settings)
+    assert connection.moved_from == (None if url == URL else OLD)
+    assert [(row["title"], row["url"], row["basic_auth_pass"]) for row in studio.backends] == [
+        (title, URL, "backend-pass")
+    ]
+    assert [row["url"] for row in studio.webhooks] == [f"{URL}/webhook"]
+
+
+def test_an_interrupted_move_leaves_no_second_webhook(studio: Studio, site: Site, make_settings: Make) -> None:
+    studio.add(studio.projects, {"title": PROJECT, "description": "mine", "label_config": LABEL_CONFIG})
+    studio.backend(project=1, title=BACKEND, url=OLD)
+    studio.webhook(1, f"{OLD}/webhook")
+    studio.keeps_webhooks = True
+    with pytest.raises(LabelStudioFailed):
+        join(site, make_settings)
+    assert [row["url"] for row in studio.backends] == [URL]
+    studio.keeps_webhooks = False
+    join(site, make_settings)
+    assert [row["url"] for row in studio.webhooks] == [f"{URL}/webhook"]
+
+
+def connected(site: Site, settings: Settings, title: str, interface: str = LABEL_CONFIG) -> connect.Connection:
+    with LabelStudio(site.url, "token") as client:
+        return connect.connect_titled(client, title, interface, settings)
+
+
+def test_each_project_has_an_address_of_its_own(studio: Studio, site: Site, make_settings: Make) -> None:
+    settings = make_settings(label_studio_url=site.url)
+    found = [connected(site, settings, title) for title in ("Dogs", "Cats", "Dogs")]
+    assert [(each.project, each.made, each.url.rpartition("/")[2]) for each in found] == [
+        (1, True, "1"),
+        (2, True, "2"),
+        (1, False, "1"),
+    ]
+    assert len(studio.backends) == len(studio.webhooks) == 2
+
+
+def test_an_interface_that_carries_no_masks_is_refused_before_anything_is_made(
+    studio: Studio, site: Site, make_settings: Make
+) -> None:
+    settings = make_settings(label_studio_url=site.url)
+    with pytest.raises(ConfigError, match="no Image tag"):
+        connected(site, settings, "Dogs", "<View/>")
+    assert studio.projects == []
+    studio.add(studio.projects, {"title": "Texts", "label_config": ""})
+    with LabelStudio(site.url, "token") as client, pytest.raises(ConfigError, match="no Image tag"):
+        connect.connect_backend(client, 1, settings)
+    assert studio.backends == []
 
 
 def test_a_lost_webhook_is_made_again(studio: Studio, site: Site, make_settings: Make) -> None:
@@ -165,7 +242,7 @@ def test_a_lost_webhook_is_made_again(studio: Studio, site: Site, make_settings:
 
 
 def test_other_peoples_backends_are_left_alone(studio: Studio, site: Site, make_settings: Make) -> None:
-    studio.add(studio.projects, {"title": PROJECT, "description": "mine"})
+    studio.add(studio.projects, {"title": PROJECT, "description": "mine", "label_config": LABEL_CONFIG})
     studio.add(studio.backends, {"project": 1, "title": "SAM", "url": "http://sam", "state": "CO"})
     connection = join(site, make_settings)
     assert connection.backend == 2
@@ -190,7 +267,7 @@ def test_a_photo_that_was_deleted_stays_deleted(studio: Studio, site: Site, make
 
 def test_a_backend_that_label_studio_cannot_reach_is_said(studio: Studio, site: Site, make_settings: Make) -> None:
     studio.state = "ER"
-    with pytest.raises(StartError, match=r"can't talk to the backend at http://127\.0\.0\.1:9090 .*refused"):
+    with pytest.raises(StartError, match=r"can't talk to the backend at http://127\.0\.0\.1:9090/projects/1 .*refused"):
         join(site, make_settings)
 
 
@@ -226,4 +303,4 @@ def test_the_backend_reads_the_header_that_is_installed() -> None:
 def test_the_labelling_interface_has_what_the_backend_looks_for() -> None:
     config = parse(LABEL_CONFIG)
     assert [prompt.name for prompt in config.prompts] == ["prompt"]
-    assert {mask.label for mask in samples.corrections()} == {label.value for label in config.brush.labels}
+    assert {mask.label for mask in samples.corrections()} == {label.value for label in config.labels}

@@ -100,7 +100,7 @@ def test_tasks_come_page_by_page_with_whole_annotations(
     interface = config.parse(INTERFACE)
     mask = np.zeros((48, 64), dtype=np.bool_)
     mask[5:20, 5:30] = True
-    drawn = regions.brush_region(interface, interface.brush.labels[0], mask, 0.9, "the square")
+    (drawn,) = regions.mask_regions(interface, interface.labels[0], mask, 0.9, "the square")
     typed = regions.prompt_region(interface, mask.shape, "the square")
     client.create_annotation(ids[2], [drawn, typed])
     client.create_annotation(ids[2], [], was_cancelled=True)
@@ -118,7 +118,7 @@ def test_a_prediction_is_stored_and_deleted(client: LabelStudio, project: int) -
     (task,) = client.import_tasks(project, [{"image": "https://example.org/a.png"}])
     interface = config.parse(INTERFACE)
     mask = np.eye(48, 64, dtype=np.bool_)
-    region = regions.brush_region(interface, interface.brush.labels[0], mask, 0.25, "a line")
+    (region,) = regions.mask_regions(interface, interface.labels[0], mask, 0.25, "a line")
     client.create_prediction(task, [region], 0.25, "lda-01234567")
     (stored,) = client.predictions(task)
     assert (stored["result"], stored["model_version"]) == ([region], "lda-01234567")

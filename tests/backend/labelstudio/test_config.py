@@ -16,14 +16,19 @@ RECORDED = (
     '<KeyPointLabels name="kp" toName="img" smart="true"><Label value="Thing"/></KeyPointLabels></View>'
 )
 IMAGE = '<Image name="img" value="$image"/>'
+POLYGON = '<PolygonLabels name="poly" toName="img"><Label value="cat"/></PolygonLabels>'
+BITMASK = '<BitmaskLabels name="bits" toName="img"><Label value="dog"/></BitmaskLabels>'
+RECTANGLE = '<RectangleLabels name="box" toName="img"><Label value="dog"/></RectangleLabels>'
 BRUSH = '<BrushLabels name="brush" toName="img"><Label value="cat"/></BrushLabels>'
 
 
 def test_recorded_interface() -> None:
     parsed = config.parse(RECORDED)
     assert parsed.image == config.ImageObject("img", "image")
-    assert (parsed.brush.name, parsed.brush.to_name) == ("brush", "img")
-    assert [(label.value, dict(label.attributes)) for label in parsed.brush.labels] == [
+    assert [(tag.kind, tag.name, tag.to_name, tag.type) for tag in parsed.controls] == [
+        ("brush", "brush", "img", "brushlabels")
+    ]
+    assert [(label.value, dict(label.attributes)) for label in parsed.labels] == [
         ("Thing", {"background": "#f00"}),
         ("Stuff", {}),
     ]
@@ -34,13 +39,81 @@ def test_recorded_interface() -> None:
 
 def test_labels_are_found_by_what_is_stored() -> None:
     labels = '<Label value="Big cat" alias="c" hint="fur"/>'
-    brush = config.parse(f'<View>{IMAGE}<BrushLabels name="b" toName="img">{labels}</BrushLabels></View>').brush
-    label = brush.label("c")
+    parsed = config.parse(f'<View>{IMAGE}<BrushLabels name="b" toName="img">{labels}</BrushLabels></View>')
+    label = parsed.label("c")
     assert label is not None
     assert (label.value, label.alias, label.stored) == ("Big cat", "c", "c")
     assert label.attributes["hint"] == "fur"
-    assert brush.label("Big cat") is label
-    assert brush.label("dog") is None
+    assert parsed.label("Big cat") == label
+    assert parsed.controls[0].label("c") == label
+    assert parsed.label("dog") is None
+
+
+def test_every_tag_that_can_show_an_answer_is_a_control() -> None:
+    parsed = config.parse(f"<View>{IMAGE}{POLYGON}{BITMASK}{RECTANGLE}{BRUSH}</View>")
+    assert [tag.kind for tag in parsed.controls] == ["polygon", "bitmask", "rectangle", "brush"]
+    assert [tag.type for tag in parsed.controls] == [
+        "polygonlabels",
+        "bitmasklabels",
+        "rectanglelabels",
+        "brushlabels",
+    ]
+
+
+@pytest.mark.parametrize("tag", [POLYGON, BITMASK, RECTANGLE, BRUSH, POLYGON.replace("PolygonL", "POLYGONl")])
+def test_one_such_tag_is_enough(tag: str) -> None:
+    (control,) = config.parse(f"<View>{IMAGE}{tag}</View>").controls
+    assert control.type in tag.lower()
+
+
+def test_labels_of_all_tags_count_once_and_keep_what_any_says_of_them() -> None:
+    brush = '<Label value="cat" prompt="a cat"/><Label value="dog"/>'
+    polygon = '<Label value="cup"/><Label value="cat" alias="c" prompt="the cat" negative="the tail"/>'
+    parsed = config.parse(
+        f'<View>{IMAGE}<BrushLabels name="b" toName="img">{brush}</BrushLabels>'
+        f'<PolygonLabels name="p" toName="img">{polygon}</PolygonLabels></View>'
+    )
+    assert [(label.value, label.alias) for label in parsed.labels] == [("cat", "c"), ("dog", None), ("cup", None)]
+    assert dict(parsed.labels[0].attributes) == {"prompt": "a cat", "negative": "the tail"}
+    # Each tag still writes what it calls the label itself.
+    assert [tag.label("cat").stored for tag in parsed.controls] == ["cat", "c"]  # type: ignore[union-attr]
+
+
+def test_a_smart_rectangle_beside_a_mask_is_for_pointing() -> None:
+    smart = RECTANGLE.replace("<RectangleLabels ", '<RectangleLabels smart="true" ')
+    assert [tag.kind for tag in config.parse(f"<View>{IMAGE}{smart}{BRUSH}</View>").controls] == ["brush"]
+    assert [tag.kind for tag in config.parse(f"<View>{IMAGE}{smart}</View>").controls] == ["rectangle"]
+
+
+def test_tags_of_another_image_are_left_alone() -> None:
+    other = '<Image name="other" value="$other"/>' + POLYGON.replace('"img"', '"other"')
+    parsed = config.parse(f"<View>{IMAGE}{RECTANGLE}{BRUSH}{other}</View>")
+    assert (parsed.image.name, [tag.kind for tag in parsed.controls]) == ("img", ["rectangle", "brush"])
+
+
+def test_a_tag_says_how_answers_look_in_it() -> None:
+    tag = POLYGON.replace("<PolygonLabels ", '<PolygonLabels objects="each" tolerance="2.5" smallest="0.01" ')
+    parsed = config.parse(f"<View>{IMAGE}{tag}{BRUSH}</View>", config.Defaults(tolerance=0.5, smallest=0.0))
+    shown = [(tag.objects, tag.tolerance, tag.smallest) for tag in parsed.controls]
+    assert shown == [("each", 2.5, 0.01), ("one", 0.5, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "advice"),
+    [
+        ('objects="many"', 'objects="one" or objects="each"'),
+        ('tolerance="wide"', "from 0 to 100"),
+        ('tolerance="-1"', "from 0 to 100"),
+        ('tolerance="nan"', "from 0 to 100"),
+        ('smallest="2"', "from 0 to 1"),
+        ('smallest=""', "from 0 to 1"),
+    ],
+)
+def test_an_attribute_that_makes_no_sense_is_named(attribute: str, advice: str) -> None:
+    tag = POLYGON.replace("<PolygonLabels ", f"<PolygonLabels {attribute} ")
+    with pytest.raises(ConfigError, match=f'"poly" has {attribute}') as caught:
+        config.parse(f"<View>{IMAGE}{tag}</View>")
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +146,7 @@ def test_the_image_is_the_one_with_the_brush() -> None:
         ("<View/>", "no Image tag: add <Image"),
         (
             f"<View>{IMAGE}</View>",
-            'no BrushLabels tag connected to an Image: add <BrushLabels name="brush" toName="img">',
+            'RectangleLabels tag connected to an Image: add <BrushLabels name="brush" toName="img">',
         ),
         (
             f'<View>{IMAGE}<BrushLabels name="b" toName="other"><Label value="a"/></BrushLabels></View>',

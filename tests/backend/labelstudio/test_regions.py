@@ -18,8 +18,8 @@ CONFIG = config.parse(
     '<TextArea name="prompt" toName="img"/><BrushLabels name="brush" toName="img">'
     '<Label value="Big cat" alias="cat"/><Label value="Thing"/></BrushLabels></View>'
 )
-NO_PROMPT = config.LabelConfig(CONFIG.image, CONFIG.brush)
-CAT = CONFIG.brush.labels[0]
+NO_PROMPT = config.LabelConfig(CONFIG.image, CONFIG.controls)
+CAT = CONFIG.labels[0]
 MASK = np.eye(6, 8, dtype=np.bool_)
 
 
@@ -45,7 +45,7 @@ def prompts_read(*result: dict[str, Any]) -> list[str | None]:
 
 
 def test_a_brush_region_is_plain_json_and_reads_back() -> None:
-    region = regions.brush_region(CONFIG, CAT, MASK, np.float32(0.5), "the cat")  # type: ignore[arg-type]
+    (region,) = regions.mask_regions(CONFIG, CAT, MASK, np.float32(0.5), "the cat")  # type: ignore[arg-type]
     region = json.loads(json.dumps(region, allow_nan=False))
     assert re.fullmatch(r"[0-9a-f]{12}", region["id"])
     assert region["value"]["brushlabels"] == ["cat"]
@@ -66,7 +66,7 @@ def test_region_ids_never_repeat() -> None:
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_json_cannot_hold_is_refused(score: float) -> None:
     with pytest.raises(RegionError, match="the cat"):
-        regions.brush_region(CONFIG, CAT, MASK, score, "the cat")
+        regions.mask_regions(CONFIG, CAT, MASK, score, "the cat")
 
 
 def test_prompt_region_is_read_back_as_typed() -> None:
