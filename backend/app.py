@@ -1,7 +1,8 @@
 """The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
 
-/health is open. /webhook wants the secret header that `connect` installs, or the password: Label Studio signs only
-START_TRAINING with the latter. All else wants the password.
+Every route is there twice: by itself, and below /projects/<id>, the address of one project. /health is open. /webhook
+wants the secret header that `connect` installs, or the password: Label Studio signs only START_TRAINING with the
+latter. All else wants the password.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 RETRY_SECONDS = 5
 
 _HEALTH = {"status": "UP", "model_class": "RISModel"}
+_PREFIXES = ("", "/projects/<int(max=2147483647):project>")
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
 
@@ -46,16 +48,26 @@ def create_app(settings: Settings, contract: Contract) -> Flask:
 
 
 def _add_routes(app: Flask, contract: Contract, max_bytes: int) -> None:
-    def posted(answer: Callable[[object], dict[str, Any]]) -> Callable[[], Response]:
-        return lambda: jsonify(answer(_body(max_bytes)))
+    def health(project: int | None = None) -> Response:
+        return jsonify(_HEALTH)
 
-    for path in ("/health", "/"):
-        app.add_url_rule(path, path, lambda: jsonify(_HEALTH))
-    app.add_url_rule("/setup", "setup", posted(contract.setup), methods=["POST"])
-    app.add_url_rule("/predict", "predict", posted(contract.predict), methods=["POST"])
-    app.add_url_rule("/webhook", "webhook", posted(contract.webhook), methods=["POST"])
-    app.add_url_rule("/versions", "versions", lambda: jsonify(contract.versions()))
-    app.add_url_rule("/jobs/<job_id>", "job", lambda job_id: jsonify(contract.job(job_id)))
+    def posted(answer: Callable[[object, int | None], dict[str, Any]]) -> Callable[..., Response]:
+        return lambda project=None: jsonify(answer(_body(max_bytes), project))
+
+    def versions(project: int | None = None) -> Response:
+        return jsonify(contract.versions(project))
+
+    def job(job_id: str, project: int | None = None) -> Response:
+        return jsonify(contract.job(job_id))
+
+    for prefix in _PREFIXES:
+        app.add_url_rule(f"{prefix}/", f"{prefix}/", health, strict_slashes=False)
+        app.add_url_rule(f"{prefix}/health", f"{prefix}/health", health)
+        app.add_url_rule(f"{prefix}/setup", f"{prefix}/setup", posted(contract.setup), methods=["POST"])
+        app.add_url_rule(f"{prefix}/predict", f"{prefix}/predict", posted(contract.predict), methods=["POST"])
+        app.add_url_rule(f"{prefix}/webhook", f"{prefix}/webhook", posted(contract.webhook), methods=["POST"])
+        app.add_url_rule(f"{prefix}/versions", f"{prefix}/versions", versions)
+        app.add_url_rule(f"{prefix}/jobs/<job_id>", f"{prefix}/jobs", job)
 
 
 def _gate(settings: Settings) -> Callable[[], None]:
@@ -63,9 +75,10 @@ def _gate(settings: Settings) -> Callable[[], None]:
     header = settings.secret("webhook_secret")
 
     def check() -> None:
-        if request.path == "/health":
+        route = request.endpoint or ""
+        if route.endswith("/health"):
             return
-        if request.path == "/webhook" and _same(request.headers.get(SECRET_HEADER), header):
+        if route.endswith("/webhook") and _same(request.headers.get(SECRET_HEADER), header):
             return
         # Both are compared, whatever the first says, so that time tells nothing about either.
         given = request.authorization

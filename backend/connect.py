@@ -1,7 +1,9 @@
 """Join Label Studio and the backend: a token, a project with sample photos, the ML backend and its webhook.
 
-Each step looks before it acts, so that it can be repeated, or go on where it was interrupted. Knows Label
-Studio's API; knows no processes. For containers: `python -m backend.connect login`, then `... project`.
+Each step looks before it acts, so that it can be repeated, or go on where it was interrupted. Each project has an
+address of its own, `<backend>/projects/<id>`, since Label Studio doesn't always say which project it asks for; one
+that was connected at another address is moved there. Knows Label Studio's API; knows no processes. For containers:
+`python -m backend.connect login`, then `... project`.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend import samples
 from backend.errors import LabelStudioUnauthorized, StartError
 from backend.labelstudio.answers import Json
 from backend.labelstudio.client import LabelStudio, login_for_token
+from backend.labelstudio.config import parse
 from backend.settings import Settings, load
 from backend.studio.home import remember
 from ris_core.errors import RisError
@@ -52,12 +55,21 @@ Photos = Callable[[], Iterable[tuple[str, bytes]]]
 
 @dataclass(frozen=True)
 class Connection:
-    """Ids of what is connected, as Label Studio numbers them, and the photos that were added now."""
+    """What is connected, with Label Studio's numbers, and what was done for it now.
+
+    url: the project's address here. made: whether the project is new. moved_from: where the backend was registered
+    before; None if nowhere, or here already. photos: how many were added.
+    """
 
     project: int
+    title: str
+    url: str
     backend: int
     webhook: int
-    photos: int
+    made: bool = False
+    registered: bool = False
+    moved_from: str | None = None
+    photos: int = 0
 
 
 def sign_in(settings: Settings) -> str:
@@ -75,32 +87,52 @@ def sign_in(settings: Settings) -> str:
 
 
 def connect(settings: Settings, photos: Photos, label_config: str = LABEL_CONFIG) -> Connection:
-    """Make sure of the project, its photos, the backend and its webhook, and check that they work together.
+    """Make sure of the sample project, its photos, the backend and its webhook, and check that they work together.
 
     Raises StartError if Label Studio says that it can't talk to the backend, and LabelStudioError.
     """
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        project = _project(client, label_config)
+        project, made = _project(client, PROJECT, label_config)
         added = _import_photos(client, project, photos)
-        backend, webhook = connect_backend(client, project["id"], settings)
-    return Connection(project["id"], backend, webhook, added)
+        connection = connect_backend(client, project["id"], settings)
+    return replace(connection, made=made, photos=added)
 
 
-def connect_backend(client: LabelStudio, project: int, settings: Settings) -> tuple[int, int]:
-    """Connect the backend to any project. Returns the ids of Label Studio's backend and webhook rows.
+def connect_titled(client: LabelStudio, title: str, label_config: str, settings: Settings) -> Connection:
+    """Connect the project of that title, which is made if there is none; one that is there keeps its interface.
 
-    Raises StartError if Label Studio can't talk to the backend, and LabelStudioError.
+    Raises ConfigError if the labelling interface can't carry masks, and what `connect_backend` raises.
     """
-    url, password = backend_url(settings), settings.secret("password")
-    known = [row for row in client.ml_backends(project) if row["title"] == BACKEND]
+    parse(label_config)
+    project, made = _project(client, title, label_config)
+    return replace(connect_backend(client, project["id"], settings), made=made)
+
+
+def connect_backend(client: LabelStudio, project: int, settings: Settings) -> Connection:
+    """Connect the backend to a project that is there.
+
+    Raises:
+        ConfigError: its labelling interface can't carry masks.
+        StartError: Label Studio can't talk to the backend.
+        LabelStudioError: it refuses something else, or there is no such project.
+    """
+    found = client.project(project)
+    parse(str(found.get("label_config") or "<View/>"))
+    url = project_url(settings, project)
+    login = settings.username, settings.secret("password")
+    known = [row for row in client.ml_backends(project) if _is_ours(row, settings, project)]
     if known:
         # Always: its password can't be read back, so nobody knows whether it is still the right one.
-        row = client.update_ml_backend(known[0]["id"], url, BACKEND, settings.username, password)
+        row = client.update_ml_backend(known[0]["id"], url, known[0]["title"], *login)
     else:
-        row = client.create_ml_backend(project, url, BACKEND, settings.username, password)
-    webhook = _webhook(client, project, f"{url}/webhook", [f"{old['url']}/webhook" for old in known], settings)
+        row = client.create_ml_backend(project, url, BACKEND, *login)
+    # The shared address too: a move may have been interrupted before its webhook was deleted.
+    stale = [_webhook_of(each) for each in (backend_url(settings), *(old["url"] for old in known))]
+    webhook = _webhook(client, project, _webhook_of(url), stale, settings)
     _verify(client, project, row["id"], webhook)
-    return int(row["id"]), webhook
+    before = str(known[0]["url"]).rstrip("/") if known else None
+    moved_from = before if before != url else None
+    return Connection(project, found["title"], url, int(row["id"]), webhook, False, not known, moved_from)
 
 
 def backend_url(settings: Settings) -> str:
@@ -109,11 +141,29 @@ def backend_url(settings: Settings) -> str:
     return (settings.backend_url or f"http://{host}:{settings.port}").rstrip("/")
 
 
-def _project(client: LabelStudio, label_config: str) -> Json:
+def project_url(settings: Settings, project: int) -> str:
+    """The address of one project at the backend, as Label Studio reaches it."""
+    return f"{backend_url(settings)}/projects/{project}"
+
+
+def _is_ours(row: Json, settings: Settings, project: int) -> bool:
+    """Whether a backend of the project is this one: by its title, or registered by hand at an address of ours."""
+    return row["title"] == BACKEND or str(row["url"]).rstrip("/") in (
+        backend_url(settings),
+        project_url(settings, project),
+    )
+
+
+def _project(client: LabelStudio, title: str, label_config: str) -> tuple[Json, bool]:
     for project in client.projects():
-        if project["title"] == PROJECT:
-            return project
-    return client.create_project(PROJECT, label_config)
+        if project["title"] == title:
+            return project, False
+    return client.create_project(title, label_config), True
+
+
+def _webhook_of(url: str) -> str:
+    """The webhook that Label Studio makes for a backend."""
+    return f"{url.rstrip('/')}/webhook"
 
 
 def _import_photos(client: LabelStudio, project: Json, photos: Photos) -> int:
@@ -169,7 +219,7 @@ def main() -> None:
         print("Logged in to Label Studio.")
     else:
         connection = connect(settings, samples.photos)
-        print(f"Project {connection.project} is connected to {backend_url(settings)}.")
+        print(f"Project {connection.project} is connected to {connection.url}.")
 
 
 if __name__ == "__main__":
