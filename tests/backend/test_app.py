@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from backend.connect import SECRET_HEADER
 from backend.jobs.queue import open_queue
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
+from backend.sheet import sheet_file
 from ris_core import checkpoint
 
 Post = Callable[..., TestResponse]
@@ -56,8 +58,9 @@ def client(make_client: Callable[[Settings], FlaskClient], settings: Settings) -
 
 
 @pytest.fixture
-def base(weights: Path) -> str:
-    return checkpoint.version(weights)
+def version(client: FlaskClient) -> str:
+    """What /setup names for the recorded project: predictions have to say the same."""
+    return str(send(client, "setup").json["model_version"])
 
 
 def send(client: FlaskClient, name: str, body: object = None, headers: dict[str, str] = BASIC) -> TestResponse:
@@ -90,8 +93,10 @@ def test_health_is_open_and_says_up(client: FlaskClient) -> None:
     assert (answer.status_code, answer.json) == (200, {"status": "UP", "model_class": "RISModel"})
 
 
-def test_setup_names_the_version_in_production(client: FlaskClient, settings: Settings, base: str) -> None:
-    assert send(client, "setup").json == {"model_version": base}
+def test_setup_names_the_version_in_production(client: FlaskClient, weights: Path) -> None:
+    [(key, version)] = send(client, "setup").json.items()
+    assert key == "model_version"
+    assert re.fullmatch(re.escape(checkpoint.version(weights)) + r"\.[0-9a-f]{6}", version)
 
 
 def test_setup_follows_a_promotion_at_once(
@@ -100,9 +105,11 @@ def test_setup_follows_a_promotion_at_once(
     tuned = random_checkpoint(tmp_path / "tuned", seed=1)
     registry = Registry(settings.home / "models", weights)
     version = registry.promote(1, registry.add(1, tuned, {}).name)
-    assert send(client, "setup").json == {"model_version": version.name}
-    versions = send(client, "versions").json
-    assert versions == {"versions": [registry.base.name, version.name]}
+    named = send(client, "setup").json["model_version"]
+    assert named.rpartition(".")[0] == version.name
+    versions = send(client, "versions").json["versions"]
+    assert [each.rpartition(".")[0] for each in versions] == [registry.base.name, version.name]
+    assert versions[-1] == named
 
 
 # Measured in processor time, which other work on the machine can't lengthen.
@@ -121,37 +128,135 @@ def test_health_and_setup_answer_at_once_while_the_model_loads(
     assert sorted(times)[len(times) // 2] < 0.02
 
 
-def test_versions_lists_the_shipped_model(client: FlaskClient, base: str) -> None:
-    assert send(client, "versions").json == {"versions": [base]}
+def test_versions_lists_the_shipped_model(client: FlaskClient, weights: Path) -> None:
+    assert send(client, "versions").json == {"versions": [checkpoint.version(weights)]}
+    version = send(client, "setup").json["model_version"]
+    assert send(client, "versions").json == {"versions": [version]}
 
 
-def test_the_sentence_typed_in_the_browser_becomes_one_mask(client: FlaskClient, base: str) -> None:
+def test_the_sentence_typed_in_the_browser_becomes_one_mask(client: FlaskClient, version: str) -> None:
     answer = send(client, "predict-interactive-text", with_images("predict-interactive-text"))
     assert answer.status_code == 200
     [prediction] = answer.json["results"]
-    assert prediction["model_version"] == base
+    assert prediction["model_version"] == version
     [region] = prediction["result"]
     assert (region["from_name"], region["to_name"], region["type"]) == ("brush", "img", "brushlabels")
     assert (region["original_width"], region["original_height"]) == (64, 48)
     assert region["value"]["brushlabels"] == ["Thing"]
 
 
-def test_a_keypoint_asks_for_nothing(client: FlaskClient, base: str) -> None:
+def test_a_keypoint_that_says_nothing_asks_for_nothing(client: FlaskClient, version: str) -> None:
     answer = send(client, "predict-interactive-keypoint")
-    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": base}]}
+    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": version}]}
 
 
-def test_a_batch_without_sentences_is_done_without_a_look(client: FlaskClient, base: str) -> None:
+def test_a_keypoint_is_about_what_the_draft_says(client: FlaskClient, version: str) -> None:
+    body = with_images("predict-interactive-keypoint")
+    typed = recorded("predict-interactive-text")["body"]["params"]["context"]
+    body["tasks"][0]["drafts"] = [{**typed, "updated_at": "2026-11-21T02:02:23Z"}]
+    [prediction] = send(client, "predict-interactive-keypoint", body).json["results"]
+    [region] = prediction["result"]
+    assert (region["type"], region["meta"]["text"][0]) == ("brushlabels", "prompt: red circle")
+    assert prediction["model_version"] == version
+
+
+def test_a_batch_of_labels_that_stand_for_anything_is_done_without_a_look(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+) -> None:
+    client = make_client(make_settings(prelabel_labels=False))
+    version = send(client, "setup").json["model_version"]
     answer = send(client, "predict-batch")
-    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": base}] * 2}
+    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": version}] * 2}
 
 
-def test_a_batch_has_one_answer_a_task(client: FlaskClient, base: str) -> None:
+def test_a_batch_has_one_answer_a_task(client: FlaskClient, version: str) -> None:
     body = with_images("predict-batch")
     body["tasks"][1]["data"] |= {"prompt": "the red thing"}
     results = send(client, "predict-batch", body).json["results"]
-    assert [len(result["result"]) for result in results] == [0, 2]
-    assert {result["model_version"] for result in results} == {base}
+    # The first is asked for "Stuff", a label; the other for what its data says.
+    kinds = [[region["type"] for region in result["result"]] for result in results]
+    assert kinds == [["brushlabels"], ["brushlabels", "textarea"]]
+    assert {result["model_version"] for result in results} == {version}
+
+
+def test_a_task_that_somebody_opens_is_left_to_them(client: FlaskClient) -> None:
+    body = with_images("predict-batch")
+    del body["tasks"][1]
+    assert send(client, "predict-batch", body).json == {"results": [[]]}
+
+
+def test_what_was_typed_is_tried_on_the_next_picture(client: FlaskClient, version: str) -> None:
+    send(client, "predict-interactive-text", with_images("predict-interactive-text"))
+    body = with_images("predict-batch")
+    del body["tasks"][0]
+    [offered] = send(client, "predict-batch", body).json["results"]
+    mask, sentence = offered["result"]
+    assert mask["meta"]["text"][0].startswith("prompt: red circle\n")
+    assert sentence["value"]["text"] == ["red circle"]
+    assert offered["model_version"] == f"{version}#offered"
+    # It isn't taken for the answer of a batch, which has its own string, and asks its own.
+    assert send(client, "setup").json["model_version"] == version
+    results = send(client, "predict-batch", with_images("predict-batch")).json["results"]
+    assert {result["model_version"] for result in results} == {version}
+    assert "red circle" not in json.dumps(results)
+
+
+# Each project has an address of its own
+
+
+def test_a_project_is_answered_at_its_own_address(client: FlaskClient, version: str) -> None:
+    def ask(name: str, headers: dict[str, str] = BASIC) -> TestResponse:
+        request = recorded(name)
+        return client.open(
+            f"/projects/1{request['path']}", method=request["method"], json=request["body"], headers=headers
+        )
+
+    assert ask("health", {}).json == send(client, "health", headers={}).json
+    assert ask("setup").json == {"model_version": version}
+    assert ask("versions").json == {"versions": [version]}
+    assert ask("predict-interactive-keypoint").status_code == 200
+    job = ask("webhook-annotation-created", HOOK).json["job"]
+    assert client.get(f"/projects/1/jobs/{job}", headers=BASIC).json["status"] == "queued"
+    assert client.get("/projects/1", headers=BASIC).status_code == client.get("/projects/1/", headers=BASIC).status_code
+
+
+def test_versions_at_an_address_are_those_of_its_project(client: FlaskClient, version: str, weights: Path) -> None:
+    schema = recorded("setup")["body"]["schema"].replace("Thing", "cat")
+    other = send(client, "setup", recorded("setup")["body"] | {"project": "2.1", "schema": schema}).json[
+        "model_version"
+    ]
+    assert other != version
+    for path, expected in (("/projects/1", [version]), ("/projects/2", [other]), ("", [version, other])):
+        assert client.get(f"{path}/versions", headers=BASIC).json == {"versions": expected}
+    untouched = client.get("/projects/3/versions", headers=BASIC).json
+    assert untouched == {"versions": [checkpoint.version(weights)]}
+
+
+@pytest.mark.parametrize("name", ["setup", "predict-batch", "webhook-annotation-created", "webhook-start-training"])
+def test_another_project_is_refused_there(client: FlaskClient, redis: Redis, name: str) -> None:
+    request = recorded(name)
+    answer = client.post(f"/projects/2{request['path']}", json=request["body"], headers=BASIC)
+    assert answer.status_code == 422
+    assert "about project 1, but this is the address of project 2" in answer.json["message"]
+    assert "ris connect --project 1" in answer.json["message"]
+    assert len(open_queue(redis)) == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["/projects/x/health", "/projects/-1/health", "/projects/0x1/health", "/projects//health"]
+)
+def test_an_address_without_a_number_is_none(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 401
+    assert client.get(path, headers=BASIC).status_code == 404
+
+
+def test_a_damaged_prompt_sheet_is_what_label_studio_shows(client: FlaskClient, settings: Settings) -> None:
+    file = sheet_file(settings.home, 1)
+    file.parent.mkdir(parents=True)
+    file.write_text("{")
+    answer = send(client, "setup")
+    assert (answer.status_code, answer.json["code"]) == (422, "bad_prompt_sheet")
+    assert "1.prompts.json isn't JSON" in answer.status
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -204,7 +309,17 @@ def test_a_job_can_be_asked_about(client: FlaskClient) -> None:
 
 
 ROUTES = [("GET", "/"), ("POST", "/setup"), ("POST", "/predict"), ("POST", "/webhook"), ("GET", "/versions")]
-ROUTES += [("GET", "/jobs/x"), ("GET", "/nowhere"), ("GET", "/health/"), ("POST", "/webhook/"), ("DELETE", "/setup")]
+ROUTES += [(method, f"/projects/1{path}") for method, path in ROUTES]
+ROUTES += [
+    ("GET", "/jobs/x"),
+    ("GET", "/projects/1"),
+    ("GET", "/projects/1/jobs/x"),
+    ("GET", "/projects/1/health/"),
+    ("GET", "/nowhere"),
+    ("GET", "/health/"),
+    ("POST", "/webhook/"),
+    ("DELETE", "/setup"),
+]
 
 
 def basic(username: str, password: str) -> dict[str, str]:
@@ -245,7 +360,7 @@ def test_the_password_opens_every_route(client: FlaskClient, method: str, path: 
 def test_the_webhooks_secret_opens_the_webhook_alone(client: FlaskClient) -> None:
     for method, path in ROUTES:
         status = client.open(path, method=method, headers=HOOK, json={}).status_code
-        assert (status == 401) == (path != "/webhook"), path
+        assert (status == 401) == (path not in ("/webhook", "/projects/1/webhook")), path
 
 
 @pytest.mark.parametrize("knob", ["password", "webhook_secret"])
@@ -275,7 +390,7 @@ def test_the_limit_of_request_bytes_counts(
 def test_the_limit_of_tasks_counts(
     make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
 ) -> None:
-    client = make_client(make_settings(max_tasks=2))
+    client = make_client(make_settings(max_tasks=2, prelabel_labels=False))
     body = recorded("predict-batch")["body"]
     assert send(client, "predict-batch", body).status_code == 200
     body["tasks"].append(body["tasks"][0])
@@ -334,7 +449,7 @@ def test_hosts_and_local_files_are_let_through_as_set(make_settings: Callable[..
     ("schema", "sentence"),
     [
         ("<View/>", "no Image tag"),
-        ('<View><Image name="i" value="$i"/></View>', "no BrushLabels tag"),
+        ('<View><Image name="i" value="$i"/></View>', "no BrushLabels, BitmaskLabels, PolygonLabels or Rectang"),
         ("<View>", "isn't valid XML"),
     ],
 )
