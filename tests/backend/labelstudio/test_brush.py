@@ -1,4 +1,4 @@
-"""The brush codec against Label Studio's worked example, a recorded mask and a slow, obvious reader."""
+"""The brush codec against label-studio-sdk, Label Studio's worked example, a recorded mask and a slow reader."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import sdk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -18,6 +19,12 @@ from backend.labelstudio import brush
 
 masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
 headers = st.tuples(st.integers(1, 32), st.tuples(*[st.integers(1, 16)] * 4))
+
+
+@pytest.fixture(scope="module")
+def label_studio_sdk() -> Iterator[sdk.Sdk]:
+    with sdk.running() as process:
+        yield process
 
 
 class SlowBits:
@@ -52,10 +59,11 @@ def header(values: int, word: int = 8, widths: tuple[int, ...] = (3, 4, 8, 16)) 
 
 
 @st.composite
-def foreign_streams(draw: st.DrawFn) -> tuple[list[int], list[int], int, int]:
+def foreign_streams(draw: st.DrawFn, widest: int = 32) -> tuple[list[int], list[int], int, int]:
     """(stream, values, height, width) as another encoder may write it: any header, runs and literals."""
     height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     word, widths = draw(headers)
+    word = min(word, widest)
     bits, values, total = header(4 * height * width, word, widths), [], 4 * height * width
     while len(values) < total:
         choice = draw(st.integers(0, 3))
@@ -117,6 +125,38 @@ def test_decodes_what_other_encoders_write(stream: tuple[list[int], list[int], i
     assert (brush.decode(data, height, width) == (alpha > 0)).all()
 
 
+@given(foreign_streams(), st.integers(1, 9))
+def test_records_may_begin_in_one_block_of_bytes_and_end_in_another(
+    stream: tuple[list[int], list[int], int, int], block: int
+) -> None:
+    data, values, height, width = stream
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(brush, "_BLOCK", block)
+        decoded = brush.decode(data, height, width)
+    assert (decoded == (np.array(values)[3::4].reshape(height, width) > 0)).all()
+
+
+@settings(deadline=None)
+@given(masks)
+def test_writes_what_the_sdk_writes_and_reads_what_it_reads(label_studio_sdk: sdk.Sdk, mask: brush.Mask) -> None:
+    theirs = label_studio_sdk.ask("encode", mask.astype(int).tolist())
+    # It appends a byte where the bits fill the last one exactly.
+    assert theirs[: len(brush.encode(mask))] == brush.encode(mask)
+    assert theirs[len(brush.encode(mask)) :] in ([], [0])
+    assert (brush.decode(theirs, *mask.shape) == mask).all()
+    assert label_studio_sdk.ask("decode", brush.encode(mask)) == np.repeat(mask.ravel() * 255, 4).tolist()
+
+
+@settings(deadline=None)
+@given(foreign_streams(widest=8))
+def test_reads_any_header_as_the_sdk_does(
+    label_studio_sdk: sdk.Sdk, stream: tuple[list[int], list[int], int, int]
+) -> None:
+    data, _, height, width = stream
+    theirs = np.array(label_studio_sdk.ask("decode", data)).reshape(height, width, 4)
+    assert (brush.decode(data, height, width) == (theirs[:, :, 3] > 0)).all()
+
+
 @given(masks, st.data())
 def test_truncation_is_always_refused(mask: brush.Mask, data: st.DataObject) -> None:
     encoded = brush.encode(mask)
@@ -171,9 +211,12 @@ def test_what_is_not_a_mask_is_refused(rle: object) -> None:
 
 def test_declared_length_is_refused_before_anything_is_allocated() -> None:
     bomb = [255, 255, 255, 255, *pack(header(0)[32:]), *[255] * 900]
+    large = bomb * 1000
     start = time.perf_counter()
     with pytest.raises(BrushError, match="4294967295"):
         brush.decode(bomb, 480, 640)
+    with pytest.raises(BrushError, match="4294967295"):
+        brush.decode(large, 480, 640)
     with pytest.raises(BrushError, match="pixels is outside"):
         brush.decode(bomb, 32768, 32767)
     assert time.perf_counter() - start < 0.1

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from backend.errors import RegionError
-from backend.labelstudio import brush, config, regions
+from backend.labelstudio import bitmask, brush, config, regions
+from backend.labelstudio.validation import validate
+from ris_core.masks import Mask
 
 CONFIG = config.parse(
     '<View><Image name="img" value="$image"/><TextArea name="note" toName="img"/>'
@@ -56,6 +60,198 @@ def test_a_brush_region_is_plain_json_and_reads_back() -> None:
     (mask,) = regions.read_annotation([region], CONFIG).masks
     assert (mask.region_id, mask.label, mask.prompt) == (region["id"], "Big cat", "the cat")
     assert (mask.mask == MASK).all()
+
+
+EVERY = config.parse(
+    '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
+    '<PolygonLabels name="poly" toName="img"><Label value="cat"/></PolygonLabels>'
+    '<BrushLabels name="brush" toName="img"><Label value="cat" alias="c"/><Label value="dog"/></BrushLabels>'
+    '<BitmaskLabels name="bits" toName="img"><Label value="cat"/><Label value="dog"/></BitmaskLabels>'
+    '<RectangleLabels name="box" toName="img"><Label value="cat"/></RectangleLabels></View>',
+    config.Defaults(tolerance=0.0),
+)
+
+
+def only(tag: str, attributes: str = "", labels: str = '<Label value="cat"/>') -> config.LabelConfig:
+    return config.parse(
+        f'<View><Image name="img" value="$image"/><{tag} name="tag" toName="img" {attributes}>{labels}</{tag}></View>'
+    )
+
+
+def answer(interface: config.LabelConfig, mask: Mask, *notes: str) -> list[dict[str, Any]]:
+    """The regions for "the cats", as they arrive after a journey as JSON."""
+    found = regions.mask_regions(interface, interface.labels[0], mask, 0.5, "the cats", notes)
+    validate(found, interface)
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def two_parts() -> Mask:
+    """A ring of 24 pixels, a block of 12 and a speck, in an image of 200 pixels."""
+    mask = np.zeros((10, 20), np.bool_)
+    mask[1:6, 1:7] = True
+    mask[3, 3:5] = mask[4, 3:7] = False
+    mask[6:9, 12:16] = True
+    mask[9, 19] = True
+    return mask
+
+
+def test_an_answer_is_shown_in_every_tag_that_has_its_label() -> None:
+    found = answer(EVERY, MASK[:, :6])
+    assert [(region["from_name"], region["type"]) for region in found] == [
+        ("poly", "polygonlabels"),
+        ("brush", "brushlabels"),
+        ("bits", "bitmasklabels"),
+        ("box", "rectanglelabels"),
+    ]
+    assert [region["value"][region["type"]] for region in found] == [["cat"], ["c"], ["cat"], ["cat"]]
+    assert {region["score"] for region in found} == {0.5}
+    assert len({region["id"] for region in found}) == 4
+    dogs = regions.mask_regions(EVERY, EVERY.labels[1], MASK, 0.5, "the dog")
+    assert [region["from_name"] for region in dogs] == ["brush", "bits"]
+
+
+def test_nothing_found_is_no_region() -> None:
+    assert regions.mask_regions(EVERY, EVERY.labels[0], np.zeros((4, 4), np.bool_), 0.5, "the cat") == []
+
+
+def test_a_rectangle_encloses_all_but_specks() -> None:
+    (box,) = answer(only("RectangleLabels", 'smallest="0.05"'), two_parts())
+    assert box["value"] == {"x": 5, "y": 10, "width": 75, "height": 80, "rotation": 0, "rectanglelabels": ["cat"]}
+    assert box["meta"]["text"] == ["prompt: the cats\nspecks left out: 1"]
+
+
+def test_a_polygon_of_several_parts_says_so_and_reads_back_as_one_mask() -> None:
+    interface = only("PolygonLabels", 'tolerance="0" smallest="0.05"')
+    found = answer(interface, two_parts(), "looked up")
+    assert [region["meta"]["text"][0].splitlines() for region in found] == [
+        ["prompt: the cats", "looked up", f"part {number} of 2", "specks left out: 1"] for number in (1, 2)
+    ]
+    assert len({region["id"] for region in found}) == 2
+    assert all(region["value"]["closed"] for region in found)
+    expected = two_parts()
+    expected[9, 19] = False
+    (mask,) = regions.read_annotation(found, interface).masks
+    assert (mask.mask == expected).all()
+    assert (mask.region_id, mask.label, mask.prompt) == (found[0]["id"], "cat", "the cats")
+
+
+@pytest.mark.parametrize("tag", ["BrushLabels", "BitmaskLabels", "PolygonLabels"])
+def test_each_object_is_a_region_of_its_own(tag: str) -> None:
+    interface = only(tag, 'objects="each" smallest="0.05" tolerance="0"')
+    masks = regions.read_annotation(answer(interface, two_parts()), interface).masks
+    assert [np.count_nonzero(mask.mask) for mask in masks] == [24, 12]
+    assert (masks[0].mask | masks[1].mask | (np.indices((10, 20)).sum(axis=0) == 28) == two_parts()).all()
+    boxes = answer(only("RectangleLabels", 'objects="each" smallest="0.05"'), two_parts())
+    assert [(box["value"]["x"], box["value"]["width"]) for box in boxes] == [(5, 30), (60, 20)]
+
+
+def test_the_largest_part_stays_however_small() -> None:
+    interface = only("PolygonLabels", 'smallest="1" tolerance="0"')
+    (region,) = answer(interface, two_parts())
+    assert "specks left out: 2" in region["meta"]["text"][0]
+
+
+@pytest.mark.parametrize("tag", ["BrushLabels", "BitmaskLabels"])
+@given(mask=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20)).filter(np.any))
+def test_brush_and_bitmask_read_back_exactly(tag: str, mask: Mask) -> None:
+    (read,) = regions.read_annotation(answer(only(tag), mask), only(tag)).masks
+    assert (read.mask == mask).all()
+
+
+@given(mask=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20)).filter(np.any))
+def test_polygons_of_all_parts_read_back_exactly_without_tolerance(mask: Mask) -> None:
+    interface = only("PolygonLabels", 'tolerance="0" smallest="0"')
+    (read,) = regions.read_annotation(answer(interface, mask), interface).masks
+    assert (read.mask == mask).all()
+
+
+def test_an_answer_shown_in_several_tags_is_one_object() -> None:
+    (mask,) = regions.read_annotation(answer(EVERY, two_parts()), EVERY).masks
+    assert mask.origin == "prediction"
+    read = regions.read_annotation(answer(EVERY, two_parts()) + answer(EVERY, MASK), EVERY)
+    assert len(read.masks) == 2
+
+
+def test_of_several_tags_the_corrected_one_counts_then_the_one_that_is_left() -> None:
+    found = answer(EVERY, two_parts())
+    bits = next(region for region in found if region["from_name"] == "bits")
+    bits |= {"origin": "prediction-changed", "value": {**bits["value"], "imageDataURL": bitmask.encode(~two_parts())}}
+    (mask,) = regions.read_annotation(found, EVERY).masks
+    assert (mask.region_id, mask.origin) == (bits["id"], "prediction-changed")
+    assert (mask.mask == ~two_parts()).all()
+    bits["origin"] = "prediction"
+    left = [region for region in found if region["from_name"] != "poly"]
+    (mask,) = regions.read_annotation(left, EVERY).masks
+    assert (mask.mask == two_parts()).all()
+
+
+def test_a_part_that_was_given_another_label_is_another_object() -> None:
+    interface = only("PolygonLabels", labels='<Label value="cat"/><Label value="dog"/>')
+    first, second = answer(interface, two_parts())[:2]
+    second["value"]["polygonlabels"] = ["dog"]
+    assert [mask.label for mask in regions.read_annotation([first, second], interface).masks] == ["cat", "dog"]
+
+
+def test_rectangles_are_no_masks_but_say_that_something_is_there() -> None:
+    interface = only("RectangleLabels")
+    read = regions.read_annotation(answer(interface, MASK), interface)
+    assert (read.masks, read.boxed) == ((), True)
+    assert not regions.read_annotation([], interface).boxed
+
+
+def test_a_polygon_drawn_by_hand_is_read() -> None:
+    drawn = drawn_polygon([[0, 0], [50, 0], [50, 50], [0, 50]])
+    (mask,) = regions.read_annotation([drawn], only("PolygonLabels")).masks
+    assert (np.count_nonzero(mask.mask), mask.origin, mask.label) == (12, "manual", "gone")
+    assert mask.mask[:3, :4].all()
+
+
+def drawn_polygon(points: object, **extra: Any) -> dict[str, Any]:
+    value = {"points": points, "closed": True, "polygonlabels": ["gone"]}
+    size = {"original_width": 8, "original_height": 6, "image_rotation": 0}
+    return {"id": "r17", "from_name": "tag", "to_name": "img", "type": "polygonlabels", "value": value, **size, **extra}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"value": {"points": [[0, 0], [50, 0], [50, 50]], "closed": False}},
+        {"value": {"points": [[0, 0], [50, 0]]}},
+        {"value": {"points": [[0, 0], [50, 0], [50]]}},
+        {"value": {"points": [[0, 0], [50, 0], [50, None]]}},
+        {"value": {"points": [[0, 0], [50, 0], [50, math.nan]]}},
+        {"value": {"points": [[0, 0], [50, 0], [50, 1e9]]}},
+        {"value": {"points": [[0, 0], [50, 0], [50, 10**400]]}},
+        {"value": {"points": {"x": 1}}},
+        {"value": {"points": "polygon"}},
+        {"value": {}},
+        {"original_height": 0},
+        {"original_width": 10**9, "original_height": 10**9},
+        {"image_rotation": 90},
+    ],
+)
+def test_a_damaged_polygon_is_named(damage: dict[str, Any]) -> None:
+    region = drawn_polygon([[0, 0], [50, 0], [50, 50]]) | damage
+    with pytest.raises(RegionError, match="Region r17 "):
+        regions.read_annotation([region], only("PolygonLabels"))
+
+
+def test_parts_of_two_sizes_are_refused() -> None:
+    interface = only("PolygonLabels")
+    first, second = answer(interface, two_parts())[:2]
+    with pytest.raises(RegionError, match="two sizes"):
+        regions.read_annotation([first, second | {"original_width": 21}], interface)
+
+
+def test_a_bitmask_of_another_size_is_named() -> None:
+    (region,) = answer(only("BitmaskLabels"), MASK)
+    with pytest.raises(RegionError, match=f"Region {region['id']} can't be read"):
+        regions.read_annotation([region | {"original_width": 7}], only("BitmaskLabels"))
+
+
+def test_a_note_that_a_person_added_to_does_not_change_the_prompt() -> None:
+    noted = painted("a", meta={"text": ["prompt: the dog\nlooked up\nchecked by hand"]})
+    assert prompts_read(noted, typed("the cat")) == ["the dog"]
 
 
 def test_region_ids_never_repeat() -> None:
