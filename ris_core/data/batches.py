@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ris_core.data.augment import View, look, mirror_words
+from ris_core.data.collage import NAMED, Collage, Scene
 from ris_core.data.features import FeatureCache
 from ris_core.data.folder import Sample
 from ris_core.encoders.base import Trunk
-from ris_core.errors import DatasetError
-from ris_core.images import read_image
+from ris_core.errors import InputError
 
-# Expressions that stay true of any part of a photo; "the left dog" may not, once another dog is out of view.
-_NAMED = ("name", "synonym", "absent")
+# Of a canvas' longer side: the shorter, two thirds of it, is then a multiple of 32.
+_STEP = 96
 # Fewer cells of a quarter-size target than this, and a person wouldn't see the thing either.
 _VISIBLE_CELLS = 2.0
 
@@ -70,6 +71,10 @@ class Draw:
     side: the canvas' longer side, a multiple of 96; the shorter is two thirds of it.
     photos: photos a batch. present, absent: at most so many expressions a photo with and without a target.
     views: ways in which a photo is moved and recoloured, passes taking turns; 0 for another in every pass.
+    paste: chance that a thing of another photo is laid over a photo, see `collage`; not with views that come again.
+
+    Raises:
+        InputError: a number is out of its range.
     """
 
     side: int
@@ -77,6 +82,15 @@ class Draw:
     present: int
     absent: int
     views: int = 0
+    paste: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.side % _STEP:
+            raise InputError(f"The side is {self.side} pixels. It has to be a multiple of {_STEP}.")
+        if not 0 <= self.paste <= 1:
+            raise InputError(f"The chance to paste is {self.paste}. It has to be between 0 and 1.")
+        if self.paste and self.views:
+            raise InputError("Nothing can be pasted onto views that come again. Leave out either paste or views.")
 
 
 def epoch(
@@ -114,6 +128,7 @@ class _Photos(Dataset[Item]):
     ) -> None:
         self.photos = list(by_photo(samples))
         self.draw, self.cache = draw, cache
+        self.collage = Collage(self.photos) if draw.paste else None
         self.order = f"{seed} {number}"
         # Views that come again are the same for every seed, so that all runs can share what is kept of them.
         self.look = f"view {number % draw.views}" if draw.views else self.order
@@ -137,7 +152,8 @@ class _Photos(Dataset[Item]):
         samples = self.photos[index]
         first, randomness = samples[0], random.Random(f"{self.order} {samples[0].image.name}")
         view = self._view(first)
-        true = [sample for sample in samples if view.whole or sample.kind in _NAMED]
+        scene = self._scene(samples)
+        true = [each for each in (scene.samples if scene else samples) if view.whole or each.kind in NAMED]
         chosen = [
             *_draw(true, True, self.draw.present, randomness),
             *_draw(true, False, self.draw.absent, randomness),
@@ -149,11 +165,18 @@ class _Photos(Dataset[Item]):
         return Item(
             trunk,
             key,
-            torch.empty(0) if trunk else _pixels(first, view),
+            torch.empty(0) if trunk else _pixels(scene.image if scene else first.photo(), view),
             torch.from_numpy(view.valid())[None],
             [_say(sample, view.mirrored, randomness) for sample in chosen],
             torch.from_numpy(np.array(targets, dtype=np.float32)).reshape(-1, 1, height // 4, width // 4),
         )
+
+    def _scene(self, samples: list[Sample]) -> Scene | None:
+        """The photo with a thing over it, where chance has it so."""
+        randomness = random.Random(f"paste {self.order} {samples[0].image.name}")
+        if self.collage is None or randomness.random() >= self.draw.paste:
+            return None
+        return self.collage.make(samples, randomness)
 
     def _view(self, sample: Sample) -> View:
         long, short = self.draw.side, self.draw.side * 2 // 3
@@ -161,10 +184,7 @@ class _Photos(Dataset[Item]):
         return look((sample.height, sample.width), canvas, random.Random(f"{self.look} {sample.image.name}"))
 
 
-def _pixels(sample: Sample, view: View) -> Tensor:
-    image = read_image(sample.image)
-    if image.shape[:2] != view.size:
-        raise DatasetError(f"{sample.image} isn't of the size that instances.json says.")
+def _pixels(image: NDArray[np.uint8], view: View) -> Tensor:
     return torch.from_numpy(view.pixels(image)).permute(2, 0, 1).float()
 
 
@@ -181,7 +201,7 @@ def _draw(samples: Sequence[Sample], has_target: bool, count: int, randomness: r
 def _say(sample: Sample, mirrored: bool, randomness: random.Random) -> str:
     """The sentence as the view needs it; people leave the article of a plain name out as often as not."""
     said = mirror_words(sample.sentence) if mirrored else sample.sentence
-    if sample.kind in _NAMED and said.startswith("the ") and randomness.random() < 0.5:
+    if sample.kind in NAMED and said.startswith("the ") and randomness.random() < 0.5:
         said = randomness.choice(("", "a ", "all of the ")) + said.removeprefix("the ")
     return said
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ris_core.errors import DatasetError
+from ris_core.images import read_image
 from ris_core.masks import Mask, segmentation_to_mask
 
 NO_TARGET = -1
@@ -56,6 +58,18 @@ class Sample:
     @property
     def has_target(self) -> bool:
         return bool(self.segmentations)
+
+    def photo(self) -> NDArray[np.uint8]:
+        """height x width x 3 RGB in [0, 255].
+
+        Raises:
+            ImageError: it can't be read.
+            DatasetError: it isn't of the size that the dataset says.
+        """
+        image = read_image(self.image)
+        if image.shape[:2] != (self.height, self.width):
+            raise DatasetError(f"{self.image} isn't of the size that its dataset says. Convert or unpack it again.")
+        return image
 
     def mask(self) -> Mask:
         """height x width bool: the union of the referred objects, empty where there is none."""

@@ -1,14 +1,12 @@
-"""Copy-paste: a thing cut out of one photo and laid over another, with what that hides taken off the other's masks.
+"""Copy-paste: a thing cut out of one photo and laid over another.
 
 After Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation" (CVPR 2021);
-edges are blended over a few pixels. Knows arrays alone: the caller sees to it that what is said of the host stays true,
-see `words.mentions`.
+edges are blended over a few pixels. Knows arrays alone: `collage` sees to it that what is said of the host stays true.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -21,8 +19,8 @@ Pixels = NDArray[np.uint8]
 
 # Of a thing's own size, and of the host's sides, which it never exceeds: it should hide a part, not the photo.
 SCALES, LARGEST = (0.5, 1.5), 0.6
-# Below so many pixels a side nobody could tell what it is.
-_LEAST = 8
+# Of a side, in pixels, and of the host's pixels: below, nobody could tell what it is, or would point at it.
+_LEAST, _SHARE = 8, 0.005
 # Standard deviation of the blend, in pixels of the host.
 _SOFT = 1.0
 
@@ -35,10 +33,9 @@ class Cutting(NamedTuple):
 
 
 class Pasted(NamedTuple):
-    """A host with a thing laid over. image: HxWx3 RGB. masks: the host's, less what is hidden. mask: the thing's."""
+    """A host with a thing laid over. image: HxWx3 RGB. mask: HxW, the thing's; what it covers is hidden."""
 
     image: Pixels
-    masks: list[Mask]
     mask: Mask
 
 
@@ -55,21 +52,16 @@ def cut(image: Pixels, mask: Mask) -> Cutting:
     return Cutting(image[window].copy(), mask[window].copy())
 
 
-def paste(host: Pixels, masks: Sequence[Mask], thing: Cutting, randomness: random.Random) -> Pasted | None:
-    """Lay a thing over a photo, resized and at a place drawn by chance, all of it in view.
+def paste(host: Pixels, thing: Cutting, randomness: random.Random) -> Pasted | None:
+    """Lay a thing over a photo, HxWx3 RGB, resized and at a place drawn by chance, all of it in view.
 
-    Nothing that is passed in changes, and the same randomness gives the same. A mask may come out empty: what it
-    means is hidden then.
-
-    Args:
-        host: HxWx3 RGB.
-        masks: HxW each, what is said to be there.
+    Nothing that is passed in changes, and the same randomness gives the same.
 
     Returns:
         None where the thing would be too small to be told.
     """
     resized = _resize(thing, host.shape[:2], randomness)
-    if resized is None:
+    if resized is None or resized.mask.sum() < _SHARE * host.shape[0] * host.shape[1]:
         return None
     height, width = resized.mask.shape
     top, left = randomness.randint(0, host.shape[0] - height), randomness.randint(0, host.shape[1] - width)
@@ -78,7 +70,7 @@ def paste(host: Pixels, masks: Sequence[Mask], thing: Cutting, randomness: rando
     there[window] = resized.mask
     image = host.copy()
     image[window] = _blend(host[window], resized)
-    return Pasted(image, [mask & ~there for mask in masks], there)
+    return Pasted(image, there)
 
 
 def _resize(thing: Cutting, size: tuple[int, ...], randomness: random.Random) -> Cutting | None:

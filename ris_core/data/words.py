@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 ORDINALS = {2: ("second", "2nd"), 3: ("third", "3rd")}
@@ -165,8 +166,14 @@ def may_be(name: str) -> frozenset[str]:
 
 def mentions(sentence: str, name: str) -> bool:
     """Whether a sentence speaks of the class `name`, of one alike, or of several: with one more it might not hold."""
-    words = {word for each in alike(name) for word in (*synonyms(each), noun(each).many, each.removesuffix("s"))}
-    return any(re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE) for word in words)
+    return _words_for(name).search(sentence) is not None
+
+
+@cache
+def _words_for(name: str) -> re.Pattern[str]:
+    classes = alike(name) | may_be(name)
+    words = {word for each in classes for word in (*synonyms(each), noun(each).many, each.removesuffix("s"))}
+    return re.compile(rf"\b({'|'.join(sorted(map(re.escape, words)))})\b", re.IGNORECASE)
 
 
 def _united(groups: Iterable[set[str]], name: str) -> frozenset[str]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ris_core.data import Sample
 from ris_core.data.batches import Batch, Draw, count_batches, epoch
+from ris_core.errors import InputError
 from ris_core.masks import encode_rle
 
 
@@ -102,3 +103,58 @@ def test_a_photo_without_anything_drawn_is_kept(samples: list[Sample]) -> None:
     batches = passes(none, 8)
     assert any(len(batch.sentences) < len(batch.valid) for batch in batches)
     assert all(len(batch.targets) == len(batch.sentences) == len(batch.present) for batch in batches)
+
+
+@pytest.fixture
+def discs(samples: list[Sample]) -> list[Sample]:
+    """The same photos, each with a class of its own, so that any may be pasted onto any other."""
+    names = ("bus", "cat", "kite", "cup", "tie")
+    return [replace(each, sentence=each.sentence.replace("square", names[each.image_id])) for each in samples]
+
+
+def test_pasted_things_are_spoken_of(discs: list[Sample]) -> None:
+    plain, pasted = (passes(discs, 20, photos=1, present=9, paste=chance) for chance in (0, 1))
+    for one, other in zip(plain, pasted, strict=True):
+        assert torch.equal(one.valid, other.valid)
+        # All of them are in it: the photo's own thing and the one laid over it, each in one of two words at most.
+        assert not torch.equal(one.pixels, other.pixels)
+        names = {sentence.split()[-1] for sentence, there in zip(other.sentences, other.present, strict=True) if there}
+        assert len(names) <= 2
+    spoken = [{sentence.split()[-1] for sentence in batch.sentences} for batch in pasted]
+    assert sum(len(names) >= 2 for names in spoken) == len(pasted)
+    # What lies behind is hidden: no cell is of both.
+    for batch in pasted:
+        together = batch.targets.flatten(1)[batch.present > 0]
+        if len(together) == 2:
+            assert (together.sum(dim=0) <= 1.3).all()
+
+
+def test_pasting_now_and_then_is_repeatable_and_off_changes_nothing(discs: list[Sample]) -> None:
+    usual, never, half, again = (passes(discs, 4, **each) for each in ({}, {"paste": 0.0}, *[{"paste": 0.5}] * 2))
+    for one, other in (*zip(usual, never, strict=True), *zip(half, again, strict=True)):
+        assert one.sentences == other.sentences
+        assert torch.equal(one.pixels, other.pixels) and torch.equal(one.targets, other.targets)
+    changed = [not torch.equal(one.pixels, other.pixels) for one, other in zip(usual, half, strict=True)]
+    assert 0 < sum(changed) < len(changed)
+
+
+def test_workers_paste_alike(discs: list[Sample]) -> None:
+    draw = Draw(96, 2, 1, 1, paste=1.0)
+    for one, other in zip(epoch(discs, draw, number=0), epoch(discs, draw, number=0, workers=1), strict=True):
+        assert one.sentences == other.sentences
+        assert torch.equal(one.pixels, other.pixels)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"side": 100}, "multiple of 96"),
+        ({"side": 0}, "multiple of 96"),
+        ({"paste": 1.5}, "between 0 and 1"),
+        ({"paste": 0.1, "views": 2}, "Nothing can be pasted onto views"),
+    ],
+    ids=str,
+)
+def test_a_draw_that_cannot_be_is_refused(change: dict[str, float], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Draw(**({"side": 96, "photos": 2, "present": 1, "absent": 1} | change))

@@ -67,6 +67,7 @@ def test_colours_are_said_of_painted_and_dyed_things_only() -> None:
         ("a red chair", "couch"),
         ("two people", "person"),
         ("the left sneaker", "boots"),
+        ("the accessories", "belt"),
         ("wine glass on the left", "wine glass"),
     ],
 )
