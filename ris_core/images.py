@@ -1,19 +1,29 @@
-"""A photo's bytes -> pixels, safely: size checked before decoding, formats allow-listed, orientation applied once."""
+"""A photo's bytes -> pixels, safely: size checked before decoding, formats allow-listed, orientation applied once.
+
+And pixels -> a picture's file, which is whole or absent.
+"""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ris_core.errors import ImageError
+from ris_core.files import atomic_write
 
 # Pillow reads MPO, what some cameras write, as JPEG; it has no reader of its own to name here.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
+# What is written, by suffix. 4:4:4, or thin coloured lines would be smeared.
+_WRITTEN: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
+}
 
 # Our own limit is checked on the header, before a pixel is decoded; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
@@ -44,6 +54,13 @@ def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np
         raise ImageError(f"{name} isn't a picture that can be read. Use one of {', '.join(FORMATS)}.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{name} is damaged ({error}). Export it again from its source.") from None
+
+
+def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write HxW grey or HxWx3 RGB to a .png or .jpg, so that a reader sees the old picture or all of the new."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, **_WRITTEN[path.suffix])
+    atomic_write(path, buffer.getvalue())
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:

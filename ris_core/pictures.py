@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import ImageDraw, ImageFont
 from ris_core.calibration import BINS, Bin, calibration_error
 from ris_core.data.folder import Sample
 from ris_core.evaluation import Answer, Convention, Report, answers
-from ris_core.files import atomic_write
+from ris_core.images import write_image
 from ris_core.masks import Mask
 from ris_core.overlay import PALETTE, outline, tint
 from ris_core.predictor import Image, Predictor
@@ -33,11 +32,10 @@ _SIDE, _MARGIN = 480, 70
 
 def write_pictures(folder: Path, predictor: Predictor, report: Report, convention: Convention = "original") -> None:
     """Write reliability.png, best.jpg, worst.jpg and random.jpg; answers that are shown are asked for once more."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / "reliability.png", reliability_diagram(report.bins))
+    write_image(folder / "reliability.png", reliability_diagram(report.bins))
     for name, samples in choose(report).items():
         shown = [answer for sample in samples for answer in answers(predictor, [sample], convention)]
-        _save(folder / f"{name}.jpg", contact_sheet(shown, f"{predictor.version}: {name}"))
+        write_image(folder / f"{name}.jpg", contact_sheet(shown, f"{predictor.version}: {name}"))
 
 
 def choose(report: Report, count: int = _CELLS, seed: int = 0) -> dict[str, list[Sample]]:
@@ -155,11 +153,3 @@ def _shortened(sentence: str, letters: int = 44) -> str:
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str = "la") -> None:
     pen.text(at, text, fill=_INK, font=ImageFont.load_default(size), anchor=anchor)
-
-
-def _save(path: Path, pixels: Image) -> None:
-    buffer = io.BytesIO()
-    # 4:4:4, since thin red lines are what is looked for.
-    options = {"quality": 90, "subsampling": 0} if path.suffix == ".jpg" else {}
-    Picture.fromarray(pixels).save(buffer, "JPEG" if path.suffix == ".jpg" else "PNG", **options)
-    atomic_write(path, buffer.getvalue())

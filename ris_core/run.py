@@ -1,21 +1,33 @@
-"""The folder of a training run: what was trained, how it goes, and a picture of that."""
+"""The folder of a training run: what was trained, how it goes, and pictures of that."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ris_core.files import atomic_write
+from ris_core.images import write_image
 from ris_core.overlay import PALETTE
 
-CONFIG, METRICS, CURVES = "config.json", "metrics.jsonl", "curves.png"
+CONFIG, METRICS, CURVES, OVERLAYS = "config.json", "metrics.jsonl", "curves.png", "overlays"
+# Sheets of overlays that are kept, the newest.
+_SHEETS = 20
 _WIDTH, _HEIGHT, _MARGIN = 900, 260, 56
 # Drawn as curves; other figures are in the metrics alone.
 _DRAWN = ("loss", "mIoU", "N-acc", "T-acc")
+
+
+class Validation(NamedTuple):
+    """How a model does while it is trained. figures: by name. sheet: uint8 RGB, some of its answers as overlays."""
+
+    figures: Mapping[str, float | int]
+    sheet: NDArray[np.uint8]
 
 
 class Run:
@@ -39,6 +51,14 @@ class Run:
             kept = [line for line in read_metrics(self._folder) if line["step"] <= after]
             atomic_write(self._folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
+    def show(self, epoch: int, sheet: NDArray[np.uint8]) -> None:
+        """Keep the overlays of a pass, in the place of those of a pass long gone."""
+        if self._active:
+            folder = self._folder / OVERLAYS
+            write_image(folder / f"pass-{epoch + 1:03d}.jpg", sheet)
+            for old in sorted(folder.glob("pass-*.jpg"))[:-_SHEETS]:
+                old.unlink()
+
     def draw(self) -> None:
         """The learning curves as a picture."""
         if not self._active:
@@ -48,8 +68,7 @@ class Run:
         drawn = zip(series.items(), PALETTE, strict=False)
         panels = [_panel(name, points, colour) for (name, points), colour in drawn if len(points) > 1]
         if panels:
-            picture = Image.fromarray(np.concatenate([np.asarray(panel) for panel in panels]))
-            picture.save(self._folder / CURVES)
+            write_image(self._folder / CURVES, np.concatenate([np.asarray(panel) for panel in panels]))
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

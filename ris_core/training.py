@@ -10,11 +10,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, distributed
@@ -28,9 +28,10 @@ from ris_core.files import atomic_write
 from ris_core.losses import total_loss
 from ris_core.models import Photos, RISModel
 from ris_core.models.parts import valid_cells
-from ris_core.run import Run
+from ris_core.run import Run, Validation
 
 STATE = "state.pt"
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ class Recipe:
     """Everything that decides a run's outcome besides its data.
 
     present, absent: expressions drawn a photo and pass, with and without a target. photos: a batch's.
-    side: the canvas' longer side in pixels. views: of each photo; 0 for another in every pass, see `batches.Draw`.
+    side: the canvas' longer side in pixels. views: of each photo; 0 for another in every pass. paste: chance that a
+    thing of another photo is laid over one. See `batches.Draw`.
     average: decay of the weights' running mean, which is what is kept. accumulate: batches a step.
     precision: of the passes through the model; weights and gradients are float32.
+
+    Raises:
+        InputError: a number is out of its range.
     """
 
     epochs: int = 10
@@ -55,13 +60,18 @@ class Recipe:
     clip: float = 1.0
     average: float = 0.998
     accumulate: int = 1
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     seed: int = 0
     workers: int = 0
+    paste: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Said before data are read and a model is built.
+        _ = self.draw
 
     @property
     def draw(self) -> Draw:
-        return Draw(self.side, self.photos, self.present, self.absent, self.views)
+        return Draw(self.side, self.photos, self.present, self.absent, self.views, self.paste)
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def train(
     recipe: Recipe,
     folder: Path,
     report: Callable[[Progress], None] = lambda progress: None,
-    validate: Callable[[], dict[str, float | int]] | None = None,
+    validate: Callable[[], Validation] | None = None,
     features: Path | None = None,
 ) -> None:
     """Train `model` in place; afterwards it holds the running mean of its weights.
@@ -90,7 +100,7 @@ def train(
     Args:
         report: hears of every step.
         features: where the frozen stages' output of repeated views is kept; runs may share it. [folder/features]
-        validate: called after each pass, while the model holds the running mean; its figures join the run's metrics.
+        validate: called after each pass, by the first process alone, while the model holds the running mean.
 
     Raises:
         TrainingError: there is nothing to train on, `folder` is of another recipe, or the loss is no number.
@@ -117,13 +127,20 @@ def train(
             loss = sum(losses) / len(losses)
             run.log(step=state.step, epoch=number, loss=loss, rate=state.rate(), seconds=pace)
             report(Progress(state.step, state.steps, loss, pace * (state.steps - state.step)))
-        if validate:
+        if validate and is_first():
             with state.averaged():
-                run.log(step=state.step, epoch=number, **validate())
+                seen = validate()
             model.train()
+            run.log(step=state.step, epoch=number, **seen.figures)
+            run.show(number, seen.sheet)
         run.draw()
         state.save(number + 1)
     state.finish()
+
+
+def is_first() -> bool:
+    """Whether this process is a run's only one, or the one that speaks for the others."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _backward(model: RISModel, batch: Batch, cache: FeatureCache | None, state: _State, together: int) -> float:
@@ -201,13 +218,15 @@ class _Processes:
             return 1.0
         total = torch.tensor(float(expressions), device=device)
         distributed.all_reduce(total)
-        return self.count * expressions / total.item()
+        return self.count * expressions / max(1.0, total.item())
 
-    def average(self, gradients: Sequence[Tensor]) -> None:
-        if self.count > 1:
-            for gradient in gradients:
-                distributed.all_reduce(gradient)
-                gradient.div_(self.count)
+    def average(self, weights: Iterable[Tensor]) -> None:
+        """Give all processes the mean of their gradients; of a batch in which nothing is said it is zero."""
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            if self.count > 1:
+                distributed.all_reduce(weight.grad)
+                weight.grad.div_(self.count)
 
 
 def _processes() -> _Processes:
@@ -247,7 +266,7 @@ class _State:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.scaler.unscale_(self.optimizer)
-        self.processes.average([weight.grad for weight in self.weights.values() if weight.grad is not None])
+        self.processes.average(self.weights.values())
         torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -300,7 +319,8 @@ class _State:
             torch.manual_seed(self.recipe.seed)
             return 0
         state = torch.load(path, map_location=self.model.device, weights_only=True)
-        if state["recipe"] != json.dumps(asdict(self.recipe)):
+        # What a recipe didn't say when the run began is as usual.
+        if asdict(Recipe()) | json.loads(state["recipe"]) != asdict(self.recipe):
             raise TrainingError(f"{self.run} holds a run of another recipe. Choose another folder, or delete it.")
         self._hold(state["weights"])
         self.mean = state["mean"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ris_core.errors import ImageError
-from ris_core.images import read_image
+from ris_core.images import read_image, write_image
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
@@ -103,3 +103,28 @@ def test_what_is_no_picture_is_named_so(data: bytes) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"nowhere\.png doesn't exist"):
         read_image(tmp_path / "nowhere.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_written_picture_replaces_the_old_one_whole(tmp_path: Path, suffix: str) -> None:
+    path, pixels = tmp_path / "new" / f"drawn{suffix}", np.zeros((20, 30, 3), np.uint8)
+    pixels[5:9] = (213, 94, 0)
+    for each in (255 - pixels, pixels):
+        write_image(path, each)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    near = np.abs(read_image(path).astype(int) - pixels)
+    assert near.max() <= (40 if suffix == ".jpg" else 0)
+    write_image(tmp_path / "grey.png", pixels[..., 0])
+    with Image.open(tmp_path / "grey.png") as image:
+        assert image.mode == "L"
+        assert (np.asarray(image) == pixels[..., 0]).all()
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.png"
+    write_image(path, np.zeros((2, 2), np.uint8))
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_image(path, np.zeros((2, 2, 7), np.uint8))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

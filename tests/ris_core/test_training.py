@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapes
 import torch
@@ -19,11 +20,11 @@ from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import read_folder
-from ris_core.errors import TrainingError
+from ris_core.errors import InputError, TrainingError
 from ris_core.evaluation import calibrate, evaluate
 from ris_core.models import LDA
 from ris_core.predictor import Predictor
-from ris_core.run import CONFIG, CURVES, METRICS, read_metrics
+from ris_core.run import CONFIG, CURVES, METRICS, OVERLAYS, Validation, read_metrics
 from ris_core.training import STATE, Progress, Recipe, train
 
 RECIPE = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5, rate=2e-3)
@@ -156,10 +157,14 @@ def test_half_precision_learns_alike(precision: str, untrained: LDA, folder: Pat
     assert losses[0] != losses[1]
 
 
+def seen(figure: float, shade: int = 0) -> Validation:
+    return Validation({"mIoU": figure}, np.full((8, 8, 3), shade, np.uint8))
+
+
 def test_the_run_is_written_down(untrained: LDA, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train(untrained, read_folder(folder), RECIPE, tmp_path, stop_at(5), lambda: {"mIoU": 0.25})
-    train(untrained, read_folder(folder), RECIPE, tmp_path, validate=lambda: {"mIoU": 0.5})
+        train(untrained, read_folder(folder), RECIPE, tmp_path, stop_at(5), lambda: seen(0.25))
+    train(untrained, read_folder(folder), RECIPE, tmp_path, validate=lambda: seen(0.5))
     metrics = read_metrics(tmp_path)
     # Steps that a stopped run lost are logged once.
     assert [line["step"] for line in metrics if "loss" in line] == list(range(1, 7))
@@ -168,34 +173,40 @@ def test_the_run_is_written_down(untrained: LDA, folder: Path, tmp_path: Path) -
     assert (config["model"], config["seed"], config["side"]) == ("lda", 0, 96)
     with Image.open(tmp_path / CURVES) as picture:
         assert picture.size == (900, 2 * 260)
+    assert {path.name for path in (tmp_path / OVERLAYS).iterdir()} == {f"pass-00{number}.jpg" for number in (1, 2, 3)}
 
 
 def test_validation_sees_the_mean_and_leaves_the_weights(untrained: LDA, folder: Path, tmp_path: Path) -> None:
-    samples, start, seen = read_folder(folder), weights(untrained), []
+    samples, start, looked = read_folder(folder), weights(untrained), []
     train(untrained, samples, RECIPE, tmp_path / "plain")
     plain = weights(untrained)
     untrained.load_state_dict(start)
 
-    def look() -> dict[str, float | int]:
+    def look() -> Validation:
         assert not untrained.training
-        seen.append(weights(untrained))
-        return {}
+        looked.append(weights(untrained))
+        return seen(0.5)
 
     train(untrained, samples, RECIPE, tmp_path / "watched", validate=look)
     assert all(torch.equal(tensor, plain[name]) for name, tensor in weights(untrained).items())
-    assert all(torch.equal(tensor, plain[name]) for name, tensor in seen[-1].items())
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in looked[-1].items())
 
 
-def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """A photo each: of half of them a cropped view says nothing, so that a process, or both, have no gradient."""
+    folder = shapes.make(tmp_path / "shapes", photos=8)
     code = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1); torch.manual_seed(0)\n"
+        "import sys, torch; from dataclasses import replace; from pathlib import Path\n"
+        "torch.set_num_threads(1); torch.manual_seed(0)\n"
         "from ris_core.data import read_folder; from ris_core.encoders import image_encoder, text_encoder\n"
         "from ris_core.models import LDA; from ris_core.training import Recipe, train\n"
         "model = LDA(image_encoder('efficientnet-lite0'), text_encoder('minilm'))\n"
         "for part in model.modules():\n"
         "    if isinstance(part, torch.nn.Dropout): part.p = 0.0\n"
-        "recipe = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5)\n"
-        "train(model, read_folder(Path(sys.argv[1])), recipe, Path(sys.argv[2]))\n"
+        "samples = [s for s in read_folder(Path(sys.argv[1])) if s.has_target]\n"
+        "samples = [replace(s, kind='derived') if s.image_id % 4 < 2 else s for s in samples]\n"
+        "recipe = Recipe(epochs=3, photos=2, side=96, warm_up=4, average=0.5)\n"
+        "train(model, samples, recipe, Path(sys.argv[2]))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
@@ -205,7 +216,8 @@ def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=200)
     one, two = (torch.load(tmp_path / name / STATE, weights_only=True)["mean"] for name in ("one", "two"))
     losses = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in ("one", "two")]
-    assert len(losses[0]) == len(losses[1]) == 6
+    assert len(losses[0]) == len(losses[1]) == 12
+    assert 0.0 in losses[1]
     for name, tensor in one.items():
         assert torch.allclose(tensor, two[name], atol=5e-3), name
 
@@ -215,6 +227,42 @@ def test_a_run_of_another_recipe_is_not_continued(untrained: LDA, folder: Path, 
     train(untrained, samples, replace(RECIPE, epochs=1), tmp_path)
     with pytest.raises(TrainingError, match="another recipe"):
         train(untrained, samples, replace(RECIPE, epochs=2), tmp_path)
+
+
+def test_a_run_from_before_a_knob_was_there_goes_on(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    samples, start = read_folder(folder), weights(untrained)
+    train(untrained, samples, RECIPE, tmp_path / "whole")
+    whole = weights(untrained)
+    untrained.load_state_dict(start)
+    with pytest.raises(Stopped):
+        train(untrained, samples, RECIPE, tmp_path / "older", stop_at(3))
+    state = torch.load(tmp_path / "older" / STATE, weights_only=True)
+    recipe = json.loads(state["recipe"])
+    del recipe["paste"]
+    torch.save(state | {"recipe": json.dumps(recipe)}, tmp_path / "older" / STATE)
+    steps: list[int] = []
+    untrained.load_state_dict(start)
+    train(untrained, samples, RECIPE, tmp_path / "older", lambda at: steps.append(at.step))
+    assert steps[0] == 3
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(untrained).items())
+
+
+def test_a_recipe_that_cannot_be_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="multiple of 96"):
+        Recipe(side=400)
+    with pytest.raises(InputError, match="pasted onto views"):
+        Recipe(paste=0.5, views=2)
+
+
+def test_pasted_things_are_learnt_from(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    samples, start, results = read_folder(folder), weights(untrained), []
+    for run, paste in (("plain", 0.0), ("pasted", 0.9), ("again", 0.9)):
+        untrained.load_state_dict(start)
+        train(untrained, samples, replace(RECIPE, paste=paste), tmp_path / run)
+        results.append(weights(untrained))
+    plain, pasted, again = results
+    assert all(torch.equal(tensor, again[name]) for name, tensor in pasted.items())
+    assert any(not torch.equal(tensor, plain[name]) for name, tensor in pasted.items())
 
 
 def test_nonsense_stops_the_run_and_names_the_batch(untrained: LDA, folder: Path, tmp_path: Path) -> None:

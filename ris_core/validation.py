@@ -1,0 +1,48 @@
+"""A look at a model while it is trained: figures and overlays of a few photos, the same after each pass.
+
+Not a measurement: the photos are few, and the operating point isn't fixed yet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data.batches import by_photo
+from ris_core.data.folder import Sample
+from ris_core.evaluation import Answer, answers
+from ris_core.metrics import Score, summarise
+from ris_core.models import RISModel
+from ris_core.pictures import contact_sheet
+from ris_core.predictor import Predictor
+from ris_core.run import Validation
+
+# Seconds after a pass, on two CPU cores.
+_PHOTOS, _EXPRESSIONS = 32, 4
+_SHOWN = 12
+
+
+def few(samples: Sequence[Sample], photos: int = _PHOTOS) -> list[Sample]:
+    """At most four expressions about each of at most so many photos, always the same."""
+    randomness, groups = random.Random(0), list(by_photo(samples))
+    chosen = randomness.sample(groups, min(photos, len(groups)))
+    return [each for photo in chosen for each in randomness.sample(photo, min(_EXPRESSIONS, len(photo)))]
+
+
+def validate(model: RISModel, samples: Sequence[Sample], side: int) -> Validation:
+    """Answer the samples, photos read at `side` pixels -> figures, and an overlay for one expression a photo.
+
+    Raises:
+        ImageError, DatasetError: a photo or a mask can't be read.
+    """
+    # A new one each time: it remembers sentences, which training may have changed.
+    predictor = Predictor(model, OperatingPoint(side), "in training")
+    scores: list[Score] = []
+    shown: dict[Path, Answer] = {}
+    for answer in answers(predictor, samples):
+        scores.append(answer.score)
+        if len(shown) < _SHOWN:
+            shown.setdefault(answer.sample.image, answer)
+    return Validation(summarise(scores), contact_sheet(list(shown.values()), "validation photos"))
