@@ -36,6 +36,14 @@ class Tuned(StrEnum):
     full = "full"
 
 
+class Precision(StrEnum):
+    """Of the passes through a model in training."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class Seen(StrEnum):
     """How `ris evaluate` compares pixels."""
 
@@ -98,12 +106,13 @@ def evaluate(
         Seen, typer.Option(help="original: at the photos' own size; lavt: as LAVT's code, in a square at P = 0.5.")
     ] = Seen.original,
     pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Read each photo mirrored too, and average.")] = False,
     json: Json = False,
 ) -> None:
     """Measure a model on a dataset."""
     from backend import measuring
 
-    measuring.evaluate_folder(dataset, split, model, convention.value, pictures, json)
+    measuring.evaluate_folder(dataset, split, model, convention.value, pictures, json, flip)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -112,11 +121,25 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; it must not exist.")],
     model: Model = None,
     accepted: Accepted = 0.95,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Answer as large a share of the targets as is refused of what is absent.")
+    ] = False,
 ) -> None:
     """Fix a model's operating point anew on validation splits; the weights stay as they are."""
     from backend import measuring
 
-    measuring.calibrate_model(model, dataset, out, accepted)
+    measuring.calibrate_model(model, dataset, out, None if balance else accepted)
+
+
+@app.command(rich_help_panel=MODELS)
+def average(
+    models: Annotated[list[str], typer.Argument(help="Folders of checkpoints made alike, two or more.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; it must not exist.")],
+) -> None:
+    """Average the weights of checkpoints that were trained from one start."""
+    from backend import measuring
+
+    measuring.average_models(models, out)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -146,6 +169,16 @@ def train(
     views: Annotated[
         int, typer.Option(min=0, help="Ways to show a photo, whose features are kept; 0 shows it anew each time.")
     ] = 0,
+    paste: Annotated[
+        float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")
+    ] = 0.0,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the passes through the model; half is for GPUs.")
+    ] = Precision.float32,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches a step.")] = 1,
+    validate: Annotated[
+        bool, typer.Option(help="After each pass, figures and overlays of a few validation photos, into the run.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
     accepted: Accepted = 0.95,
@@ -155,19 +188,32 @@ def train(
     from ris_core.encoders.adapters import Tuning
     from ris_core.training import Recipe
 
-    recipe = Recipe(epochs, photos, present, absent, side=side, views=views, rate=rate, seed=seed, workers=workers)
+    recipe = Recipe(
+        epochs,
+        photos,
+        present,
+        absent,
+        side=side,
+        views=views,
+        rate=rate,
+        accumulate=accumulate,
+        precision=precision.value,
+        seed=seed,
+        workers=workers,
+        paste=paste,
+    )
     tuning = Tuning(encoders.value, stages, text_stages, rank)
     design = modelling.Design(model, image_encoder, text_encoder, modelling.parse_options(model, option or []))
-    modelling.train_model(dataset, out, run, start or design, tuning, recipe, accepted)
+    modelling.train_model(dataset, out, run, start or design, tuning, recipe, accepted, validate)
 
 
 @app.command(rich_help_panel=MODELS)
 def convert(
-    kind: Annotated[str, typer.Argument(help="ccp (Clothing Co-Parsing) or coco (COCO with class names).")],
+    kind: Annotated[str, typer.Argument(help="ccp (Clothing Co-Parsing) or coco (COCO's instances).")],
     source: Annotated[Path, typer.Argument(help="The dataset as it was downloaded.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
 ) -> None:
-    """Turn a public dataset into a dataset folder."""
+    """Turn a public dataset into a dataset folder: names, expressions derived from masks and pixels, absent things."""
     from backend import modelling
 
     modelling.convert(kind, source, out)

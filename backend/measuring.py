@@ -1,4 +1,4 @@
-"""What `ris evaluate` and `ris calibrate` do, and what `ris train` ends with: figures, operating point, checkpoint."""
+"""What `ris evaluate`, `calibrate` and `average` do, and what `ris train` ends with: figures, operating point, card."""
 
 from __future__ import annotations
 
@@ -11,45 +11,64 @@ from rich.table import Table
 from backend.console import bar, out
 from backend.reading import Data, read_all, read_samples
 from ris_core import checkpoint
-from ris_core.card import Figures, refit_card
+from ris_core.averaging import average
+from ris_core.card import BRIEF, Figures, Reports, mean_card, refit_card
 from ris_core.data import Sample
 from ris_core.data.readers import dataset_name, held_out_splits
 from ris_core.errors import InputError
 from ris_core.evaluation import Convention, Report, calibrate, evaluate
+from ris_core.flip import FlipPredictor
+from ris_core.models import RISModel
 from ris_core.pictures import write_pictures
 from ris_core.predictor import Predictor
 
 
 def evaluate_folder(
-    dataset: Path, split: str | None, model: str | None, convention: Convention, pictures: Path | None, as_json: bool
+    dataset: Path,
+    split: str | None,
+    model: str | None,
+    convention: Convention,
+    pictures: Path | None,
+    as_json: bool,
+    flip: bool = False,
 ) -> None:
     """Print the figures of a model on a dataset, and draw pictures if there is a folder for them."""
     samples = read_samples(dataset, split)
-    predictor = Predictor.load(model)
+    predictor = (FlipPredictor if flip else Predictor).load(model)
     with bar("Evaluating", len(samples)) as tell:
         report = evaluate(predictor, samples, tell, convention)
     if pictures:
         write_pictures(pictures, predictor, report, convention)
-    figures = _all_figures(report)
     if as_json:
-        print(json.dumps({"model_version": predictor.version, "convention": convention, **figures}))
+        asked = {"model_version": predictor.version, "convention": convention, "flip": flip}
+        print(json.dumps({**asked, **_all_figures(report), "kinds": report.kinds}))
         return
-    table = Table("figure", "value", title=f"{predictor.version} on {dataset_name(dataset)}, {convention}")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    out.print(table)
+    how = f"{convention}, photos also mirrored" if flip else convention
+    _print_figures(report, f"{predictor.version} on {dataset_name(dataset)}, {how}")
 
 
-def calibrate_model(model: str | None, datasets: Sequence[Path], folder: Path, accepted: float) -> None:
-    """Fix the operating point of a checkpoint anew and write the same weights with it to `folder`."""
+def calibrate_model(model: str | None, datasets: Sequence[Path], folder: Path, accepted: float | None) -> None:
+    """Fix the operating point of a checkpoint anew and write the same weights with it to `folder`.
+
+    Args:
+        accepted: as in `evaluation.calibrate`.
+    """
     check_free(folder)
     data = read_all(datasets)
     source, predictor = checkpoint.find(model), Predictor.load(model)
-    figures = settle(predictor, data, accepted)
+    reports = settle(predictor, data, accepted)
     words = [f"--model {predictor.version}", *(f"--dataset {dataset_name(dataset)}" for dataset in datasets)]
-    command = " ".join(["ris calibrate", *words, f"--accepted {accepted}"])
-    card = refit_card((source / checkpoint.CARD).read_text(encoding="utf-8"), predictor.point, figures, command)
-    keep(predictor, folder, card)
+    rule = "--balance" if accepted is None else f"--accepted {accepted}"
+    command = " ".join(["ris calibrate", *words, rule])
+    card = refit_card((source / checkpoint.CARD).read_text(encoding="utf-8"), predictor.point, reports, command)
+    keep(predictor.model, predictor.point, folder, card)
+
+
+def average_models(models: Sequence[str], folder: Path) -> None:
+    """Write the mean of checkpoints to `folder`."""
+    check_free(folder)
+    folders = [checkpoint.find(model) for model in models]
+    keep(*average(folders), folder, mean_card(folders))
 
 
 def check_free(folder: Path) -> None:
@@ -58,27 +77,50 @@ def check_free(folder: Path) -> None:
         raise InputError(f"{folder} isn't empty. Checkpoints are never overwritten: choose another folder.")
 
 
-def settle(predictor: Predictor, data: Data, accepted: float) -> dict[tuple[str, str], Figures]:
-    """Fix the predictor's operating point on the `val` splits -> figures on all held out, by (dataset, split)."""
-    held_out = [sample for samples in data.values() for sample in _split(samples, "val")]
+def validation_samples(data: Data) -> list[Sample]:
+    """The `val` splits of all datasets."""
+    return [sample for samples in data.values() for sample in _split(samples, "val")]
+
+
+def settle(predictor: Predictor, data: Data, accepted: float | None) -> Reports:
+    """Fix the predictor's operating point on the `val` splits -> how it does on all held out."""
+    held_out = validation_samples(data)
     with bar("Fixing the operating point", len(held_out)) as tell:
         predictor.point = calibrate(predictor, held_out, accepted, tell)
-    figures: dict[tuple[str, str], Figures] = {}
+    reports: dict[tuple[str, str], Report] = {}
     for dataset, samples in data.items():
         name = dataset_name(dataset)
         for split in held_out_splits(samples):
             chosen = _split(samples, split)
             with bar(f"Measuring {name} {split}", len(chosen)) as tell:
-                figures[name, split] = evaluate(predictor, chosen, tell).figures
-    return figures
+                reports[name, split] = evaluate(predictor, chosen, tell)
+    return reports
 
 
-def keep(predictor: Predictor, folder: Path, card: str) -> None:
+def keep(model: RISModel, point: checkpoint.OperatingPoint, folder: Path, card: str) -> None:
     """Write a checkpoint to `folder` and say so."""
     if folder.is_dir():
         folder.rmdir()
-    checkpoint.save(predictor.model, predictor.point, folder, card)
-    out.print(f"{checkpoint.version(folder)} is in {folder}; its figures are in {folder / checkpoint.CARD}.")
+    checkpoint.save(model, point, folder, card)
+    out.print(f"{checkpoint.version(folder)} is in {folder}, described in {folder / checkpoint.CARD}.")
+
+
+def _print_figures(report: Report, title: str) -> None:
+    table = Table("figure", "value", title=title)
+    for name, value in _all_figures(report).items():
+        table.add_row(name, _cell(value))
+    out.print(table)
+    if len(report.kinds) > 1:
+        table = Table("kind of expression", *BRIEF)
+        for kind, figures in report.kinds.items():
+            table.add_row(kind, *(_cell(figures.get(name)) for name in BRIEF))
+        out.print(table)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _all_figures(report: Report) -> Figures:

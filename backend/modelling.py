@@ -6,17 +6,17 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from backend.console import bar, out
-from backend.measuring import check_free, keep, settle
+from backend.console import bar, err, out
+from backend.measuring import check_free, keep, settle, validation_samples
 from backend.reading import read_all, training_samples
 from ris_core import checkpoint, encoders
 from ris_core.card import write_card
@@ -26,13 +26,14 @@ from ris_core.encoders.adapters import Tuning
 from ris_core.encoders.fetch import fetch
 from ris_core.errors import DatasetError, InputError
 from ris_core.evaluation import ACCEPTED
-from ris_core.images import read_image
+from ris_core.images import read_image, write_image
 from ris_core.masks import bounding_box, encode_rle
 from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.alignment import align
 from ris_core.overlay import draw
 from ris_core.predictor import Prediction, Predictor
-from ris_core.training import Recipe, train
+from ris_core.training import Recipe, is_first, train
+from ris_core.validation import few, validate
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, mode
     files = _write_masks(target, photo.stem, predictions)
     overlay = target / f"{photo.stem}.overlay.png"
     found = [(f"{each.prompt}  {each.score:.2f}", each.mask) for each in predictions if each.present]
-    Image.fromarray(draw(image, found)).save(overlay)
+    write_image(overlay, draw(image, found))
     rows = [_row(prediction, file) for prediction, file in zip(predictions, files, strict=True)]
     if as_json:
         print(json.dumps({"model_version": predictor.version, "overlay": str(overlay), "results": rows}))
@@ -74,15 +75,22 @@ def train_model(
     tuning: Tuning,
     recipe: Recipe,
     accepted: float = ACCEPTED,
+    watched: bool = True,
 ) -> None:
     """Train a design from scratch, or a checkpoint further, on the datasets' training splits.
 
-    The operating point is fixed on `val`; the card reports every split but `train`.
+    The operating point is fixed on `val`; the card reports every split but `train`. Of several processes that train
+    together, the first does so and speaks for all.
+
+    Args:
+        watched: whether a few photos of `val` are answered after each pass, for the run's figures and overlays.
     """
+    out.quiet = err.quiet = not is_first()
     check_free(folder)
     data = read_all(datasets)
     torch.manual_seed(recipe.seed)
     model = _model(design, tuning)
+    look = partial(validate, model, few(validation_samples(data)), recipe.side) if watched else None
     with bar("Training", None) as tell:
         train(
             model,
@@ -90,11 +98,14 @@ def train_model(
             recipe,
             run,
             lambda at: tell(at.step, at.steps, f"loss {at.loss:.3f}"),
+            look,
         )
-    predictor = Predictor(model, replace(checkpoint.OperatingPoint(), side=recipe.side), "candidate")
-    figures = settle(predictor, data, accepted)
-    start = design if isinstance(design, Path) else None
-    keep(predictor, folder, write_card(model, predictor.point, recipe, datasets, figures, start, accepted))
+    if is_first():
+        predictor = Predictor(model, replace(checkpoint.OperatingPoint(), side=recipe.side), "candidate")
+        reports = settle(predictor, data, accepted)
+        start = design if isinstance(design, Path) else None
+        card = write_card(model, predictor.point, recipe, datasets, reports, start, accepted)
+        keep(model, predictor.point, folder, card)
 
 
 def convert(kind: str, source: Path, target: Path) -> None:
@@ -144,9 +155,8 @@ def fetch_encoder(name: str, file: Path | None) -> None:
 
 def _describe(name: str) -> dict[str, Any]:
     """A design with the weights that come with it; without any, as `ris train` would begin it."""
-    folder = checkpoint.shipped()
-    ships = checkpoint.version(folder).startswith(f"{name}-")
-    model = checkpoint.load(folder)[0] if ships else checkpoint.build(asdict(Design(name)) | {"tuning": {}})
+    folder = checkpoint.ships(name)
+    model = checkpoint.load(folder)[0] if folder else checkpoint.build(asdict(Design(name)) | {"tuning": {}})
     frozen = sum(checkpoint.parameters(encoder) for encoder in (model.image_encoder, model.text_encoder))
     return {
         "model": name,
@@ -154,8 +164,8 @@ def _describe(name: str) -> dict[str, Any]:
         "text_encoder": model.text_encoder.name,
         "parameters": frozen + checkpoint.parameters(model),
         "trainable": checkpoint.parameters(model, trainable=True),
-        "version": checkpoint.version(folder) if ships else None,
-        "weights": str(folder) if ships else None,
+        "version": checkpoint.version(folder) if folder else None,
+        "weights": str(folder) if folder else None,
         "switches": {switch: str(kind) for switch, kind in OPTIONS[name].__annotations__.items()},
     }
 
@@ -195,13 +205,12 @@ def _model(design: Design | Path, tuning: Tuning) -> RISModel:
 
 
 def _write_masks(folder: Path, stem: str, predictions: Sequence[Prediction]) -> list[Path | None]:
-    folder.mkdir(parents=True, exist_ok=True)
     files: list[Path | None] = []
     for number, prediction in enumerate(predictions, 1):
         slug = re.sub(r"\W+", "-", prediction.prompt.lower()).strip("-")[:40]
         file = folder / f"{stem}.{number}-{slug}.png"
         if prediction.present:
-            Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(file)
+            write_image(file, prediction.mask.astype(np.uint8) * 255)
         files.append(file if prediction.present else None)
     return files
 

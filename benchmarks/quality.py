@@ -119,12 +119,13 @@ def run(row: Row, seed: int, folders: Sequence[Path]) -> dict[str, Any]:
     seconds = time.monotonic() - started
     predictor = Predictor(model, OperatingPoint(recipe.side), "benchmark")
     predictor.point = calibrate(predictor, [sample for sample in samples if sample.split == "val"])
-    figures = {
-        folder.name: evaluate(predictor, [sample for sample in part if sample.split == "test"]).figures
+    reports = {
+        (folder.name, "test"): evaluate(predictor, [sample for sample in part if sample.split == "test"])
         for folder, part in data.items()
     }
-    card = write_card(model, predictor.point, recipe, folders, {(name, "test"): each for name, each in figures.items()})
+    card = write_card(model, predictor.point, recipe, folders, reports)
     checkpoint.save(model, predictor.point, here / "checkpoint", card)
+    figures = {name: report.figures for (name, _), report in reports.items()}
     return {"seconds": round(seconds), "photos": len(list(by_photo(taught))), "figures": figures}
 
 

@@ -49,7 +49,7 @@ class OperatingPoint:
 
 
 def shipped() -> Path:
-    """The folder of the model that comes with the project, in a wheel or in a checkout.
+    """The folder of the model that comes with the project, in a wheel or in a checkout: the default.
 
     Raises:
         CheckpointError: there is none.
@@ -59,6 +59,14 @@ def shipped() -> Path:
         if (folder / CONFIG).is_file():
             return folder
     raise CheckpointError("The shipped weights are missing. Install the package again, or run `ris train`.")
+
+
+def ships(design: str) -> Path | None:
+    """The folder of the weights that come with a design: the default model's, or the one beside it that is named so."""
+    if _read_config(shipped())["model"] == design:
+        return shipped()
+    folder = shipped() / design
+    return folder if (folder / CONFIG).is_file() else None
 
 
 def find(model: str | Path | None) -> Path:
@@ -72,8 +80,8 @@ def find(model: str | Path | None) -> Path:
     name = str(model)
     if name not in MODELS or Path(name).is_dir():
         return Path(model)
-    if _read_config(shipped())["model"] == name:
-        return shipped()
+    if folder := ships(name):
+        return folder
     raise CheckpointError(
         f"No weights for {name} come with this version. Make some with `ris train --model {name} --dataset DIR "
         f"--out FOLDER`, then give that folder instead of {name!r}."

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image as Picture
@@ -19,9 +19,9 @@ from PIL import Image as Picture
 from ris_core.calibration import Bin, fit_correction, mean, reliability
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data.batches import by_photo
+from ris_core.data.derive import Kind
 from ris_core.data.folder import Sample
 from ris_core.errors import DatasetError
-from ris_core.images import read_image
 from ris_core.masks import Mask
 from ris_core.metrics import Score, interval, score, summarise
 from ris_core.predictor import Image, Map, Prediction, Predictor, decide, expect
@@ -30,7 +30,7 @@ Convention = Literal["original", "lavt"]
 Progress = Callable[[int], None]
 
 ACCEPTED = 0.95
-_MASK_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+_MASK_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 # Asked together; a photo's prompts stay together, however many they are.
 _PHOTOS, _PROMPTS = 8, 64
 
@@ -47,6 +47,14 @@ class Report:
     def figures(self) -> dict[str, float | int]:
         """See `metrics.summarise`."""
         return summarise(self.scores)
+
+    @property
+    def kinds(self) -> dict[str, dict[str, float | int]]:
+        """The same of each kind of expression, see `derive.Kind`; kinds of another name come last."""
+        groups: dict[str, list[Score]] = {kind: [] for kind in get_args(Kind)}
+        for sample, each in zip(self.samples, self.scores, strict=True):
+            groups.setdefault(sample.kind, []).append(each)
+        return {kind: summarise(scores) for kind, scores in groups.items() if scores}
 
     @property
     def bins(self) -> list[Bin]:
@@ -107,18 +115,20 @@ def answers(predictor: Predictor, samples: Sequence[Sample], convention: Convent
 
 
 def calibrate(
-    predictor: Predictor, samples: Sequence[Sample], accepted: float = ACCEPTED, progress: Progress | None = None
+    predictor: Predictor, samples: Sequence[Sample], accepted: float | None = ACCEPTED, progress: Progress | None = None
 ) -> OperatingPoint:
     """Fix the operating point on validation data, at the photos' own size and the predictor's side.
 
-    1. A pixel's threshold is the one of 0.3, 0.35 ... 0.6 with the highest mean IoU over the targets.
+    1. A pixel's threshold is the one of 0.2, 0.25 ... 0.6 with the highest mean IoU over the targets.
     2. A thing's is the highest, in thousandths, at which at least the share `accepted` of the targets are answered. Who
-       types a prompt mostly sees the thing, so a wrong refusal costs more than a mask to delete.
+       types a prompt mostly sees the thing, so a wrong refusal costs more than a mask to delete. Where `accepted` is
+       None, both cost the same: of the share of targets answered and that of absent things refused, the smaller one is
+       as large as can be.
     3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction`. Those
        of refusals need `samples` of absent things; without them they stay as the model gives them.
 
     Raises:
-        DatasetError: none of the samples has a target, or as in `evaluate`.
+        DatasetError: none of the samples has a target, or all have where shares are balanced, or as in `evaluate`.
     """
     trials = []
     for asked in _ask(predictor, samples, "original"):
@@ -129,7 +139,8 @@ def calibrate(
     if not targets:
         raise DatasetError("No expression of the validation split has a target, so no operating point can be fixed.")
     best = max(range(len(_MASK_THRESHOLDS)), key=lambda number: mean([trial.ious[number] for trial in targets]))
-    lowest = _lowest_presence([trial.presence if trial.filled[best] else 0.0 for trial in targets], accepted)
+    there, absent = ([trial.surely(best) for trial in trials if trial.has_target is each] for each in (True, False))
+    lowest = _balanced_presence(there, absent) if accepted is None else _lowest_presence(there, accepted)
     point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
     return _correct(point, trials, best)
 
@@ -149,6 +160,10 @@ class _Trial(NamedTuple):
     quality: float
     ious: list[float]
     filled: list[bool]
+
+    def surely(self, number: int) -> float:
+        """P(it is there) at a mask's threshold: without a mask there is nothing."""
+        return self.presence if self.filled[number] else 0.0
 
     @classmethod
     def of(cls, asked: _Asked) -> _Trial:
@@ -182,9 +197,7 @@ def _together(samples: Sequence[Sample]) -> Iterator[list[list[Sample]]]:
 
 
 def _look(sample: Sample, square: int | None) -> Image:
-    image = read_image(sample.image)
-    if image.shape[:2] != (sample.height, sample.width):
-        raise DatasetError(f"{sample.image} isn't of the size that instances.json says. Convert the dataset again.")
+    image = sample.photo()
     return _resized(image, (square, square), Picture.Resampling.BILINEAR) if square else image
 
 
@@ -205,6 +218,17 @@ def _lowest_presence(presence: Sequence[float], accepted: float) -> float:
     # 0.07 * 100 is a little more than 7.
     kept = max(1, math.ceil(accepted * len(presence) - 1e-9))
     return math.floor(sorted(presence, reverse=True)[kept - 1] * 1000) / 1000
+
+
+def _balanced_presence(there: Sequence[float], absent: Sequence[float]) -> float:
+    """The threshold, in thousandths above 0, whose smaller share is largest; the lowest of those that are equal."""
+    if not absent:
+        raise DatasetError("No expression of the validation split is of an absent thing: there is nothing to balance.")
+
+    def smaller(threshold: float) -> float:
+        return min(mean([each >= threshold for each in there]), mean([each < threshold for each in absent]))
+
+    return max((number / 1000 for number in range(1, 1001)), key=smaller)
 
 
 def _correct(point: OperatingPoint, trials: Sequence[_Trial], best: int) -> OperatingPoint:

@@ -54,6 +54,7 @@ def test_help_names_every_command(ris) -> None:
         "segment",
         "evaluate",
         "calibrate",
+        "average",
         "train",
         "convert",
         "models",
@@ -102,6 +103,9 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
         (("train", "--dataset", "x", "--out", "y", "--model", "yolo"), 2, "no model 'yolo'"),
         (("train", "--dataset", "x", "--out", "y", "--option", "wings=2"), 2, "lda has no switch wings"),
         (("train", "--dataset", "x", "--out", "y", "--option", "fusion=glue"), 2, "--option fusion=glue: Input should"),
+        (("train", "--dataset", "x", "--out", "y", "--side", "100"), 2, "multiple of 96"),
+        (("train", "--dataset", "x", "--out", "y", "--paste", "0.5", "--views", "2"), 2, "pasted onto views"),
+        (("average", "one", "--out", "y"), 1, "one isn't a checkpoint"),
         (("fetch", "yolo"), 1, "no encoder 'yolo'"),
         (("fetch", "sam-vit-b", "--file", "text.png"), 1, "isn't the published file"),
         (("convert", "voc", "a", "b"), 2, "no converter 'voc'"),
@@ -128,11 +132,27 @@ def test_evaluate_prints_one_json_object(ris, tmp_path: Path) -> None:
     assert figures["ms-per-expression"] > 0
     shares = {"oIoU", "mIoU", "gIoU", "cIoU", "N-acc", "T-acc", "ECE", *(f"Prec@0.{digit}" for digit in range(5, 10))}
     shares |= {"mIoU-low", "mIoU-high"}
-    assert figures.keys() - shares == {"expressions", "convention", "model_version", "ms-per-expression"}
+    others = {"expressions", "convention", "flip", "model_version", "ms-per-expression", "kinds"}
+    assert figures.keys() - shares == others
+    assert {kind: each["expressions"] for kind, each in figures["kinds"].items()} == {"name": 4, "absent": 6}
     assert all(0 <= figures[name] <= 1 for name in shares)
     assert figures["mIoU-low"] <= figures["mIoU"] <= figures["mIoU-high"]
     written = {path.name for path in Path("pictures").iterdir()}
     assert written == {"reliability.png", "best.jpg", "worst.jpg", "random.jpg"}
+
+
+def test_evaluate_prints_a_table_of_kinds_and_may_mirror(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=2)
+    code, out, _ = ris("evaluate", "--dataset", str(folder))
+    assert code == 0
+    assert "kind of expression" in out and "absent" in out and "mirrored" not in out
+    code, out, _ = ris("evaluate", "--dataset", str(folder), "--flip")
+    assert code == 0
+    assert "mirrored" in out
+    evaluate = ("evaluate", "--dataset", str(folder), "--json")
+    plain, flipped = (json.loads(ris(*evaluate, *how)[1]) for how in ((), ("--flip",)))
+    assert (plain["flip"], flipped["flip"]) == (False, True)
+    assert plain["mIoU"] != flipped["mIoU"]
 
 
 def test_evaluate_as_lavt_does(ris, tmp_path: Path) -> None:
@@ -166,6 +186,26 @@ def test_calibrate_changes_the_operating_point_alone(ris, tmp_path: Path) -> Non
     code, _, err = ris(*again)
     assert code == 2
     assert "isn't empty" in err
+
+
+def test_calibrate_may_balance(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    random_checkpoint(tmp_path / "base")
+    code, _, err = ris("calibrate", "--model", "base", "--dataset", str(folder), "--balance", "--out", "even")
+    assert code == 0, err
+    assert f"--dataset {folder.name} --balance\n" in Path("even/card.md").read_text()
+
+
+def test_average(ris, tmp_path: Path) -> None:
+    one, other = (random_checkpoint(tmp_path / name, seed) for seed, name in enumerate(("one", "other")))
+    Path("mean").mkdir()
+    code, out, err = ris("average", "one", "other", "--out", "mean")
+    assert code == 0, err
+    assert version(Path("mean")) in out
+    assert f"ris average {version(one)} {version(other)}\n" in Path("mean/card.md").read_text()
+    mean, first, second = (load_file(Path(name, WEIGHTS)) for name in ("mean", "one", "other"))
+    assert all(np.allclose(tensor, (first[name] + second[name]) / 2, atol=1e-6) for name, tensor in mean.items())
+    assert ris("average", "one", "other", "--out", "mean")[0] == 2
 
 
 def test_evaluate_an_empty_split(ris, tmp_path: Path) -> None:
@@ -208,6 +248,22 @@ def test_every_model_trains_and_segments(ris, tmp_path: Path, cat: Path, name: s
     code, _, err = ris(*train, "--out", "model")
     assert code == 2
     assert "isn't empty" in err
+
+
+def test_training_as_it_is_asked_for(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    train = ("train", "--dataset", str(folder), "--image-encoder", "efficientnet-lite0", *TINY)
+    asked = ("--paste", "0.5", "--precision", "bfloat16", "--accumulate", "2")
+    code, _, err = ris(*train, *asked, "--out", "model")
+    assert code == 0, err
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["paste"], config["precision"], config["accumulate"]) == (0.5, "bfloat16", 2)
+    assert "--precision bfloat16 --accumulate 2 --paste 0.5" in Path("model/card.md").read_text()
+    assert [path.name for path in Path("run/overlays").iterdir()] == ["pass-001.jpg"]
+    assert any("mIoU" in line for line in Path("run/metrics.jsonl").read_text().splitlines())
+    code, _, err = ris(*train, "--no-validate", "--run", "unwatched", "--out", "other")
+    assert code == 0, err
+    assert not Path("unwatched/overlays").exists()
 
 
 def test_adapters_are_trained_on_top_of_a_checkpoint(ris, tmp_path: Path, cat: Path) -> None:

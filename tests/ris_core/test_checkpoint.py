@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
+from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
-from ris_core.models import LDA, MODELS, Photos
+from ris_core.models import LDA, MODELS, VIPA, Photos, VIPAOptions
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 
@@ -136,6 +137,21 @@ def test_a_model_is_found_by_folder_or_name(saved: Path) -> None:
     for name in MODELS.keys() - {"lda"}:
         with pytest.raises(CheckpointError, match=f"ris train --model {name}"):
             checkpoint.find(name)
+
+
+def test_a_design_ships_beside_the_default(
+    untrained: LDA, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default, beside = tmp_path / "weights", tmp_path / "weights" / "vipa"
+    checkpoint.save(untrained, POINT, default, "# card")
+    encoders = image_encoder("efficientnet-lite0"), text_encoder("minilm")
+    checkpoint.save(VIPA(*encoders, VIPAOptions(width=16)), POINT, beside, "# card")
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "ris_core" / "checkpoint.py"))
+    assert [checkpoint.ships(name) for name in ("lda", "vipa", "maris")] == [default, beside, None]
+    assert checkpoint.find(None) == checkpoint.find("lda") == default
+    assert checkpoint.find("vipa") == beside
+    with pytest.raises(CheckpointError, match="ris train --model maris"):
+        checkpoint.find("maris")
 
 
 def test_missing_parts_are_named(saved: Path, tmp_path: Path) -> None:
