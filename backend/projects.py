@@ -48,8 +48,8 @@ def connect_project(
         print(json.dumps(asdict(connection)))
         return
     for line in _steps(connection, bool(config)):
-        out.print(line, markup=False, highlight=False)
-    out.print(f"Open {settings.label_studio_url}/projects/{connection.project}/data", markup=False, highlight=False)
+        _say(line)
+    _say(f"Open {settings.label_studio_url}/projects/{connection.project}/data")
 
 
 def edit_prompts(
@@ -89,7 +89,7 @@ def edit_prompts(
         return
     _show(sheet, project)
     if sheet != before:
-        out.print("Predictions have another version from now on: retrieve them again.")
+        _say("Predictions have another version from now on: retrieve them again.")
 
 
 def _steps(connection: connect.Connection, given_config: bool) -> Iterable[str]:
@@ -105,6 +105,11 @@ def _steps(connection: connect.Connection, given_config: bool) -> Iterable[str]:
     else:
         yield f"{name} has the backend at {connection.url}, checked and given its password again."
     yield f"Webhook {connection.webhook} tells it of annotations, with the secret header."
+
+
+def _say(line: str) -> None:
+    # An address that is broken into two lines can't be followed.
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(file: Path) -> str:
@@ -123,7 +128,7 @@ def _assignment(text: str) -> tuple[str, list[str]]:
 
 def _show(sheet: PromptSheet, project: int) -> None:
     if not sheet.entries:
-        out.print(f"Project {project} has no prompt sheet.")
+        _say(f"Project {project} has no prompt sheet.")
         return
     table = Table("label", "asked for by", "without", "also called", title=f"Prompt sheet of project {project}")
     for label, fields in sheet.as_json().items():
