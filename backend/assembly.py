@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from backend.answering import Answers
+from backend.batches import Batches
 from backend.contract import Contract
 from backend.jobs.queue import JobQueue, connect
+from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
+from backend.meaning import vectors
+from backend.memory import FileMemory, SharedMemory
 from backend.prelabel import Limits, Prelabeller
+from backend.prelabelling import Prelabelling
 from backend.registry import Registry
+from backend.runner import Services
 from backend.serving import Models
 from backend.settings import Settings
 
@@ -31,20 +38,43 @@ def models(settings: Settings) -> Models:
     return Models(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
 
 
+def answers(settings: Settings) -> Answers:
+    """How projects are answered; what is typed is kept in Valkey where there is one."""
+    url = settings.redis_url and settings.redis_url.get_secret_value()
+    memory = SharedMemory(connect(url)) if url else FileMemory(settings.home)
+    return Answers(registry(settings), settings, memory, vectors)
+
+
+def prelabeller(settings: Settings, answering: Answers, loaded: Models) -> Prelabeller:
+    """Raises SettingsError if Label Studio's token isn't set."""
+    limits = Limits(seconds=settings.predict_seconds, waiting=settings.max_waiting, batch_from=settings.batch_from)
+    return Prelabeller(answering, images(settings), loaded, limits)
+
+
+def prelabelling(settings: Settings) -> Prelabelling:
+    """The batches. Raises SettingsError if Valkey's address isn't set."""
+    connection = connect(settings.secret("redis_url"))
+    return Prelabelling(connection, JobQueue(connection))
+
+
+def runner_services(settings: Settings, client: LabelStudio, batches: Batches) -> Services:
+    """What works on a batch needs. Raises SettingsError if Label Studio's token isn't set."""
+    answering = answers(settings)
+    return Services(client, batches, prelabeller(settings, answering, models(settings)), answering, registry(settings))
+
+
 def contract(settings: Settings) -> Contract:
     """What answers Label Studio; the shipped model begins to load. Raises SettingsError for a missing secret."""
-    versions, loaded = registry(settings), models(settings)
-    limits = Limits(
-        seconds=settings.predict_seconds,
-        waiting=settings.max_waiting,
-        prompt_length=settings.max_prompt_length,
-        prompts=settings.max_prompts,
-    )
-    answers = Contract(
-        registry=versions,
-        prelabeller=Prelabeller(versions, images(settings), loaded, limits),
-        queue=JobQueue(connect(settings.secret("redis_url"))),
+    loaded, answering = models(settings), answers(settings)
+    connection = connect(settings.secret("redis_url"))
+    jobs = JobQueue(connection)
+    backend = Contract(
+        answers=answering,
+        prelabeller=prelabeller(settings, answering, loaded),
+        queue=jobs,
+        batches=Prelabelling(connection, jobs),
         max_tasks=settings.max_tasks,
+        wants_new=lambda project: settings.of_project(project).prelabel_new,
     )
-    loaded.warm(versions.base)
-    return answers
+    loaded.warm(registry(settings).base)
+    return backend

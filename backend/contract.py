@@ -1,20 +1,24 @@
 """Label Studio's ML backend contract: JSON in, JSON out, as Label Studio 1.23.2 speaks it. Knows no HTTP.
 
 /setup and /webhook must answer within seconds, whatever else runs: neither touches the model or calls Label Studio.
+/versions doesn't say which project it asks for, so each project has an address of its own; `project` is the one whose
+address was called, None at the address that all share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.errors import BadRequest, TooLarge
+from backend.answering import Answering, Answers
+from backend.batches import Order
+from backend.errors import BadRequest, TooLarge, Unavailable
 from backend.jobs.queue import JobQueue
-from backend.labelstudio.config import parse
 from backend.labelstudio.images import Credentials
 from backend.prelabel import Prelabeller
-from backend.registry import Registry
+from backend.prelabelling import Prelabelling, Receipt
+from backend.serving import ModelBusy
 
 Json = dict[str, Any]
 
@@ -30,55 +34,104 @@ LEARNING_EVENTS = frozenset(
 )
 
 
+NEW_TASKS = "TASKS_CREATED"
+
+
+class InBackground(Unavailable):
+    """It is being done, only not within the request."""
+
+    code = "in_background"
+
+
 @dataclass(frozen=True)
 class Contract:
-    """Answers to Label Studio. Every method raises BadRequest where the request isn't one of Label Studio's."""
+    """Answers to Label Studio.
 
-    registry: Registry
+    Every method raises BadRequest where the request isn't one of Label Studio's, or is about another project than the
+    one whose address was called.
+    """
+
+    answers: Answers
     prelabeller: Prelabeller
     queue: JobQueue
-    max_tasks: int = 250
+    batches: Prelabelling
+    max_tasks: int = 10_000
+    wants_new: Callable[[int], bool] = lambda project: False
 
-    def setup(self, body: object) -> Json:
-        """The version in production. Raises ConfigError if the labelling interface can't carry masks."""
+    def setup(self, body: object, project: int | None = None) -> Json:
+        """The version string of a batch's answers. Raises ConfigError if the labelling interface can't carry masks."""
         request = _object(body)
-        parse(_text(request, "schema"))
-        return {"model_version": self.registry.current(_project(request.get("project"))).name}
+        schema, asked = _text(request, "schema"), _project(request.get("project"), project)
+        name = self.answers.of(asked, self.answers.read(asked, schema)).name
+        self.answers.note_interface(asked, schema)
+        return {"model_version": name}
 
-    def predict(self, body: object) -> Json:
-        """One prediction a task. Raises TooLarge for too many tasks, and what `Prelabeller.predict` raises."""
+    def predict(self, body: object, project: int | None = None) -> Json:
+        """One prediction a task; or, for more tasks than there is time for, a batch in the background.
+
+        That one answers 503 (InBackground). Label Studio 1.23.2 stores nothing then, and tells the person in either
+        case that it has retrieved predictions; with an empty prediction of another version a task, each task would
+        show that as its prediction, and each repetition would add one.
+
+        Raises:
+            InBackground: a batch predicts these tasks.
+            TooLarge: these are too many tasks even for that.
+            RisError: what `Prelabeller.predict` raises.
+        """
         request = _object(body)
         tasks = self._tasks(request)
-        config = parse(_text(request, "label_config"))
+        asked = _project(request.get("project"), project)
+        config = self.answers.read(asked, _text(request, "label_config"))
         params = _object(request.get("params") or {})
         context = params.get("context")
-        predictions = self.prelabeller.predict(
-            tasks,
-            config,
-            _project(request.get("project")),
-            context=None if context is None else _object(context),
-            credentials=_credentials(params),
-        )
-        return {"results": predictions}
+        if context is not None:
+            return {"results": self.prelabeller.predict(tasks, config, asked, _object(context), _credentials(params))}
+        if not self.prelabeller.fits(len(tasks)):
+            raise self._in_background(tasks, self.answers.of(asked, config), "predict")
+        try:
+            return {"results": self.prelabeller.predict(tasks, config, asked, None, _credentials(params))}
+        except ModelBusy:
+            raise self._in_background(tasks, self.answers.of(asked, config), "predict") from None
 
-    def webhook(self, body: object) -> Json:
-        """Queue learning where an event calls for it. Raises Unavailable if the queue can't be reached."""
+    def webhook(self, body: object, project: int | None = None) -> Json:
+        """Queue learning where an event calls for it, and new tasks for pre-labelling where the project wants that.
+
+        Raises Unavailable if the queue can't be reached.
+        """
         request = _object(body)
         action = _text(request, "action")
+        if action == NEW_TASKS:
+            return self._new_tasks(request, project)
         if action not in LEARNING_EVENTS:
             return {"ignored": action}
-        ticket = self.queue.learn(_project(_object(request.get("project")).get("id")))
+        ticket = self.queue.learn(_project(_object(request.get("project")).get("id"), project))
         return {"job": ticket.job, "new": ticket.new}
 
-    def versions(self) -> Json:
-        """All versions of all projects: Label Studio doesn't say which project it asks for."""
-        own = (version for project in self.registry.projects() for version in self.registry.versions(project))
-        names = dict.fromkeys([self.registry.base.name, *(version.name for version in own)])
-        return {"versions": list(names)}
+    def versions(self, project: int | None = None) -> Json:
+        """The version strings of the project; of all projects at the address that they share."""
+        return {"versions": self.answers.versions(project)}
 
     def job(self, job_id: str) -> Json:
         """How a job goes. Raises NotFound."""
         return self.queue.describe(job_id)
+
+    def _new_tasks(self, request: Json, addressed: int | None) -> Json:
+        described = _object(request.get("project"))
+        project = _project(described.get("id"), addressed)
+        if not self.wants_new(project):
+            return {"ignored": NEW_TASKS}
+        config = self.answers.read(project, _text(described, "label_config"))
+        receipt = self._order(self._tasks(request), self.answers.of(project, config), "webhook")
+        return {"batch": receipt.batch, "new": receipt.new}
+
+    def _in_background(self, tasks: Sequence[Json], answering: Answering, origin: str) -> InBackground:
+        batch = self._order(tasks, answering, origin).batch
+        what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
+        return InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
+
+    def _order(self, tasks: Sequence[Json], answering: Answering, origin: str) -> Receipt:
+        order = Order(answering.project, answering.version.name, answering.name, origin=origin)
+        return self.batches.order_once(order, [_id(task) for task in tasks])
 
     def _tasks(self, request: Json) -> Sequence[Json]:
         tasks = request.get("tasks")
@@ -98,6 +151,13 @@ def _object(value: object) -> Json:
     return value
 
 
+def _id(task: Json) -> int:
+    identity = task.get("id")
+    if not isinstance(identity, int) or isinstance(identity, bool):
+        raise BadRequest(f"The request has a task whose id is {str(identity)[:40]!r}, not a number.")
+    return identity
+
+
 def _text(request: Mapping[str, Any], key: str) -> str:
     value = request.get(key)
     if not isinstance(value, str) or not value.strip():
@@ -105,11 +165,16 @@ def _text(request: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _project(value: object) -> int:
+def _project(value: object, addressed: int | None) -> int:
     """Label Studio calls a project `<id>.<time of creation>` in its requests, and `<id>` in its events."""
     identity = str(value).partition(".")[0]
     if not identity.isdecimal() or not identity.isascii():
         raise BadRequest(f"The request names the project {str(value)[:40]!r}, not <number>.<time>.")
+    if addressed not in (None, int(identity)):
+        raise BadRequest(
+            f"The request is about project {identity[:40]}, but this is the address of project {addressed}. "
+            f"Connect that project by itself: ris connect --project {identity[:40]}"
+        )
     return int(identity)
 
 

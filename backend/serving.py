@@ -12,18 +12,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from backend.errors import Unavailable
 from backend.registry import Version
-from ris_core.errors import RisError
+from ris_core.errors import InputError, OutOfMemory, RisError
 from ris_core.files import sha256
 from ris_core.images import MAX_PIXELS, read_image
-from ris_core.predictor import Prediction, Predictor, PreparedImage
+from ris_core.predictor import Image, Prediction, Predictor, PreparedImage
 
 _log = logging.getLogger(__name__)
 
 V = TypeVar("V")
+
+Asked: TypeAlias = tuple[bytes | Image, Sequence[str]]
+"""An image, encoded or HxWx3 uint8 RGB, and what to look for in it."""
+Found: TypeAlias = list[Prediction] | InputError | OutOfMemory
+"""One prediction a prompt, or why there is none."""
 
 
 class ModelBusy(Unavailable):
@@ -56,19 +61,54 @@ class Models:
         return thread
 
     def segment(self, version: Version, image: bytes, prompts: Sequence[str], deadline: float) -> list[Prediction]:
-        """One prediction a prompt, in order.
+        """`segment_all` for one image; what is wrong with it is raised."""
+        [found] = self.segment_all(version, [(image, prompts)], deadline)
+        if isinstance(found, RisError):
+            raise found
+        return found
+
+    def segment_all(self, version: Version, asked: Sequence[Asked], deadline: float) -> list[Found]:
+        """One prediction a prompt, in order, for each image; all of them go through the model together.
+
+        What is wrong with an image or a prompt is the answer for that image, and costs the others nothing.
 
         Args:
-            image: an encoded image.
+            asked: images and what to look for in them. Encoded images are remembered, decoded ones are not.
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
 
         Raises:
             ModelBusy: others kept the model until the deadline.
-            ImageError, PromptError, CheckpointError: the image, a prompt or the version can't be used.
+            CheckpointError: the version can't be used.
         """
         with self._turn(deadline):
             predictor = self._predictor(version)
-            return predictor.segment(self._embedding(predictor, image), prompts)
+            return self._segment(predictor, asked)
+
+    def read(self, image: bytes) -> Image:
+        """Decode an image, in the caller's time and not the model's. Raises ImageError."""
+        return read_image(image, self._max_pixels)
+
+    def _segment(self, predictor: Predictor, asked: Sequence[Asked]) -> list[Found]:
+        try:
+            prepared = self._prepare(predictor, [image for image, _ in asked])
+            prompts = [prompts for _, prompts in asked]
+            return list(predictor.segment_all(list(zip(prepared, prompts, strict=True))))
+        except (InputError, OutOfMemory) as error:
+            if len(asked) == 1:
+                return [error]
+        # One of them is to blame: alone, each answers for itself.
+        return [found for one in asked for found in self._segment(predictor, [one])]
+
+    def _prepare(self, predictor: Predictor, images: Sequence[bytes | Image]) -> list[PreparedImage]:
+        keys = [f"{predictor.fingerprint}:{_name(image)}" for image in images]
+        kept = {key: found for key in keys if (found := self._embeddings.find(key)) is not None}
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in kept}
+        decoded = [self.read(image) if isinstance(image, bytes) else image for image in new.values()]
+        prepared = kept | dict(zip(new, predictor.embed_all(decoded), strict=True))
+        for key, image in new.items():
+            if isinstance(image, bytes):
+                self._embeddings.keep(key, prepared[key])
+        return [prepared[key] for key in keys]
 
     def _warm(self, version: Version) -> None:
         try:
@@ -90,11 +130,15 @@ class Models:
             self._lock.release()
 
     def _predictor(self, version: Version) -> Predictor:
-        return self._predictors.get(version.name, lambda: self._load(version.folder))
+        predictor = self._predictors.find(version.name)
+        if predictor is None:
+            predictor = self._load(version.folder)
+            self._predictors.keep(version.name, predictor)
+        return predictor
 
-    def _embedding(self, predictor: Predictor, image: bytes) -> PreparedImage:
-        key = f"{predictor.fingerprint}:{sha256(image)}"
-        return self._embeddings.get(key, lambda: predictor.embed(read_image(image, self._max_pixels)))
+
+def _name(image: bytes | Image) -> str:
+    return sha256(image) if isinstance(image, bytes) else str(id(image))
 
 
 class _Recent(Generic[V]):
@@ -104,10 +148,13 @@ class _Recent(Generic[V]):
         self._size = size
         self._values: OrderedDict[str, V] = OrderedDict()
 
-    def get(self, key: str, make: Callable[[], V]) -> V:
-        if key not in self._values:
-            self._values[key] = make()
+    def find(self, key: str) -> V | None:
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def keep(self, key: str, value: V) -> None:
+        self._values[key] = value
         self._values.move_to_end(key)
         while len(self._values) > self._size:
             self._values.popitem(last=False)
-        return self._values[key]

@@ -5,15 +5,29 @@ Settings are read anew by each job, so a changed knob counts from the next job o
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from typing import Any
 
+from redis import Redis
+from rq import Worker
 from rq.job import get_current_job
 
-from backend import assembly, datasets, finetune
+from backend import assembly, datasets, finetune, runner
+from backend.batches import Batches
 from backend.errors import BadRequest
+from backend.jobs.queue import JobQueue, connect, open_queue
 from backend.labelstudio.client import LabelStudio
 from backend.settings import load
+
+# A runner works this long, or until learning or an export waits; then it is the turn of whoever waits longest.
+SLICE_SECONDS = 300.0
+_LOOK_SECONDS = 1.0
+# What a runner takes of a busy machine, people in front of the editor shouldn't miss.
+_NICENESS = 10
+# What RQ notes in a worker's record when it is told to stop.
+_STOPPING = "shutdown_requested_date"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -42,6 +56,45 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
             fmt=form,
             max_pixels=settings.max_image_pixels,
         )
+
+
+def prelabel(batch: str) -> dict[str, Any]:
+    """Work on a batch until nothing of it is left, or others wait. Returns `runner.Worked`."""
+    os.nice(_NICENESS)
+    settings = load()
+    connection = connect(settings.secret("redis_url"), patient=True)
+    batches = Batches(connection)
+    if batches.get(batch).state != "running":
+        return runner.Worked(batch).as_json()
+    # Before anything else: should this runner die, or another worker be idle, somebody goes on.
+    JobQueue(connection).prelabel(batch)
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        return runner.run(batch, assembly.runner_services(settings, client, batches), _Turn(connection)).as_json()
+
+
+class _Turn:
+    """Says when a runner should make room: its time is over, others wait, or the worker was told to stop."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._end = time.monotonic() + SLICE_SECONDS
+        self._looked, self._over = 0.0, False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._over and now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._over = now >= self._end or self._others_wait() or self._worker_stops()
+        return self._over
+
+    def _others_wait(self) -> bool:
+        return bool(self._connection.llen(open_queue(self._connection).key))
+
+    def _worker_stops(self) -> bool:
+        # The worker's process alone hears SIGTERM; RQ notes it in the worker's record.
+        job = get_current_job()
+        name = job.worker_name if job else None
+        return bool(name and self._connection.hexists(f"{Worker.redis_worker_namespace_prefix}{name}", _STOPPING))
 
 
 class _Report:

@@ -17,7 +17,7 @@ from rq.job import Job
 
 from ris_core.errors import RisError
 
-FUNCTIONS = frozenset({"backend.jobs.functions.learn", "backend.jobs.functions.export"})
+FUNCTIONS = frozenset(f"backend.jobs.functions.{name}" for name in ("learn", "export", "prelabel"))
 
 # What RQ raises over a field that it can't read, an assertion among them.
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, AssertionError, TimeoutFormatError)

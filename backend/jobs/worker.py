@@ -1,10 +1,11 @@
-"""The worker: takes jobs from the queue, one at a time, and runs each in a process of its own.
+"""The worker: takes jobs from the queues, one at a time, and runs each in a process of its own.
 
 - Only the listed functions run, and nothing is imported before that is checked (guard.py).
 - A job that raises has failed: its record gets the sentence, and it isn't tried again. Learning reads all
   annotations anew, so the next submit makes up for it.
 - A job whose process is killed is tried again, twice at most. If the worker itself is killed, its job dies
   with it, and is put back by the next worker to start (recovery.py).
+- Learning and exports come first, batches are worked on in between: a runner of a batch makes room (functions.py).
 - One SIGTERM lets the job finish; another, a second later, kills it, and the next worker starts it again.
 """
 
@@ -27,8 +28,9 @@ from rq.timeouts import JobTimeoutException
 from backend import logs
 from backend.errors import Unavailable
 from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import connect, open_queue
+from backend.jobs.queue import BATCHES, NAME, JobQueue, connect, open_queue
 from backend.jobs.recovery import recover
+from backend.prelabelling import Prelabelling
 from backend.settings import Settings
 from ris_core.errors import RisError
 
@@ -56,6 +58,11 @@ class GuardedWorker(Worker):
         finally:
             for end in self._lifeline:
                 os.close(end)
+
+    def run_maintenance_tasks(self) -> None:
+        """As RQ's, when the worker starts and each minute; and batches without a runner get one."""
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        Prelabelling(self.connection, JobQueue(self.connection)).revive()
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         reader, writer = self._lifeline
@@ -85,10 +92,11 @@ def run_worker(settings: Settings, burst: bool = False) -> None:
 
 def work(connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: bool = False) -> None:
     """Put back what killed workers left, then work. `job_class` brings the list of functions."""
-    queue = open_queue(connection, job_class)
-    recover(queue)
+    queues = [open_queue(connection, job_class, name) for name in (NAME, BATCHES)]
+    for queue in queues:
+        recover(queue)
     worker = GuardedWorker(
-        [queue],
+        queues,
         connection=connection,
         serializer=JSONSerializer,
         job_class=job_class,

@@ -6,6 +6,7 @@ Every method raises a `LabelStudioError` that says what to do. Answers are retur
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -18,7 +19,9 @@ __all__ = ["LabelStudio", "login_for_token"]
 
 # Label Studio itself waits up to 100 s for the backend's answer.
 BACKEND_TIMEOUT = httpx.Timeout(connect=5.0, read=130.0, write=60.0, pool=60.0)
-PAGE_SIZE = 100
+# Shorter than the lease of a chunk that is being written, see `backend.batches`.
+IMPORT_TIMEOUT = httpx.Timeout(connect=5.0, read=25.0, write=25.0, pool=5.0)
+PAGE_SIZE, LONG_PAGE, SHORT_PAGE = 100, 500, 32
 
 
 class LabelStudio:
@@ -73,10 +76,12 @@ class LabelStudio:
 
         Image references stay as imported. A task deleted meanwhile may hide another from this call.
         """
-        query = {"project": project, "fields": "all", "resolve_uri": "false", "page_size": PAGE_SIZE}
+        yield from self._pages({"project": project, "fields": "all", "resolve_uri": "false", "page_size": PAGE_SIZE})
+
+    def _pages(self, query: Mapping[str, Any]) -> Iterator[Json]:
         page, seen = 1, 0
         while True:
-            answer = self._object("GET", "/api/tasks/", "tasks", "total", params=query | {"page": page})
+            answer = self._object("GET", "/api/tasks/", "tasks", "total", params={**query, "page": page})
             yield from answer["tasks"]
             seen += len(answer["tasks"])
             # Label Studio answers 404 to a page after the last one.
@@ -136,12 +141,49 @@ class LabelStudio:
         """`fields` may be `was_cancelled`, `parent_prediction`, `lead_time` and so on."""
         return self._object("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result), **fields})
 
+    def task_ids(self, project: int, view: int | None = None) -> Iterator[int]:
+        """The ids of a project's tasks, or of those that one of its tabs (views) shows; of what is ticked there, if so.
+
+        Raises LabelStudioNotFound if there is no such project or view.
+        """
+        query: dict[str, Any] = {"project": project, "resolve_uri": "false", "page_size": LONG_PAGE}
+        yield from (int(task["id"]) for task in self._pages(query if view is None else query | {"view": view}))
+
+    def tasks_of(self, project: int, ids: Sequence[int]) -> Iterator[Json]:
+        """Those of the tasks that are there, as `tasks` gives them."""
+        for start in range(0, len(ids), SHORT_PAGE):
+            page = list(ids[start : start + SHORT_PAGE])
+            chosen = json.dumps({"selectedItems": {"all": False, "included": page}})
+            query = {"project": project, "fields": "all", "resolve_uri": "false", "page_size": SHORT_PAGE}
+            yield from self._pages(query | {"query": chosen})
+
     def predictions(self, task: int) -> list[Json]:
         return self._list("GET", "/api/predictions/", params={"task": task})
 
     def create_prediction(self, task: int, result: Sequence[Json], score: float, model_version: str) -> Json:
         body = {"task": task, "result": list(result), "score": score, "model_version": model_version}
         return self._object("POST", "/api/predictions/", json=body)
+
+    def import_predictions(self, project: int, predictions: Sequence[bytes]) -> int:
+        """Add predictions, each the JSON of `{"task", "result", "score", "model_version"}`: all of them or none.
+
+        Returns how many there are now: Label Studio 1.23.2 leaves out those that don't fit the labelling interface,
+        and says so in its log alone. An error in the 500s or a time-out may come after they were stored.
+        Raises LabelStudioRefused if a task isn't there; then none is stored.
+        """
+        path = f"/api/projects/{project}/import/predictions"
+        content = b"[" + b",".join(predictions) + b"]"
+        headers = {"Content-Type": "application/json"}
+        created = self._object("POST", path, "created", content=content, headers=headers, timeout=IMPORT_TIMEOUT)
+        return int(created["created"])
+
+    def update_prediction(self, prediction: int, content: bytes) -> None:
+        """Replace a prediction by another of the same task, in JSON as above."""
+        headers = {"Content-Type": "application/json"}
+        self._call("PATCH", f"/api/predictions/{prediction}/", content=content, headers=headers)
+
+    def delete_prediction(self, prediction: int) -> None:
+        self._call("DELETE", f"/api/predictions/{prediction}/")
 
     def delete_predictions(self, project: int, model_version: str) -> int:
         """Delete the predictions of one model version. Returns how many there were."""

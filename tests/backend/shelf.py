@@ -6,6 +6,8 @@ predictions that is all or nothing, changes and deletions. Run: `python shelf.py
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import sqlite3
 import sys
@@ -18,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from labelstudio.site import Answer, Asked, serve
+from PIL import Image
 
 PROJECT = 3
 TOKEN = "personal-access-token"
@@ -25,6 +28,17 @@ XML = (
     '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
     '<BrushLabels name="brush" toName="img"><Label value="cat"/><Label value="other"/></BrushLabels></View>'
 )
+
+
+def data(count: int) -> list[dict[str, Any]]:
+    """Data of so many tasks, each with another picture and a prompt."""
+    return [{"image": _picture(number), "prompt": "the cat"} for number in range(count)]
+
+
+def _picture(number: int) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (number % 256, number // 256, 9)).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 class Shelf:

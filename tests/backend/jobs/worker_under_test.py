@@ -1,8 +1,9 @@
-"""The production worker, over the checkpoint that WEIGHTS names, until the queue is empty."""
+"""The production worker, over the checkpoint that WEIGHTS names, until the queue is empty; with --stay, for ever."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from backend.jobs.worker import run_worker
@@ -12,4 +13,4 @@ from ris_core import checkpoint
 checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 if __name__ == "__main__":
-    run_worker(load(), burst=True)
+    run_worker(load(), burst="--stay" not in sys.argv)

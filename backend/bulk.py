@@ -1,0 +1,189 @@
+"""What `ris prelabel`, `jobs`, `cancel` and `resume` do: order a batch, follow it, say what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+
+from backend import assembly
+from backend.batches import Batch, Order
+from backend.console import bar, err, out
+from backend.errors import BackendError
+from backend.labelstudio.client import LabelStudio
+from backend.prelabelling import Prelabelling
+from backend.settings import Settings, load
+
+_POLL_SECONDS = 0.5
+_SHOWN_REASONS = 10
+
+
+class BatchStopped(BackendError):
+    """A batch came to an end before all of its tasks were done."""
+
+    code = "batch_stopped"
+
+
+def prelabel(
+    project: int,
+    view: int | None,
+    prompts: Sequence[str],
+    label: str | None,
+    force: bool,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Have a project's tasks predicted in the background, and wait for it unless `detach`."""
+    settings = load()
+    batches = assembly.prelabelling(settings)
+    batch = _order(settings, batches, project, view, [(prompt, label) for prompt in prompts], force)
+    if detach:
+        if as_json:
+            print(json.dumps(batch.as_json()))
+        else:
+            out.print(f"Batch {batch.id}: {batch.total} tasks. See: ris jobs", markup=False)
+        return
+    _report(follow(batches, batch.id), as_json)
+
+
+def follow(batches: Prelabelling, name: str) -> Batch:
+    """Wait until a batch has come to its end, with a progress bar on standard error."""
+    batch = batches.get(name, reasons=False)
+    try:
+        with bar(f"batch {name}", batch.total) as progress:
+            while batch.state in ("listing", "running"):
+                progress(batch.handled, batch.total, _detail(batch, batches))
+                time.sleep(_POLL_SECONDS)
+                batch = batches.get(name, reasons=False)
+    except KeyboardInterrupt:
+        err.print(f"The batch goes on in the background: ris jobs, ris cancel {name}", markup=False)
+        raise
+    return batches.get(name)
+
+
+def cancel(settings: Settings, name: str) -> None:
+    """Stop a batch."""
+    batch = assembly.prelabelling(settings).cancel(name)
+    out.print(f"Batch {name} is {batch.state}: {_counts(batch)}. Go on with: ris resume {name}", markup=False)
+
+
+def resume(settings: Settings, name: str) -> None:
+    """Go on with a batch that was cancelled, or try again what failed."""
+    batch = assembly.prelabelling(settings).resume(name)
+    out.print(f"Batch {name} is {batch.state}: {_counts(batch)}.", markup=False)
+
+
+def show(settings: Settings, as_json: bool) -> None:
+    """List the batches and the jobs of the workers."""
+    batches = assembly.prelabelling(settings)
+    known, jobs, workers = batches.all(), batches.jobs(), batches.workers()
+    if as_json:
+        listed = [batch.as_json() for batch in known]
+        print(json.dumps({"workers": workers, "batches": listed, "jobs": jobs}))
+        return
+    out.print(_table_of_batches(known))
+    out.print(_table_of_jobs(jobs))
+    out.print(f"{workers} workers." if workers != 1 else "1 worker.")
+
+
+def _order(
+    settings: Settings,
+    batches: Prelabelling,
+    project: int,
+    view: int | None,
+    prompts: list[tuple[str, str | None]],
+    force: bool,
+) -> Batch:
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        answers = assembly.answers(settings)
+        config = answers.read(project, client.project(project)["label_config"])
+        answering = answers.of(project, config)
+        # Now, and not in a worker an hour later, is the time to say that one can't be asked.
+        answering.given(prompts)
+        order = Order(
+            project,
+            answering.version.name,
+            answering.name,
+            tuple(prompts),
+            # Who gives prompts wants them asked, whatever was asked before.
+            force=force or bool(prompts),
+            view=view,
+        )
+        return batches.order(order, client.task_ids(project, view))
+
+
+def _report(batch: Batch, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(batch.as_json()))
+    else:
+        out.print(f"Batch {batch.id}: {_counts(batch)}.", markup=False)
+        for task, reason in list(batch.reasons.items())[:_SHOWN_REASONS]:
+            out.print(f"Left out: task {task}. {reason}", markup=False)
+        if len(batch.reasons) > _SHOWN_REASONS:
+            out.print(f"and {len(batch.reasons) - _SHOWN_REASONS} more: ris jobs --json")
+    if batch.state != "done":
+        raise BatchStopped(f"Batch {batch.id} was stopped. {batch.note} Go on with: ris resume {batch.id}")
+
+
+def _counts(batch: Batch) -> str:
+    counts = [f"{batch.done} of {batch.total} tasks predicted"]
+    if batch.skipped:
+        counts.append(f"{batch.skipped} needed none")
+    if batch.failed:
+        counts.append(f"{batch.failed} left out")
+    return ", ".join(counts)
+
+
+def _detail(batch: Batch, batches: Prelabelling) -> str:
+    if batch.note:
+        return batch.note
+    waits = batch.handled == 0 and not batches.workers()
+    return (
+        "no worker runs: start one with `ris worker`" if waits else f"{batch.failed} left out" if batch.failed else ""
+    )
+
+
+def _table_of_batches(batches: Sequence[Batch]) -> Table:
+    table = Table(
+        "batch", "project", "started by", "state", "done", "needed none", "left out", "of", "a second", "left", "note",
+        title="Batches",
+    )  # fmt: skip
+    for batch in batches:
+        fields = batch.as_json()
+        left = fields["seconds_left"] if batch.state == "running" else None
+        table.add_row(
+            batch.id,
+            str(batch.order.project),
+            batch.order.origin,
+            batch.state,
+            *map(str, (batch.done, batch.skipped, batch.failed, batch.total)),
+            f"{batch.rate:.1f}",
+            "" if left is None else _duration(left),
+            batch.note,
+        )
+    return table
+
+
+def _table_of_jobs(jobs: Sequence[dict[str, Any]]) -> Table:
+    table = Table("job", "does", "status", "queued", "progress", title="Jobs")
+    for job in jobs:
+        progress, error = job.get("progress"), job.get("error") or {}
+        stage = f"{progress['stage']} {progress['share']:.0%}" if progress else error.get("message", "")
+        table.add_row(job["id"], job.get("function", ""), job["status"], _ago(job.get("queued")), stage)
+    return table
+
+
+def _ago(when: str | None) -> str:
+    if when is None:
+        return ""
+    queued = datetime.fromisoformat(when)
+    return f"{_duration((datetime.now(UTC) - queued).total_seconds())} ago"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,91 @@
+"""A batch's project in Label Studio: how it is answered, its tasks, and their predictions of the batch's version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+from backend.answering import Answers
+from backend.batches import Batch
+from backend.errors import BackendError, LabelStudioNotFound
+from backend.labelstudio.answers import Json
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.images import Credentials
+from backend.registry import Registry
+from backend.runner.leases import Patience
+
+# Tasks that are read in one request: their predictions of all versions come along.
+PAGE = 32
+
+T = TypeVar("T")
+
+
+class BatchChanged(BackendError):
+    """The project isn't answered any more as it was when the batch began."""
+
+    code = "batch_changed"
+    status = 409
+
+
+class Project:
+    """The batch's project in Label Studio, and how it is answered.
+
+    Raises BatchChanged if that isn't how it was when the batch began.
+    """
+
+    def __init__(
+        self, batch: Batch, client: LabelStudio, answers: Answers, registry: Registry, patience: Patience
+    ) -> None:
+        self.order, self.batch = batch.order, batch.id
+        self.client, self.patience = client, patience
+        self._number = batch.order.project
+        project = patience(lambda: client.project(self._number))
+        self.credentials = _credentials(project)
+        config = answers.read(self._number, project["label_config"])
+        self.answering = answers.of(self._number, config, registry.version(self._number, batch.order.model))
+        if self.answering.name != batch.order.version:
+            raise BatchChanged(
+                f"The labelling interface, the prompt sheet or the settings of project {self._number} were changed "
+                "since this batch began. Start another: what is predicted already is then predicted anew."
+            )
+
+    def tasks(self, ids: Sequence[int]) -> list[Json]:
+        return self.patience(lambda: list(self.client.tasks_of(self._number, ids)))
+
+    def predicted(self, ids: Sequence[int]) -> dict[int, list[int]]:
+        """Of the tasks that are there, the ids of their predictions of the batch's version, the oldest first."""
+        return {int(task["id"]): self.own(task) for page in pages(ids, PAGE) for task in self.tasks(page)}
+
+    def own(self, task: Json) -> list[int]:
+        predictions = task.get("predictions") or []
+        return sorted(int(each["id"]) for each in predictions if each["model_version"] == self.order.version)
+
+    def add(self, predictions: Sequence[bytes]) -> int:
+        return self.client.import_predictions(self._number, predictions)
+
+    def replace(self, present: Sequence[int], prediction: bytes) -> None:
+        # If somebody deletes it just now, the closing misses it.
+        with suppress(LabelStudioNotFound):
+            self.patience(lambda: self.client.update_prediction(present[0], prediction))
+        self.thin(present)
+
+    def thin(self, present: Sequence[int]) -> None:
+        """Of several predictions of one task leave the oldest, whoever does it and however often."""
+        for prediction in present[1:]:
+            with suppress(LabelStudioNotFound):
+                self.patience(partial(self.client.delete_prediction, prediction))
+
+
+def pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while page := list(islice(left, size)):
+        yield page
+
+
+def _credentials(project: Json) -> Credentials | None:
+    """What Label Studio sends along with /predict: the login for the project's images."""
+    login = project.get("task_data_login")
+    return (str(login), str(project.get("task_data_password") or "")) if login else None
