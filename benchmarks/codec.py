@@ -1,7 +1,7 @@
 """`make bench-codec`: brush masks to Label Studio's run lengths and back, against label-studio-sdk and pycocotools.
 
-Milliseconds, the least and the median of the repeats. The SDK runs in the environment that Label Studio is installed in,
-and takes its turns between ours, so that what slows the machine for a while slows all alike; compare within one run.
+Milliseconds, the least and the median of the repeats. The SDK runs in the environment that Label Studio is in, and
+takes its turns between ours, so that what slows the machine for a while slows all alike: compare within one run.
 pycocotools writes COCO's run lengths, another format: it shows what compiled code needs. Every mask is compared.
 QUICK=1 repeats less often. The result is appended to benchmarks/results/codec.json.
 """

@@ -32,6 +32,7 @@ _KINDS: Mapping[str, Kind] = {
     "polygonlabels": "polygon",
     "rectanglelabels": "rectangle",
 }
+_OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each"}
 _MOST_TOLERANT = 100.0
 _PROMPT = "prompt"
 
@@ -241,8 +242,8 @@ def _label_called(stored: str, labels: tuple[Label, ...]) -> Label | None:
 
 def _objects(tag: ET.Element, default: Objects) -> Objects:
     found = tag.get("objects", default)
-    if found == "one" or found == "each":  # noqa: PLR1714 - mypy narrows this, and not `in`
-        return found
+    if found in _OBJECTS:
+        return _OBJECTS[found]
     raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has objects="{found}": write objects="one" or objects="each".')
 
 

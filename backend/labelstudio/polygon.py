@@ -100,7 +100,8 @@ def _cycles(vertical: list[int]) -> Iterator[list[int]]:
     """The corners of each ring in order. Corner i has a horizontal edge to i ^ 1, and a vertical one to vertical[i]."""
     seen = bytearray(len(vertical))
     for start in range(len(vertical)):
-        ring, corner = [], start
+        ring: list[int] = []
+        corner = start
         while not seen[corner]:
             ring += (corner, corner ^ 1)
             seen[corner] = seen[corner ^ 1] = True

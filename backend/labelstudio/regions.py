@@ -342,7 +342,8 @@ def _ring(value: Region, height: int, width: int) -> Ring:
         ring = np.empty(0)
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not (np.abs(ring) <= _FAR).all():
         raise RegionError("Its points aren't three or more pairs of percentages. Draw it again.")
-    return ring * np.array([width, height]) / 100
+    pixels: Ring = ring * np.array([width, height]) / 100
+    return pixels
 
 
 def _label(region: Region, control: MaskControl) -> str | None:

@@ -24,7 +24,8 @@ _WHOLE = 100 + 1e-9
 
 def validate(regions: Sequence[Region], config: LabelConfig) -> None:
     """Check the regions of one task's prediction. Raises RegionError, which says what is wrong with which."""
-    tags = {tag.name: tag for tag in (*config.controls, *config.prompts)}
+    tags: dict[str, MaskControl | TextAreaControl] = {tag.name: tag for tag in config.controls}
+    tags |= {tag.name: tag for tag in config.prompts}
     ids: set[str] = set()
     for number, region in enumerate(regions, start=1):
         fault = next(_faults(region, tags.get(str(region.get("from_name")))), None)
@@ -70,11 +71,10 @@ def _faults(region: Region, tag: MaskControl | TextAreaControl | None) -> Iterat
 def _mask_faults(region: Region, value: Mapping[str, Any], control: MaskControl) -> Iterator[str]:
     if not _is_share(region.get("score"), 1):
         yield f"its score is {region.get('score')!r}, not a number from 0 to 1"
-    labels = value.get(control.type)
-    if not _are_strings(labels):
+    if not _are_strings(value.get(control.type)):
         yield "it has no label"
         return
-    unknown = set(labels) - {label.stored for label in control.labels}
+    unknown = set(value[control.type]) - {label.stored for label in control.labels}
     if unknown:
         yield f"{control.name} has no label {min(unknown)!r}"
     if control.kind == "brush":
@@ -104,11 +104,9 @@ def _is_polygon(value: Mapping[str, Any]) -> bool:
 
 
 def _is_rectangle(value: Mapping[str, Any]) -> bool:
-    sides = [value.get(side) for side in ("x", "y", "width", "height")]
-    if not all(map(_is_percent, sides)):
+    if not all(_is_percent(value.get(side)) for side in ("x", "y", "width", "height")):
         return False
-    left, top, width, height = sides
-    return bool(left + width <= _WHOLE and top + height <= _WHOLE)
+    return bool(value["x"] + value["width"] <= _WHOLE and value["y"] + value["height"] <= _WHOLE)
 
 
 def _is_percent(number: object) -> bool:
