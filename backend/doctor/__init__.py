@@ -21,7 +21,7 @@ from backend.doctor.checks import Check, Finding, Scene, examine
 CHAIN = (
     Check("settings", machine.settings),
     Check("disk", machine.disk, needs=("settings",)),
-    Check("weights", machine.weights, needs=("disk",)),
+    Check("weights", machine.weights, needs=("settings",)),
     Check("redis", machine.redis, needs=("settings",)),
     Check("worker", machine.worker, needs=("redis",)),
     Check("label-studio", studio.label_studio, needs=("settings",)),

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
+import httpx
+from redis.exceptions import RedisError
+
 from backend.labelstudio.client import LabelStudio
 from backend.settings import Settings, load
 from ris_core.errors import RisError
@@ -94,9 +97,10 @@ def skipped(what: str, remedy: str = "") -> Verdict:
 
 
 def explained(error: RisError) -> Verdict:
-    """An error of ours as a verdict: its first sentence says what happened, the others what to do."""
-    what, _, remedy = str(error).partition(". ")
-    return broken(f"{what.rstrip('.')}.", remedy)
+    """An error of ours as a verdict. Its sentences say what happened, then what to do, after a stop or a colon."""
+    text = str(error)
+    what, _, remedy = text.partition(". " if ". " in text else ": ")
+    return broken(f"{what.rstrip('.')}.", remedy[:1].upper() + remedy[1:])
 
 
 def examine(chain: Sequence[Check], scene: Scene) -> Iterator[Finding]:
@@ -115,3 +119,6 @@ def _look(check: Check, scene: Scene) -> Verdict:
         return check.look(scene)
     except RisError as error:
         return explained(error)
+    except (httpx.HTTPError, RedisError, OSError) as error:
+        # What answered a moment ago may fall silent in the middle of a check; the other links are worth a look still.
+        return broken(f"It failed on the way ({type(error).__name__}: {error}).", "Try again; else see the logs.")

@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,7 +23,7 @@ from rq.worker import BaseWorker
 from backend import assembly
 from backend.doctor.checks import Scene, Verdict, broken, ok, warning
 from backend.jobs import queue
-from backend.settings import PREFIX
+from backend.settings import PREFIX, Settings
 from backend.studio.home import SECRETS_FILE
 from ris_core.files import atomic_write
 from ris_core.predictor import Predictor
@@ -41,8 +42,11 @@ _LABEL_STUDIO_QUEUES = {b"rq:queue:critical", b"rq:queue:high", b"rq:queue:low"}
 
 def settings(scene: Scene) -> Verdict:
     """The settings can be read, nobody else can read them, and no secret is missing."""
-    known = scene.settings
-    file = known.home / SECRETS_FILE
+    file = Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default) / SECRETS_FILE
+    try:
+        known = scene.settings
+    except (OSError, UnicodeDecodeError) as error:
+        return broken(f"{file} can't be read ({error}).", "Run this as its owner; it is plain text, NAME=VALUE a line.")
     missing = [f"{PREFIX}{name.upper()}" for name in SECRETS if not getattr(known, name)]
     if missing and not file.exists():
         return warning(

@@ -22,6 +22,7 @@ from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUna
 from backend.labelstudio.access import MAKE_ONE, is_legacy
 from backend.labelstudio.answers import unreachable
 from backend.labelstudio.config import LabelConfig, parse
+from backend.settings import SettingsError
 from ris_core.images import read_image
 
 # What Label Studio gives /health and webhooks, and /setup (ML_TIMEOUT_HEALTH, WEBHOOK_TIMEOUT, ML_TIMEOUT_SETUP).
@@ -344,5 +345,8 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _http(method: str, url: str, **request: Any) -> httpx.Response:
-    with httpx.Client(timeout=_TIMEOUT, trust_env=False) as http:
-        return http.request(method, url, **request)
+    try:
+        with httpx.Client(timeout=_TIMEOUT, trust_env=False) as http:
+            return http.request(method, url, **request)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"{url} isn't an address ({error}). Correct the setting that it comes from.") from None

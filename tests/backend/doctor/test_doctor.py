@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -65,11 +66,15 @@ def test_what_hangs_on_a_broken_link_is_skipped() -> None:
     def fail(_: Scene) -> Verdict:
         raise NotFound("There is no cat. Get one.")
 
+    def hang_up(_: Scene) -> Verdict:
+        raise httpx.ReadTimeout("")
+
     chain = (
         Check("a", lambda _: broken("It is.", "Mend it.")),
         Check("b", lambda _: ok("Never seen."), needs=("a",)),
         Check("c", lambda _: ok("Never seen."), needs=("b", "a")),
         Check("d", fail),
+        Check("f", hang_up),
         Check("e", lambda _: ok("Fine.")),
     )
     with Scene(None) as scene:
@@ -79,6 +84,7 @@ def test_what_hangs_on_a_broken_link_is_skipped() -> None:
         ("b", "skipped", "Needs a.", ""),
         ("c", "skipped", "Needs b and a.", ""),
         ("d", "broken", "There is no cat.", "Get one."),
+        ("f", "broken", "It failed on the way (ReadTimeout: ).", "Try again; else see the logs."),
         ("e", "ok", "Fine.", ""),
     ]
 

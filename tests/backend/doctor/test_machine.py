@@ -36,6 +36,14 @@ def test_a_misspelt_setting(chain: Chain) -> None:
     assert chain.look("worker").state == "skipped"
 
 
+def test_a_file_that_can_not_be_read(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    (chain.home / "ris.env").write_bytes(b"RIS_PASSWORD=\xff")
+    monkeypatch.setattr(Chain, "write", lambda _: None)
+    finding = chain.look("settings")
+    assert finding.state == "broken"
+    assert str(chain.home / "ris.env") in finding.what
+
+
 @pytest.mark.parametrize("secret", machine.SECRETS)
 def test_a_missing_secret(chain: Chain, secret: str) -> None:
     del chain.knobs[secret]
