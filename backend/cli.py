@@ -278,6 +278,20 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, as the backend's an
 
 
 @app.command(rich_help_panel=LOOP)
+def doctor(
+    project: Annotated[
+        Optional[int], typer.Option(help="Number of the project in Label Studio. [default: only what needs none]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Try each link from the settings to the masks in Label Studio, and say what to do where one is broken."""
+    from backend import doctor
+
+    if not doctor.run(project, json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=LOOP)
 def worker() -> None:
     """Run one worker, which learns and exports; `ris up` starts one by itself."""
     from backend.jobs.worker import run_worker
