@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from backend.corrections import Correction, chosen_annotation, clean, read_corrections, read_task
 from backend.errors import RegionError
 from backend.labelstudio import config
+from backend.labelstudio.regions import mask_regions
 
 MASK = np.eye(6, 8, dtype=np.bool_)
 NOTHING = np.zeros((6, 8), dtype=np.bool_)
@@ -158,6 +159,37 @@ def test_the_order_of_the_api_doesnt_matter() -> None:
     tasks = [task(number, annotation(number, drawn("a", MASK, prompt="a cat"))) for number in range(20)]
     shuffled = random.Random(1).sample(tasks, len(tasks))
     assert read_corrections(shuffled, CONFIG) == read_corrections(json.loads(json.dumps(tasks)), CONFIG)
+
+
+BOXES = (
+    '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
+    '<RectangleLabels name="box" toName="img"><Label value="cat"/></RectangleLabels></View>'
+)
+BOTH = BOXES.replace("</View>", '<PolygonLabels name="poly" toName="img"><Label value="cat"/></PolygonLabels></View>')
+
+
+def answered(xml: str, mask: np.ndarray, prompt: str = "the cats") -> Correction:
+    """An annotator accepts the answer as it is."""
+    interface = config.parse(xml)
+    regions = mask_regions(interface, interface.labels[0], mask, 0.9, prompt)
+    correction = read_task(task(1, annotation(1, *regions, typed(prompt))), interface)
+    assert correction is not None
+    return correction
+
+
+def test_a_rectangle_is_no_mask_and_no_sign_of_absence() -> None:
+    correction = answered(BOXES, MASK)
+    assert (correction.objects, correction.expressions) == ((), ())
+    assert said(answered(BOXES, NOTHING)) == [("the cats", ())]
+
+
+def test_an_answer_of_polygons_and_a_rectangle_is_one_object() -> None:
+    mask = NOTHING.copy()
+    mask[:2, :3] = mask[4:, 5:] = True
+    correction = answered(BOTH, mask)
+    (found,) = correction.objects
+    assert np.array_equal(found.mask(), mask)
+    assert said(correction) == [("the cats", (found.region,))]
 
 
 @given(st.text(), st.text())
