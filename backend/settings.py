@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -109,7 +110,7 @@ class Settings(BaseSettings):
     def of_project(self, project: int) -> Settings:
         """These knobs as one project has them. Raises SettingsError, one sentence a mistake."""
         own = _own(project_file(self.home, project))
-        return _checked(**{**dict(self), **own}) if own else self
+        return _with(self, tuple(own.items())) if own else self
 
     def secret(self, knob: str) -> str:
         """The value of a secret knob. Raises SettingsError, which names the variable, if it isn't set."""
@@ -152,7 +153,13 @@ def _checked(**given: Any) -> Settings:
         raise SettingsError(" ".join(_sentence(problem) for problem in error.errors())) from None
 
 
-def _own(file: Path) -> dict[str, Any]:
+# Label Studio asks for /setup whenever somebody opens a task, and checking takes milliseconds.
+@lru_cache(maxsize=256)
+def _with(settings: Settings, own: tuple[tuple[str, str], ...]) -> Settings:
+    return _checked(**{**dict(settings), **dict(own)})
+
+
+def _own(file: Path) -> dict[str, str]:
     given = {name.removeprefix(PREFIX).lower(): value for name, value in dotenv_values(file).items() if value}
     for name in given:
         if name not in Settings.model_fields or not name.startswith(_OWN):

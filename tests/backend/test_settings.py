@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.settings import Settings, SettingsError, load
+from backend.settings import Settings, SettingsError, load, project_file
 
 
 @pytest.fixture
@@ -107,3 +107,36 @@ def test_a_wrong_secret_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SettingsError) as raised:
         load()
     assert "token-in-the-wrong-place" not in str(raised.value)
+
+
+def own(home: Path, *lines: str) -> None:
+    file = project_file(home, 7)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("\n".join(lines))
+
+
+def test_a_projects_own_file_wins_for_that_project(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIS_PRELABEL_LABELS", "true")
+    (home / "ris.env").write_text("RIS_PASSWORD=pass-1\nRIS_FINETUNE_MIN_NEW=5\nRIS_IMAGE_HOSTS=minio:9000\n")
+    own(home, "RIS_PRELABEL_LABELS=false", "RIS_FINETUNE_MIN_NEW=3")
+    for settings in (load(7), load().of_project(7)):
+        assert (settings.prelabel_labels, settings.finetune_min_new) == (False, 3)
+        assert (settings.secret("password"), settings.image_hosts, settings.home) == ("pass-1", ("minio:9000",), home)
+    assert load(8) == load() == load().of_project(8)
+    assert (load().prelabel_labels, load().finetune_min_new) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("RIS_PORT=1234", "RIS_PORT in .* isn't a setting of a project"),
+        ("RIS_PRELABEL_ZEBRAS=1", "RIS_PRELABEL_ZEBRAS in .* isn't a setting of a project"),
+        ("RIS_PRELABEL_OBJECTS=all", "RIS_PRELABEL_OBJECTS should be 'one' or 'each'"),
+        ("RIS_PRELABEL_SMALLEST=1", "RIS_PRELABEL_SMALLEST should be less than 1"),
+    ],
+)
+def test_a_wrong_knob_of_a_project_is_a_sentence(home: Path, line: str, sentence: str) -> None:
+    own(home, line)
+    with pytest.raises(SettingsError, match=sentence):
+        load(7)
+    assert load(8)

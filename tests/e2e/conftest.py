@@ -34,6 +34,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     (home / "ris.env").write_text(
         f"RIS_PORT={backend}\nRIS_LABEL_STUDIO_URL=http://127.0.0.1:{label_studio}\n"
         f"RIS_REDIS_URL=redis://:{secrets.token_urlsafe(16)}@127.0.0.1:{valkey}/0\n"
+        # Each test finds its photo as nobody left it.
+        "RIS_PRELABEL_REMEMBER=false\n"
     )
     log = home.parent / "up.log"
     environment = {**os.environ, "RIS_HOME": str(home), "COLUMNS": "200"}

@@ -133,4 +133,4 @@ def test_something_absent_gets_no_mask(page: Page, studio: Studio) -> None:
 def test_predictions_name_the_version(studio: Studio) -> None:
     with LabelStudio(studio.url, studio.token) as client:
         (backend,) = client.ml_backends(studio.project)
-    assert backend["model_version"] == version(shipped())
+    assert backend["model_version"].rpartition(".")[0] == version(shipped())
