@@ -30,6 +30,7 @@ from backend.errors import BadRequest, FetchError, TooMany
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.regions import Region, mask_regions, prompt_region
+from backend.labelstudio.validation import validate
 from backend.prompts import PromptRequest, combine, echoes
 from backend.serving import ModelBusy, Models
 from ris_core.errors import InputError, OutOfMemory
@@ -217,14 +218,20 @@ class Prelabeller:
         return self.fetch(question, request.answering.config, request.credentials) if question.requests else question
 
 
-def _answer(question: Question, predictions: Sequence[Prediction], answering: Answering, echo: bool) -> Answer:
+def _answer(
+    question: Question, predictions: Sequence[Prediction], answering: Answering, echo: bool
+) -> Answer | Unanswered:
     if not question.requests:
         return _prediction(question, [], 0.0, answering)
     each = iter(predictions)
     found = [_combined(request, [next(each) for _ in request.sentences]) for request in question.requests]
-    regions = _mask_regions(answering.config, question.requests, found)
-    if echo:
-        regions += _typed_regions(answering.config, found[0].mask.shape, echoes(question.requests, found))
+    try:
+        regions = _mask_regions(answering.config, question.requests, found)
+        if echo:
+            regions += _typed_regions(answering.config, found[0].mask.shape, echoes(question.requests, found))
+        validate(regions, answering.config)
+    except BadRequest as error:
+        return error
     return _prediction(question, regions, min(_confidence(each) for each in found), answering)
 
 
