@@ -24,8 +24,8 @@ from backend.settings import load
 # A runner works this long, or until learning or an export waits; then it is the turn of whoever waits longest.
 SLICE_SECONDS = 300.0
 _LOOK_SECONDS = 1.0
-# What a runner takes of a busy machine, people in front of the editor shouldn't miss.
-_NICENESS = 10
+# People in front of the editor come first; much more would starve a batch beside a training.
+NICENESS = 5
 # What RQ notes in a worker's record when it is told to stop.
 _STOPPING = "shutdown_requested_date"
 
@@ -60,7 +60,7 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
 
 def prelabel(batch: str) -> dict[str, Any]:
     """Work on a batch until nothing of it is left, or others wait. Returns `runner.Worked`."""
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     settings = load()
     connection = connect(settings.secret("redis_url"), patient=True)
     batches = Batches(connection)

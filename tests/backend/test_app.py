@@ -22,8 +22,9 @@ from werkzeug.test import TestResponse
 
 from backend import assembly
 from backend.app import create_app
+from backend.batches import Batch, Batches
 from backend.connect import SECRET_HEADER
-from backend.jobs.queue import open_queue
+from backend.jobs.queue import BATCHES, open_queue
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
 from backend.sheet import sheet_file
@@ -406,7 +407,6 @@ def test_the_limit_of_tasks_counts(
         ("max_prompts", 1, [{"prompts": ["a", "b"]}], "failed"),
         ("max_image_pixels", 64 * 48 - 1, [{"prompt": "red"}], "failed"),
         ("max_image_bytes", 10, [{"prompt": "red"}], "failed"),
-        ("predict_seconds", 1e-9, [{"prompt": "red"}], "pending"),
     ],
 )
 def test_the_limits_of_a_task_count(
@@ -425,6 +425,71 @@ def test_the_limits_of_a_task_count(
         [result] = send(make_client(settings), "predict-batch", body).json["results"]
         assert result["model_version"].endswith(expected)
         assert bool(result["result"]) == (not expected)
+
+
+# More than fits a request
+
+
+def ordered(settings: Settings) -> list[Batch]:
+    return assembly.prelabelling(settings).all()
+
+
+@pytest.mark.parametrize("knobs", [{"batch_from": 2}, {"predict_seconds": 1e-9}])
+def test_tasks_that_do_not_fit_a_request_become_one_batch_however_often_they_are_sent(
+    make_client: Callable[[Settings], FlaskClient],
+    make_settings: Callable[..., Settings],
+    redis_url: str,
+    redis: Redis,
+    knobs: dict[str, Any],
+) -> None:
+    settings = make_settings(redis_url=redis_url, **knobs)
+    client = make_client(settings)
+    body = with_images("predict-batch")
+    body["tasks"] = [{**body["tasks"][0], "id": number, "data": {**body["tasks"][0]["data"], "prompt": "red"}}
+                     for number in (4, 5)]  # fmt: skip
+    answers = [send(client, "predict-batch", body) for _ in range(2)]
+    [batch] = ordered(settings)
+    for answer in answers:
+        assert (answer.status_code, answer.json["code"]) == (503, "in_background")
+        # Label Studio shows people the reason, if anything.
+        assert f"2 tasks are being pre-labelled in the background as batch {batch.id}" in answer.status
+    assert sorted(Batches(redis).tasks(batch.id)) == [4, 5]
+    assert batch.order.version == send(client, "setup").json["model_version"]
+    assert len(open_queue(redis, name=BATCHES)) == 1
+    # More of them: only those that no batch has yet make another.
+    body["tasks"].append({**body["tasks"][0], "id": 6})
+    send(client, "predict-batch", body)
+    assert [each.total for each in ordered(settings)] == [1, 2]
+
+
+def test_without_valkey_tasks_that_do_not_fit_are_refused_with_a_sentence(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+) -> None:
+    answer = send(make_client(make_settings(batch_from=1)), "predict-batch", with_images("predict-batch"))
+    assert (answer.status_code, answer.json["code"]) == (503, "unavailable")
+
+
+def test_new_tasks_are_pre_labelled_where_the_project_wants_it_and_join_one_batch(
+    make_client: Callable[[Settings], FlaskClient], settings: Settings, redis: Redis
+) -> None:
+    client = make_client(settings)
+    schema = recorded("setup")["body"]["schema"]
+
+    def arrive(project: int, *tasks: int) -> Any:
+        event = {"action": "TASKS_CREATED", "project": {"id": project, "label_config": schema}}
+        body = {**event, "tasks": [{"id": task} for task in tasks]}
+        return client.post("/webhook", json=body, headers=HOOK).json
+
+    (settings.home / "projects").mkdir(parents=True)
+    (settings.home / "projects" / "1.env").write_text("RIS_PRELABEL_NEW=true\n")
+    assert arrive(2, 1) == {"ignored": "TASKS_CREATED"}
+    first = arrive(1, 1, 2)
+    for task in range(3, 13):
+        assert arrive(1, task) == {"batch": first["batch"], "new": 1}
+    assert arrive(1, 12) == {"batch": first["batch"], "new": 0}
+    [batch] = ordered(settings)
+    assert (batch.total, batch.order.origin, batch.order.project) == (12, "webhook", 1)
+    assert len(open_queue(redis, name=BATCHES)) == 1
 
 
 def test_a_long_sentence_in_the_editor_is_refused(

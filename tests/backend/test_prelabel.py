@@ -14,14 +14,16 @@ import pytest
 from checkpoints import random_checkpoint
 from PIL import Image
 
+from backend.answering import OPENED, Answers
 from backend.errors import FetchError, LabelStudioUnreachable, TooMany
 from backend.labelstudio import brush
 from backend.labelstudio.config import parse
 from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.regions import read_annotation
-from backend.prelabel import FAILED, PENDING, Limits, Prelabeller
+from backend.prelabel import FAILED, Limits, Prelabeller
 from backend.registry import Registry, RegistryError
 from backend.serving import ModelBusy, Models
+from backend.settings import Settings
 from ris_core.errors import ImageError, PromptError
 
 CONFIG = parse(
@@ -63,17 +65,25 @@ def images(tmp_path: Path) -> ImageResolver:
 
 
 @pytest.fixture
-def make(tmp_path: Path, folders: dict[str, Path], images: ImageResolver) -> Callable[..., Prelabeller]:
-    def make_prelabeller(model: str = "finds", limits: Limits | None = None, **options: Any) -> Prelabeller:
+def make(
+    tmp_path: Path, folders: dict[str, Path], images: ImageResolver, make_settings: Callable[..., Settings]
+) -> Callable[..., Prelabeller]:
+    """Makes a prelabeller; `knobs` are settings, other options those of `Models`."""
+
+    def make_prelabeller(
+        model: str = "finds", limits: Limits | None = None, knobs: dict[str, Any] | None = None, **options: Any
+    ) -> Prelabeller:
         registry = options.pop("registry", None) or Registry(tmp_path / "models", folders[model])
-        return Prelabeller(registry, images, Models(**options), limits)
+        answers = Answers(registry, make_settings(**{"prelabel_labels": False, **(knobs or {})}))
+        return Prelabeller(answers, images, Models(**options), limits)
 
     return make_prelabeller
 
 
 @pytest.fixture
-def base(tmp_path: Path, folders: dict[str, Path]) -> str:
-    return Registry(tmp_path / "models", folders["finds"]).base.name
+def base(tmp_path: Path, folders: dict[str, Path], make_settings: Callable[..., Settings]) -> str:
+    registry = Registry(tmp_path / "models", folders["finds"])
+    return Answers(registry, make_settings(prelabel_labels=False)).of(7, CONFIG).name
 
 
 def test_a_typed_sentence_becomes_one_labelled_mask(make: Callable[..., Prelabeller], base: str) -> None:
@@ -96,7 +106,7 @@ def test_a_label_with_an_alias_is_called_by_it(make: Callable[..., Prelabeller])
 def test_what_is_not_there_is_an_empty_answer(make: Callable[..., Prelabeller]) -> None:
     [prediction] = make("refuses").predict([task()], CONFIG, 7, typed("the cat"))
     assert prediction["result"] == []
-    assert not prediction["model_version"].endswith((FAILED, PENDING))
+    assert not prediction["model_version"].endswith(FAILED)
 
 
 @pytest.mark.parametrize("context", [None, {}, {"result": []}, {"result": [{"type": "keypointlabels"}]}])
@@ -105,6 +115,15 @@ def test_nothing_asked_for_is_done_without_fetching_the_image(
 ) -> None:
     [prediction] = make().predict([task(photo="/data/upload/1/a.png")], CONFIG, 7, context)
     assert prediction == {"result": [], "score": 0.0, "model_version": base}
+
+
+def test_a_task_that_somebody_opens_stays_open_until_something_is_asked(make: Callable[..., Prelabeller]) -> None:
+    """Else every label would be tried while a person waits; to store nothing keeps the task for a batch."""
+    prelabeller = make(knobs={"prelabel_labels": True})
+    assert prelabeller.predict([task()], CONFIG, 7) == [[]]
+    both = prelabeller.predict([task(1), task(2)], CONFIG, 7)
+    assert [bool(each["result"]) for each in both] == [True, True]
+    assert not any(each["model_version"].endswith(OPENED) for each in both)
 
 
 def test_a_batch_answers_each_task_in_order(make: Callable[..., Prelabeller], base: str) -> None:
@@ -221,9 +240,11 @@ def test_the_first_prediction_after_a_promotion_is_the_new_versions(
     other = Registry(tmp_path / "models", folders["finds"])
     tuned = other.promote(7, other.add(7, folders["tuned"], {}).name)
     after = prelabeller.predict(*asked)[0]
-    assert (before["model_version"], after["model_version"]) == (registry.base.name, tuned.name)
+    names = [each["model_version"].rpartition(".")[0] for each in (before, after)]
+    assert names == [registry.base.name, tuned.name]
     assert before["score"] != after["score"]
-    assert prelabeller.predict([task()], CONFIG, 8, typed("the cat"))[0]["model_version"] == registry.base.name
+    [elsewhere] = prelabeller.predict([task()], CONFIG, 8, typed("the cat"))
+    assert elsewhere["model_version"].startswith(registry.base.name)
 
 
 class Slow(dict[str, Any]):
@@ -238,14 +259,44 @@ class Slow(dict[str, Any]):
         return super().get(key, default)
 
 
-def test_when_time_is_up_the_rest_of_a_batch_is_pending(make: Callable[..., Prelabeller], base: str) -> None:
+def test_when_time_is_up_a_batch_fails_as_a_whole(make: Callable[..., Prelabeller]) -> None:
+    """So that nothing half-done is stored as done: the caller makes a background batch of it."""
     prelabeller = make(limits=Limits(seconds=1.5))
     prelabeller.predict([task(prompt="the cat")], CONFIG, 7)
-    slow = Slow(2, lambda: time.sleep(1.6))
-    tasks = [task(1, prompt="the cat"), slow, task(3, prompt="the cat"), task(4, prompt="the cat"), task(5)]
-    versions = [prediction["model_version"] for prediction in prelabeller.predict(tasks, CONFIG, 7)]
-    # The last asks for nothing, and so is done at any time.
-    assert versions == [base, base, base + PENDING, base + PENDING, base]
+    tasks = [task(1, prompt="the cat"), Slow(2, lambda: time.sleep(1.6)), task(3, prompt="the cat")]
+    with pytest.raises(ModelBusy):
+        prelabeller.predict(tasks, CONFIG, 7)
+
+
+def test_what_fits_a_request_is_told_by_number_and_by_the_pace_of_late(make: Callable[..., Prelabeller]) -> None:
+    prelabeller = make(limits=Limits(seconds=2.0, batch_from=16))
+    assert (prelabeller.fits(15), prelabeller.fits(16)) == (True, False)
+    prelabeller.predict([task(1, prompt="the cat")], CONFIG, 7)
+    slow = Slow(2, lambda: time.sleep(0.2))
+    prelabeller.predict([task(1, prompt="the cat"), slow, slow, slow], CONFIG, 7)
+    assert (prelabeller.fits(1), prelabeller.fits(15)) == (True, False)
+
+
+def test_simultaneous_requests_are_answered_as_one_after_another(make: Callable[..., Prelabeller]) -> None:
+    prompts = ("the cat", "a dog on the left", "something red", "the other one")
+    asked = [(task(number, data_uri(7 * number)), typed(prompts[number % 4])) for number in range(32)]
+    prelabeller = make(limits=Limits(waiting=31))
+    together: list[Any] = [None] * 32
+
+    def ask(number: int) -> None:
+        one, context = asked[number]
+        [together[number]] = prelabeller.predict([one], CONFIG, 7, context)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    serial = make()
+    for (one, context), found in zip(asked, together, strict=True):
+        [alone] = serial.predict([one], CONFIG, 7, context)
+        assert [region["value"] for region in found["result"]] == [region["value"] for region in alone["result"]]
+        assert found["score"] == pytest.approx(alone["score"], abs=1e-6)
 
 
 def test_when_time_is_up_the_editor_is_told(make: Callable[..., Prelabeller]) -> None:
@@ -275,7 +326,7 @@ def test_more_requests_than_may_wait_are_turned_away(make: Callable[..., Prelabe
 
 
 def test_the_limits_on_prompts_count(make: Callable[..., Prelabeller], base: str) -> None:
-    prelabeller = make(limits=Limits(prompt_length=7, prompts=1))
+    prelabeller = make(knobs={"max_prompt_length": 7, "max_prompts": 1})
     tasks = [task(1, prompt="the cat"), task(2, prompt="the cats"), task(3, prompts=["a", "b"])]
     versions = [prediction["model_version"] for prediction in prelabeller.predict(tasks, CONFIG, 7)]
     assert versions == [base, base + FAILED, base + FAILED]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,13 @@ class Loads:
     def __call__(self, folder: Path) -> Predictor:
         self.folders.append(folder)
         predictor = Predictor.load(folder)
-        embed = predictor.embed
+        embed_all = predictor.embed_all
 
-        def count(image: np.ndarray) -> object:
-            self.embeddings += 1
-            return embed(image)
+        def count(images: Sequence[np.ndarray]) -> object:
+            self.embeddings += len(images)
+            return embed_all(images)
 
-        predictor.embed = count  # type: ignore[method-assign, assignment]
+        predictor.embed_all = count  # type: ignore[method-assign, assignment]
         return predictor
 
 

