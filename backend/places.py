@@ -18,6 +18,8 @@ from ris_core.masks import Mask
 
 # How far from a thing a click may land and still mean it: this share of the picture's longer side.
 _REACH = 0.02
+# Parts that lie mostly inside a rectangle and make up less of what it holds are specks.
+_LEAST = 0.1
 
 _POINTS = ("keypoint", "keypointlabels")
 _BOXES = ("rectangle", "rectanglelabels")
@@ -95,15 +97,17 @@ def read_place(context: Mapping[str, Any]) -> Place | None:
 
 def _points(regions: list[Mapping[str, Any]]) -> Iterator[Point]:
     for region in regions:
-        if region.get("type") in _POINTS and (numbers := _shares(region, "x", "y")):
-            yield Point(*numbers, positive=_positive(region))
+        if region.get("type") in _POINTS and (shares := _shares(region, "x", "y")):
+            yield Point(shares[0], shares[1], _positive(region))
 
 
 def _boxes(regions: list[Mapping[str, Any]]) -> Iterator[Box]:
     for region in regions:
-        if region.get("type") in _BOXES and (numbers := _shares(region, "x", "y", "width", "height")):
+        if region.get("type") in _BOXES and (shares := _shares(region, "x", "y", "width", "height")):
+            x, y, width, height = shares
             rotation = region["value"].get("rotation")
-            yield Box(*numbers, rotation=float(rotation) if _is_number(rotation) else 0.0, positive=_positive(region))
+            turned = float(rotation) if _is_number(rotation) else 0.0
+            yield Box(x, y, width, height, turned, _positive(region))
 
 
 def _labels(regions: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -117,8 +121,8 @@ def _labels(regions: list[Mapping[str, Any]]) -> Iterator[str]:
 def _shares(region: Mapping[str, Any], *names: str) -> list[float] | None:
     """Percentages of a region as shares; None if one is missing or no number."""
     value = region.get("value")
-    numbers = [value.get(name) for name in names] if isinstance(value, Mapping) else [None]
-    return [number / 100 for number in numbers] if all(_is_number(number) for number in numbers) else None
+    numbers: list[Any] = [value.get(name) for name in names] if isinstance(value, Mapping) else [None]
+    return [number / 100 for number in numbers] if all(map(_is_number, numbers)) else None
 
 
 def _is_number(value: object) -> bool:
@@ -142,8 +146,9 @@ def _inside(box: Box, mask: Mask, parts: NDArray[np.int32]) -> Mask:
     within = np.bincount(parts[clipped], minlength=len(sizes))
     mostly = 2 * within >= sizes
     mostly[0] = False
-    # Where one mask covers several things that touch, none of it may lie mostly inside.
-    return clipped & mostly[parts] if mostly.any() else clipped
+    kept = clipped & mostly[parts]
+    # Where one mask covers several things that touch, none of it may lie mostly inside, or only a speck.
+    return kept if np.count_nonzero(kept) >= _LEAST * np.count_nonzero(clipped) else clipped
 
 
 def _area(box: Box, shape: tuple[int, ...]) -> Mask:

@@ -62,6 +62,14 @@ def test_a_rectangle_inside_one_thing_keeps_that_much_of_it() -> None:
     assert same(Place(boxes=(Box(24 / 40, 0.4, 4 / 40, 0.2),)).keep(BOTH), expected)
 
 
+def test_a_speck_inside_a_rectangle_is_not_what_is_meant() -> None:
+    speck = RIGHT.copy()
+    speck[17, 25] = True
+    expected = speck.copy()
+    expected[:, 27:] = False
+    assert same(Place(boxes=(Box(22 / 40, 0, 5 / 40, 1),)).keep(speck), expected)
+
+
 def test_a_negative_rectangle_takes_away_what_it_holds() -> None:
     expected = BOTH.copy()
     expected[:, 30:] = False
