@@ -237,12 +237,42 @@ def demo() -> None:
 
 
 @app.command(rich_help_panel=LOOP)
-def connect(project: Project) -> None:
-    """Connect the backend to a project of Label Studio that is there already."""
-    from backend import loop
+def connect(
+    project: Annotated[Optional[int], typer.Option(help="Number of a project that is there already.")] = None,
+    title: Annotated[Optional[str], typer.Option(help="Title of the project; it is made if there is none.")] = None,
+    config: Annotated[
+        Optional[Path], typer.Option(help="File with the new project's labelling interface. [default: the sample's]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Connect the backend to a project of Label Studio; again: check the connection."""
+    from backend import projects
     from backend.settings import load
 
-    loop.connect_project(load(), project)
+    projects.connect_project(load(), project, title, config, json)
+
+
+@app.command(rich_help_panel=LOOP)
+def prompts(
+    project: Project,
+    set: Annotated[
+        Optional[list[str]], typer.Option(help='LABEL="a prompt | another": how a label is asked for.')
+    ] = None,
+    negative: Annotated[
+        Optional[list[str]], typer.Option(help='LABEL="a prompt": what is taken away from its masks.')
+    ] = None,
+    alias: Annotated[Optional[list[str]], typer.Option(help='LABEL="a name": what else it is called.')] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="A whole sheet, .json or .csv, instead of what is there.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Begin with an empty sheet.")] = False,
+    json: Json = False,
+) -> None:
+    """Show or change the prompts that a project's batches ask for; LABEL= takes a label's away."""
+    from backend import projects
+    from backend.settings import load
+
+    projects.edit_prompts(load(project), project, set or [], negative or [], alias or [], file, clear, json)
 
 
 @app.command(rich_help_panel=LOOP)

@@ -1,4 +1,4 @@
-"""What `ris finetune`, `export`, `job` and `connect` do: queue a job, wait with a progress bar, say what came of it."""
+"""What `ris finetune`, `export` and `job` do: queue a job, wait with a progress bar, say what came of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from backend import connect
 from backend.errors import BackendError, NotFound
 from backend.jobs import queue
-from backend.labelstudio.client import LabelStudio
 from backend.settings import Settings
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -63,13 +61,6 @@ def export(settings: Settings, project: int, form: str, name: str | None, as_jso
 def show_job(settings: Settings, job: str) -> None:
     """Print what is known of a job, as JSON."""
     print(json.dumps(open_jobs(settings).describe(job), indent=2))
-
-
-def connect_project(settings: Settings, project: int) -> None:
-    """Connect the backend to a project that is there already."""
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        connect.connect_backend(client, project, settings)
-    out.print(f"Project {project} is connected: {settings.label_studio_url}/projects/{project}/data", markup=False)
 
 
 def wait(jobs: queue.JobQueue, job: str) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def seconds_to_answer(running: Running, name: str) -> float:
 
 
 def test_it_answers_label_studio(running: Running) -> None:
-    assert running.post("/setup", recorded("setup")["body"]).json() == {"model_version": running.version}
+    named = running.post("/setup", recorded("setup")["body"]).json()["model_version"]
+    assert named.rpartition(".")[0] == running.version
 
 
 def test_busy_threads_leave_room_for_health_setup_and_webhooks(running: Running) -> None:
