@@ -111,7 +111,7 @@ def _print_figures(report: Report, title: str) -> None:
         table.add_row(name, _cell(value))
     out.print(table)
     if len(report.kinds) > 1:
-        table = Table("kind of expression", *BRIEF)
+        table = Table("kind", *BRIEF, title="by kind of expression")
         for kind, figures in report.kinds.items():
             table.add_row(kind, *(_cell(figures.get(name)) for name in BRIEF))
         out.print(table)

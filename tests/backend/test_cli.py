@@ -105,7 +105,8 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
         (("train", "--dataset", "x", "--out", "y", "--option", "fusion=glue"), 2, "--option fusion=glue: Input should"),
         (("train", "--dataset", "x", "--out", "y", "--side", "100"), 2, "multiple of 96"),
         (("train", "--dataset", "x", "--out", "y", "--paste", "0.5", "--views", "2"), 2, "pasted onto views"),
-        (("average", "one", "--out", "y"), 1, "one isn't a checkpoint"),
+        (("average", "one", "--out", "y"), 2, "two checkpoints or more"),
+        (("average", "one", "two", "--out", "y"), 1, "one isn't a checkpoint"),
         (("fetch", "yolo"), 1, "no encoder 'yolo'"),
         (("fetch", "sam-vit-b", "--file", "text.png"), 1, "isn't the published file"),
         (("convert", "voc", "a", "b"), 2, "no converter 'voc'"),
@@ -145,7 +146,7 @@ def test_evaluate_prints_a_table_of_kinds_and_may_mirror(ris, tmp_path: Path) ->
     folder = shapes.make(tmp_path / "shapes", photos=2)
     code, out, _ = ris("evaluate", "--dataset", str(folder))
     assert code == 0
-    assert "kind of expression" in out and "absent" in out and "mirrored" not in out
+    assert "by kind of expression" in out and "absent" in out and "mirrored" not in out
     code, out, _ = ris("evaluate", "--dataset", str(folder), "--flip")
     assert code == 0
     assert "mirrored" in out
