@@ -13,9 +13,10 @@ or on the machine: the same annotations give the same id. Training reads it; an 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -137,6 +138,30 @@ def export_project(
 def snapshot_folder(home: Path, project: int, identity: str) -> Path:
     """Where a project's snapshot of that id is, or would be."""
     return home / "snapshots" / str(project) / identity
+
+
+def snapshots(home: Path, project: int) -> list[Path]:
+    """The folders of a project's snapshots, the one that was made or asked for last first."""
+    parent = snapshot_folder(home, project, "")
+    found = [folder for folder in parent.glob("[!.]*") if folder.is_dir()]
+    return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
+
+
+def spare_snapshots(home: Path, project: int, named: Collection[str], since: float) -> list[Path]:
+    """A project's snapshots but the `named`, the newest, and those asked for since a time, in seconds of the epoch."""
+    old = (folder for folder in snapshots(home, project)[1:] if folder.stat().st_mtime < since)
+    return [folder for folder in old if folder.name not in named]
+
+
+def prune_snapshots(home: Path, project: int, named: Collection[str], since: float) -> list[Path]:
+    """Delete what `spare_snapshots` finds, each in one step. Who has a file of theirs open can go on reading it."""
+    parent = snapshot_folder(home, project, "")
+    with exclusive(parent / ".lock"):
+        gone = spare_snapshots(home, project, named, since)
+        for folder in gone:
+            folder.rename(parent / f".{folder.name}.pruned")
+        _sweep(parent)
+    return gone
 
 
 def build_snapshot(
@@ -268,6 +293,8 @@ def _write(home: Path, project: int, items: Sequence[coco.Illustrated], document
     with exclusive(folder.parent / ".lock"):
         _sweep(folder.parent)
         if folder.exists():
+            # It is the newest again.
+            os.utime(folder)
             return folder
         with atomic_dir(folder) as temporary:
             (temporary / "images").mkdir()

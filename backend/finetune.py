@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from backend.candidate import train_candidate
 from backend.corrections import Correction, SkippedTask
-from backend.datasets import read_project, snapshot_folder, snapshot_project
+from backend.datasets import read_manifest, read_project, snapshot_folder, snapshot_project
+from backend.gate import Compared, judge
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
-from backend.registry import PromotionConflict, Registry
+from backend.registry import PromotionConflict, Registry, Version
 from backend.settings import Settings
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation import Report, evaluate
+from ris_core.files import sha256
 from ris_core.predictor import Predictor
 
 Decision = Literal["waiting", "kept", "promoted"]
 Figures = Mapping[str, float | int]
 Progress = Callable[[str, float], None]
 """Hears the stage, "reading", "collecting", "training" or "evaluating", and the share of it done, 0 to 1."""
+
+# Of a digest: 64 bits, among a million pictures two agree with a chance of one in thirty million.
+_DIGITS = 16
 
 _Print: TypeAlias = tuple[int, str, tuple[str, ...]]
 """What an expression is told by: its task, the cleaned sentence, and the run lengths of what it means."""
@@ -44,14 +49,12 @@ class Services:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One held-out expression. before, after: the IoU, 0 where refused; without a target 1 if refused, else 0."""
+class Comparison:
+    """Two versions on the same held-out expressions; `expressions[i]` is about `before.samples[i]`."""
 
-    task: int
-    prompt: str
-    has_target: bool
-    before: float
-    after: float
+    before: Report
+    after: Report
+    expressions: tuple[Compared, ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Outcome:
     decision: "waiting" (nothing was trained), "kept" (for the record, not in production) or "promoted".
     new, needed: expressions since the last version, and how many it takes.
     before, after: `metrics.summarise` of `base` and of `version` over the held-out expressions.
+    gate: `gate.Verdict` on them.
     """
 
     project: int
@@ -73,40 +77,12 @@ class Outcome:
     snapshot: str | None = None
     before: Figures | None = None
     after: Figures | None = None
+    gate: Mapping[str, Any] | None = None
     expressions: tuple[Compared, ...] = ()
     skipped: tuple[SkippedTask, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    promote: bool
-    reason: str
-
-
-def judge(before: Figures, after: Figures, needed: int) -> Verdict:
-    """The rule by which a candidate goes into production; there is no other.
-
-    Over the held-out expressions, those about photos that no version was trained on, at full resolution:
-    1. there are at least `needed` of them;
-    2. where some have a target, the candidate's mean IoU is at least that of the version in production; a target
-       that is refused counts as 0;
-    3. where some have none, the candidate refuses at least as many of those (N-acc).
-    """
-    missing = needed - after["expressions"]
-    if missing > 0:
-        return Verdict(
-            False,
-            f"Not yet: {missing} more held-out expressions are needed to compare versions. About one photo in five "
-            "is held out, so keep annotating.",
-        )
-    compared = [name for name in ("mIoU", "N-acc") if name in after]
-    numbers = ", ".join(f"{name} {before[name]:.3f} -> {after[name]:.3f}" for name in compared)
-    worse = any(after[name] < before[name] for name in compared)
-    verdict = "It is worse" if worse else "It is no worse"
-    return Verdict(not worse, f"{verdict} on {after['expressions']} held-out expressions: {numbers}.")
 
 
 def learn(
@@ -133,12 +109,47 @@ def learn(
 def finish_promotion(registry: Registry, project: int) -> None:
     """Promote a version whose learner died between adding it and promoting it."""
     last = registry.versions(project)[-1]
-    if last.card.get("decision") != "promoted" or last.card.get("base") != registry.current(project).name:
+    base = str(last.card.get("base"))
+    if last.card.get("decision") != "promoted" or base != registry.production(project):
         return
-    moved = registry.moved(project)
-    # Had production moved since, this version was there already, and somebody took it back.
-    if moved is None or moved < datetime.fromisoformat(str(last.card["added"])):
-        registry.promote(project, last.name, instead_of=str(last.card["base"]))
+    since = registry.since(project)
+    # Had production moved since, or the version served, then somebody wanted it as it is.
+    if last.name in registry.served(project) or (since and since > str(last.card["added"])):
+        return
+    with suppress(PromotionConflict):
+        registry.promote(project, last.name, instead_of=base)
+
+
+def compare_versions(before: Path, after: Path, snapshot: Path, report: Progress) -> Comparison:
+    """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot.
+
+    Raises:
+        CheckpointError: one can't be loaded.
+        DatasetError, ImageError: the snapshot is damaged.
+    """
+    samples = [sample for sample in read_folder(snapshot) if sample.split != "train"]
+    digests = read_manifest(snapshot)
+    old, new = _evaluate([before, after], samples, report)
+    expressions = tuple(
+        Compared(
+            task=sample.image_id,
+            prompt=sample.sentence,
+            photo=digests[f"images/{sample.image.name}"][:_DIGITS],
+            target=_target(sample),
+            before=was.correct,
+            after=now.correct,
+        )
+        for sample, was, now in zip(old.samples, old.scores, new.scores, strict=True)
+    )
+    return Comparison(old, new, expressions)
+
+
+def worked_before(version: Version) -> Mapping[str, float]:
+    """What a version's card says that the next candidate must not lose, see `gate.judge`.
+
+    Nothing where somebody promoted it against the gate: what it had lost by then was accepted with it.
+    """
+    return version.card.get("worked", {}) if version.card.get("decision") == "promoted" else {}
 
 
 def _learn(project: int, services: Services, force: bool, report: Progress) -> Outcome:
@@ -181,10 +192,19 @@ def _improve(begun: Outcome, samples: Sequence[Sample], new: set[int], services:
         run,
         lambda share: report("training", share),
     )
-    held_out = [sample for sample in samples if sample.split != "train"]
-    before, after = _evaluate([base.folder, candidate], held_out, report)
-    outcome = _decide(begun, before, after, services.settings.finetune_min_validation)
-    outcome = _register(outcome, candidate, services.registry)
+    snapshot = snapshot_folder(services.settings.home, begun.project, str(begun.snapshot))
+    found = compare_versions(base.folder, candidate, snapshot, report)
+    verdict = judge(found.expressions, services.settings.finetune_min_validation, worked_before(base))
+    outcome = replace(
+        begun,
+        decision="promoted" if verdict.passed else "kept",
+        reason=verdict.reason,
+        before=found.before.figures,
+        after=found.after.figures,
+        gate=verdict.as_json(),
+        expressions=found.expressions,
+    )
+    outcome = _register(outcome, candidate, services.registry, verdict.worked)
     shutil.rmtree(run)
     return outcome
 
@@ -198,31 +218,30 @@ def _evaluate(folders: Sequence[Path], samples: Sequence[Sample], report: Progre
     return [evaluate(Predictor.load(folder), samples, hear(number)) for number, folder in enumerate(folders)]
 
 
-def _decide(begun: Outcome, before: Report, after: Report, needed: int) -> Outcome:
-    verdict = judge(before.figures, after.figures, needed)
-    return replace(
-        begun,
-        decision="promoted" if verdict.promote else "kept",
-        reason=verdict.reason,
-        before=before.figures,
-        after=after.figures,
-        expressions=tuple(
-            Compared(sample.image_id, sample.sentence, sample.has_target, old.correct, new.correct)
-            for sample, old, new in zip(before.samples, before.scores, after.scores, strict=True)
-        ),
-    )
-
-
-def _register(outcome: Outcome, candidate: Path, registry: Registry) -> Outcome:
-    card = {"origin": "fine-tuned", **outcome.as_json()}
+def _register(outcome: Outcome, candidate: Path, registry: Registry, worked: Mapping[str, float]) -> Outcome:
+    card = {"origin": "fine-tuned", **outcome.as_json(), "worked": dict(worked)}
     version = registry.add(outcome.project, candidate, card)
     outcome = replace(outcome, version=version.name)
-    if outcome.decision == "promoted":
-        try:
-            registry.promote(outcome.project, version.name, instead_of=outcome.base)
-        except PromotionConflict as conflict:
-            return replace(outcome, decision="kept", reason=str(conflict))
+    if outcome.decision != "promoted":
+        return outcome
+    if version.name in registry.served(outcome.project):
+        # The same corrections lead to the same weights.
+        again = (
+            f"It is {version.name} again, which was in production and was taken back. "
+            f"`ris promote {version.name} --project {outcome.project}` puts it there once more."
+        )
+        return replace(outcome, decision="kept", reason=again)
+    try:
+        registry.promote(outcome.project, version.name, instead_of=outcome.base)
+    except PromotionConflict as conflict:
+        return replace(outcome, decision="kept", reason=str(conflict))
     return outcome
+
+
+def _target(sample: Sample) -> str:
+    """A digest of what a sentence means, empty where that isn't there."""
+    runs = "/".join(sorted(rle["counts"] for rle in sample.segmentations))
+    return sha256(runs.encode())[:_DIGITS] if runs else ""
 
 
 def _run_folder(begun: Outcome, home: Path) -> Path:

@@ -4,7 +4,8 @@
     <root>/project-7/production.json          {"version": "lda-1a2b3c4d", ...}; replaced in one step
 
 Every project starts at the shipped model, the base version, which stays where it is. Readers take no lock and
-never see a half-written version or pointer. Knows nothing of what a checkpoint holds.
+never see a half-written version or pointer: writers exclude each other, write aside and rename. One that is killed
+leaves at most a hidden folder, which the next one removes. Knows nothing of what a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ from ris_core.files import atomic_dir, atomic_write
 
 _RECORD = "version.json"
 _POINTER = "production.json"
+# So often one can go back, and so many versions are known to have served: a pointer stays a few kilobytes.
+_STEPS, _SERVED = 20, 100
 
 
 class RegistryError(BackendError):
@@ -41,6 +44,13 @@ class PromotionConflict(BackendError):
     status = 409
 
 
+class NothingEarlier(BackendError):
+    """There is no version to go back to."""
+
+    code = "no_earlier_version"
+    status = 409
+
+
 @dataclass(frozen=True)
 class Version:
     """A version of the model. `card` is the JSON given when it was added, plus "added", a UTC time."""
@@ -48,6 +58,24 @@ class Version:
     name: str
     folder: Path
     card: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    """What production.json says. Names of versions, newest last.
+
+    earlier: what was in production before, as far as nobody went back from it. served: all that ever was.
+    """
+
+    version: str
+    promoted: str | None = None
+    earlier: tuple[str, ...] = ()
+    served: tuple[str, ...] = ()
+
+    def to(self, name: str, earlier: tuple[str, ...]) -> _Pointer:
+        """The pointer after a move to `name`."""
+        served = (*(each for each in self.served if each != name), name)
+        return _Pointer(name, _now(), earlier[-_STEPS:], served[-_SERVED:])
 
 
 class Registry:
@@ -65,12 +93,32 @@ class Registry:
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
-        return self._version(project, self._production(project))
+        name = self.production(project)
+        try:
+            return self._version(project, name)
+        except RegistryError:
+            # Production may have moved on, and the version been pruned, since the pointer was read.
+            moved = self.production(project)
+            if moved == name:
+                raise
+            return self._version(project, moved)
 
-    def moved(self, project: int) -> datetime | None:
-        """When a version last went into production; None if none ever did. Raises RegistryError."""
-        pointer = _read_json(self._folder(project) / _POINTER)
-        return None if pointer is None else datetime.fromisoformat(str(pointer.get("promoted")))
+    def production(self, project: int) -> str:
+        """The name of the version in production, whether its folder is there or not. Raises RegistryError."""
+        return self._pointer(project).version
+
+    def previous(self, project: int) -> Version | None:
+        """What `rollback` would go back to. Raises RegistryError."""
+        earlier = self._earlier(project, self._pointer(project))
+        return self._version(project, earlier[-1]) if earlier else None
+
+    def since(self, project: int) -> str | None:
+        """When the version in production was put there, a UTC time; None if none ever was. Raises RegistryError."""
+        return self._pointer(project).promoted
+
+    def served(self, project: int) -> tuple[str, ...]:
+        """The versions that are or were in production, the latest last; the last 100. Raises RegistryError."""
+        return self._pointer(project).served
 
     def version(self, project: int, name: str) -> Version:
         """A version by its name. Raises NotFound."""
@@ -82,7 +130,14 @@ class Registry:
 
     def versions(self, project: int) -> list[Version]:
         """The base version, then the project's own, oldest first."""
-        own = [self._version(project, folder.name) for folder in _subfolders(self._versions(project))]
+        own = []
+        for folder in _subfolders(self._versions(project)):
+            try:
+                own.append(self._version(project, folder.name))
+            except RegistryError:
+                # Else it was pruned meanwhile.
+                if folder.exists():
+                    raise
         return [self.base, *sorted(own, key=lambda version: (str(version.card.get("added")), version.name))]
 
     def projects(self) -> list[int]:
@@ -103,31 +158,87 @@ class Registry:
         return self._version(project, name)
 
     def promote(self, project: int, name: str, instead_of: str | None = None) -> Version:
-        """Put a version into production, from the next prediction on; the base version's name takes all back.
+        """Put a version into production, from the next prediction on.
 
         Raises:
             NotFound: the project has no version of that name.
             PromotionConflict: `instead_of` is given, and isn't the version in production any more.
         """
-        version = self.version(project, name)
         with self._writing(project):
-            previous = self._production(project)
-            if instead_of not in (None, previous):
-                raise PromotionConflict(
-                    f"{name} was to replace {instead_of} in project {project}, "
-                    f"but {previous} is in production now. Compare them again."
-                )
-            pointer = {"version": name, "previous": previous, "promoted": _now()}
-            atomic_write(self._folder(project) / _POINTER, _json(pointer))
+            # Looked up in here, where nobody can prune it any more.
+            version, pointer = self.version(project, name), self._pointer(project)
+            _check_unmoved(project, pointer, name, instead_of)
+            if name != pointer.version:
+                self._point(project, pointer.to(name, (*pointer.earlier, pointer.version)))
         return version
 
-    def learning(self, project: int) -> AbstractContextManager[None]:
-        """Hold this while the project's model learns: one learner a project, whoever started it."""
-        return exclusive(self._folder(project) / "learning.lock")
+    def rollback(self, project: int, instead_of: str | None = None) -> Version:
+        """Put the version before the one in production back; again: the one before that. Returns what serves now.
 
-    def _production(self, project: int) -> str:
-        pointer = _read_json(self._folder(project) / _POINTER)
-        return self.base.name if pointer is None else str(pointer.get("version"))
+        Raises:
+            NothingEarlier: none was, or none of those that were is there any more.
+            PromotionConflict: as in `promote`; who asks twice goes back once.
+        """
+        with self._writing(project):
+            pointer = self._pointer(project)
+            earlier = self._earlier(project, pointer)
+            if not earlier:
+                raise NothingEarlier(
+                    f"Project {project} has no version before {pointer.version} to go back to. "
+                    f"`ris versions --project {project}` lists those that `ris promote` can put into production."
+                )
+            _check_unmoved(project, pointer, earlier[-1], instead_of)
+            self._point(project, pointer.to(earlier[-1], earlier[:-1]))
+        return self._version(project, earlier[-1])
+
+    def prunable(self, project: int, keep: int) -> list[Version]:
+        """What `prune` would delete, oldest first. Raises RegistryError."""
+        current, previous = self.current(project), self.previous(project)
+        needed = {current.name, current.card.get("base"), previous and previous.name}
+        spare = [version for version in self.versions(project)[1:] if version.name not in needed]
+        return spare[: max(0, len(spare) - keep)]
+
+    def prune(self, project: int, keep: int) -> list[Version]:
+        """Delete all but the newest `keep` versions; returns those that are gone.
+
+        The version in production, the one that it was trained from and the one that `rollback` goes back to stay in
+        any case, and don't count. Who has a version's files open can go on reading them.
+        """
+        with self._writing(project):
+            self._sweep(project)
+            gone = self.prunable(project, keep)
+            for version in gone:
+                # In one step, so that nobody finds half a version.
+                version.folder.rename(version.folder.with_name(f".{version.name}.pruned"))
+            self._sweep(project)
+        return gone
+
+    def learning(self, project: int, refusal: str | None = None) -> AbstractContextManager[None]:
+        """Hold this while the project's model learns: one learner a project, whoever started it; see `exclusive`."""
+        return exclusive(self._folder(project) / "learning.lock", refusal)
+
+    def _pointer(self, project: int) -> _Pointer:
+        content = _read_json(self._folder(project) / _POINTER)
+        if content is None:
+            return _Pointer(self.base.name, served=(self.base.name,))
+        version, previous = str(content.get("version")), content.get("previous", self.base.name)
+        return _Pointer(
+            version,
+            str(content.get("promoted")),
+            # Earlier releases kept no more than the one before.
+            tuple(content.get("earlier", [previous])),
+            tuple(content.get("served", [previous, version])),
+        )
+
+    def _point(self, project: int, pointer: _Pointer) -> None:
+        atomic_write(self._folder(project) / _POINTER, _json(asdict(pointer)))
+
+    def _earlier(self, project: int, pointer: _Pointer) -> tuple[str, ...]:
+        """Where `rollback` can go: the last of them next."""
+        earlier = pointer.earlier
+        while earlier and (earlier[-1] == pointer.version or not self._is_there(project, earlier[-1])):
+            earlier = earlier[:-1]
+        return earlier
 
     def _write(self, folder: Path, checkpoint_folder: Path, card: Mapping[str, Any]) -> None:
         with atomic_dir(folder) as temporary:
@@ -151,6 +262,13 @@ class Registry:
             )
         return Version(name, folder, card)
 
+    def _is_there(self, project: int, name: str) -> bool:
+        try:
+            self._version(project, name)
+        except RegistryError:
+            return False
+        return True
+
     def _writing(self, project: int) -> AbstractContextManager[None]:
         return exclusive(self._folder(project) / "writing.lock")
 
@@ -159,6 +277,14 @@ class Registry:
 
     def _versions(self, project: int) -> Path:
         return self._folder(project) / "versions"
+
+
+def _check_unmoved(project: int, pointer: _Pointer, name: str, instead_of: str | None) -> None:
+    if instead_of not in (None, pointer.version):
+        raise PromotionConflict(
+            f"{name} was to replace {instead_of} in project {project}, "
+            f"but {pointer.version} is in production now. Compare them again."
+        )
 
 
 def _is_plain(name: str) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import NotFound
-from backend.registry import PromotionConflict, Registry, RegistryError
+from backend.errors import NotFound, Unavailable
+from backend.registry import NothingEarlier, PromotionConflict, Registry, RegistryError
 from ris_core import checkpoint
 from ris_core.files import sha256
 
@@ -125,6 +125,125 @@ def test_a_damaged_pointer_is_named(registry: Registry, tmp_path: Path, content:
         registry.current(7)
 
 
+def added(registry: Registry, tmp_path: Path, names: str) -> list[str]:
+    """A version for each letter, by name."""
+    return [registry.add(7, make_checkpoint(tmp_path / each, each), {}).name for each in names]
+
+
+def test_one_can_go_back_more_than_once(registry: Registry, tmp_path: Path) -> None:
+    names = [registry.base.name, *added(registry, tmp_path, "abc")]
+    for name in names[1:]:
+        registry.promote(7, name)
+    assert registry.served(7) == tuple(names)
+    for name in reversed(names[:-1]):
+        assert registry.previous(7) == registry.version(7, name)
+        assert registry.rollback(7).name == registry.current(7).name == registry.production(7) == name
+    assert registry.previous(7) is None
+    with pytest.raises(NothingEarlier, match=r"no version before .* `ris versions --project 7`"):
+        registry.rollback(7)
+    assert registry.current(7) == registry.base
+    assert set(registry.served(7)) == set(names)
+
+
+def test_what_was_taken_back_is_not_gone_back_to(registry: Registry, tmp_path: Path) -> None:
+    first, second, third = added(registry, tmp_path, "abc")
+    registry.promote(7, first)
+    registry.promote(7, second)
+    registry.rollback(7)
+    registry.promote(7, third)
+    assert registry.rollback(7).name == first
+    assert second in registry.served(7)
+
+
+def test_promoting_again_what_serves_changes_nothing(registry: Registry, tmp_path: Path) -> None:
+    first, second = added(registry, tmp_path, "ab")
+    registry.promote(7, first)
+    registry.promote(7, second)
+    pointer = (tmp_path / "models" / "project-7" / "production.json").read_bytes()
+    registry.promote(7, second)
+    assert (tmp_path / "models" / "project-7" / "production.json").read_bytes() == pointer
+    assert registry.rollback(7).name == first
+
+
+def test_going_back_leaves_out_what_is_missing(registry: Registry, tmp_path: Path) -> None:
+    first, second, third = added(registry, tmp_path, "abc")
+    for name in (first, second, third):
+        registry.promote(7, name)
+    for name in (second, third):
+        folder = registry.version(7, name).folder
+        folder.rename(folder.with_name(f".{name}"))
+    # Even though what is in production is missing itself.
+    assert registry.rollback(7).name == first
+
+
+def test_two_who_go_back_at_once_go_back_one_step(registry: Registry, tmp_path: Path) -> None:
+    first, second = added(registry, tmp_path, "ab")
+    registry.promote(7, first)
+    registry.promote(7, second)
+
+    def go_back(_: int) -> bool:
+        try:
+            return registry.rollback(7, instead_of=second).name == first
+        except PromotionConflict:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(go_back, range(8))) == [False] * 7 + [True]
+    assert registry.current(7).name == first
+
+
+def test_the_pointer_does_not_grow_without_end(registry: Registry, tmp_path: Path) -> None:
+    names = added(registry, tmp_path, "abc")
+    for number in range(60):
+        registry.promote(7, names[number % 3])
+    size = (tmp_path / "models" / "project-7" / "production.json").stat().st_size
+    for number in range(60, 90):
+        registry.promote(7, names[number % 3])
+    assert (tmp_path / "models" / "project-7" / "production.json").stat().st_size == size < 2000
+    back = [registry.rollback(7).name for _ in range(20)]
+    assert back == [names[number % 3] for number in range(88, 68, -1)]
+    with pytest.raises(NothingEarlier):
+        registry.rollback(7)
+
+
+def test_a_pointer_of_an_earlier_release_is_understood(registry: Registry, tmp_path: Path) -> None:
+    first, second = added(registry, tmp_path, "ab")
+    content = {"version": second, "previous": first, "promoted": "2026-11-21T08:00:00+00:00"}
+    (tmp_path / "models" / "project-7" / "production.json").write_text(json.dumps(content))
+    assert registry.current(7).name == second
+    assert registry.served(7) == (first, second)
+    assert registry.rollback(7).name == first
+
+
+def test_what_is_needed_is_not_pruned(registry: Registry, tmp_path: Path) -> None:
+    first, second, third = added(registry, tmp_path, "abc")
+    based = registry.add(7, make_checkpoint(tmp_path / "d", "d"), {"base": first}).name
+    others = added(registry, tmp_path, "efgh")
+    # Production is trained from the first; before it, the third was in production.
+    for name in (second, third, based):
+        registry.promote(7, name)
+    assert [version.name for version in registry.prunable(7, 2)] == [second, *others[:2]]
+    assert [version.name for version in registry.prune(7, 2)] == [second, *others[:2]]
+    left = [version.name for version in registry.versions(7)]
+    assert left == [registry.base.name, first, third, based, *others[2:]]
+    assert registry.prune(7, 2) == []
+    assert [version.name for version in registry.prune(7, 0)] == others[2:]
+    assert registry.rollback(7).name == third
+    assert registry.rollback(7) == registry.base, "the second is gone"
+
+
+def test_open_files_of_a_pruned_version_can_be_read_on(registry: Registry, tmp_path: Path) -> None:
+    (name,) = added(registry, tmp_path, "a")
+    weights = registry.version(7, name).folder / checkpoint.WEIGHTS
+    with weights.open("rb") as file:
+        start = file.read(10)
+        registry.prune(7, 0)
+        assert start + file.read() == b"a" * 1000
+    assert not weights.exists()
+    with pytest.raises(NotFound):
+        registry.promote(7, name)
+
+
 def test_a_promotion_that_comes_too_late_is_refused(registry: Registry, tmp_path: Path) -> None:
     first, second = (registry.add(7, make_checkpoint(tmp_path / name, name), {}) for name in "ab")
     registry.promote(7, first.name, instead_of=registry.base.name)
@@ -178,6 +297,134 @@ def test_a_writer_killed_at_any_step_leaves_nothing_torn(tmp_path: Path, shipped
     assert seen == {(1, False), (2, False), (2, True)}
 
 
+@pytest.mark.parametrize("move", ["promote", "rollback"])
+def test_a_move_killed_at_any_step_happened_or_did_not(
+    registry: Registry, tmp_path: Path, shipped: Path, move: str
+) -> None:
+    first, second, third = added(registry, tmp_path, "abc")
+    goal = {"promote": third, "rollback": first}[move]
+    seen = set()
+    for step in range(1, 100):
+        for name in (first, second):
+            registry.promote(7, name)
+
+        def act() -> None:
+            writer = Registry(tmp_path / "models", shipped)
+            writer.promote(7, third) if move == "promote" else writer.rollback(7)
+
+        code = run_in_child(act, kill_at=step)
+        found = registry.current(7).name
+        assert found in (second, goal)
+        seen.add(found)
+        # The dead hold no lock, and the next move works.
+        assert registry.promote(7, third, instead_of=found).name == registry.current(7).name == third
+        if code == 0:
+            break
+    else:
+        pytest.fail("the writer never finished")
+    assert step > 5
+    assert seen == {second, goal}
+
+
+def test_of_two_that_promote_one_is_killed_at_any_step(registry: Registry, tmp_path: Path, shipped: Path) -> None:
+    """The other gets through, or is told that it comes too late: never both, and never neither."""
+    first, second = added(registry, tmp_path, "ab")
+    wins = set()
+    for step in range(1, 100):
+        registry.promote(7, registry.base.name)
+
+        def promote(name: str) -> None:
+            Registry(tmp_path / "models", shipped).promote(7, name, instead_of=registry.base.name)
+
+        def survive() -> int:
+            return run_in_child(lambda: promote(second))
+
+        with ThreadPoolExecutor(1) as threads:
+            survivor = threads.submit(survive)
+            killed = run_in_child(lambda: promote(first), kill_at=step)
+            survived = survivor.result() == 0
+        assert registry.current(7).name == (second if survived else first)
+        wins.add(survived)
+        if killed == 0:
+            assert not survived
+        if step > 30:
+            break
+    assert True in wins
+
+
+def test_pruning_killed_at_any_step_leaves_whole_versions(tmp_path: Path, shipped: Path) -> None:
+    left = set()
+    for step in range(1, 200):
+        root = tmp_path / f"models-{step}"
+        registry = Registry(root, shipped)
+        *_, third = added(registry, tmp_path / str(step), "abc")
+        registry.promote(7, third)
+
+        def prune(root: Path = root) -> None:
+            Registry(root, shipped).prune(7, 0)
+
+        code = run_in_child(prune, kill_at=step)
+        for version in registry.versions(7):
+            assert_whole(version.folder, version.name)
+        assert registry.current(7).name == third
+        left.add(len(registry.versions(7)))
+        registry.prune(7, 0)
+        assert [path.name for path in (root / "project-7" / "versions").iterdir()] == [third]
+        if code == 0:
+            break
+    else:
+        pytest.fail("the writer never finished")
+    assert left == {4, 3, 2}
+
+
+def test_what_is_promoted_at_that_moment_is_not_pruned(tmp_path: Path, shipped: Path, registry: Registry) -> None:
+    """Whichever comes first: a version is promoted and stays, or it is gone and that is said."""
+    for number in range(20):
+        (name,) = added(registry, tmp_path / str(number), "a")
+
+        def promote(name: str = name) -> None:
+            Registry(tmp_path / "models", shipped).promote(7, name)
+
+        def prune() -> None:
+            Registry(tmp_path / "models", shipped).prune(7, 0)
+
+        with ThreadPoolExecutor(2) as threads:
+            promoted, pruned = (threads.submit(run_in_child, action) for action in (promote, prune))
+            assert pruned.result() == 0
+            assert (promoted.result() == 0) is (registry.current(7).name == name)
+        assert_whole(registry.current(7).folder, registry.current(7).name)
+        registry.promote(7, registry.base.name)
+
+
+def test_readers_see_a_version_while_others_promote_go_back_and_prune(
+    registry: Registry, tmp_path: Path, shipped: Path
+) -> None:
+    folders = [make_checkpoint(tmp_path / str(n), str(n)) for n in range(15)]
+    done = threading.Event()
+    seen = []
+
+    def read() -> None:
+        reader = Registry(tmp_path / "models", shipped)
+        while not done.is_set():
+            seen.append(reader.current(7).name)
+            assert reader.versions(7)[0] == reader.base
+            # Read in this order: what is in production has served.
+            assert reader.production(7) in reader.served(7)
+
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
+        for number, folder in enumerate(folders):
+            registry.promote(7, registry.add(7, folder, {}).name)
+            if number % 3 == 2:
+                registry.rollback(7)
+            registry.prune(7, 1)
+        done.set()
+        for each in readers:
+            each.result()
+    assert len(set(seen)) > 3
+    assert len(registry.versions(7)) <= 5
+
+
 def test_readers_see_whole_versions_while_writers_write(registry: Registry, tmp_path: Path, shipped: Path) -> None:
     folders = [make_checkpoint(tmp_path / str(n), str(n)) for n in range(30)]
     done = threading.Event()
@@ -218,6 +465,13 @@ def test_one_learns_at_a_time_and_a_killed_learner_makes_way(registry: Registry)
             order.append("first")
         second.result()
     assert order == ["first", "second"]
+
+
+def test_who_does_not_want_to_wait_for_a_learner_is_told_so(registry: Registry) -> None:
+    with registry.learning(7), pytest.raises(Unavailable, match="It learns"), registry.learning(7, "It learns"):
+        pytest.fail("two hold the lock")
+    with registry.learning(7, "It learns"):
+        pass
 
 
 def run_in_child(action: Callable[[], None], kill_at: int = 0) -> int:

@@ -1,0 +1,223 @@
+"""The gate: whether a candidate may take the place of the version in production. Numbers only: no model, no file.
+
+There is one rule. Both versions answer the held-out expressions, those about photos that no version is trained on, at
+full resolution. An expression's score is its IoU, 0 where a target is refused; without a target it is 1 for a refusal,
+else 0. A candidate passes if
+
+1. there is enough to compare: `needed` expressions, half of them with a target, a quarter as many photos. Else the
+   answer is "not yet", and says how many more it takes;
+2. it is no worse: the mean difference of the scores is at least 0, and its lower bound above -0.02. That is the 10 %
+   quantile over 10,000 bootstrap draws of photos, each with all of its expressions, since these succeed and fail
+   together (Efron and Tibshirani 1993, paired);
+3. refusals don't pay for masks: over the expressions with a target the mean difference is at least -0.02;
+4. what worked before still works: over the expressions that a version in production ever answered well, by 0.5 or
+   more, the mean score hasn't fallen by more than 0.02 below the first good scores, beyond chance (the 90 % quantile of
+   that bootstrap).
+
+The first good scores travel from card to card. Were a candidate compared with the last version alone, it could lose a
+little each time; so all falls together are held against the same marks. Beyond chance, for a good score is in part
+luck, which no successor has twice: by the plain mean half of those that only learn something new would be held back
+(`make bench-gate` shows both).
+
+A sentence that is asked of a photo twice, in two tasks that show the same picture, is one expression with the mean of
+its scores. A score that is no number from 0 to 1 fails the candidate. The same scores in any order give the same
+verdict, and a better answer of the candidate never costs it the promotion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARGIN = 0.02
+QUANTILE = 0.10
+WORKED = 0.5
+_RESAMPLES, _SEED = 10_000, 0
+# Draws that are looked at together; each takes 20 bytes.
+_BLOCK = 2_000_000
+_DIGITS = 16
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One held-out expression, answered by both versions.
+
+    photo, target: digests of the picture and of the masks that are meant; target is empty where there is none.
+    before, after: the scores of the version in production and of the candidate.
+    """
+
+    task: int
+    prompt: str
+    photo: str
+    target: str
+    before: float
+    after: float
+
+    @property
+    def has_target(self) -> bool:
+        return bool(self.target)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says.
+
+    numbers: all that it went by. worked: the first good score of each expression that is held out now, the candidate's
+    own included. Kept in its card, they are what a next candidate is held to.
+    """
+
+    decision: Literal["passed", "failed", "not yet"]
+    reason: str
+    numbers: Mapping[str, float | int]
+    worked: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return self.decision == "passed"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"decision": self.decision, "reason": self.reason, "numbers": dict(self.numbers)}
+
+
+@dataclass(frozen=True)
+class _Expression:
+    """A sentence about a photo, however many tasks ask it. key: what it and its answer are known by in a card."""
+
+    key: str
+    photo: str
+    has_target: bool
+    before: float
+    after: float
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+
+def judge(compared: Sequence[Compared], needed: int, worked: Mapping[str, float] | None = None) -> Verdict:
+    """Apply the rule to what both versions made of the held-out expressions.
+
+    Args:
+        needed: expressions that it takes.
+        worked: `Verdict.worked` of the version in production, from its card.
+    """
+    if broken := sum(not (0 <= each.before <= 1 and 0 <= each.after <= 1) for each in compared):
+        reason = f"{broken} of {len(compared)} scores are no numbers from 0 to 1, so one of the versions is broken."
+        return Verdict("failed", reason, {"expressions": len(compared), "needed": needed})
+    expressions = _distinct(compared)
+    marks = _mark(worked or {}, {each.key: each.before for each in expressions})
+    numbers = _measure(expressions, marks) | {"needed": needed}
+    reached = _mark(marks, {each.key: each.after for each in expressions})
+    if missing := _missing(numbers):
+        return Verdict("not yet", missing, numbers, reached)
+    on = f"{numbers['expressions']} held-out expressions about {numbers['photos']} photos"
+    if failures := _failures(numbers):
+        return Verdict("failed", f"It is worse on {on}: {'; '.join(failures)}.", numbers, reached)
+    means = f"{numbers['before']:.3f} -> {numbers['after']:.3f} in the mean"
+    return Verdict(
+        "passed", f"It is no worse on {on}: {means}, at least {numbers['lower_bound']:+.3f}.", numbers, reached
+    )
+
+
+def _distinct(compared: Sequence[Compared]) -> list[_Expression]:
+    """One entry a sentence and photo, in an order that doesn't depend on that of `compared`."""
+    groups: dict[tuple[str, str], list[Compared]] = defaultdict(list)
+    for each in compared:
+        groups[each.photo, each.prompt].append(each)
+    return [_join(*identity, groups[identity]) for identity in sorted(groups)]
+
+
+def _join(photo: str, prompt: str, group: Sequence[Compared]) -> _Expression:
+    # Whoever draws a mask anew asks for something else, of which nothing is known yet.
+    meant = "/".join(sorted({each.target for each in group}))
+    key = sha256(f"{photo}/{meant}/{prompt}".encode()).hexdigest()[:_DIGITS]
+    before, after = _mean([each.before for each in group]), _mean([each.after for each in group])
+    return _Expression(key, photo, any(each.has_target for each in group), before, after)
+
+
+def _mark(marks: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:
+    """The first good score of each expression, as far as it had one."""
+    good = {key: score for key, score in scores.items() if score >= WORKED}
+    return {key: marks.get(key, good.get(key, 0.0)) for key in scores if key in marks or key in good}
+
+
+def _measure(expressions: Sequence[_Expression], marks: Mapping[str, float]) -> dict[str, float | int]:
+    targets = [each for each in expressions if each.has_target]
+    marked = [each for each in expressions if each.key in marks]
+    photos = {each.photo for each in expressions}
+    numbers: dict[str, float | int] = {"expressions": len(expressions), "photos": len(photos), "targets": len(targets)}
+    if expressions:
+        differences = [each.difference for each in expressions]
+        numbers["before"] = _mean([each.before for each in expressions])
+        numbers["after"] = _mean([each.after for each in expressions])
+        numbers["difference"] = _mean(differences)
+        numbers["lower_bound"] = bound(differences, [each.photo for each in expressions], QUANTILE)
+    if targets:
+        numbers["target_difference"] = _mean([each.difference for each in targets])
+    if marked:
+        falls = [each.after - marks[each.key] for each in marked]
+        numbers["worked"] = len(marked)
+        numbers["worked_difference"] = _mean(falls)
+        numbers["worked_upper_bound"] = bound(falls, [each.photo for each in marked], 1 - QUANTILE)
+    return numbers
+
+
+def _missing(numbers: Mapping[str, float | int]) -> str:
+    """What there is too little of to compare versions; empty if there is enough."""
+    needed = int(numbers["needed"])
+    wanted = (
+        (needed - numbers["expressions"], "held-out expressions"),
+        (-(-needed // 2) - numbers["targets"], "of them with a mask"),
+        (-(-needed // 4) - numbers["photos"], "held-out photos"),
+    )
+    missing = [f"{number} more {what}" for number, what in wanted if number > 0]
+    if not missing:
+        return ""
+    return (
+        f"Not yet: to compare versions it takes {' and '.join(missing)}. "
+        "About one photo in five is held out, so keep annotating."
+    )
+
+
+def _failures(numbers: Mapping[str, float | int]) -> list[str]:
+    found = []
+    if numbers["difference"] < 0:
+        found.append(f"the mean score falls from {numbers['before']:.3f} to {numbers['after']:.3f}")
+    elif numbers["lower_bound"] <= -MARGIN:
+        found.append(f"the mean score may as well have fallen by {-numbers['lower_bound']:.3f}, more photos would tell")
+    if numbers["target_difference"] < -MARGIN:
+        found.append(f"where there is a mask to find, it falls by {-numbers['target_difference']:.3f}")
+    if numbers.get("worked_upper_bound", 0) < -MARGIN:
+        lost = -numbers["worked_difference"]
+        found.append(f"of what worked before, {numbers['worked']} expressions, it loses {lost:.3f} in the mean")
+    return found
+
+
+def bound(values: Sequence[float], photos: Sequence[str], quantile: float) -> float:
+    """A bootstrap quantile of the mean: photos are drawn anew, each with all of its values. The seed is fixed."""
+    _, index = np.unique(np.asarray(photos), return_inverse=True)
+    sums, counts = np.bincount(index, np.asarray(values, dtype=np.float64)), np.bincount(index)
+    generator = np.random.default_rng(_SEED)
+    rows = max(1, min(_RESAMPLES, _BLOCK // len(sums)))
+    means: list[Floats] = []
+    for start in range(0, _RESAMPLES, rows):
+        size = min(rows, _RESAMPLES - start), len(sums)
+        draws = generator.integers(len(sums), size=size, dtype=np.int32)
+        means.append(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
+    return float(np.quantile(np.concatenate(means), quantile))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
