@@ -43,10 +43,11 @@ def _is_alive(worker: BaseWorker) -> bool:
     if worker.hostname != socket.gethostname() or not worker.pid:
         return True
     # In a container that started again, the dead worker had our own process id.
-    return worker.pid != os.getpid() and _runs(worker.pid)
+    return worker.pid != os.getpid() and runs(worker.pid)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 from redis import Redis
@@ -39,12 +40,16 @@ _log = logging.getLogger(__name__)
 # RQ looks for abandoned jobs only between two waits for a job, and a wait lasts this less 15 seconds.
 _WORKER_SECONDS = 75
 _MAINTENANCE_SECONDS = 60
+# Valkey may be starting as well, or starting again; RQ would look after it at longer and longer intervals.
+_VALKEY_SECONDS = 15.0
+_LONGEST_PAUSE = 4.0
 
 
 class GuardedWorker(Worker):
     """RQ's forking worker, for guarded jobs; its job process never outlives it."""
 
     job_class = GuardedJob
+    max_connection_wait_time = _LONGEST_PAUSE
     _lifeline = (-1, -1)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -85,7 +90,9 @@ def run_worker(settings: Settings, burst: bool = False) -> None:
     """
     logs.configure(settings.log_level, settings.secrets())
     try:
-        work(connect(settings.secret("redis_url"), patient=True), burst=burst)
+        connection = connect(settings.secret("redis_url"), patient=True)
+        _wait_for(connection, _VALKEY_SECONDS)
+        work(connection, burst=burst)
     except RedisError as error:
         raise Unavailable(f"The job queue can't be reached ({error}). Start Valkey, then the worker.") from None
 
@@ -106,6 +113,19 @@ def work(connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: boo
         log_job_description=False,
     )
     worker.work(burst=burst, logging_level=None)
+
+
+def _wait_for(connection: Redis, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            connection.ping()
+        except RedisError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def note_failure(job: Job, kind: type[BaseException], error: BaseException, _traceback: Any) -> None:

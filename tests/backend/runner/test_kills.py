@@ -23,6 +23,7 @@ from redis import Redis
 from shelf import PROJECT, TOKEN, XML, Shelf, data
 
 from backend import assembly
+from backend import batches as batches_module
 from backend.batches import Batch, Order
 from backend.errors import Unavailable
 from backend.prelabelling import Prelabelling
@@ -33,8 +34,8 @@ from ris_core import checkpoint
 HERE = Path(__file__).parent.parent
 KILLS, TASKS = int(os.environ.get("KILLS", "5")), int(os.environ.get("KILL_TASKS", "60"))
 SEED = int(os.environ.get("KILL_SEED", "0"))
-# The machine may be busy; after the last kill it takes seconds.
-PATIENCE = 120
+# By itself it goes on within seconds; a machine that is busy with other tests takes much longer to start a worker.
+PATIENCE = 400
 EVERYBODY = ("worker", "valkey", "studio")
 
 
@@ -101,6 +102,12 @@ def until(cast: Cast, condition: Callable[[], bool], seconds: float = PATIENCE) 
         time.sleep(0.1)
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small batch has as many moments to be killed at as a big one."""
+    monkeypatch.setattr(batches_module, "chunk_size", lambda tasks: 4)
+
+
 def order(batches: Prelabelling, tmp_path: Path) -> str:
     settings = load()
     answers = assembly.answers(settings)
@@ -109,7 +116,7 @@ def order(batches: Prelabelling, tmp_path: Path) -> str:
     return batches.order(Order(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_killed_at_random_a_batch_predicts_each_task_exactly_once(cast: Cast, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf.db")
     shelf.fill(data(TASKS))
@@ -143,6 +150,7 @@ def test_killed_at_random_a_batch_predicts_each_task_exactly_once(cast: Cast, tm
     assert (ended.failed, ended.handled, ended.reasons) == (0, TASKS, {})
 
 
+@pytest.mark.timeout(3600)
 def test_workers_share_a_batch_and_one_that_stops_gives_its_chunks_back(cast: Cast, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf.db")
     shelf.fill(data(TASKS))
@@ -153,7 +161,7 @@ def test_workers_share_a_batch_and_one_that_stops_gives_its_chunks_back(cast: Ca
     batch = order(batches, tmp_path)
     until(cast, lambda: batches.get(batch).handled > 0)
     cast.processes["second"].terminate()
-    assert cast.processes["second"].wait(30) == 0
+    assert cast.processes["second"].wait(PATIENCE) == 0
     del cast.commands["second"]
     until(cast, lambda: batches.get(batch).state == "done")
     assert shelf.counts(batches.get(batch).order.version) == [1] * TASKS

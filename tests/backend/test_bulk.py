@@ -1,0 +1,139 @@
+"""`ris prelabel`, `jobs`, `cancel` and `resume` on a real Valkey, against a small Label Studio."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import random_checkpoint
+from labelstudio.site import serve
+from redis import Redis
+from shelf import PROJECT, TOKEN, Shelf, data
+
+from backend import assembly, bulk, runner
+from backend.batches import Batches
+from backend.errors import LabelStudioNotFound, NotFound
+from backend.labelstudio.client import LabelStudio
+from backend.settings import load
+from ris_core import checkpoint
+from ris_core.errors import PromptError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
+
+
+@pytest.fixture
+def shelf(
+    tmp_path: Path, redis_url: str, weights: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path / "shelf.db")
+    shelf.fill(data(5))
+    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    # Rich would wrap what a test reads.
+    monkeypatch.setenv("COLUMNS", "300")
+    with serve(shelf) as site:
+        for name, value in {
+            "RIS_HOME": str(tmp_path / "home"),
+            "RIS_REDIS_URL": redis_url,
+            "RIS_LABEL_STUDIO_URL": site.url,
+            "RIS_LABEL_STUDIO_TOKEN": TOKEN,
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield shelf
+
+
+@pytest.fixture
+def work(redis: Redis) -> Callable[[str], None]:
+    """What a worker does with a batch."""
+
+    def run(batch: str) -> None:
+        settings, batches = load(), Batches(redis)
+        with LabelStudio(settings.label_studio_url, TOKEN) as client:
+            runner.run(batch, assembly.runner_services(settings, client, batches))
+
+    return run
+
+
+def ordered(capsys: pytest.CaptureFixture[str], **options: object) -> dict[str, object]:
+    given = {"view": None, "prompts": [], "label": None, "force": False, "detach": True, "as_json": True}
+    bulk.prelabel(PROJECT, **{**given, **options})  # type: ignore[arg-type]
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_a_project_is_ordered_followed_and_reported(
+    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.do("UPDATE task SET data = '{}' WHERE id = 2")
+
+    def help_out() -> None:
+        batches = assembly.prelabelling(load())
+        while not (found := batches.all()):
+            time.sleep(0.05)
+        work(found[0].id)
+
+    worker = threading.Thread(target=help_out)
+    worker.start()
+    bulk.prelabel(PROJECT, None, [], None, force=False, detach=False, as_json=False)
+    worker.join()
+    printed = capsys.readouterr().out
+    assert "4 of 5 tasks predicted, 1 left out." in printed
+    assert 'Left out: task 2. Task 2 has no "image"' in printed
+    assert sum(count for (count,) in shelf.rows("SELECT COUNT(*) FROM prediction")) == 4
+
+
+def test_batches_and_jobs_are_listed(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = ordered(capsys)["id"]
+    bulk.show(load(), as_json=True)
+    listed = json.loads(capsys.readouterr().out)
+    assert [(each["id"], each["state"], each["total"]) for each in listed["batches"]] == [(batch, "running", 5)]
+    [job] = listed["jobs"]
+    assert (job["function"], job["status"], job["arguments"]) == ("prelabel", "queued", [batch])
+    assert listed["workers"] == 0
+    bulk.show(load(), as_json=False)
+    printed = capsys.readouterr().out
+    assert str(batch) in printed
+    assert "0 workers." in printed
+
+
+def test_a_batch_is_cancelled_and_resumed(
+    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = str(ordered(capsys)["id"])
+    bulk.cancel(load(), batch)
+    assert f"Batch {batch} is cancelled: 0 of 5 tasks predicted." in capsys.readouterr().out
+    work(batch)
+    assert shelf.rows("SELECT COUNT(*) FROM prediction") == [(0,)]
+    bulk.resume(load(), batch)
+    assert "is running" in capsys.readouterr().out
+    work(batch)
+    assert shelf.rows("SELECT COUNT(*) FROM prediction") == [(5,)]
+
+
+def test_a_cancelled_batch_ends_the_wait_with_a_sentence(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = str(ordered(capsys)["id"])
+    timer = threading.Timer(0.7, lambda: assembly.prelabelling(load()).cancel(batch))
+    timer.start()
+    ended = bulk.follow(assembly.prelabelling(load()), batch)
+    assert ended.state == "cancelled"
+
+
+def test_prompts_given_are_kept_with_the_batch_and_ask_anew(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    order = ordered(capsys, prompts=["a zebra", "a dog"], label="other")
+    assert (order["prompts"], order["force"]) == ([["a zebra", "other"], ["a dog", "other"]], True)
+
+
+def test_mistakes_are_told_before_anything_is_ordered(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PromptError):
+        ordered(capsys, prompts=[" "])
+    with pytest.raises(LabelStudioNotFound):
+        bulk.prelabel(99, None, [], None, force=False, detach=True, as_json=True)
+    with pytest.raises(NotFound, match="ris jobs"):
+        bulk.cancel(load(), "nowhere")
+    assert assembly.prelabelling(load()).all() == []
