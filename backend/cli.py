@@ -28,6 +28,12 @@ Model = Annotated[
 Project = Annotated[int, typer.Option(help="Number of the project in Label Studio, as in its address.")]
 
 
+Batch = Annotated[str, typer.Argument(help="A batch's id, see `ris jobs`.")]
+
+
+Version = Annotated[str, typer.Argument(help="A version's name, see `ris versions`.")]
+
+
 class Tuned(StrEnum):
     """What `ris train` may change of the encoders."""
 
@@ -299,6 +305,53 @@ def export(
 
 
 @app.command(rich_help_panel=LOOP)
+def prelabel(
+    project: Project,
+    view: Annotated[
+        Optional[int], typer.Option(help="Number of a tab of the project: what it shows, or what is ticked in it.")
+    ] = None,
+    prompt: Annotated[
+        Optional[list[str]], typer.Option(help="Ask this of every task, instead of its own. Give it again for more.")
+    ] = None,
+    label: Annotated[Optional[str], typer.Option(help="Label of what is found. [default: the prompt names it]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Predict again what the version has predicted.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Don't wait.")] = False,
+    json: Json = False,
+) -> None:
+    """Predict a project's tasks in the background, however many they are."""
+    from backend import bulk
+
+    bulk.prelabel(project, view, prompt or [], label, force, detach, json)
+
+
+@app.command(rich_help_panel=LOOP)
+def jobs(json: Json = False) -> None:
+    """List what is pre-labelled in the background, and the workers' jobs."""
+    from backend import bulk
+    from backend.settings import load
+
+    bulk.show(load(), json)
+
+
+@app.command(rich_help_panel=LOOP)
+def cancel(batch: Batch) -> None:
+    """Stop pre-labelling a batch; what is predicted stays."""
+    from backend import bulk
+    from backend.settings import load
+
+    bulk.cancel(load(), batch)
+
+
+@app.command(rich_help_panel=LOOP)
+def resume(batch: Batch) -> None:
+    """Go on with a batch that was cancelled, or try again what failed in one."""
+    from backend import bulk
+    from backend.settings import load
+
+    bulk.resume(load(), batch)
+
+
+@app.command(rich_help_panel=LOOP)
 def job(job: Annotated[str, typer.Argument(help="A job's id, as the backend's answers and logs name it.")]) -> None:
     """Show how a job goes, as JSON."""
     from backend import loop
@@ -322,8 +375,63 @@ def doctor(
 
 
 @app.command(rich_help_panel=LOOP)
+def versions(project: Project, json: Json = False) -> None:
+    """List a project's versions of the model: what each came from, what the gate said, which is in production."""
+    from backend import versions as services
+    from backend.settings import load
+
+    services.list_versions(load(), project, json)
+
+
+@app.command(rich_help_panel=LOOP)
+def promote(version: Version, project: Project) -> None:
+    """Put a version into production, whatever the gate said of it."""
+    from backend import versions as services
+    from backend.settings import load
+
+    services.promote(load(), project, version)
+
+
+@app.command(rich_help_panel=LOOP)
+def rollback(project: Project) -> None:
+    """Put the version before the one in production back; again: the one before that."""
+    from backend import versions as services
+    from backend.settings import load
+
+    services.rollback(load(), project)
+
+
+@app.command(rich_help_panel=LOOP)
+def compare(
+    before: Version,
+    after: Version,
+    project: Project,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for pictures of what changed most.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare two versions on the held-out expressions of the newest snapshot."""
+    from backend import versions as services
+    from backend.settings import load
+
+    services.compare(load(project), project, (before, after), out, json)
+
+
+@app.command(rich_help_panel=LOOP)
+def prune(
+    project: Project,
+    keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside those that are needed.")] = 3,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only show what would go.")] = False,
+) -> None:
+    """Delete old versions and the snapshots that only they came from; what serves or may serve again stays."""
+    from backend import versions as services
+    from backend.settings import load
+
+    services.prune(load(), project, keep, yes)
+
+
+@app.command(rich_help_panel=LOOP)
 def worker() -> None:
-    """Run one worker, which learns and exports; `ris up` starts one by itself."""
+    """Run one worker, which pre-labels, learns and exports; `ris up` starts one by itself."""
     from backend.jobs.worker import run_worker
     from backend.settings import load
 
