@@ -23,6 +23,7 @@ from rq.worker import BaseWorker
 from backend import assembly
 from backend.doctor.checks import Scene, Verdict, broken, ok, warning
 from backend.jobs import queue
+from backend.jobs.recovery import runs
 from backend.settings import PREFIX, Settings
 from backend.studio.home import SECRETS_FILE
 from ris_core.files import atomic_write
@@ -183,19 +184,9 @@ def _saves(connection: Redis) -> bool:
 def _is_alive(worker: BaseWorker) -> bool:
     if worker.death_date is not None or worker.last_heartbeat is None:
         return False
-    if worker.hostname == socket.gethostname() and worker.pid and not _runs(worker.pid):
+    if worker.hostname == socket.gethostname() and worker.pid and not runs(worker.pid):
         return False
     return (datetime.now(UTC) - _utc(worker.last_heartbeat)).total_seconds() < SILENCE_SECONDS
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _last_seen(workers: list[BaseWorker]) -> str:
