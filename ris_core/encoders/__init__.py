@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -22,25 +23,28 @@ TEXT_ENCODERS: dict[str, Entry[TextEncoder]] = {**minilm.ENTRIES, **bert.ENTRIES
 
 Known = TypeVar("Known")
 
+# One thread at a time: the others would load the same again, and the first import of transformers isn't safe for two.
+_loading = threading.Lock()
 
-@cache
+
 def image_encoder(name: str) -> ImageEncoder:
     """The image encoder of that name, loaded once a process: encoders are frozen, so every model shares them.
 
     Raises:
         CheckpointError: no encoder has that name, or its weights are missing or damaged.
     """
-    return _loaded(known(IMAGE_ENCODERS, name))
+    with _loading:
+        return _image_encoder(name)
 
 
-@cache
 def text_encoder(name: str) -> TextEncoder:
     """The text encoder of that name, loaded once a process and shared.
 
     Raises:
         CheckpointError: no encoder has that name, or its weights are missing or damaged.
     """
-    return _loaded(known(TEXT_ENCODERS, name))
+    with _loading:
+        return _text_encoder(name)
 
 
 def untrained_image_encoder(name: str) -> ImageEncoder:
@@ -64,6 +68,16 @@ def known(entries: dict[str, Known], name: str) -> Known:
     if name not in entries:
         raise CheckpointError(f"There is no encoder {name!r}. Choose from {', '.join(entries)}.")
     return entries[name]
+
+
+@cache
+def _image_encoder(name: str) -> ImageEncoder:
+    return _loaded(known(IMAGE_ENCODERS, name))
+
+
+@cache
+def _text_encoder(name: str) -> TextEncoder:
+    return _loaded(known(TEXT_ENCODERS, name))
 
 
 def _loaded(entry: Entry[Encoder]) -> Encoder:

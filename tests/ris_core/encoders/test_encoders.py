@@ -113,7 +113,19 @@ def test_importing_is_light_and_needs_no_torchvision() -> None:
         "import ris_core.encoders\n"
         "assert not {'transformers', 'peft', 'huggingface_hub'} & set(sys.modules), 'heavy'\n"
         "for module in pkgutil.walk_packages(ris_core.__path__, 'ris_core.'): importlib.import_module(module.name)\n"
-        "from ris_core.encoders import image_encoder, text_encoder\n"
-        "assert image_encoder.cache_info().currsize == text_encoder.cache_info().currsize == 0\n"
+        "from ris_core import encoders\n"
+        "assert encoders._image_encoder.cache_info().currsize == encoders._text_encoder.cache_info().currsize == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_threads_that_load_at_once_share_one_encoder() -> None:
+    """In a new process, where nothing is imported yet: the first import of transformers isn't safe for two threads."""
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from ris_core.encoders import text_encoder\n"
+        "with ThreadPoolExecutor(8) as threads:\n"
+        "    found = list(threads.map(text_encoder, ['minilm'] * 8))\n"
+        "assert len(set(map(id, found))) == 1\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
