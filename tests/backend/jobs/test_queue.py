@@ -18,6 +18,7 @@ from rq.job import JobStatus
 
 from backend.errors import NotFound, Unavailable
 from backend.jobs.queue import (
+    BATCHES,
     EXPORT_SECONDS,
     FAILURE_SECONDS,
     LEARN_SECONDS,
@@ -175,3 +176,26 @@ def test_a_silent_valkey_is_given_up_within_a_webhooks_second() -> None:
         with pytest.raises(Unavailable):
             jobs.learn(7)
         assert time.monotonic() - start < 0.95
+
+
+def test_of_a_batch_one_runner_waits_however_often_it_is_asked_for(jobs: JobQueue, redis: Redis) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        tickets = list(threads.map(lambda _: jobs.prelabel("1a2b3c4d"), range(100)))
+    assert len({ticket.job for ticket in tickets}) == 1
+    waiting = open_queue(redis, name=BATCHES)
+    assert waiting.get_job_ids() == [tickets[0].job]
+    # Learning and exports have their own queue, which workers look at first.
+    assert len(open_queue(redis)) == 0
+    # One that runs doesn't count: whoever joins may help.
+    job = waiting.fetch_job(tickets[0].job)
+    assert job is not None
+    job.set_status(JobStatus.STARTED)
+    waiting.remove(job)
+    assert jobs.prelabel("1a2b3c4d").new
+    assert jobs.prelabel("other").new
+
+
+def test_recent_jobs_are_those_that_wait_run_or_ended(jobs: JobQueue) -> None:
+    asked = [jobs.learn(1).job, jobs.export(2, "coco", "out").job, jobs.prelabel("1a2b3c4d").job]
+    assert [(job["id"], job["status"]) for job in jobs.recent()] == [(job, "queued") for job in asked]
+    assert jobs.workers() == 0

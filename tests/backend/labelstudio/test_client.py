@@ -221,6 +221,53 @@ def test_tasks_are_paged_to_the_last(
         list(connected.tasks(7))
 
 
+def test_tasks_are_read_by_id_in_pages_that_an_address_can_hold(
+    connected: LabelStudio, site: Site, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SHORT_PAGE", 2)
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path != "/api/tasks/":
+            return studio(asked)
+        query = {name: values[0] for name, values in parse_qs(urlsplit(asked.target).query).items()}
+        chosen = json.loads(query["query"])["selectedItems"]
+        assert (chosen["all"], query["fields"], query["page"]) == (False, "all", "1")
+        there = [{"id": task} for task in chosen["included"] if task != 3]
+        return as_json({"tasks": there, "total": len(there)})
+
+    site.answering = answer
+    assert [task["id"] for task in connected.tasks_of(7, [1, 2, 3, 4, 5])] == [1, 2, 4, 5]
+    assert list(connected.tasks_of(7, [])) == []
+
+
+def test_ids_are_those_of_the_project_or_of_a_tab(connected: LabelStudio, site: Site, studio: Studio) -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.path != "/api/tasks/":
+            return studio(asked)
+        query = parse_qs(urlsplit(asked.target).query)
+        assert "fields" not in query
+        tasks = [{"id": 4}] if query.get("view") == ["9"] else [{"id": 4}, {"id": 5}]
+        return as_json({"tasks": tasks, "total": len(tasks)})
+
+    site.answering = answer
+    assert list(connected.task_ids(7)) == [4, 5]
+    assert list(connected.task_ids(7, view=9)) == [4]
+
+
+def test_predictions_are_imported_together_changed_and_deleted(
+    connected: LabelStudio, site: Site, studio: Studio
+) -> None:
+    studio.routes["/api/projects/7/import/predictions"] = as_json({"created": 2}, 201)
+    studio.routes["/api/predictions/5/"] = as_json({"id": 5})
+    assert connected.import_predictions(7, [b'{"task": 1}', b'{"task": 2}']) == 2
+    assert json.loads(site.asked[-1].body) == [{"task": 1}, {"task": 2}]
+    assert site.asked[-1].headers["Content-Type"] == "application/json"
+    connected.update_prediction(5, b'{"score": 0.5}')
+    assert (site.asked[-1].method, json.loads(site.asked[-1].body)) == ("PATCH", {"score": 0.5})
+    connected.delete_prediction(5)
+    assert site.asked[-1].method == "DELETE"
+
+
 def test_projects_are_paged_on_the_configured_host(connected: LabelStudio, site: Site, studio: Studio) -> None:
     def answer(asked: Asked) -> Answer:
         if asked.path != "/api/projects/":
