@@ -128,6 +128,7 @@ def test_images_and_categories(tmp_path: Path) -> None:
         (2, "big dog"),
         (3, "cup"),
     ]
+    assert {entry["supercategory"] for entry in instances["categories"]} == {"brush"}
     # Task 6 was never annotated; task 5 was, with nothing in it.
     assert [entry["id"] for entry in instances["images"]] == [1, 2, 3, 4, 5]
     assert snapshot.images == 5
