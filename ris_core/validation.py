@@ -32,7 +32,7 @@ def few(samples: Sequence[Sample], photos: int = _PHOTOS) -> list[Sample]:
 
 
 def validate(model: RISModel, samples: Sequence[Sample], side: int) -> Validation:
-    """Answer the samples, photos read at `side` pixels -> figures, and an overlay for one expression a photo.
+    """Answer the samples, photos read at `side` pixels -> figures, and an overlay of one target a photo.
 
     Raises:
         ImageError, DatasetError: a photo or a mask can't be read.
@@ -43,6 +43,6 @@ def validate(model: RISModel, samples: Sequence[Sample], side: int) -> Validatio
     shown: dict[Path, Answer] = {}
     for answer in answers(predictor, samples):
         scores.append(answer.score)
-        if len(shown) < _SHOWN:
+        if answer.sample.has_target and len(shown) < _SHOWN:
             shown.setdefault(answer.sample.image, answer)
     return Validation(summarise(scores), contact_sheet(list(shown.values()), "validation photos"))
