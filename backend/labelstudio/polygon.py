@@ -152,4 +152,5 @@ def _bridged(ring: Ring, holes: Sequence[Ring]) -> Ring:
 
 
 def _nearest(ring: Ring, point: _Point) -> int:
-    return int(np.argmin(np.square(ring - point).sum(axis=1)))
+    offset = ring - point
+    return int(np.argmin(np.einsum("ij,ij->i", offset, offset)))

@@ -61,7 +61,7 @@ def header(values: int, word: int = 8, widths: tuple[int, ...] = (3, 4, 8, 16)) 
 @st.composite
 def foreign_streams(draw: st.DrawFn, widest: int = 32) -> tuple[list[int], list[int], int, int]:
     """(stream, values, height, width) as another encoder may write it: any header, runs and literals."""
-    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     word, widths = draw(headers)
     word = min(word, widest)
     bits, values, total = header(4 * height * width, word, widths), [], 4 * height * width
@@ -69,11 +69,11 @@ def foreign_streams(draw: st.DrawFn, widest: int = 32) -> tuple[list[int], list[
         choice = draw(st.integers(0, 3))
         length = draw(st.integers(1, min(total - len(values), 1 << widths[choice])))
         run = draw(st.booleans())
-        words = draw(st.lists(st.integers(0, (1 << word) - 1), min_size=length, max_size=length))
-        words = words[:1] * length if run else words
+        count = 1 if run else length
+        words = draw(st.lists(st.integers(0, (1 << word) - 1), min_size=count, max_size=count))
         bits += f"{int(run)}{choice:02b}{length - 1:0{widths[choice]}b}"
-        bits += "".join(f"{value:0{word}b}" for value in (words[:1] if run else words))
-        values += words
+        bits += "".join(f"{value:0{word}b}" for value in words)
+        values += words * length if run else words
     return pack(bits), values, height, width
 
 
