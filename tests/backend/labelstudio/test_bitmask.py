@@ -10,7 +10,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
@@ -32,6 +32,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
+@settings(deadline=None)
 @given(masks)
 def test_round_trip(mask: Mask) -> None:
     assert (bitmask.decode(bitmask.encode(mask), *mask.shape) == mask).all()
@@ -103,6 +104,7 @@ def test_the_size_is_checked_before_a_pixel_is_read() -> None:
         bitmask.decode(bitmask.PREFIX + base64.b64encode(bomb).decode(), 480, 640)
 
 
+@settings(deadline=None)
 @given(masks, st.data())
 def test_flipped_bits_give_a_mask_or_an_error(mask: Mask, data: st.DataObject) -> None:
     png = bytearray(base64.b64decode(bitmask.encode(mask).removeprefix(bitmask.PREFIX)))

@@ -64,6 +64,7 @@ def test_a_polygon_covers_the_pixels_whose_centres_it_winds_around(ring: list, h
         assert times is None or covered == (times != 0)
 
 
+@settings(deadline=None)
 @given(noise | blobs())
 @example(np.ones((1, 1), np.bool_))
 @example(np.eye(5, dtype=np.bool_))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from backend.errors import RegionError
@@ -152,12 +152,14 @@ def test_the_largest_part_stays_however_small() -> None:
 
 
 @pytest.mark.parametrize("tag", ["BrushLabels", "BitmaskLabels"])
+@settings(deadline=None)
 @given(mask=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20)).filter(np.any))
 def test_brush_and_bitmask_read_back_exactly(tag: str, mask: Mask) -> None:
     (read,) = regions.read_annotation(answer(only(tag), mask), only(tag)).masks
     assert (read.mask == mask).all()
 
 
+@settings(deadline=None)
 @given(mask=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20)).filter(np.any))
 def test_polygons_of_all_parts_read_back_exactly_without_tolerance(mask: Mask) -> None:
     interface = only("PolygonLabels", 'tolerance="0" smallest="0"')
