@@ -64,6 +64,11 @@ def test_help_names_every_command(ris) -> None:
         "connect",
         "finetune",
         "export",
+        "versions",
+        "promote",
+        "rollback",
+        "compare",
+        "prune",
     ):
         assert f" {command} " in out
 
