@@ -10,6 +10,7 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
+from ris_core import encoders
 from ris_core.encoders import (
     IMAGE_ENCODERS,
     TEXT_ENCODERS,
@@ -53,7 +54,7 @@ def test_encoders_are_shared() -> None:
 
 def test_encoders_first_loaded_to_look_can_learn_later() -> None:
     with torch.inference_mode():
-        encoder = image_encoder.__wrapped__("efficientnet-lite0")
+        encoder = encoders._image_encoder.__wrapped__("efficientnet-lite0")
     assert not any(weight.is_inference() for weight in encoder.parameters())
 
 
