@@ -140,7 +140,7 @@ class Contract:
         if len(tasks) > self.max_tasks:
             raise TooLarge(
                 f"{len(tasks)} tasks were sent at once, more than {self.max_tasks}. "
-                "Select fewer, or raise RIS_MAX_TASKS."
+                "Select fewer, run `ris prelabel`, or raise RIS_MAX_TASKS."
             )
         return [_object(task) for task in tasks]
 
