@@ -51,11 +51,11 @@ def settings(scene: Scene) -> Verdict:
     missing = [f"{PREFIX}{name.upper()}" for name in SECRETS if not getattr(known, name)]
     if missing and not file.exists():
         return warning(
-            f"There is no {file}, and {', '.join(missing)} isn't in the environment either.",
+            f"There is no {file}, and the environment lacks {', '.join(missing)}.",
             "Run this where `ris up` was started, or set RIS_HOME to that folder; if it never was, `ris up` makes it.",
         )
     if missing:
-        return warning(f"{', '.join(missing)} isn't set.", f"`ris up` sets what it can; else write it into {file}.")
+        return warning(f"Not set: {', '.join(missing)}.", f"`ris up` sets what it can; else write it into {file}.")
     if file.exists() and file.stat().st_mode & 0o077:
         return warning(f"{file} holds passwords, and others on this machine may read it.", f"chmod 600 {file}")
     return ok(f"Complete, from {file if file.exists() else 'the environment'}.")

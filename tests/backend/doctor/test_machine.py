@@ -49,7 +49,7 @@ def test_a_missing_secret(chain: Chain, secret: str) -> None:
     del chain.knobs[secret]
     finding = chain.look("settings")
     assert finding.state == "warning"
-    assert f"RIS_{secret.upper()} isn't set" in finding.what
+    assert finding.what == f"Not set: RIS_{secret.upper()}."
     assert "ris.env" in finding.remedy
 
 
