@@ -186,7 +186,7 @@ def test_a_worse_candidate_is_kept_for_the_record(services: Callable[..., Servic
     parts = services(finds=True)
     outcome = learn(PROJECT, parts)
     assert outcome.decision == "kept"
-    assert "It is worse on 4 held-out expressions about 4 photos: the mean score falls from 0." in outcome.reason
+    assert "It fails on 4 held-out expressions about 4 photos: the mean score falls from 0." in outcome.reason
     assert parts.registry.current(PROJECT).name == outcome.base
     assert names(parts.registry) == [outcome.base, outcome.version]
     assert learn(PROJECT, parts).decision == "waiting", "the same corrections aren't tried again"
