@@ -171,7 +171,7 @@ def test_two_versions_are_compared_on_what_is_held_out(
     assert heights[0] > 2 * heights[1]
     compare(settings, PROJECT, (refuses, finds), None, False)
     table = printed(capsys)
-    for cell in ("the cat", "0.50", "+0.50", "-1.00", f"In place of {refuses}, {finds} wouldn't pass the gate. It fails"):
+    for cell in ("the cat", "0.50", "+0.50", "-1.00", f"In place of {refuses}, {finds} wouldn't pass the gate."):
         assert cell in table
 
 
