@@ -65,6 +65,8 @@ DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, 
 
 WITHOUT = "On the command line"
 LOOP = "In Label Studio"
+BATCHES = "Pre-labelling"
+VERSIONS = "Versions of the model"
 MODELS = "Models and data"
 
 
@@ -258,7 +260,7 @@ def connect(
     projects.connect_project(load(), project, title, config, json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=BATCHES)
 def prompts(
     project: Project,
     set: Annotated[
@@ -281,7 +283,7 @@ def prompts(
     projects.edit_prompts(load(project), project, set or [], negative or [], alias or [], file, clear, json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=VERSIONS)
 def finetune(project: Project, json: Json = False) -> None:
     """Learn from a project's corrections now, however few are new."""
     from backend import loop
@@ -304,7 +306,7 @@ def export(
     loop.export(load(), project, format, name, json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=BATCHES)
 def prelabel(
     project: Project,
     view: Annotated[
@@ -324,7 +326,7 @@ def prelabel(
     bulk.prelabel(project, view, prompt or [], label, force, detach, json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=BATCHES)
 def jobs(json: Json = False) -> None:
     """List what is pre-labelled in the background, and the workers' jobs."""
     from backend import bulk
@@ -333,7 +335,7 @@ def jobs(json: Json = False) -> None:
     bulk.show(load(), json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=BATCHES)
 def cancel(batch: Batch) -> None:
     """Stop pre-labelling a batch; what is predicted stays."""
     from backend import bulk
@@ -342,7 +344,7 @@ def cancel(batch: Batch) -> None:
     bulk.cancel(load(), batch)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=BATCHES)
 def resume(batch: Batch) -> None:
     """Go on with a batch that was cancelled, or try again what failed in one."""
     from backend import bulk
@@ -374,7 +376,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=VERSIONS)
 def versions(project: Project, json: Json = False) -> None:
     """List a project's versions of the model: what each came from, what the gate said, which is in production."""
     from backend import versions as services
@@ -383,7 +385,7 @@ def versions(project: Project, json: Json = False) -> None:
     services.list_versions(load(), project, json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=VERSIONS)
 def promote(version: Version, project: Project) -> None:
     """Put a version into production, whatever the gate said of it."""
     from backend import versions as services
@@ -392,7 +394,7 @@ def promote(version: Version, project: Project) -> None:
     services.promote(load(), project, version)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=VERSIONS)
 def rollback(project: Project) -> None:
     """Put the version before the one in production back; again: the one before that."""
     from backend import versions as services
@@ -401,7 +403,7 @@ def rollback(project: Project) -> None:
     services.rollback(load(), project)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=VERSIONS)
 def compare(
     before: Version,
     after: Version,
@@ -416,7 +418,7 @@ def compare(
     services.compare(load(project), project, (before, after), out, json)
 
 
-@app.command(rich_help_panel=LOOP)
+@app.command(rich_help_panel=VERSIONS)
 def prune(
     project: Project,
     keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside those that are needed.")] = 3,
