@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.candidate import MAX_PASSES, PLAN, absent_samples, plan_for, train_candidate
+from backend.candidate import MAX_PASSES, PLAN, absent_samples, fixed_encoders, plan_for, train_candidate
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
 from ris_core.data.batches import count_batches
 from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders.adapters import Tuning
 from ris_core.errors import TrainingError
 from ris_core.masks import encode_rle
 from ris_core.models import LDA, LDAOptions
@@ -141,3 +142,14 @@ def test_absent_things_are_far_from_what_was_said(base: Path, samples: list[Samp
     assert all(each.image == said.image and not each.has_target for each in absent)
     assert not names & {"the tabby", "the tiger cat", "the Siamese cat", "the Persian cat"}
     assert absent == absent_samples(model, [said])
+
+
+def test_training_leaves_adapters_of_the_base_as_they_are() -> None:
+    tuning = Tuning("adapters", stages=1, text_stages=0, rank=2)
+    model = LDA(image_encoder("efficientnet-lite0"), text_encoder("minilm"), LDAOptions(width=16), tuning)
+    before = set(model.own_state())
+    with fixed_encoders(model):
+        assert not any(weight.requires_grad for weight in model.image_encoder.parameters())
+        assert any(weight.requires_grad for weight in model.parameters())
+    assert set(model.own_state()) == before
+    assert any("lora" in name for name in before)
