@@ -17,7 +17,11 @@ from .tokens import json_web_token
 LEGACY = "0123456789abcdef" * 2 + "01234567"
 
 
-@pytest.mark.parametrize("token", [json_web_token(), json_web_token(expires=time.time() + 6e9), LEGACY])
+@pytest.mark.parametrize(
+    "token",
+    [json_web_token(), json_web_token(expires=time.time() + 6e9), LEGACY],
+    ids=["an hour", "200 years", "legacy"],
+)
 def test_nothing_speaks_against_a_good_token(token: str) -> None:
     assert objection(token) is None
 
