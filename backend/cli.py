@@ -164,10 +164,20 @@ def train(
     start: Annotated[
         Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
     ] = None,
-    encoders: Annotated[Tuned, typer.Option(help="What is trained of the encoders.")] = Tuned.frozen,
-    stages: Annotated[int, typer.Option(min=1, help="Last stages of the image encoder that get adapters.")] = 1,
-    text_stages: Annotated[int, typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen.")] = 1,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 8,
+    encoders: Annotated[
+        Optional[Tuned], typer.Option(help="What is trained of the encoders. [default: as in --from, else frozen]")
+    ] = None,
+    stages: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Last stages of the image encoder that get adapters. [default: as in --from, else 1]"),
+    ] = None,
+    text_stages: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen. [default: as in --from, else 1]"),
+    ] = None,
+    rank: Annotated[
+        Optional[int], typer.Option(min=1, help="Rank of the adapters. [default: as in --from, else 8]")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
     photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
     present: Annotated[int, typer.Option(min=1, help="Expressions drawn a photo and pass, of what is there.")] = 2,
@@ -193,7 +203,6 @@ def train(
 ) -> None:
     """Train on datasets; the operating point is fixed on their validation splits."""
     from backend import modelling
-    from ris_core.encoders.adapters import Tuning
     from ris_core.training import Recipe
 
     recipe = Recipe(
@@ -210,7 +219,9 @@ def train(
         workers=workers,
         paste=paste,
     )
-    tuning = Tuning(encoders.value, stages, text_stages, rank)
+    tuning = modelling.tuning_from(
+        start, encoders=encoders and encoders.value, stages=stages, text_stages=text_stages, rank=rank
+    )
     design = modelling.Design(model, image_encoder, text_encoder, modelling.parse_options(model, option or []))
     modelling.train_model(dataset, out, run, start or design, tuning, recipe, accepted, validate)
 

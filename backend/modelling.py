@@ -108,6 +108,12 @@ def train_model(
         keep(model, predictor.point, folder, card)
 
 
+def tuning_from(start: Path | None, **asked: Any) -> Tuning:
+    """What is trained of the encoders: what is asked for, and for the rest (None) as the checkpoint `start` has it."""
+    known = checkpoint.tuning(start) if start else Tuning()
+    return replace(known, **{name: value for name, value in asked.items() if value is not None})
+
+
 def convert(kind: str, source: Path, target: Path) -> None:
     """Turn a public dataset into a dataset folder."""
     if kind not in CONVERTERS:
@@ -198,7 +204,7 @@ def _value(text: str) -> Any:
 
 def _model(design: Design | Path, tuning: Tuning) -> RISModel:
     if isinstance(design, Path):
-        return checkpoint.load(design, tuning if tuning.encoders != "frozen" else None)[0]
+        return checkpoint.load(design, tuning)[0]
     model = checkpoint.build(asdict(design) | {"tuning": asdict(tuning)})
     align(model)
     return model

@@ -144,11 +144,18 @@ def load(folder: Path, tuning: Tuning | None = None) -> tuple[RISModel, Operatin
     expected = model.own_state()
     if tuning and asdict(tuning) != config["tuning"]:
         expected = {name: tensor for name, tensor in expected.items() if not name.startswith("encoders.")}
+        if config["tuning"]["encoders"] != "frozen":
+            raise CheckpointError(f"{folder} has changed its encoders: train it further as it is, {config['tuning']}.")
     if differences := misfits(tensors, expected):
         raise CheckpointError(f"{folder} doesn't fit this version: {differences}.")
     model.load_state_dict(tensors, strict=False)
     freeze_alignment(model)
     return model.eval(), point
+
+
+def tuning(folder: Path) -> Tuning:
+    """What a checkpoint has changed of the encoders. Raises CheckpointError."""
+    return Tuning(**_read_config(folder)["tuning"])
 
 
 def build(config: dict[str, Any]) -> RISModel:

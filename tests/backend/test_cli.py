@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from backend import cli
 from backend.samples import photos
+from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
 from ris_core.masks import bounding_box, decode_rle
 from ris_core.models import MODELS
@@ -272,17 +273,17 @@ def test_training_as_it_is_asked_for(ris, tmp_path: Path) -> None:
     assert not Path("unwatched/overlays").exists()
 
 
-def test_adapters_are_trained_on_top_of_a_checkpoint(ris, tmp_path: Path, cat: Path) -> None:
+def test_training_goes_on_with_the_adapters_of_its_start(ris, tmp_path: Path, cat: Path) -> None:
     folder = shapes.make(tmp_path / "shapes", photos=14)
     train = ("train", "--dataset", str(folder), "--epochs", "1", "--workers", "0", "--side", "96")
-    code, _, err = ris(*train, "--from", str(shipped()), "--encoders", "adapters", "--out", "adapted", "--run", "run")
+    code, _, err = ris(*train, "--from", str(shipped()), "--out", "adapted", "--run", "run")
     assert code == 0, err
-    assert (tmp_path / "adapted" / WEIGHTS).stat().st_size < 12_000_000
-    assert (
-        f"--from {version(shipped())} --encoders adapters --stages 1 --text-stages 1 --rank 8"
-        in Path("adapted/card.md").read_text()
-    )
+    assert checkpoint.tuning(tmp_path / "adapted") == checkpoint.tuning(shipped())
+    assert f"--from {version(shipped())} --encoders adapters --stages 3" in Path("adapted/card.md").read_text()
     assert ris("segment", "cat.png", "the cat", "--model", "adapted", "--json")[0] == 0
-    names = load_file(tmp_path / "adapted" / WEIGHTS).keys()
-    assert any("lora_A" in name and name.startswith("encoders.0") for name in names)
-    assert any("lora_A" in name and name.startswith("encoders.1") for name in names)
+    old, new = (load_file(parent / WEIGHTS) for parent in (shipped(), tmp_path / "adapted"))
+    adapters = [name for name in new if "lora_" in name]
+    assert adapters
+    assert any((old[name] != new[name]).any() for name in adapters)
+    code, _, err = ris(*train, "--from", str(shipped()), "--encoders", "frozen", "--out", "frozen", "--run", "other")
+    assert (code, "train it further as it is" in err) == (1, True)
