@@ -99,6 +99,8 @@ def over_http(data: bytes) -> dict[str, float]:
             redis_url="redis://127.0.0.1:1/0",
             password="benchmark",
             webhook_secret="benchmark",
+            # No Valkey runs that could keep it.
+            prelabel_remember=False,
         )
         client = create_app(settings, assembly.contract(settings)).test_client()
         setup = {"project": "1.1", "schema": LABEL_CONFIG, "hostname": "", "access_token": "", "extra_params": None}
