@@ -18,7 +18,6 @@ Two more strings are never taken for it. Somebody who opens one task gets a plai
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -36,7 +35,7 @@ from backend.prompts import Asking, PromptRequest
 from backend.registry import Registry, Version
 from backend.settings import Settings
 from backend.sheet import PromptSheet, load_sheet
-from ris_core.files import atomic_write
+from ris_core.files import atomic_write, sha256
 
 _log = logging.getLogger(__name__)
 
@@ -239,4 +238,4 @@ def _plain(part: Any) -> dict[str, Any]:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+    return sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from redis import Redis
 from redis.lock import Lock
@@ -46,6 +46,7 @@ _INDEX = "ris:batches"
 _PARTS = ("", ":todo", ":leases", ":chunks", ":tasks", ":failed")
 _COUNTS = ("total", "done", "skipped", "failed")
 
+T = TypeVar("T")
 State = Literal["listing", "running", "cancelled", "done"]
 
 
@@ -133,8 +134,7 @@ class Batches:
             pipeline.hset(_key(batch), mapping={"order": json.dumps(asdict(order)), "state": "listing"})
             pipeline.expire(_key(batch), _LISTING_SECONDS)
             pipeline.execute()
-        ids = iter(tasks)
-        while page := list(islice(ids, _PAGE)):
+        for page in pages(tasks, _PAGE):
             self.add(batch, page)
         total = int(self._connection.hget(_key(batch), "total") or 0)
         self._run("start", batch, batch, chunk_size(total))
@@ -248,6 +248,13 @@ def chunk_size(tasks: int) -> int:
     grows with the square of the project unless chunks grow with it.
     """
     return max(16, min(64, tasks // 64))
+
+
+def pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`, the last one perhaps shorter."""
+    left = iter(items)
+    while page := list(islice(left, size)):
+        yield page
 
 
 def _key(batch: str, part: str = "") -> str:

@@ -61,6 +61,20 @@ Accepted = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the targets that are to be answered, and not refused.")
 ]
 
+# Of `ris train`: what isn't given is as in --from, so none has a value of its own.
+Encoders = Annotated[
+    Optional[Tuned], typer.Option(help="What is trained of the encoders. [default: as in --from, else frozen]")
+]
+Stages = Annotated[
+    Optional[int],
+    typer.Option(min=1, help="Last stages of the image encoder that get adapters. [default: as in --from, else 1]"),
+]
+TextStages = Annotated[
+    Optional[int],
+    typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen. [default: as in --from, else 1]"),
+]
+Rank = Annotated[Optional[int], typer.Option(min=1, help="Rank of the adapters. [default: as in --from, else 8]")]
+
 DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as refcoco/unc:/data/refer."
 
 WITHOUT = "On the command line"
@@ -164,20 +178,10 @@ def train(
     start: Annotated[
         Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
     ] = None,
-    encoders: Annotated[
-        Optional[Tuned], typer.Option(help="What is trained of the encoders. [default: as in --from, else frozen]")
-    ] = None,
-    stages: Annotated[
-        Optional[int],
-        typer.Option(min=1, help="Last stages of the image encoder that get adapters. [default: as in --from, else 1]"),
-    ] = None,
-    text_stages: Annotated[
-        Optional[int],
-        typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen. [default: as in --from, else 1]"),
-    ] = None,
-    rank: Annotated[
-        Optional[int], typer.Option(min=1, help="Rank of the adapters. [default: as in --from, else 8]")
-    ] = None,
+    encoders: Encoders = None,
+    stages: Stages = None,
+    text_stages: TextStages = None,
+    rank: Rank = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
     photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
     present: Annotated[int, typer.Option(min=1, help="Expressions drawn a photo and pass, of what is there.")] = 2,

@@ -36,11 +36,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ris_core.files import sha256
 
 MARGIN = 0.02
 QUANTILE = 0.10
@@ -146,7 +147,7 @@ def _distinct(compared: Sequence[Compared]) -> list[_Expression]:
 def _join(photo: str, prompt: str, group: Sequence[Compared]) -> _Expression:
     # Whoever draws a mask anew asks for something else, of which nothing is known yet.
     meant = "/".join(sorted({each.target for each in group}))
-    key = sha256(f"{photo}/{meant}/{prompt}".encode()).hexdigest()[:_DIGITS]
+    key = sha256(f"{photo}/{meant}/{prompt}".encode())[:_DIGITS]
     before, after = _mean([each.before for each in group]), _mean([each.after for each in group])
     return _Expression(key, photo, any(each.has_target for each in group), before, after)
 

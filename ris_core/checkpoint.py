@@ -5,7 +5,6 @@ Frozen encoders aren't in it: they come from their packages or from a hub. Adapt
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -92,7 +91,7 @@ def digest(folder: Path) -> str:
     """Eight hexadecimal digits that change with the weights, the design's switches or the operating point."""
     config = _read_config(folder)
     canonical = json.dumps(config, sort_keys=True).encode()
-    return hashlib.sha256(canonical).hexdigest()[:8]
+    return sha256(canonical)[:8]
 
 
 def version(folder: Path) -> str:

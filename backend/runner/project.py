@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 from backend.answering import Answers
-from backend.batches import Batch
+from backend.batches import Batch, pages
 from backend.errors import BackendError, LabelStudioNotFound
 from backend.labelstudio.answers import Json
-from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.client import SHORT_PAGE, LabelStudio
 from backend.labelstudio.images import Credentials
 from backend.registry import Registry
 from backend.runner.leases import Patience
-
-# Tasks that are read in one request: their predictions of all versions come along.
-PAGE = 32
 
 T = TypeVar("T")
 
@@ -57,7 +53,7 @@ class Project:
 
     def predicted(self, ids: Sequence[int]) -> dict[int, list[int]]:
         """Of the tasks that are there, the ids of their predictions of the batch's version, the oldest first."""
-        return {int(task["id"]): self.own(task) for page in pages(ids, PAGE) for task in self.tasks(page)}
+        return {int(task["id"]): self.own(task) for page in pages(ids, SHORT_PAGE) for task in self.tasks(page)}
 
     def own(self, task: Json) -> list[int]:
         predictions = task.get("predictions") or []
@@ -77,12 +73,6 @@ class Project:
         for prediction in present[1:]:
             with suppress(LabelStudioNotFound):
                 self.patience(partial(self.client.delete_prediction, prediction))
-
-
-def pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    left = iter(items)
-    while page := list(islice(left, size)):
-        yield page
 
 
 def _credentials(project: Json) -> Credentials | None:

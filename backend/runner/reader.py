@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from backend.batches import CLOSING, Batches, Chunk
+from backend.batches import CLOSING, Batches, Chunk, pages
 from backend.errors import BadRequest
 from backend.labelstudio.answers import Json
+from backend.labelstudio.client import SHORT_PAGE
 from backend.prelabel import GROUP, Prelabeller, Question
 from backend.runner.leases import Leases, Patience, Stopped
-from backend.runner.project import PAGE, Project, pages
+from backend.runner.project import Project
 from backend.runner.writer import LEFT_OUT, Work
 from ris_core.errors import InputError
 
@@ -94,7 +95,7 @@ class Reader:
 
     def _read(self, chunk: Chunk) -> None:
         work = Work(chunk)
-        for page in pages(chunk.tasks, PAGE):
+        for page in pages(chunk.tasks, SHORT_PAGE):
             tasks = self._project.tasks(page)
             # Those that are gone need no prediction either.
             work.present += len(page) - len(tasks)
@@ -128,7 +129,7 @@ class Reader:
     def _close(self) -> None:
         """Exactly one prediction a task: delete the second, queue what has none again."""
         batch, missing = self._project.batch, []
-        for page in pages(self._batches.tasks(batch), PAGE):
+        for page in pages(self._batches.tasks(batch), SHORT_PAGE):
             predicted, failed = self._project.predicted(page), self._batches.failures(batch, page)
             for present in predicted.values():
                 self._project.thin(present)

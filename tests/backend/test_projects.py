@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from labelstudio.site import Site, serve
+from labelstudio.site import Site
 from registrations import Studio
 
-from backend import cli
 from backend.answering import interface_file
 from backend.connect import LABEL_CONFIG
 from backend.sheet import load_sheet
@@ -25,12 +23,6 @@ def studio() -> Studio:
 
 
 @pytest.fixture
-def site(studio: Studio) -> Iterator[Site]:
-    with serve(studio) as site:
-        yield site
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / ".ris"
 
@@ -41,7 +33,7 @@ def ris(
     home: Path,
     clean_environment: None,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_ris: Run,
 ) -> Run:
     """Run a command beside that Label Studio -> exit code, standard output, standard error."""
     monkeypatch.chdir(home.parent)
@@ -49,15 +41,7 @@ def ris(
     (home / "ris.env").write_text(
         f"RIS_LABEL_STUDIO_URL={site.url}\nRIS_LABEL_STUDIO_TOKEN=token\nRIS_PASSWORD=pass\nRIS_WEBHOOK_SECRET=hook\n"
     )
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ris", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
+    return run_ris
 
 
 def test_connect_says_what_it_did(ris: Run, studio: Studio, site: Site) -> None:

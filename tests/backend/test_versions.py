@@ -19,7 +19,6 @@ from annotated import CONFIG, annotation, drawn, task, typed
 from checkpoints import random_checkpoint
 from PIL import Image
 
-from backend import cli
 from backend.corrections import Correction, read_corrections
 from backend.datasets import Snapshot, build_snapshot, snapshots
 from backend.errors import NotFound, Unavailable
@@ -292,17 +291,14 @@ def test_the_commands_reach_the_services(
     settings: Settings,
     registry: Registry,
     checkpoints: dict[str, Path],
-    capsys: pytest.CaptureFixture[str],
+    run_ris: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RIS_HOME", str(settings.home))
 
     def ris(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ris", *arguments, "--project", str(PROJECT)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), " ".join(output.out.split()), output.err
+        code, out, err = run_ris(*arguments, "--project", str(PROJECT))
+        return code, " ".join(out.split()), err
 
     name = registry.add(PROJECT, checkpoints["finds"], {}).name
     assert ris("promote", name)[0] == 0

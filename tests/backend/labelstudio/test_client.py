@@ -68,12 +68,6 @@ def studio() -> Studio:
 
 
 @pytest.fixture
-def site(studio: Studio) -> Iterator[Site]:
-    with serve(studio) as site:
-        yield site
-
-
-@pytest.fixture
 def connected(site: Site) -> Iterator[LabelStudio]:
     with LabelStudio(site.url + "/", TOKEN) as connected:
         yield connected
