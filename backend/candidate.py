@@ -49,17 +49,24 @@ def train_candidate(
     seconds: float,
     run: Path,
     report: Callable[[float], None],
+    *,
+    photos: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train the checkpoint `base` further on `samples` -> the candidate's checkpoint, inside `run`.
 
-    Called again with the same `run` after a crash, it goes on where that one stopped.
+    Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
+    weights.
 
     Args:
         new: image ids that haven't been learnt from; they go first where time is too short for all photos.
         seconds: about how long to train, less what a first look at the pace takes.
         report: hears the share done, from 0 to 1.
+        photos: of a batch; fewer take less memory. [as the recipe says]
+        stop: asked between steps; once it is true, what was learnt is saved and the training ends.
 
     Raises:
+        Interrupted: `stop` was true.
         CheckpointError: `base` can't be loaded.
         TrainingError: `samples` is empty, or the loss is no number.
     """
@@ -67,7 +74,7 @@ def train_candidate(
     if folder.exists():
         return folder
     model, point = checkpoint.load(base)
-    recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE))
+    recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=photos or RECIPE.photos)
     plan = _plan(base, samples, new, seconds, recipe, run)
     chosen = [sample for sample in samples if sample.image.name in plan.photos]
     chosen += absent_samples(model, chosen) if chosen else []
@@ -76,7 +83,7 @@ def train_candidate(
         report(at.step / at.steps)
 
     with fixed_encoders(model):
-        train(model, chosen, replace(recipe, epochs=plan.passes), run, hear)
+        train(model, chosen, replace(recipe, epochs=plan.passes), run, hear, stop=stop)
     checkpoint.save(model, point, folder, _card(checkpoint.version(base), plan, len(chosen)))
     return folder
 

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from ris_core.models.parts import valid_cells
 from ris_core.run import Run, Validation
 
 STATE = "state.pt"
+# Seconds of work that a SIGKILL may cost at most.
+SAVE_EVERY = 30.0
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
@@ -84,6 +87,10 @@ class Progress:
     seconds_left: float
 
 
+class Interrupted(Exception):
+    """A run was asked to stop and has saved its state: called again, it goes on from that very step."""
+
+
 def train(
     model: RISModel,
     samples: Sequence[Sample],
@@ -92,17 +99,23 @@ def train(
     report: Callable[[Progress], None] = lambda progress: None,
     validate: Callable[[], Validation] | None = None,
     features: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    save_every: float = SAVE_EVERY,
 ) -> None:
     """Train `model` in place; afterwards it holds the running mean of its weights.
 
-    The state is written to `folder` after each pass over the photos, and a run that died goes on from there.
+    The state is written to `folder` after each pass over the photos and, where passes are long, within them. A run that
+    died goes on from there, to the weights that it would have come to.
 
     Args:
         report: hears of every step.
         features: where the frozen stages' output of repeated views is kept; runs may share it. [folder/features]
         validate: called after each pass, by the first process alone, while the model holds the running mean.
+        stop: asked after every step but the last; once it is true, that step's state is saved and the run ends.
+        save_every: seconds from one state to the next within a pass.
 
     Raises:
+        Interrupted: `stop` was true.
         TrainingError: there is nothing to train on, `folder` is of another recipe, or the loss is no number.
     """
     processes = _processes()
@@ -113,28 +126,35 @@ def train(
     cache = None
     if recipe.views and not model.early_fusion:
         cache = FeatureCache(features or folder / "features", model.image_encoder)
-    state = _State(model, recipe, -(-batches // recipe.accumulate) * recipe.epochs, folder, processes)
+    per_pass = -(-batches // recipe.accumulate)
+    state = _State(model, recipe, per_pass * recipe.epochs, folder, processes)
     run = Run(folder, asdict(recipe) | model.config(), active=processes.rank == 0)
-    first = state.resume()
+    state.resume()
     run.forget(after=state.step)
     started, resumed_at = time.monotonic(), state.step
     model.train()
-    for number in range(first, recipe.epochs):
-        for group in _grouped(_batches(samples, recipe, number, processes, cache), recipe.accumulate):
-            losses = [_backward(model, batch, cache, state, len(group)) for batch in group]
-            state.descend()
-            pace = (time.monotonic() - started) / (state.step - resumed_at)
-            loss = sum(losses) / len(losses)
-            run.log(step=state.step, epoch=number, loss=loss, rate=state.rate(), seconds=pace)
-            report(Progress(state.step, state.steps, loss, pace * (state.steps - state.step)))
-        if validate and is_first():
+    for number, group in _steps(samples, recipe, state.step, per_pass, processes, cache):
+        state.seed()
+        losses = [_backward(model, batch, cache, state, len(group)) for batch in group]
+        state.descend()
+        pace = (time.monotonic() - started) / (state.step - resumed_at)
+        loss = sum(losses) / len(losses)
+        run.log(step=state.step, epoch=number, loss=loss, rate=state.rate(), seconds=pace)
+        report(Progress(state.step, state.steps, loss, pace * (state.steps - state.step)))
+        ended = state.step % per_pass == 0
+        if ended and validate and is_first():
             with state.averaged():
                 seen = validate()
             model.train()
             run.log(step=state.step, epoch=number, **seen.figures)
             run.show(number, seen.sheet)
-        run.draw()
-        state.save(number + 1)
+        if ended:
+            run.draw()
+        stopped = state.step < state.steps and processes.any(stop())
+        if stopped or ended or state.age() > save_every:
+            state.save()
+        if stopped:
+            raise Interrupted
     state.finish()
 
 
@@ -182,21 +202,32 @@ def _trunk(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Trunk:
     return join([to(known[number], model.device) for number in range(len(known))])
 
 
-def _batches(
-    samples: Sequence[Sample], recipe: Recipe, number: int, processes: _Processes, cache: FeatureCache | None
-) -> Iterator[Batch]:
-    yield from epoch(
-        samples,
-        recipe.draw,
-        number=number,
-        seed=recipe.seed,
-        part=(processes.rank, processes.count),
-        cache=cache,
-        workers=recipe.workers,
-    )
+def _steps(
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    done: int,
+    per_pass: int,
+    processes: _Processes,
+    cache: FeatureCache | None,
+) -> Iterator[tuple[int, list[Batch]]]:
+    """The batches of each step that is still to be made after `done` of them, and the number of its pass."""
+    for number in range(done // per_pass, recipe.epochs):
+        made = done % per_pass if number == done // per_pass else 0
+        batches = epoch(
+            samples,
+            recipe.draw,
+            number=number,
+            seed=recipe.seed,
+            part=(processes.rank, processes.count),
+            cache=cache,
+            workers=recipe.workers,
+            skip=made * recipe.accumulate,
+        )
+        for group in _grouped(batches, recipe.accumulate):
+            yield number, group
 
 
-def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)
@@ -219,6 +250,15 @@ class _Processes:
         total = torch.tensor(float(expressions), device=device)
         distributed.all_reduce(total)
         return self.count * expressions / max(1.0, total.item())
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any of them: they have to stop together."""
+        if self.count == 1:
+            return flag
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        flags = torch.tensor(float(flag), device=device)
+        distributed.all_reduce(flags)
+        return flags.item() > 0
 
     def average(self, weights: Iterable[Tensor]) -> None:
         """Give all processes the mean of their gradients; of a batch in which nothing is said it is zero."""
@@ -260,6 +300,15 @@ class _State:
         # Only float16 needs its loss scaled up, or small gradients would vanish.
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=recipe.precision == "float16")
         self.steps, self.step = steps, 0
+        self._saved = time.monotonic()
+
+    def seed(self) -> None:
+        """Chance depends on the step alone, on every device: no generator's state has to be kept."""
+        torch.manual_seed(random.Random(f"{self.recipe.seed} {self.step} {self.processes.rank}").getrandbits(63))
+
+    def age(self) -> float:
+        """Seconds since the last state was saved."""
+        return time.monotonic() - self._saved
 
     def descend(self) -> None:
         """One step: rate by warm-up then half a cosine, gradients clipped, the mean moved."""
@@ -293,31 +342,29 @@ class _State:
         finally:
             self._hold(held)
 
-    def save(self, epochs: int) -> None:
+    def save(self) -> None:
+        self._saved = time.monotonic()
         if self.processes.rank:
             return
         buffer = io.BytesIO()
         torch.save(
             {
                 "recipe": json.dumps(asdict(self.recipe)),
-                "epochs": epochs,
                 "step": self.step,
                 "weights": self.weights,
                 "mean": self.mean,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "random": torch.get_rng_state(),
             },
             buffer,
         )
         atomic_write(self.run / STATE, buffer.getvalue())
 
-    def resume(self) -> int:
-        """Go on from the state in the run folder, if there is one -> passes already done."""
+    def resume(self) -> None:
+        """Go on from the state in the run folder, if there is one."""
         path = self.run / STATE
         if not path.is_file():
-            torch.manual_seed(self.recipe.seed)
-            return 0
+            return
         state = torch.load(path, map_location=self.model.device, weights_only=True)
         # What a recipe didn't say when the run began is as usual.
         if asdict(Recipe()) | json.loads(state["recipe"]) != asdict(self.recipe):
@@ -326,9 +373,7 @@ class _State:
         self.mean = state["mean"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"].cpu())
         self.step = state["step"]
-        return int(state["epochs"])
 
     def finish(self) -> None:
         self._hold(self.mean)

@@ -102,6 +102,7 @@ def epoch(
     part: tuple[int, int] = (0, 1),
     cache: FeatureCache | None = None,
     workers: int = 0,
+    skip: int = 0,
 ) -> DataLoader[Any]:
     """Pass `number` over all photos, as `Batch`es, in an order that the seed fixes.
 
@@ -109,11 +110,12 @@ def epoch(
         part: (rank, processes): of each batch this process' share of the photos.
         cache: where the trunks of views are kept.
         workers: processes that read photos ahead; 0 reads in this one.
+        skip: batches at the beginning that are left out.
     """
     dataset = _Photos(samples, draw, seed, number, cache)
     rank, processes = part
     batches = [batch[rank::processes] for batch in dataset.batches() if len(batch) >= processes]
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=_collate, num_workers=workers)
+    return DataLoader(dataset, batch_sampler=batches[skip:], collate_fn=_collate, num_workers=workers)
 
 
 def count_batches(samples: Sequence[Sample], photos: int, processes: int = 1) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,13 @@ import torch
 from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
-from ris_core.data import read_folder
+from ris_core.data import Sample, read_folder
 from ris_core.errors import InputError, TrainingError
 from ris_core.evaluation import calibrate, evaluate
 from ris_core.models import LDA
 from ris_core.predictor import Predictor
 from ris_core.run import CONFIG, CURVES, METRICS, OVERLAYS, Validation, read_metrics
-from ris_core.training import STATE, Progress, Recipe, train
+from ris_core.training import STATE, Interrupted, Progress, Recipe, train
 
 RECIPE = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5, rate=2e-3)
 
@@ -82,17 +83,63 @@ def stop_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+# Six batches a pass.
+LONG = replace(RECIPE, epochs=2, photos=1)
+
+
+def interrupt(model: LDA, samples: list[Sample], recipe: Recipe, run: Path, after: int) -> list[int]:
+    """Train for `after` more steps at most -> the numbers of those that were made."""
+    steps: list[int] = []
+    with suppress(Interrupted):
+        train(model, samples, recipe, run, lambda at: steps.append(at.step), stop=lambda: len(steps) == after)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parts"),
+    [(LONG, (1, 8)), (replace(LONG, accumulate=2), (4,)), (replace(LONG, views=1), (6,))],
+    ids=["twice", "accumulated", "views"],
+)
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    recipe: Recipe, parts: tuple[int, ...], untrained: LDA, folder: Path, tmp_path: Path
+) -> None:
+    samples, start = read_folder(folder), weights(untrained)
+    train(untrained, samples, recipe, tmp_path / "whole")
+    whole = weights(untrained)
+    steps: list[int] = []
+    for after in (*parts, 100):
+        # As a process that begins anew has it.
+        untrained.load_state_dict(start)
+        torch.manual_seed(after)
+        steps += interrupt(untrained, samples, recipe, tmp_path / "parts", after)
+    assert steps == list(range(1, 2 * 6 // recipe.accumulate + 1))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(untrained).items())
+
+
+def test_a_finished_run_is_not_interrupted(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    recipe = replace(RECIPE, epochs=1)
+    train(
+        untrained, read_folder(folder), recipe, tmp_path, lambda at: steps.append(at.step), stop=lambda: steps[-1] == 2
+    )
+    assert steps == [1, 2]
+
+
+@pytest.mark.parametrize(("save_every", "first"), [(0.0, 6), (60.0, 5)])
+def test_a_run_that_died_goes_on_from_its_last_state(
+    save_every: float, first: int, untrained: LDA, folder: Path, tmp_path: Path
+) -> None:
+    """Two steps a pass; it dies in the third."""
     samples, start = read_folder(folder), weights(untrained)
     train(untrained, samples, RECIPE, tmp_path / "whole")
     whole = weights(untrained)
     untrained.load_state_dict(start)
     with pytest.raises(Stopped):
-        train(untrained, samples, RECIPE, tmp_path / "stopped", stop_at(5))
+        train(untrained, samples, RECIPE, tmp_path / "died", stop_at(6), save_every=save_every)
     untrained.load_state_dict(start)
     steps: list[int] = []
-    train(untrained, samples, RECIPE, tmp_path / "stopped", lambda at: steps.append(at.step))
-    assert steps[0] > 1
+    train(untrained, samples, RECIPE, tmp_path / "died", lambda at: steps.append(at.step))
+    assert steps[0] == first
     assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(untrained).items())
 
 
@@ -114,7 +161,7 @@ def test_a_killed_run_leaves_a_state_that_loads(untrained: LDA, folder: Path, tm
             assert time.monotonic() < deadline
         run.send_signal(signal.SIGKILL)
     state = torch.load(tmp_path / STATE, weights_only=True)
-    assert state["epochs"] >= 1
+    assert state["step"] >= 2
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
         STATE,
         CONFIG,
