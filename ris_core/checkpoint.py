@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning
+from ris_core.encoders.adapters import Tuning, merge, with_room
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
 from ris_core.models import MODELS, OPTIONS, RISModel
@@ -117,12 +117,14 @@ def save(model: RISModel, point: OperatingPoint, folder: Path, card: str) -> Non
         (temporary / CARD).write_text(card, encoding="utf-8")
 
 
-def load(folder: Path, tuning: Tuning | None = None) -> tuple[RISModel, OperatingPoint]:
+def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tuple[RISModel, OperatingPoint]:
     """Rebuild the model of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
         tuning: what is to be trained of the encoders from here on, if not what the checkpoint says; adapters that
             it doesn't hold start without any effect.
+        merged: have adapters merged into the encoders: as quick as these alone, and for prediction only. Saved, such
+            a model gives the same checkpoint.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another version, or its tensors don't fit the model.
@@ -135,7 +137,7 @@ def load(folder: Path, tuning: Tuning | None = None) -> tuple[RISModel, Operatin
     if sha256(data) != config["weights"]:
         raise CheckpointError(f"{folder / WEIGHTS} isn't the file that {CONFIG} describes. Fetch both again.")
     try:
-        model = build(config | ({"tuning": asdict(tuning)} if tuning else {}))
+        model = build(config | ({"tuning": asdict(tuning)} if tuning else {}), merged)
         tensors = load_tensors(data)
         point = OperatingPoint(**config["operating_point"])
     except (SafetensorError, KeyError, TypeError) as error:
@@ -148,6 +150,8 @@ def load(folder: Path, tuning: Tuning | None = None) -> tuple[RISModel, Operatin
     if differences := misfits(tensors, expected):
         raise CheckpointError(f"{folder} doesn't fit this version: {differences}.")
     model.load_state_dict(tensors, strict=False)
+    if merged:
+        merge(model)
     freeze_alignment(model)
     return model.eval(), point
 
@@ -157,15 +161,17 @@ def tuning(folder: Path) -> Tuning:
     return Tuning(**_read_config(folder)["tuning"])
 
 
-def build(config: dict[str, Any]) -> RISModel:
-    """The untrained model that a config names, over its encoders.
+def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:
+    """The untrained model that a config names, over its encoders; `mergeable` as in `adapters.with_room`.
 
     Raises:
         CheckpointError: the config names a switch that the design doesn't have, or an encoder that isn't at hand.
     """
-    name = config["model"]
-    encoders = image_encoder(config["image_encoder"]), text_encoder(config["text_encoder"])
-    return MODELS[name](*encoders, _options(OPTIONS[name], config["options"]), _options(Tuning, config["tuning"]))
+    name, tuning = config["model"], _options(Tuning, config["tuning"])
+    image, text = image_encoder(config["image_encoder"]), text_encoder(config["text_encoder"])
+    if mergeable:
+        image, text = with_room(image, tuning), with_room(text, tuning)
+    return MODELS[name](image, text, _options(OPTIONS[name], config["options"]), tuning)
 
 
 def misfits(given: dict[str, Tensor], expected: dict[str, Tensor]) -> str:

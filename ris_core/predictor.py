@@ -111,7 +111,7 @@ class Predictor:
             CheckpointError: it is missing, damaged, or of another version.
         """
         folder = checkpoint.find(model)
-        return cls(*checkpoint.load(folder), checkpoint.version(folder), precision)
+        return cls(*checkpoint.load(folder, merged=True), checkpoint.version(folder), precision)
 
     @cached_property
     def fingerprint(self) -> str:

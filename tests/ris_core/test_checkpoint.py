@@ -7,6 +7,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,8 @@ from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
-from ris_core.models import LDA, MODELS, VIPA, Photos, VIPAOptions
+from ris_core.models import LDA, MODELS, VIPA, Photos, RISModel, VIPAOptions
+from ris_core.predictor import Predictor
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 
@@ -109,14 +111,27 @@ def test_renamed_tensors_are_named(untrained: LDA, saved: Path) -> None:
     assert "1 tensors unknown: attend.0.spatial_query.weigth." in str(caught.value)
 
 
-def test_adapters_come_back_and_are_a_few_megabytes(untrained: LDA, saved: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def adapted(saved: Path) -> RISModel:
+    """With adapters that have learnt something."""
     adapted, _ = checkpoint.load(saved, Tuning("adapters"))
-    pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
-    assert_same(untrained.encode_image(pixels, valid), adapted.encode_image(pixels, valid))
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.1)
+    return adapted
+
+
+def test_adapters_start_without_any_effect(untrained: LDA, saved: Path) -> None:
+    adapted, _ = checkpoint.load(saved, Tuning("adapters"))
+    pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
+    assert_same(untrained.encode_image(pixels, valid), adapted.encode_image(pixels, valid))
+
+
+def test_adapters_come_back_and_are_a_few_megabytes(
+    untrained: LDA, adapted: RISModel, saved: Path, tmp_path: Path
+) -> None:
+    pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
     checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
     again, _ = checkpoint.load(tmp_path / "adapted")
     assert_same(adapted.encode_image(pixels, valid), again.encode_image(pixels, valid))
@@ -124,6 +139,24 @@ def test_adapters_come_back_and_are_a_few_megabytes(untrained: LDA, saved: Path,
     assert not adapted.encode_text(["a cat"]).sentence.equal(untrained.encode_text(["a cat"]).sentence)
     added = (tmp_path / "adapted" / WEIGHTS).stat().st_size - (saved / WEIGHTS).stat().st_size
     assert 10_000 < added < 2_000_000
+
+
+def test_a_merged_model_saves_the_checkpoint_that_it_came_from(adapted: RISModel, tmp_path: Path) -> None:
+    checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
+    merged, _ = checkpoint.load(tmp_path / "adapted", merged=True)
+    checkpoint.save(merged, POINT, tmp_path / "again", "# card")
+    assert checkpoint.version(tmp_path / "again") == checkpoint.version(tmp_path / "adapted")
+    assert checkpoint.parameters(merged) == checkpoint.parameters(adapted)
+
+
+def test_what_predicts_is_merged_and_answers_the_same(adapted: RISModel, tmp_path: Path) -> None:
+    checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
+    merged, unmerged = Predictor.load(tmp_path / "adapted"), Predictor(adapted.eval(), POINT, "unmerged")
+    image = np.random.default_rng(0).integers(0, 255, (80, 96, 3), np.uint8)
+    one, other = (each.maps([(each.embed(image), ["a cat"])])[0] for each in (merged, unmerged))
+    np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
+    assert (one.presence, one.quality) == pytest.approx((other.presence, other.quality), abs=1e-4)
+    assert not [module for module in merged.model.modules() if type(module).__module__.startswith("peft")]
 
 
 def assert_same(one: Photos, other: Photos) -> None:

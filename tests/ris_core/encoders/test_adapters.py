@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ris_core.encoders import ImageEncoder, TextEncoder, image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.adapters import Tuning, merge, tune, with_room
 from ris_core.encoders.base import fingerprint
 from ris_core.errors import InputError
 from ris_core.models import LDA
@@ -142,6 +142,49 @@ def test_two_versions_stand_side_by_side(encoder: Encoder, adapted: Encoder) -> 
     assert not {w.data_ptr() for w in trained(adapted).values()} & {w.data_ptr() for w in trained(other).values()}
 
 
+@pytest.fixture
+def merged(encoder: Encoder, adapted: Encoder) -> Encoder:
+    """What `adapted` learnt, in a copy for prediction."""
+    train(adapted)
+    merged = with_room(encoder, Tuning("adapters", stages=2, text_stages=2, rank=4))
+    assert set(merged.load_state_dict(trained(adapted), strict=False).unexpected_keys) == set()
+    merge(merged)
+    return merged
+
+
+def test_merged_adapters_are_the_same_function(encoder: Encoder, adapted: Encoder, merged: Encoder) -> None:
+    for unmerged, output in zip(outputs(adapted), outputs(merged), strict=True):
+        assert torch.allclose(unmerged, output, rtol=1e-4, atol=1e-4 * unmerged.abs().max().item())
+    assert not torch.allclose(outputs(encoder)[-1], outputs(merged)[-1], atol=1e-3)
+
+
+def test_merging_leaves_shared_tensors_alone(encoder: Encoder, merged: Encoder) -> None:
+    before = fingerprint(encoder)
+    other = with_room(encoder, Tuning("adapters", stages=2, text_stages=2, rank=4))
+    assert all(torch.equal(a, b) for a, b in zip(outputs(encoder), outputs(other), strict=True))
+    merge(other)
+    assert fingerprint(encoder) == before
+    originals = {tensor.data_ptr() for tensor in every(encoder).values()}
+    changed = [name for name, tensor in every(merged).items() if tensor.data_ptr() not in originals]
+    maps = {name.split(".lora_")[0] for name in trained(merged)}
+    assert set(changed) == {f"{name}.weight" for name in maps} | trained(merged).keys()
+
+
+def test_room_has_the_names_and_shapes_of_adapters(adapted: Encoder, encoder: Encoder) -> None:
+    room = tune(with_room(encoder, Tuning("adapters", stages=2, text_stages=2, rank=4)), Tuning("adapters", stages=2))
+    shapes = {name: weight.shape for name, weight in trained(adapted).items()}
+    assert {name: weight.shape for name, weight in trained(room).items()} == shapes
+    assert not any(module.training for module in room.modules())
+
+
+@pytest.mark.parametrize(
+    "tuning", [Tuning(), Tuning("full"), Tuning("adapters", text_stages=0)], ids=lambda t: t.encoders
+)
+def test_room_is_made_for_adapters_alone(tuning: Tuning) -> None:
+    encoder = text_encoder("minilm")
+    assert with_room(encoder, tuning) is encoder
+
+
 def test_full_copies_everything(encoder: Encoder) -> None:
     whole = tune(encoder, Tuning("full"))
     originals = {tensor.data_ptr() for tensor in every(encoder).values()}
@@ -232,5 +275,15 @@ def test_a_version_holds_what_it_may_change(mode: str) -> None:
 
 def test_frozen_models_never_import_peft() -> None:
     code = "import sys, ris_core.models, ris_core.encoders.adapters; print('peft' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_merging_needs_no_peft() -> None:
+    code = (
+        "import sys; from ris_core.encoders import image_encoder as get\n"
+        "from ris_core.encoders.adapters import Tuning, merge, with_room\n"
+        "merge(with_room(get('efficientnet-lite0'), Tuning('adapters', stages=2))); print('peft' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
