@@ -12,6 +12,7 @@ from backend.meaning import vectors
 from backend.memory import FileMemory, SharedMemory
 from backend.prelabel import Limits, Prelabeller
 from backend.prelabelling import Prelabelling
+from backend.refresh import Records, Refresh
 from backend.registry import Registry
 from backend.runner import Services
 from backend.serving import Models
@@ -61,6 +62,13 @@ def runner_services(settings: Settings, client: LabelStudio, batches: Batches) -
     """What works on a batch needs. Raises SettingsError if Label Studio's token isn't set."""
     answering = answers(settings)
     return Services(client, batches, prelabeller(settings, answering, models(settings)), answering, registry(settings))
+
+
+def refresh(settings: Settings, client: LabelStudio) -> Refresh:
+    """What makes predictions anew after a promotion. Raises SettingsError if Valkey's address isn't set."""
+    connection = connect(settings.secret("redis_url"), patient=True)
+    batches = Prelabelling(connection, JobQueue(connection))
+    return Refresh(client, batches, answers(settings), registry(settings), settings, Records(connection))
 
 
 def contract(settings: Settings) -> Contract:

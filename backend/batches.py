@@ -63,7 +63,8 @@ class Order:
 
     model: the name in the registry of the version that answers; version: what its predictions are called.
     prompts: sentence and label, or None for the label that it names; none at all: each task's own.
-    force: predict again where there is a prediction of that version. origin: "command", "predict" or "webhook".
+    force: predict again where there is a prediction of that version.
+    origin: "command", "predict", "webhook" or "promotion".
     """
 
     project: int

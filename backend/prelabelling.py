@@ -63,10 +63,10 @@ class Prelabelling:
         with reachable():
             return list(self._batches.all())
 
-    def cancel(self, batch: str) -> Batch:
-        """Stop a batch; what is predicted stays. Raises NotFound."""
+    def cancel(self, batch: str, note: str = "") -> Batch:
+        """Stop a batch, and say why; what is predicted stays. Raises NotFound."""
         with reachable():
-            return self._batches.cancel(batch)
+            return self._batches.cancel(batch, note)
 
     def resume(self, batch: str) -> Batch:
         """Go on with a cancelled batch, or try again what failed in one that is done. Raises NotFound."""

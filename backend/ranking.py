@@ -155,7 +155,7 @@ def _distance_to_any(vectors: Vectors, labelled: Vectors | None) -> Values | Non
 
 def _distance(vectors: Vectors, vector: Vectors) -> Values:
     """(N, D), (D,) of length 1 -> (N,) Euclidean distances, [0, 2]."""
-    return np.sqrt(np.maximum(2 - 2 * (vectors @ vector).astype(np.float64), 0))
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * (vectors @ vector).astype(np.float64), 0)), dtype=np.float64)
 
 
 def _directions(vectors: Vectors) -> Vectors:

@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.ranking import Strategy
 from ris_core.errors import RisError
 
 PREFIX = "RIS_"
@@ -79,13 +80,19 @@ class Settings(BaseSettings):
     prelabel_labels: bool = _knob(True, "Whether a batch asks for each label by its name where nothing else is asked.")
     prelabel_remember: bool = _knob(True, "Whether the prompt typed last is tried on the next picture of its project.")
     prelabel_new: bool = _knob(False, "Whether new tasks are pre-labelled as they come in.")
+    prelabel_refresh: bool = _knob(True, "Whether a new version predicts anew, and Label Studio orders tasks by that.")
+    prelabel_score: Literal["confidence", Strategy] = _knob(
+        "confidence", "What a batch's scores go by, the lowest to be labelled first; see backend/ranking.py."
+    )
     prelabel_objects: Literal["one", "each"] = _knob("one", "One region for all that a prompt finds, or for each part.")
     prelabel_tolerance: float = _knob(1.0, "How far polygons may run from a mask's outline, in pixels.", ge=0, le=100)
     prelabel_smallest: float = _knob(0.0005, "Least part that counts, as a share of the picture.", ge=0, lt=1)
 
     finetune_min_new: PositiveInt = _knob(10, "New corrections before the model learns from them.")
     finetune_min_validation: PositiveInt = _knob(20, "Held-out corrections before a version may be promoted.")
-    finetune_seconds: PositiveInt = _knob(120, "Time that one fine-tuning may train.")
+    finetune_seconds: PositiveInt = _knob(120, "Time that one fine-tuning may train.", le=21_600)
+    finetune_photos: PositiveInt = _knob(8, "Photos of a batch in fine-tuning; fewer need less memory.", le=256)
+    finetune_memory: PositiveInt | None = _knob(None, "Memory that learning may hold, in MiB; unset: no limit.")
 
     @field_validator("image_hosts", mode="before")
     @classmethod

@@ -99,7 +99,8 @@ class Reader:
             tasks = self._project.tasks(page)
             # Those that are gone need no prediction either.
             work.present += len(page) - len(tasks)
-            for task in tasks:
+            # In the batch's order, not in Label Studio's.
+            for task in sorted(tasks, key=lambda task: page.index(int(task["id"]))):
                 self._read_task(task, work)
         self._put(work)
 

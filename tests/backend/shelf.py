@@ -48,7 +48,9 @@ class Shelf:
         self.file, self.xml = file, xml
         self.before: Callable[[], Answer | None] = lambda: None
         self.after: Callable[[], Answer | None] = lambda: None
-        self.imports = 0
+        self.imports = self.changes = 0
+        self.model_version = "ris"
+        self.annotated: set[int] = set()
         with closing(self._open()) as base, base:
             base.execute("CREATE TABLE IF NOT EXISTS task (id INTEGER PRIMARY KEY, data TEXT)")
             base.execute(
@@ -69,6 +71,9 @@ class Shelf:
         with closing(self._open()) as base, base:
             base.execute(query, values)
 
+    def predict(self, task: int, version: str, score: float) -> None:
+        self.do("INSERT INTO prediction (task, model_version, score) VALUES (?, ?, ?)", task, version, score)
+
     def counts(self, version: str) -> list[int]:
         """How many predictions of a version each task has, by rising task."""
         query = (
@@ -81,7 +86,7 @@ class Shelf:
         if asked.path == "/api/token/refresh/":
             return _json({"access": "access-token"})
         if asked.path == f"/api/projects/{PROJECT}/":
-            return _json({"id": PROJECT, "label_config": self.xml, "task_data_login": None})
+            return self._project(asked)
         if asked.path == "/api/tasks/":
             return self._tasks({key: value[0] for key, value in parse_qs(urlsplit(asked.target).query).items()})
         if asked.path == f"/api/projects/{PROJECT}/import/predictions":
@@ -89,6 +94,16 @@ class Shelf:
         if asked.path.startswith("/api/predictions/"):
             return self._change(int(asked.path.split("/")[3]), asked)
         return _json({"detail": "Not found."}, 404)
+
+    def _project(self, asked: Asked) -> Answer:
+        if asked.method == "PATCH":
+            version = json.loads(asked.body)["model_version"]
+            if not self.rows("SELECT id FROM prediction WHERE model_version = ?", version):
+                return _json({"validation_errors": {"model_version": ["Model version doesn't exist."]}}, 400)
+            self.model_version = version
+            self.changes += 1
+        described = {"id": PROJECT, "label_config": self.xml, "task_data_login": None}
+        return _json({**described, "model_version": self.model_version})
 
     def _tasks(self, query: dict[str, str]) -> Answer:
         ids = [task for (task,) in self.rows("SELECT id FROM task ORDER BY id")]
@@ -104,6 +119,7 @@ class Shelf:
         found = {"id": task, "project": PROJECT, "data": json.loads(data)}
         if fields == "all":
             rows = self.rows("SELECT id, model_version, score FROM prediction WHERE task = ? ORDER BY id", task)
+            found["annotations"] = [{"id": task, "parent_prediction": None}] if task in self.annotated else []
             found["predictions"] = [dict(zip(("id", "model_version", "score"), row, strict=True)) for row in rows]
         return found
 
