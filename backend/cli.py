@@ -235,11 +235,12 @@ def convert(
     kind: Annotated[str, typer.Argument(help="ccp (Clothing Co-Parsing) or coco (COCO's instances).")],
     source: Annotated[Path, typer.Argument(help="The dataset as it was downloaded.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    mosaics: Annotated[int, typer.Option(min=0, help="Pictures to add, each of two training photos (coco).")] = 0,
 ) -> None:
     """Turn a public dataset into a dataset folder: names, expressions derived from masks and pixels, absent things."""
     from backend import modelling
 
-    modelling.convert(kind, source, out)
+    modelling.convert(kind, source, out, mosaics)
 
 
 @app.command(rich_help_panel=LOOP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ class Design:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-CONVERTERS = {"ccp": convert_ccp, "coco": convert_coco_names}
+CONVERTERS: dict[str, Callable[..., None]] = {"ccp": convert_ccp, "coco": convert_coco_names}
 
 
 def segment_photo(photo: Path, prompts: Sequence[str], folder: Path | None, model: str | None, as_json: bool) -> None:
@@ -114,12 +114,14 @@ def tuning_from(start: Path | None, **asked: Any) -> Tuning:
     return replace(known, **{name: value for name, value in asked.items() if value is not None})
 
 
-def convert(kind: str, source: Path, target: Path) -> None:
+def convert(kind: str, source: Path, target: Path, mosaics: int = 0) -> None:
     """Turn a public dataset into a dataset folder."""
     if kind not in CONVERTERS:
         raise InputError(f"There is no converter {kind!r}. Choose from {', '.join(CONVERTERS)}.")
+    if mosaics and kind != "coco":
+        raise InputError("Mosaics are put together of things that are told apart, which only coco has. Leave them out.")
     try:
-        CONVERTERS[kind](source, target)
+        CONVERTERS[kind](source, target, **({"mosaics": mosaics} if mosaics else {}))
     except FileExistsError:
         raise InputError(f"{target} exists already. Choose another folder, or delete it.") from None
     except FileNotFoundError as error:

@@ -4,7 +4,7 @@ Conventions: a label's expression is "the <name>"; of Clothing Co-Parsing (CCP) 
 0.25 % of its photo, of COCO all instances of a class together where they cover at least 0.5 %, crowds skipped. Three
 names that nothing in a photo may go by are drawn for it with a seed of its own. Other expressions follow from the
 masks, see `derive`, and from other words for a name. Each ref says its `kind`; `info` in instances.json has the SHA-256
-of refs.json. Splits are by file name, see `splits`.
+of refs.json. Splits are by file name, see `splits`; pictures put together of two training photos are for training.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ris_core.data.choices import Thing
+from ris_core.data.choices import SMALL, Thing
 from ris_core.data.derive import Expression, derive
 from ris_core.data.folder import NO_TARGET
+from ris_core.data.mosaic import Pixels, Scene, join, pairs
 from ris_core.data.splits import split_of
 from ris_core.data.words import Noun, may_be, noun, pair, synonyms
 from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir, sha256
-from ris_core.images import read_image
+from ris_core.images import read_image, write_image
 from ris_core.masks import Mask, bounding_box, encode_rle, segmentation_to_mask
 
 CCP_SHARE, COCO_SHARE = 0.0025, 0.005
@@ -52,12 +54,18 @@ class Photo:
     """A photo and what is labelled in it.
 
     named: classes with enough pixels to be asked for. unsure: classes of which more is there than `things` show.
+    image: HxWx3 RGB where it isn't what `path` holds: then it is written under that name, for training.
     """
 
     path: Path
     things: list[Thing]
     named: list[str]
     unsure: frozenset[str] = frozenset()
+    image: Pixels | None = None
+
+    @property
+    def split(self) -> str:
+        return split_of(self.path.name) if self.image is None else "train"
 
 
 def convert_ccp(source: Path, out: Path) -> None:
@@ -67,11 +75,14 @@ def convert_ccp(source: Path, out: Path) -> None:
     write_folder(out, _ccp_photos(source, names), [name for index, name in names.items() if index], _CCP)
 
 
-def convert_coco_names(source: Path, out: Path) -> None:
-    """A COCO folder (`images/`, `instances.json`) -> a dataset folder of class names and derived expressions."""
+def convert_coco_names(source: Path, out: Path, mosaics: int = 0) -> None:
+    """A COCO folder (`images/`, `instances.json`) -> a dataset folder of class names and derived expressions.
+
+    `mosaics`: so many pictures are added that are put together of two training photos each, see `mosaic`.
+    """
     instances = json.loads((source / "instances.json").read_text(encoding="utf-8"))
-    names = [category["name"] for category in instances["categories"]]
-    write_folder(out, _coco_photos(source, instances), names, _COCO)
+    coco = _Coco(source, instances)
+    write_folder(out, chain(coco.photos(), coco.mosaics(mosaics)), list(coco.names.values()), _COCO)
 
 
 def write_folder(out: Path, photos: Iterable[Photo], names: Sequence[str], info: dict[str, str]) -> None:
@@ -87,7 +98,10 @@ def write_folder(out: Path, photos: Iterable[Photo], names: Sequence[str], info:
     with atomic_dir(out) as folder:
         (folder / "images").mkdir()
         for photo in photos:
-            shutil.copyfile(photo.path, folder / "images" / photo.path.name)
+            if photo.image is None:
+                shutil.copyfile(photo.path, folder / "images" / photo.path.name)
+            else:
+                write_image(folder / "images" / photo.path.name, photo.image)
             tables.add(photo)
         refs = json.dumps(tables.refs).encode()
         instances = {
@@ -133,22 +147,52 @@ def _halves(mask: Mask) -> list[Mask] | None:
     return [mask & (nearer == half) for half in (0, 1)]
 
 
-def _coco_photos(source: Path, instances: dict[str, Any]) -> Iterator[Photo]:
-    names = {category["id"]: category["name"] for category in instances["categories"]}
-    by_image = defaultdict(list)
-    for annotation in instances["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
-    for image in sorted(instances["images"], key=lambda entry: entry["file_name"]):
+class _Coco:
+    """A COCO folder's photos, read one at a time. names: of the classes, by COCO's number."""
+
+    def __init__(self, source: Path, instances: dict[str, Any]) -> None:
+        self._folder = source / "images"
+        self.names = {category["id"]: category["name"] for category in instances["categories"]}
+        self._images = sorted(instances["images"], key=lambda entry: entry["file_name"])
+        self._annotations = defaultdict(list)
+        for annotation in instances["annotations"]:
+            self._annotations[annotation["image_id"]].append(annotation)
+
+    def photos(self) -> Iterator[Photo]:
+        return map(self._photo, self._images)
+
+    def mosaics(self, count: int) -> Iterator[Photo]:
+        """At most `count`; pairs of photos that show too little of what they share are passed over."""
+        taught = [image for image in self._images if split_of(image["file_name"]) == "train"]
+        drawn = pairs([self._pointed_at(image) for image in taught], count) if count else ()
+        for number, (first, second, name) in enumerate(drawn):
+            scenes = [self._scene(taught[index]) for index in (first, second)]
+            scene = join(*scenes, name, random.Random(f"mosaic {number}"))
+            if scene:
+                sure = [thing for thing in scene.things if thing.name not in scene.unsure]
+                path = self._folder / f"mosaic-{number:05d}.jpg"
+                yield Photo(path, list(scene.things), _named(sure, COCO_SHARE), scene.unsure, scene.image)
+
+    def _photo(self, image: dict[str, Any]) -> Photo:
         things = []
         crowds = set()
-        for annotation in by_image[image["id"]]:
-            name = names[annotation["category_id"]]
+        for annotation in self._annotations[image["id"]]:
+            name = self.names[annotation["category_id"]]
             if annotation.get("iscrowd"):
                 crowds.add(name)
                 continue
             mask = segmentation_to_mask(annotation["segmentation"], image["height"], image["width"])
             things.append(Thing(name, mask, noun(name)))
-        yield Photo(source / "images" / image["file_name"], things, _named(things, COCO_SHARE), frozenset(crowds))
+        return Photo(self._folder / image["file_name"], things, _named(things, COCO_SHARE), frozenset(crowds))
+
+    def _scene(self, image: dict[str, Any]) -> Scene:
+        photo = self._photo(image)
+        return Scene(read_image(photo.path), tuple(photo.things), photo.unsure)
+
+    def _pointed_at(self, image: dict[str, Any]) -> list[str]:
+        """The class of each thing that is large enough, but for classes that there are crowds of."""
+        photo = self._photo(image)
+        return [thing.name for thing in photo.things if thing.share >= SMALL and thing.name not in photo.unsure]
 
 
 def _named(things: Sequence[Thing], share: float) -> list[str]:
@@ -175,7 +219,7 @@ class _Tables:
         self.sentences = 0
 
     def add(self, photo: Photo) -> None:
-        image = read_image(photo.path)
+        image = read_image(photo.path) if photo.image is None else photo.image
         height, width = image.shape[:2]
         if any(thing.mask.shape != (height, width) for thing in photo.things):
             raise DatasetError(f"{photo.path} isn't of the size of its masks. Take photos and masks of one release.")
@@ -188,7 +232,7 @@ class _Tables:
             *self._absent(photo),
             *derive(there, image, photo.path.name, photo.unsure),
         ):
-            self._refer(number, photo.path.name, expression, [ids[thing] for thing in expression.things])
+            self._refer(number, photo.split, expression, [ids[thing] for thing in expression.things])
 
     def _annotate(self, image_id: int, thing: Thing) -> int:
         self.annotations.append(
@@ -204,7 +248,7 @@ class _Tables:
         )
         return len(self.annotations)
 
-    def _refer(self, image_id: int, file_name: str, expression: Expression, annotation_ids: list[int]) -> None:
+    def _refer(self, image_id: int, split: str, expression: Expression, annotation_ids: list[int]) -> None:
         first = self.sentences + 1
         self.sentences += len(expression.sentences)
         sentences = [
@@ -216,7 +260,7 @@ class _Tables:
                 "ref_id": len(self.refs) + 1,
                 "image_id": image_id,
                 "ann_id": annotation_ids or [NO_TARGET],
-                "split": split_of(file_name),
+                "split": split,
                 "kind": expression.kind,
                 "sentences": sentences,
             }
