@@ -226,6 +226,7 @@ def test_tasks_are_read_by_id_in_pages_that_an_address_can_hold(
         query = {name: values[0] for name, values in parse_qs(urlsplit(asked.target).query).items()}
         chosen = json.loads(query["query"])["selectedItems"]
         assert (chosen["all"], query["fields"], query["page"]) == (False, "all", "1")
+        assert query["include"] == "id,data,predictions"
         there = [{"id": task} for task in chosen["included"] if task != 3]
         return as_json({"tasks": there, "total": len(there)})
 
@@ -239,7 +240,7 @@ def test_ids_are_those_of_the_project_or_of_a_tab(connected: LabelStudio, site: 
         if asked.path != "/api/tasks/":
             return studio(asked)
         query = parse_qs(urlsplit(asked.target).query)
-        assert "fields" not in query
+        assert ("fields" in query, query["include"]) == (False, ["id"])
         tasks = [{"id": 4}] if query.get("view") == ["9"] else [{"id": 4}, {"id": 5}]
         return as_json({"tasks": tasks, "total": len(tasks)})
 
