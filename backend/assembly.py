@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.answering import Answers
 from backend.batches import Batches
 from backend.contract import Contract
+from backend.events import EventLog
 from backend.jobs.queue import JobQueue, connect
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
@@ -12,6 +13,7 @@ from backend.meaning import vectors
 from backend.memory import FileMemory, SharedMemory
 from backend.prelabel import Limits, Prelabeller
 from backend.prelabelling import Prelabelling
+from backend.reconciler import Reconciler
 from backend.refresh import Records, Refresh
 from backend.registry import Registry
 from backend.runner import Services
@@ -80,6 +82,7 @@ def contract(settings: Settings) -> Contract:
         answers=answering,
         prelabeller=prelabeller(settings, answering, loaded),
         queue=jobs,
+        reconciler=Reconciler(EventLog(connection, settings.home), jobs, settings.of_project),
         batches=Prelabelling(connection, jobs),
         max_tasks=settings.max_tasks,
         wants_new=lambda project: settings.of_project(project).prelabel_new,

@@ -14,25 +14,15 @@ from typing import Any
 from backend.answering import Answering, Answers
 from backend.batches import Order
 from backend.errors import BadRequest, TooLarge, Unavailable
+from backend.events import read_events
 from backend.jobs.queue import JobQueue
 from backend.labelstudio.images import Credentials
 from backend.prelabel import Prelabeller
 from backend.prelabelling import Prelabelling, Receipt
+from backend.reconciler import Reconciler
 from backend.serving import ModelBusy
 
 Json = dict[str, Any]
-
-# After any of these there may be something to learn; what exactly changed is read from Label Studio.
-LEARNING_EVENTS = frozenset(
-    {
-        "START_TRAINING",
-        "ANNOTATION_CREATED",
-        "ANNOTATION_UPDATED",
-        "ANNOTATIONS_CREATED",
-        "ANNOTATIONS_DELETED",
-    }
-)
-
 
 NEW_TASKS = "TASKS_CREATED"
 
@@ -54,6 +44,7 @@ class Contract:
     answers: Answers
     prelabeller: Prelabeller
     queue: JobQueue
+    reconciler: Reconciler
     batches: Prelabelling
     max_tasks: int = 10_000
     wants_new: Callable[[int], bool] = lambda project: False
@@ -94,18 +85,23 @@ class Contract:
             raise self._in_background(tasks, self.answers.of(asked, config), "predict") from None
 
     def webhook(self, body: object, project: int | None = None) -> Json:
-        """Queue learning where an event calls for it, and new tasks for pre-labelling where the project wants that.
+        """Log an event about annotations, and queue learning if it is time; pre-label new tasks where the project
+        wants that. All other events are ignored.
 
-        Raises Unavailable if the queue can't be reached.
+        Label Studio sends an event once: where Valkey is away it is kept in a file ("degraded"), and not refused.
         """
         request = _object(body)
         action = _text(request, "action")
         if action == NEW_TASKS:
             return self._new_tasks(request, project)
-        if action not in LEARNING_EVENTS:
+        events = read_events(request)
+        if not events:
             return {"ignored": action}
-        ticket = self.queue.learn(_project(_object(request.get("project")).get("id"), project))
-        return {"job": ticket.job, "new": ticket.new}
+        heard = self.reconciler.hear(_project(_object(request.get("project")).get("id"), project), events)
+        if heard.degraded:
+            return {"logged": heard.logged, "degraded": True}
+        job = {"job": heard.ticket.job, "new": heard.ticket.new} if heard.ticket else {}
+        return {"logged": heard.logged, **job}
 
     def versions(self, project: int | None = None) -> Json:
         """The version strings of the project; of all projects at the address that they share."""

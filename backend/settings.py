@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     prelabel_smallest: float = _knob(0.0005, "Least part that counts, as a share of the picture.", ge=0, lt=1)
 
     finetune_min_new: PositiveInt = _knob(10, "New corrections before the model learns from them.")
+    finetune_minutes: int = _knob(0, "Minutes after which it learns from fewer; 0: never.", ge=0)
+    finetune_least_new: PositiveInt = _knob(3, "New corrections that it takes even then.")
     finetune_min_validation: PositiveInt = _knob(20, "Held-out corrections before a version may be promoted.")
     finetune_seconds: PositiveInt = _knob(120, "Time that one fine-tuning may train.", le=21_600)
     finetune_photos: PositiveInt = _knob(8, "Photos of a batch in fine-tuning; fewer need less memory.", le=256)

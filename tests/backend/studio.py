@@ -43,8 +43,35 @@ class Studio:
 
     def page(self, query: dict[str, str]) -> Answer:
         assert query["project"] == str(PROJECT)
-        size, page = int(query["page_size"]), int(query["page"])
-        return _json({"tasks": self.tasks[(page - 1) * size : page * size], "total": len(self.tasks)})
+        size, page = int(query["page_size"]), int(query.get("page", 1))
+        found = chosen(self.tasks, json.loads(query.get("query", "{}")))
+        annotations = [each for task in found for each in task["annotations"] if not each["was_cancelled"]]
+        counts = {"total": len(found), "total_annotations": len(annotations)}
+        return _json({"tasks": found[(page - 1) * size : page * size], **counts})
+
+
+def chosen(tasks: list[dict[str, Any]], query: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tasks that the Data Manager's query asks for, in its order. A task changes with its annotations alone."""
+    found = [{"updated_at": _changed(task), **task} for task in tasks]
+    for item in query.get("filters", {}).get("items", ()):
+        column, value = item["filter"].rpartition(":")[2], item["value"]
+        if column == "id":
+            found = [task for task in found if task["id"] > value]
+        elif column == "updated_at":
+            found = [task for task in found if task["updated_at"] >= value]
+        else:
+            assert (column, item["operator"], value) == ("total_annotations", "greater", 0)
+            found = [task for task in found if any(not each["was_cancelled"] for each in task["annotations"])]
+    if "selectedItems" in query:
+        found = [task for task in found if task["id"] in query["selectedItems"]["included"]]
+    if "ordering" in query:
+        assert query["ordering"] == ["-tasks:updated_at"]
+        found.sort(key=lambda task: str(task["updated_at"]), reverse=True)
+    return found
+
+
+def _changed(task: dict[str, Any]) -> str:
+    return max((str(each["updated_at"]) for each in task["annotations"]), default="2026-11-21T00:00:00Z")
 
 
 @contextmanager

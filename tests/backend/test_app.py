@@ -24,7 +24,7 @@ from backend import assembly
 from backend.app import create_app
 from backend.batches import Batch, Batches
 from backend.connect import SECRET_HEADER
-from backend.jobs.queue import BATCHES, open_queue
+from backend.jobs.queue import BATCHES, TRAINING, least_new, open_queue
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
 from backend.sheet import sheet_file
@@ -216,7 +216,8 @@ def test_a_project_is_answered_at_its_own_address(client: FlaskClient, version: 
     assert ask("setup").json == {"model_version": version}
     assert ask("versions").json == {"versions": [version]}
     assert ask("predict-interactive-keypoint").status_code == 200
-    job = ask("webhook-annotation-created", HOOK).json["job"]
+    assert ask("webhook-annotation-created", HOOK).json == {"logged": 1}
+    job = ask("webhook-start-training").json["job"]
     assert client.get(f"/projects/1/jobs/{job}", headers=BASIC).json["status"] == "queued"
     assert client.get("/projects/1", headers=BASIC).status_code == client.get("/projects/1/", headers=BASIC).status_code
 
@@ -240,7 +241,7 @@ def test_another_project_is_refused_there(client: FlaskClient, redis: Redis, nam
     assert answer.status_code == 422
     assert "about project 1, but this is the address of project 2" in answer.json["message"]
     assert "ris connect --project 1" in answer.json["message"]
-    assert len(open_queue(redis)) == 0
+    assert redis.keys("ris:events*") == []
 
 
 @pytest.mark.parametrize(
@@ -260,15 +261,38 @@ def test_a_damaged_prompt_sheet_is_what_label_studio_shows(client: FlaskClient, 
     assert "1.prompts.json isn't JSON" in answer.status
 
 
+def test_enough_changed_annotations_queue_learning_once(
+    make_client: Callable[[Settings], FlaskClient], settings: Settings, redis: Redis
+) -> None:
+    client = make_client(settings.model_copy(update={"finetune_min_new": 3}))
+    body = recorded("webhook-annotation-created")["body"]
+
+    def submit(number: int) -> TestResponse:
+        changed = {**body["annotation"], "id": number, "task": number}
+        return send(client, "webhook-annotation-created", body | {"annotation": changed}, HOOK)
+
+    assert [submit(number).json for number in (1, 2, 2, 1)] == [{"logged": 1}] * 2 + [{"logged": 0}] * 2
+    third = submit(3).json
+    assert (third["logged"], third["new"]) == (1, True)
+    assert submit(3).json == {"logged": 0}
+    assert submit(4).json == {"logged": 1, "job": third["job"], "new": False}
+    [job] = open_queue(redis, name=TRAINING).jobs
+    assert (job.func_name, list(job.args), least_new(job)) == ("backend.jobs.functions.learn", [1], 3)
+
+
+def test_start_training_is_content_with_one(client: FlaskClient, redis: Redis) -> None:
+    first = send(client, "webhook-start-training", headers=HOOK).json
+    assert send(client, "webhook-start-training", headers=HOOK).json == first | {"new": False}
+    [job] = open_queue(redis, name=TRAINING).jobs
+    assert (job.id, least_new(job)) == (first["job"], 1)
+
+
 @pytest.mark.parametrize("name", LEARNING)
-def test_what_can_be_learnt_from_queues_learning_once(client: FlaskClient, redis: Redis, name: str) -> None:
-    first = send(client, f"webhook-{name}", headers=HOOK)
-    second = send(client, f"webhook-{name}", headers=HOOK)
-    assert first.status_code == second.status_code == 200
-    assert first.json["new"]
-    assert second.json == {"job": first.json["job"], "new": False}
-    [job] = open_queue(redis).jobs
-    assert (job.func_name, list(job.args)) == ("backend.jobs.functions.learn", [1])
+def test_events_are_logged(client: FlaskClient, redis: Redis, name: str) -> None:
+    answer = send(client, f"webhook-{name}", headers=HOOK)
+    assert (answer.status_code, answer.json["logged"]) == (200, 1)
+    [(_, fields)] = redis.xrange("ris:events:1")
+    assert json.loads(fields[b"event"])["action"] == recorded(f"webhook-{name}")["body"]["action"]
 
 
 @pytest.mark.parametrize("action", ["PROJECT_UPDATED", "TASKS_CREATED", "LABEL_LINK_CREATED", "SOMETHING_NEW"])
@@ -276,7 +300,7 @@ def test_other_events_are_none_of_ours(client: FlaskClient, redis: Redis, action
     body = recorded("webhook-project-updated")["body"] | {"action": action}
     answer = send(client, "webhook-project-updated", body, HOOK)
     assert (answer.status_code, answer.json) == (200, {"ignored": action})
-    assert len(open_queue(redis)) == 0
+    assert redis.keys("ris:events*") == []
 
 
 def test_a_webhook_is_answered_at_once(client: FlaskClient) -> None:
@@ -288,14 +312,15 @@ def test_a_webhook_is_answered_at_once(client: FlaskClient) -> None:
     assert sorted(times)[len(times) // 2] < 0.05
 
 
-def test_without_valkey_a_webhook_says_that_nothing_is_lost(
-    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings]
+@pytest.mark.parametrize("name", LEARNING)
+def test_without_valkey_a_webhook_is_kept_in_a_file(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings], name: str
 ) -> None:
-    client = make_client(make_settings())
-    answer = send(client, "webhook-annotation-created", headers=HOOK)
-    assert answer.status_code == 503
-    assert "safe in Label Studio" in answer.json["message"]
-    assert answer.headers["Retry-After"]
+    settings = make_settings()
+    client = make_client(settings)
+    answer = send(client, f"webhook-{name}", headers=HOOK)
+    assert (answer.status_code, answer.json) == (200, {"logged": 0, "degraded": True})
+    assert recorded(f"webhook-{name}")["body"]["action"] in (settings.home / "spool" / "events.jsonl").read_text()
     assert send(client, "setup").status_code == 200
 
 
@@ -350,7 +375,7 @@ def test_no_route_but_health_opens_without_the_password(
     assert answer.status_code == 401
     assert answer.json["code"] == "unauthorized"
     assert answer.headers["WWW-Authenticate"].startswith("Basic")
-    assert len(open_queue(redis)) == 0
+    assert redis.keys("ris:events*") == []
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
