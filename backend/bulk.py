@@ -87,7 +87,7 @@ def show(settings: Settings, as_json: bool) -> None:
         return
     out.print(_table_of_batches(known))
     out.print(_table_of_jobs(jobs))
-    out.print(f"{workers} workers." if workers != 1 else "1 worker.")
+    out.print(f"Workers: {', '.join(f'{count} for {kind}' for kind, count in workers.items())}.")
 
 
 def _order(
@@ -141,7 +141,7 @@ def _counts(batch: Batch) -> str:
 def _detail(batch: Batch, batches: Prelabelling) -> str:
     if batch.note:
         return batch.note
-    waits = batch.handled == 0 and not batches.workers()
+    waits = batch.handled == 0 and not batches.workers()["batches"]
     return (
         "no worker runs: start one with `ris worker`" if waits else f"{batch.failed} left out" if batch.failed else ""
     )

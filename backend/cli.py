@@ -50,6 +50,13 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
+class Work(StrEnum):
+    """What a worker does."""
+
+    training = "training"
+    batches = "batches"
+
+
 class Seen(StrEnum):
     """How `ris evaluate` compares pixels."""
 
@@ -245,7 +252,7 @@ def convert(
 
 @app.command(rich_help_panel=LOOP)
 def up() -> None:
-    """Start Label Studio, Valkey, the backend and its worker, connected; Ctrl-C stops them."""
+    """Start Label Studio, Valkey, the backend and its workers, connected; Ctrl-C stops them."""
     from backend.studio import local
 
     sys.exit(local.up(home()))
@@ -448,12 +455,16 @@ def prune(
 
 
 @app.command(rich_help_panel=LOOP)
-def worker() -> None:
-    """Run one worker, which pre-labels, learns and exports; `ris up` starts one by itself."""
+def worker(
+    only: Annotated[
+        Optional[Work], typer.Option(help="Learn and nothing else, or all but that. [default: everything]")
+    ] = None,
+) -> None:
+    """Run one worker, which pre-labels, learns and exports; `ris up` starts two by itself, one of each kind."""
     from backend.jobs.worker import run_worker
     from backend.settings import load
 
-    run_worker(load())
+    run_worker(load(), only=only and only.value)
 
 
 def home() -> Path:

@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -87,11 +88,17 @@ def read_project(client: LabelStudio, project: int) -> AnnotatedProject:
 
 
 def snapshot_project(
-    project: AnnotatedProject, images: ImageResolver, home: Path, max_pixels: int = MAX_PIXELS
+    project: AnnotatedProject,
+    images: ImageResolver,
+    home: Path,
+    max_pixels: int = MAX_PIXELS,
+    report: Callable[[float], None] = lambda share: None,
 ) -> Snapshot:
-    """`build_snapshot` of a project that has been read."""
+    """`build_snapshot` of a project that has been read. `report` hears before each picture the share of them done."""
+    number = count()
 
     def fetch(correction: Correction) -> bytes:
+        report(next(number) / len(project.corrections.items))
         return images.fetch(correction.image, correction.task, project.credentials)
 
     return build_snapshot(project.number, project.corrections, project.config, fetch, home, max_pixels=max_pixels)

@@ -1,7 +1,8 @@
 """Learning from a project's corrections: snapshot, fine-tuning, comparison, and a new version if it is no worse.
 
 Label Studio's annotations are the source of truth: each run reads them all, so a run that died is simply started
-again. It then finds its snapshot, its training state and its version where it left them. Knows no HTTP and no queue.
+again. It then finds its snapshot, its training state and its version where it left them. One that is asked to stop does
+so within seconds, and leaves as much. Knows no HTTP and no queue.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from ris_core.data import Sample, read_folder
 from ris_core.evaluation import Report, evaluate
 from ris_core.files import sha256
 from ris_core.predictor import Predictor
+from ris_core.training import Interrupted
 
 Decision = Literal["waiting", "kept", "promoted"]
 Figures = Mapping[str, float | int]
+STAGES = ("reading", "collecting", "training", "evaluating")
 Progress = Callable[[str, float], None]
-"""Hears the stage, "reading", "collecting", "training" or "evaluating", and the share of it done, 0 to 1."""
+"""Hears the stage, one of `STAGES` in that order, and the share of it done, 0 to 1."""
 
 # Of a digest: 64 bits, among a million pictures two agree with a chance of one in thirty million.
 _DIGITS = 16
@@ -89,21 +92,34 @@ def learn(
     project: int,
     services: Services,
     *,
-    force: bool = False,
+    least: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
     report: Progress = lambda stage, share: None,
 ) -> Outcome:
-    """Learn from a project's corrections, if there are enough new ones; `force` does with any number.
+    """Learn from a project's corrections, if there are enough new ones.
 
     One learner a project at a time: a second call waits for the first.
 
+    Args:
+        least: how many are enough, 0 for any number; None: as the settings say.
+        stop: asked again and again; once it is true, learning ends, and another call goes on from there.
+
     Raises:
+        Interrupted: `stop` was true.
         ConfigError, LabelStudioError: the project can't be read.
         DatasetError: none of its tasks can be used.
         CheckpointError, RegistryError: the version in production is damaged.
     """
+
+    def hear(stage: str, share: float) -> None:
+        report(stage, share)
+        # Training asks by itself, and saves its state first.
+        if stage != "training" and stop():
+            raise Interrupted
+
     with services.registry.learning(project):
         finish_promotion(services.registry, project)
-        return _learn(project, services, force, report)
+        return _learn(project, services, least, stop, hear)
 
 
 def finish_promotion(registry: Registry, project: int) -> None:
@@ -152,27 +168,30 @@ def worked_before(version: Version) -> Mapping[str, float]:
     return version.card.get("worked", {}) if version.card.get("decision") == "promoted" else {}
 
 
-def _learn(project: int, services: Services, force: bool, report: Progress) -> Outcome:
+def _learn(project: int, services: Services, least: int | None, stop: Callable[[], bool], report: Progress) -> Outcome:
     settings, base = services.settings, services.registry.current(project)
     known = _known(project, services)
-    waiting = Outcome(project, "waiting", "", 0, settings.finetune_min_new, base.name)
+    needed = settings.finetune_min_new if least is None else least
+    waiting = Outcome(project, "waiting", "", 0, needed, base.name)
     report("reading", 0.0)
     found = read_project(services.client, project)
     new = _of_corrections(found.corrections.items) - known
-    if not force and len(new) < waiting.needed:
+    if len(new) < needed:
         return _wait(waiting, len(new), found.corrections.skipped)
     report("collecting", 0.0)
-    snapshot = snapshot_project(found, services.images, settings.home, settings.max_image_pixels)
+    snapshot = snapshot_project(
+        found, services.images, settings.home, settings.max_image_pixels, lambda share: report("collecting", share)
+    )
     samples = read_folder(snapshot.folder)
     # Counted again: tasks whose pictures can't be had aren't in it.
     new = _of_samples(samples) - known
-    if not force and len(new) < waiting.needed:
+    if len(new) < needed:
         return _wait(waiting, len(new), snapshot.skipped)
     if all(sample.split != "train" for sample in samples):
         held = "No sentence to train on: the photos annotated so far are held out. Annotate more."
         return replace(_wait(waiting, len(new), snapshot.skipped), reason=held)
     begun = replace(waiting, new=len(new), snapshot=snapshot.id, skipped=snapshot.skipped)
-    return _improve(begun, samples, {task for task, _, _ in new}, services, report)
+    return _improve(begun, samples, {task for task, _, _ in new}, services, stop, report)
 
 
 def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outcome:
@@ -180,21 +199,29 @@ def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outco
     return replace(waiting, reason=reason, new=new, skipped=skipped)
 
 
-def _improve(begun: Outcome, samples: Sequence[Sample], new: set[int], services: Services, report: Progress) -> Outcome:
-    base = services.registry.version(begun.project, begun.base)
-    run = _run_folder(begun, services.settings.home)
-    training = [sample for sample in samples if sample.split == "train"]
+def _improve(
+    begun: Outcome,
+    samples: Sequence[Sample],
+    new: set[int],
+    services: Services,
+    stop: Callable[[], bool],
+    report: Progress,
+) -> Outcome:
+    settings, base = services.settings, services.registry.version(begun.project, begun.base)
+    run = _run_folder(begun, settings)
     candidate = train_candidate(
         base.folder,
-        training,
+        [sample for sample in samples if sample.split == "train"],
         new,
-        services.settings.finetune_seconds,
+        settings.finetune_seconds,
         run,
         lambda share: report("training", share),
+        photos=settings.finetune_photos,
+        stop=stop,
     )
-    snapshot = snapshot_folder(services.settings.home, begun.project, str(begun.snapshot))
+    snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
     found = compare_versions(base.folder, candidate, snapshot, report)
-    verdict = judge(found.expressions, services.settings.finetune_min_validation, worked_before(base))
+    verdict = judge(found.expressions, settings.finetune_min_validation, worked_before(base))
     outcome = replace(
         begun,
         decision="promoted" if verdict.passed else "kept",
@@ -244,10 +271,10 @@ def _target(sample: Sample) -> str:
     return sha256(runs.encode())[:_DIGITS] if runs else ""
 
 
-def _run_folder(begun: Outcome, home: Path) -> Path:
+def _run_folder(begun: Outcome, settings: Settings) -> Path:
     """Where this training keeps its state; what is left of others of the project is of no use any more."""
-    parent = home / "learning" / str(begun.project)
-    run = parent / f"{str(begun.snapshot)[:16]}-{begun.base}"
+    parent = settings.home / "learning" / str(begun.project)
+    run = parent / f"{str(begun.snapshot)[:16]}-{begun.base}-{settings.finetune_photos}"
     run.mkdir(parents=True, exist_ok=True)
     for other in parent.iterdir():
         if other != run:

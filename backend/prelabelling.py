@@ -87,8 +87,8 @@ class Prelabelling:
         """The jobs that wait, run, or ended lately."""
         return self._queue.recent()
 
-    def workers(self) -> int:
-        """How many workers there are."""
+    def workers(self) -> dict[str, int]:
+        """How many workers there are of each kind, see `JobQueue.workers`."""
         return self._queue.workers()
 
     def _alike(self, order: Order) -> Iterator[Batch]:

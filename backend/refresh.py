@@ -26,11 +26,10 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from redis import Redis
 
-from backend.answering import Answers
 from backend.batches import Batch, Order
 from backend.errors import ConfigError, LabelStudioError, LabelStudioNotFound, LabelStudioRefused, NotFound
 from backend.jobs.queue import JobQueue, reachable
@@ -40,6 +39,10 @@ from backend.locks import exclusive
 from backend.prelabelling import Prelabelling
 from backend.registry import Registry, RegistryError
 from backend.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    # It brings torch, and workers look at what is due without.
+    from backend.answering import Answers
 
 _log = logging.getLogger(__name__)
 
@@ -200,10 +203,12 @@ def _wants(project: int, settings: Settings, registry: Registry, batches: Prelab
 
 
 def _is_due(project: int, registry: Registry, batches: Prelabelling, records: Records) -> bool:
+    if registry.since(project) is None:
+        # It never left the shipped model.
+        return False
     record = records.get(project)
     if record is None or record.promotion != promotion(registry, project):
-        # A project that never left the shipped model has nothing to make anew.
-        return registry.since(project) is not None
+        return True
     if record.closed:
         return False
     batch = _find(batches, record.batch)

@@ -22,7 +22,6 @@ from typing import Any
 
 from backend.errors import BackendError, NotFound
 from backend.locks import exclusive
-from ris_core import checkpoint
 from ris_core.files import atomic_dir, atomic_write
 
 _RECORD = "version.json"
@@ -88,6 +87,9 @@ class Registry:
     @cached_property
     def base(self) -> Version:
         """The shipped model, looked up once. Raises CheckpointError if there is none."""
+        # Here and in `add` alone: it brings torch, which takes seconds and 200 MB. A worker only follows pointers.
+        from ris_core import checkpoint  # noqa: PLC0415
+
         folder = self._shipped or checkpoint.shipped()
         return Version(checkpoint.version(folder), folder, {"origin": "shipped"})
 
@@ -114,7 +116,7 @@ class Registry:
 
     def since(self, project: int) -> str | None:
         """When the version in production was put there, a UTC time; None if none ever was. Raises RegistryError."""
-        return self._pointer(project).promoted
+        return self._pointer(project).promoted if self._points(project) else None
 
     def served(self, project: int) -> tuple[str, ...]:
         """The versions that are or were in production, the latest last; the last 100. Raises RegistryError."""
@@ -147,6 +149,8 @@ class Registry:
 
     def add(self, project: int, checkpoint_folder: Path, card: Mapping[str, Any]) -> Version:
         """Copy a checkpoint in as a version of its own, named by its content. Again: nothing changes."""
+        from ris_core import checkpoint  # noqa: PLC0415
+
         name = checkpoint.version(checkpoint_folder)
         if name == self.base.name:
             return self.base
@@ -217,18 +221,19 @@ class Registry:
         """Hold this while the project's model learns: one learner a project, whoever started it; see `exclusive`."""
         return exclusive(self._folder(project) / "learning.lock", refusal)
 
+    def _points(self, project: int) -> bool:
+        return (self._folder(project) / _POINTER).exists()
+
     def _pointer(self, project: int) -> _Pointer:
         content = _read_json(self._folder(project) / _POINTER)
         if content is None:
             return _Pointer(self.base.name, served=(self.base.name,))
-        version, previous = str(content.get("version")), content.get("previous", self.base.name)
-        return _Pointer(
-            version,
-            str(content.get("promoted")),
-            # Earlier releases kept no more than the one before.
-            tuple(content.get("earlier", [previous])),
-            tuple(content.get("served", [previous, version])),
-        )
+        version, promoted = str(content.get("version")), str(content.get("promoted"))
+        if "earlier" in content and "served" in content:
+            return _Pointer(version, promoted, tuple(content["earlier"]), tuple(content["served"]))
+        # Earlier releases kept no more than the one before.
+        previous = content.get("previous", self.base.name)
+        return _Pointer(version, promoted, (previous,), (previous, version))
 
     def _point(self, project: int, pointer: _Pointer) -> None:
         atomic_write(self._folder(project) / _POINTER, _json(asdict(pointer)))

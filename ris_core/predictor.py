@@ -161,6 +161,11 @@ class Predictor:
         items = [(image, each) for (image, _), each in zip(asked, words, strict=True)]
         return _grouped(items, lambda item: item[0].frame.canvas, self._prompts, self._answer)
 
+    @torch.inference_mode()
+    def vectors(self, prompts: Sequence[str]) -> Tensor:
+        """The sentence vectors of N prompts, (N, D)."""
+        return torch.cat([words.sentence for words in self._sentences.encode([_said(prompt) for prompt in prompts])])
+
     def _prompts(self, canvas: tuple[int, int]) -> int:
         """How many prompts to decode together."""
         if self.model.device.type != "cpu":
@@ -320,7 +325,7 @@ def _in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]]
         try:
             answers = run(items[start : start + size])
         except RuntimeError as error:
-            if not _is_memory(error):
+            if not is_memory(error):
                 raise
             if size == 1:
                 raise OutOfMemory(
@@ -332,6 +337,7 @@ def _in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]]
         start += size
 
 
-def _is_memory(error: RuntimeError) -> bool:
+def is_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory ran out, of the GPU or of the machine."""
     # On the CPU torch has no exception of its own for this.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

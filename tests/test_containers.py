@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 COMPOSE = Path(compose.__file__).with_name("docker-compose")
 HADOLINT = Path(sys.executable).with_name("hadolint")
 SECRETS = ("RIS_LABEL_STUDIO_PASSWORD", "RIS_PASSWORD", "RIS_WEBHOOK_SECRET", "RIS_REDIS_PASSWORD")
-PROFILES = {"cpu": ("backend", "worker"), "gpu": ("backend-gpu", "worker-gpu")}
+PROFILES = {"cpu": ("backend", "worker", "trainer"), "gpu": ("backend-gpu", "worker-gpu", "trainer-gpu")}
 
 Config = dict[str, Any]
 
@@ -66,7 +66,7 @@ def services(config: Config) -> dict[str, Config]:
     return dict(config["services"])
 
 
-def test_a_profile_starts_one_backend_and_one_worker(services: dict[str, Config], profile: str) -> None:
+def test_a_profile_starts_one_backend_and_two_workers(services: dict[str, Config], profile: str) -> None:
     common = {"valkey", "label-studio", "login", "connect"}
     assert set(services) == common | set(PROFILES[profile])
 
@@ -119,7 +119,7 @@ def test_label_studio_alone_is_published_and_on_this_machine(services: dict[str,
 def test_the_queue_is_out_of_label_studios_reach(config: Config) -> None:
     assert config["networks"]["queue"]["internal"]
     reach = {name for name, service in config["services"].items() if "queue" in service["networks"]}
-    assert {name.removesuffix("-gpu") for name in reach} == {"valkey", "backend", "worker"}
+    assert {name.removesuffix("-gpu") for name in reach} == {"valkey", "backend", "worker", "trainer"}
     assert set(config["services"]["valkey"]["networks"]) == {"queue"}
 
 

@@ -29,7 +29,6 @@ from backend.studio.home import SECRETS_FILE
 from ris_core.files import atomic_write
 from ris_core.predictor import Predictor
 
-QUEUES = (queue.NAME, queue.BATCHES)
 SECRETS = ("password", "webhook_secret", "label_studio_token", "redis_url")
 
 # A learning writes a version, its snapshot and its features: some hundred MB. Nothing at all can be written below.
@@ -126,10 +125,11 @@ def worker(scene: Scene) -> Verdict:
     """Workers have shown themselves lately, and listen to every queue."""
     with queue.connect(scene.settings.secret("redis_url")) as connection:
         workers = Worker.all(connection=connection)
-        waiting = sum(Queue(name, connection=connection).count for name in QUEUES)
+        waiting = sum(Queue(name, connection=connection).count for name in queue.QUEUES)
         suspended = is_suspended(connection)
     alive = [each for each in workers if _is_alive(each)]
-    unheard = [name for name in QUEUES if not any(name in each.queue_names() for each in alive)]
+    heard = {name for each in alive for name in each.queue_names()}
+    unheard = [kind for kind, names in queue.KINDS.items() if not heard.issuperset(names)]
     load = f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}"
     if suspended:
         return broken(f"Work is suspended; {load}.", "`rq resume --url REDIS_URL` lets the workers go on.")
@@ -138,8 +138,9 @@ def worker(scene: Scene) -> Verdict:
         return broken(f"{seen}; {load}.", "Start one with `ris worker` (`ris up` does); if it died, its log says why.")
     if unheard:
         return broken(
-            f"No worker listens to the queue {' or '.join(unheard)}; {load}.",
-            "Stop the workers that run, which are of another version, and start them with `ris worker`.",
+            f"No worker does {' or '.join(unheard)}; {load}.",
+            f"Start one with {' and one with '.join(f'`ris worker --only {kind}`' for kind in unheard)} "
+            "(`ris up` does); if it died, its log says why.",
         )
     return ok(f"{len(alive)} {'worker is' if len(alive) == 1 else 'workers are'} at work or ready; {load}.")
 

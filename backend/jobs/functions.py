@@ -8,36 +8,62 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Worker
-from rq.job import get_current_job
+from rq.job import Job, get_current_job
 
-from backend import assembly, datasets, finetune, runner
+from backend import assembly, datasets, finetune, reconciler, runner
 from backend.batches import Batches
-from backend.errors import BadRequest
-from backend.jobs.queue import JobQueue, connect, open_queue
+from backend.errors import BadRequest, Unavailable
+from backend.events import EventLog
+from backend.jobs import limits, stopping
+from backend.jobs.queue import NAME, RETRIES, TRAINING, JobQueue, connect, least_new, open_queue
 from backend.labelstudio.client import LabelStudio
-from backend.settings import load
+from backend.refresh import ORIGIN
+from backend.settings import Settings, load
+from ris_core.errors import OutOfMemory
+from ris_core.predictor import is_memory
+from ris_core.training import Interrupted
 
-# A runner works this long, or until learning or an export waits; then it is the turn of whoever waits longest.
+# A runner works this long, or until a job waits that this worker would do first; then it is the turn of that.
 SLICE_SECONDS = 300.0
 _LOOK_SECONDS = 1.0
-# People in front of the editor come first; much more would starve a batch beside a training.
-NICENESS = 5
-# What RQ notes in a worker's record when it is told to stop.
-_STOPPING = "shutdown_requested_date"
+# People in front of the editor come first, then batches. Much more would starve a batch beside other programs.
+NICENESS = {"prelabel": 5, "learn": 10}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def learn(project: int, force: bool = False) -> dict[str, Any]:
-    """Learn from all that is annotated in a project, if enough is new or by `force`. Returns `finetune.Outcome`."""
-    settings = load(_number(project))
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+def learn(project: int) -> dict[str, Any]:
+    """Learn from all that is annotated in a project, if enough of it is new. Returns `finetune.Outcome`.
+
+    The job's record says how much is enough, see `JobQueue.learn`.
+    """
+    os.nice(NICENESS["learn"])
+    # One core stays free for predictions.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    settings, job = load(_number(project)), get_current_job()
+    with (
+        _limited(settings, job),
+        LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client,
+    ):
         services = finetune.Services(client, assembly.images(settings), assembly.registry(settings), settings)
-        return finetune.learn(project, services, force=force, report=_Report()).as_json()
+        least = least_new(job) if job else None
+        log = EventLog(connect(settings.secret("redis_url"), patient=True), settings.home)
+        with reconciler.learning(log, client, project, job.id if job else "") as turn:
+            outcome = finetune.learn(project, services, least=least, stop=stopping.asked, report=_Report(job))
+            turn.left = outcome.new if outcome.decision == "waiting" else 0
+    if outcome.decision == "promoted":
+        # Else the worker sees it within a minute.
+        with suppress(Unavailable):
+            JobQueue(connect(settings.secret("redis_url"))).refresh(project)
+    return outcome.as_json()
 
 
 def export(project: int, form: str, name: str) -> dict[str, Any]:
@@ -60,11 +86,14 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
 
 def prelabel(batch: str) -> dict[str, Any]:
     """Work on a batch until nothing of it is left, or others wait. Returns `runner.Worked`."""
-    os.nice(NICENESS)
+    os.nice(NICENESS["prelabel"])
     settings = load()
     connection = connect(settings.secret("redis_url"), patient=True)
     batches = Batches(connection)
-    if batches.get(batch).state != "running":
+    found = batches.get(batch)
+    if found.state != "running":
+        if found.order.origin == ORIGIN:
+            JobQueue(connection).refresh(found.order.project)
         return runner.Worked(batch).as_json()
     # Before anything else: should this runner die, or another worker be idle, somebody goes on.
     JobQueue(connection).prelabel(batch)
@@ -72,45 +101,89 @@ def prelabel(batch: str) -> dict[str, Any]:
         return runner.run(batch, assembly.runner_services(settings, client, batches), _Turn(connection)).as_json()
 
 
+def refresh(project: int) -> dict[str, Any]:
+    """Do what a project's predictions need since its last promotion, see backend.refresh. Returns {"state": ...}."""
+    settings = load()
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        return {"state": assembly.refresh(settings, client).tend(_number(project))}
+
+
 class _Turn:
     """Says when a runner should make room: its time is over, others wait, or the worker was told to stop."""
 
     def __init__(self, connection: Redis) -> None:
-        self._connection = connection
         self._end = time.monotonic() + SLICE_SECONDS
+        self._before = [open_queue(connection, name=name) for name in _served(connection) if name in (NAME, TRAINING)]
         self._looked, self._over = 0.0, False
 
     def __call__(self) -> bool:
         now = time.monotonic()
         if not self._over and now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            self._over = now >= self._end or self._others_wait() or self._worker_stops()
-        return self._over
+            self._over = now >= self._end or any(queue.count for queue in self._before)
+        return self._over or stopping.asked()
 
-    def _others_wait(self) -> bool:
-        return bool(self._connection.llen(open_queue(self._connection).key))
 
-    def _worker_stops(self) -> bool:
-        # The worker's process alone hears SIGTERM; RQ notes it in the worker's record.
-        job = get_current_job()
-        name = job.worker_name if job else None
-        return bool(name and self._connection.hexists(f"{Worker.redis_worker_namespace_prefix}{name}", _STOPPING))
+def _served(connection: Redis) -> list[str]:
+    """The queues of the worker that runs this job."""
+    job = get_current_job()
+    name = job.worker_name if job else None
+    found = connection.hget(f"{Worker.redis_worker_namespace_prefix}{name}", "queues")
+    return found.decode().split(",") if isinstance(found, bytes) else []
 
 
 class _Report:
-    """Keeps the progress in the job's record, for /jobs/<id>."""
+    """Keeps the progress in the job's record, for /jobs/<id>. Getting further than ever gives all its tries back."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    def __init__(self, job: Job | None) -> None:
+        self._job, self._last = job, ""
 
     def __call__(self, stage: str, share: float) -> None:
-        job = get_current_job()
         # Whole percents: a training takes many more steps than anybody looks.
         news = f"{stage} {share:.2f}"
-        if job is not None and news != self._last:
-            job.meta["progress"] = {"stage": stage, "share": round(share, 2)}
+        if self._job is None or news == self._last:
+            return
+        self._last = news
+        self._job.meta["progress"] = {"stage": stage, "share": round(share, 2)}
+        # Learning must not end for what is only told.
+        with suppress(RedisError):
+            self._note(self._job, [finetune.STAGES.index(stage), round(share, 2)])
+
+    def _note(self, job: Job, reached: list[float]) -> None:
+        if reached > job.meta.get("furthest", []):
+            # Else a job that is killed at the same place each time would never come to an end.
+            job.meta["furthest"], job.retries_left = reached, RETRIES
+            job.connection.hset(job.key, "retries_left", RETRIES)
+        job.save_meta()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _limited(settings: Settings, job: Job | None) -> Iterator[None]:
+    """Inside, learning may take as much memory as the settings say; the end of memory becomes a sentence."""
+    advice = f"lower RIS_FINETUNE_PHOTOS (now {settings.finetune_photos}), or give the worker more memory"
+    if job is not None:
+        # For the worker, where this process can't say anything any more.
+        job.meta["memory_advice"] = advice
+        job.save_meta()  # type: ignore[no-untyped-call]
+
+    def explain(held: int) -> None:
+        message = (
+            f"Learning was killed for memory: it held {held:,} MiB, and RIS_FINETUNE_MEMORY allows "
+            f"{settings.finetune_memory:,}. Lower RIS_FINETUNE_PHOTOS (now {settings.finetune_photos}), or raise that."
+        )
+        if job is not None:
+            job.meta["error"] = {"code": OutOfMemory.code, "message": message}
             job.save_meta()  # type: ignore[no-untyped-call]
-            self._last = news
+
+    try:
+        with limits.at_most(settings.finetune_memory, explain):
+            yield
+    except Interrupted:
+        raise stopping.Stopped from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        raise OutOfMemory(f"Memory ran out while learning: {advice}.") from None
 
 
 def _number(project: object) -> int:

@@ -18,6 +18,11 @@ from rq.worker import BaseWorker
 
 _log = logging.getLogger(__name__)
 _LOCK_SECONDS = 30
+_GIVEN_UP = {
+    "code": "worker_killed",
+    "message": "The job's worker was killed each time that it ran, maybe for memory. See its log, give it more memory, "
+    "and start the job anew.",
+}
 
 
 def recover(queue: Queue) -> list[str]:
@@ -68,12 +73,16 @@ def _put_back(queue: Queue, job_id: str, execution_id: str) -> None:
     registry = queue.started_job_registry
     with queue.connection.pipeline() as pipeline:
         pipeline.zrem(registry.key, f"{job_id}:{execution_id}")
+        # There it may be too, if the worker died between noting that it starts and taking it out.
+        pipeline.lrem(queue.intermediate_queue_key, 0, job_id)
         job = _fetch(queue, job_id)
         if job is not None and job.should_retry:
             _log.warning("Job %s was left by a worker that died. It starts again.", job_id)
             job.retry(queue, pipeline)
         elif job is not None:
             _log.error("Job %s was left by a worker that died, time and again. It has failed.", job_id)
+            job.meta["error"] = _GIVEN_UP
+            job.save_meta()  # type: ignore[no-untyped-call]
             job.set_status(JobStatus.FAILED, pipeline=pipeline)
             job.failed_job_registry.add(job, ttl=job.failure_ttl, pipeline=pipeline)
         pipeline.execute()

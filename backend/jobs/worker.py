@@ -1,12 +1,14 @@
-"""The worker: takes jobs from the queues, one at a time, and runs each in a process of its own.
+"""The worker: takes jobs from its queues, one at a time, and runs each in a process of its own.
 
+- A worker serves all queues, or those of one kind: learning, which takes long, or all else (queue.py).
 - Only the listed functions run, and nothing is imported before that is checked (guard.py).
 - A job that raises has failed: its record gets the sentence, and it isn't tried again. Learning reads all
   annotations anew, so the next submit makes up for it.
-- A job whose process is killed is tried again, twice at most. If the worker itself is killed, its job dies
-  with it, and is put back by the next worker to start (recovery.py).
-- Learning and exports come first, batches are worked on in between: a runner of a batch makes room (functions.py).
-- One SIGTERM lets the job finish; another, a second later, kills it, and the next worker starts it again.
+- A job whose process is killed is tried again, twice at most unless it got further than ever before. If the worker
+  itself is killed, its job dies with it, and is put back by the next worker to start (recovery.py).
+- Exports come first, batches are worked on in between: a runner of a batch makes room (functions.py).
+- At SIGTERM learning and batches stop at their next step, with what they did saved, and are put back: that is no
+  failed try. An export is finished. Another SIGTERM, a second later, kills the job; the next worker starts it again.
 """
 
 from __future__ import annotations
@@ -14,26 +16,29 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.exceptions import AbandonedJobError
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
-from backend import logs
+from backend import logs, reconciler, refresh
 from backend.errors import Unavailable
+from backend.jobs import limits, stopping
 from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import BATCHES, NAME, JobQueue, connect, open_queue
+from backend.jobs.queue import KINDS, QUEUES, JobQueue, KeptQueue, connect, open_queue
 from backend.jobs.recovery import recover
 from backend.prelabelling import Prelabelling
-from backend.settings import Settings
-from ris_core.errors import RisError
+from backend.registry import Registry
+from backend.settings import Settings, load
+from ris_core.errors import OutOfMemory, RisError
 
 _log = logging.getLogger(__name__)
 
@@ -46,34 +51,79 @@ _LONGEST_PAUSE = 4.0
 
 
 class GuardedWorker(Worker):
-    """RQ's forking worker, for guarded jobs; its job process never outlives it."""
+    """RQ's forking worker, for guarded jobs; its job process never outlives it, and hears when it is to stop."""
 
     job_class = GuardedJob
+    queue_class = KeptQueue
     max_connection_wait_time = _LONGEST_PAUSE
-    _lifeline = (-1, -1)
+    # The pipe to the job's process: it reads the first, this one writes to the second.
+    _lifeline: tuple[int, int] | None = None
+    _memory_kills: int | None = None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         refusal = getattr(job, "refusal", "it wasn't checked")
         if refusal:
             self._refuse(job, queue, refusal)
             return
-        self._lifeline = os.pipe()
+        lifeline = self._lifeline = os.pipe()
+        self._memory_kills = limits.memory_kills()
         try:
             super().execute_job(job, queue)
         finally:
-            for end in self._lifeline:
+            self._lifeline = None
+            for end in lifeline:
                 os.close(end)
+
+    def prepare_execution(self, job: Job) -> Execution:
+        execution = super().prepare_execution(job)
+        # RQ leaves it there until the job's process is under way, or for ever: it would run twice, taken for lost.
+        self.connection.lrem(KeptQueue(job.origin, connection=self.connection).intermediate_queue_key, 0, job.id)
+        return execution
 
     def run_maintenance_tasks(self) -> None:
         """As RQ's, when the worker starts and each minute; and batches without a runner get one."""
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         Prelabelling(self.connection, JobQueue(self.connection)).revive()
+        settings = load()
+        refresh.tick(self.connection, settings, Registry(settings.home / "models"))
+        reconciler.tick(self.connection, settings)
+
+    def handle_warm_shutdown_request(self) -> None:
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        if self._lifeline:
+            os.write(self._lifeline[1], stopping.STOP)
+
+    def set_shutdown_requested_date(self) -> None:
+        # For the record alone: without Valkey the job must still get the time to save what it did.
+        with suppress(RedisError):
+            super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
+        assert self._lifeline
         reader, writer = self._lifeline
         os.close(writer)
-        threading.Thread(target=_die_with_worker, args=(reader,), daemon=True).start()
+        stopping.listen(reader)
         super().main_work_horse(job, queue)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        if exc_info[0] is not stopping.Stopped:
+            super().handle_exception(job, *exc_info)
+            return
+        _log.info("Job %s has stopped with its worker. It goes on with the next.", job.id)
+        # RQ takes this as a try, and so takes one away.
+        job.retries_left = (job.retries_left or 0) + 1
+
+    def handle_work_horse_killed(self, job: Job, pid: int, status: int | None, usage: Any) -> None:
+        super().handle_work_horse_killed(job, pid, status, usage)
+        # The killed process may have got on, and have said why it would end.
+        job.refresh()
+        if status is None or not os.WIFSIGNALED(status):
+            return
+        if "error" in job.meta:
+            job.retries_left = 0
+        elif not job.should_retry:
+            job.meta["error"] = _obituary(job, os.WTERMSIG(status), self._memory_kills)
+            job.save_meta()  # type: ignore[no-untyped-call]
 
     def _refuse(self, job: Job, queue: Queue, refusal: str) -> None:
         message = f"Job {job.id} isn't run: {refusal}."
@@ -82,8 +132,8 @@ class GuardedWorker(Worker):
         self.handle_job_failure(job, queue, exc_string=message)
 
 
-def run_worker(settings: Settings, burst: bool = False) -> None:
-    """Work until a signal says stop; with `burst`, until the queue is empty.
+def run_worker(settings: Settings, burst: bool = False, only: str | None = None) -> None:
+    """Work until a signal says stop; with `burst`, until the queues are empty. `only`: one of `queue.KINDS`.
 
     Raises:
         Unavailable: Valkey can't be reached, or went away in the middle of a job.
@@ -92,14 +142,16 @@ def run_worker(settings: Settings, burst: bool = False) -> None:
     try:
         connection = connect(settings.secret("redis_url"), patient=True)
         _wait_for(connection, _VALKEY_SECONDS)
-        work(connection, burst=burst)
+        work(connection, burst=burst, only=only)
     except RedisError as error:
         raise Unavailable(f"The job queue can't be reached ({error}). Start Valkey, then the worker.") from None
 
 
-def work(connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: bool = False) -> None:
+def work(
+    connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: bool = False, only: str | None = None
+) -> None:
     """Put back what killed workers left, then work. `job_class` brings the list of functions."""
-    queues = [open_queue(connection, job_class, name) for name in (NAME, BATCHES)]
+    queues = [open_queue(connection, job_class, name) for name in (KINDS[only] if only else QUEUES)]
     for queue in queues:
         recover(queue)
     worker = GuardedWorker(
@@ -145,7 +197,12 @@ def _explanation(job: Job, error: BaseException) -> dict[str, str]:
     return {"code": "job_failed", "message": f"The job failed; the worker's log says why, under {job.id}."}
 
 
-def _die_with_worker(reader: int) -> None:
-    # The other end is held by the worker alone, so this returns when the worker is gone, however it went.
-    os.read(reader, 1)
-    os.killpg(0, signal.SIGKILL)
+def _obituary(job: Job, number: int, memory_kills: int | None) -> dict[str, str]:
+    """Why a job's process was killed from outside, as far as one can know. `memory_kills`: as they were before."""
+    advice = job.meta.get("memory_advice", "give the worker more memory")
+    known = limits.memory_kills()
+    if number != signal.SIGKILL or (known is not None and known == memory_kills):
+        cause = signal.Signals(number).name
+        return {"code": "job_killed", "message": f"The job was killed by {cause}, time and again. Start it anew."}
+    certainly = "" if known is not None else ", most likely"
+    return {"code": OutOfMemory.code, "message": f"The job was killed{certainly} for memory: {advice}."}

@@ -1,4 +1,4 @@
-"""`ris up`: Label Studio, Valkey, the backend and its worker on this machine, connected, with one command.
+"""`ris up`: Label Studio, Valkey, the backend and its two workers on this machine, connected, with one command.
 
 A thin door: services.py says what runs, supervisor.py keeps it running, connect.py joins it together. What
 dies is started again, after a growing pause; what dies five times in a row stops everything.
@@ -27,7 +27,15 @@ from backend.errors import AlreadyRunning, LabelStudioUnauthorized, StartError
 from backend.settings import Settings, load
 from backend.studio import readiness
 from backend.studio.home import LOGS, SECRETS_FILE, locked, prepare, remember
-from backend.studio.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands, label_studio_environment
+from backend.studio.services import (
+    BACKEND,
+    LABEL_STUDIO,
+    TRAINER,
+    VALKEY,
+    WORKER,
+    commands,
+    label_studio_environment,
+)
 from backend.studio.supervisor import Service, Supervisor
 from ris_core.errors import RisError
 
@@ -99,7 +107,7 @@ def _studio(home: Path, console: Console, work: Work | None) -> None:
             else:
                 supervisor.watch()
         finally:
-            _say(console, "Stopping the worker, the backend, Label Studio and Valkey ...")
+            _say(console, "Stopping the workers, the backend, Label Studio and Valkey ...")
             supervisor.stop()
 
 
@@ -118,8 +126,8 @@ def _bring_up(
     home: Path, settings: Settings, services: Sequence[Service], supervisor: Supervisor, console: Console
 ) -> None:
     servers = [service for service in services if service.name in (VALKEY, LABEL_STUDIO)]
-    ours = [service for service in services if service.name in (BACKEND, WORKER)]
-    # The backend and its worker need a token. From the second start on there is one, and all start at once.
+    ours = [service for service in services if service not in servers]
+    # The backend and its workers need a token. From the second start on there is one, and all start at once.
     _start(supervisor, services if settings.label_studio_token else servers, console)
     token = _token(home, settings, console)
     if settings.label_studio_token is None or token != settings.secret("label_studio_token"):
@@ -201,6 +209,17 @@ def local_services(settings: Settings, label_studio: Path) -> list[Service]:
     lines = commands(_LOOPBACK, _local_port("RIS_LABEL_STUDIO_URL", settings.label_studio_url, _HTTP_PORT))
     ours = {**os.environ, "RIS_HOME": str(settings.home.absolute())}
     own = Path(sys.executable).parent
+
+    def worker(name: str, stop_seconds: float) -> Service:
+        return Service(
+            name,
+            _in(own, lines[name]),
+            ours,
+            lambda pid: readiness.worker_registered(redis_url, pid),
+            start_seconds=120,
+            stop_seconds=stop_seconds,
+        )
+
     label_studio_health, health = (
         f"{settings.label_studio_url}/health",
         f"{connect.backend_url(settings)}/health",
@@ -224,15 +243,10 @@ def local_services(settings: Settings, label_studio: Path) -> list[Service]:
             # Gunicorn gives requests that are under way 30 seconds.
             stop_seconds=35,
         ),
-        Service(
-            WORKER,
-            _in(own, lines[WORKER]),
-            ours,
-            lambda pid: readiness.worker_registered(redis_url, pid),
-            start_seconds=120,
-            # What a job gets to finish; one that takes longer is started again by the next worker.
-            stop_seconds=20,
-        ),
+        # What an export gets to finish; one that takes longer is started again by the next worker.
+        worker(WORKER, stop_seconds=20),
+        # A training stops at its next step, and the next worker goes on from there.
+        worker(TRAINER, stop_seconds=10),
     ]
 
 

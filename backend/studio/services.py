@@ -1,4 +1,4 @@
-"""The four services of the studio: the command of each, and what Label Studio needs in its environment.
+"""The five services of the studio: the command of each, and what Label Studio needs in its environment.
 
 The one place for that: `ris up` runs them as processes, docker-compose.yml as containers, and a test holds
 the two equal. Knows nothing of processes or containers.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 from itertools import chain
 
-VALKEY, LABEL_STUDIO, BACKEND, WORKER = "valkey", "label-studio", "backend", "worker"
+VALKEY, LABEL_STUDIO, BACKEND = "valkey", "label-studio", "backend"
+# Two workers: learning takes minutes, and nothing else shall wait for it.
+WORKER, TRAINER = "worker", "trainer"
 
 # What is not on the public internet. Of IPv6 that is all but 2000::/3, and a few parts of that.
 _NOT_PUBLIC_4 = (
@@ -30,7 +32,8 @@ def commands(bind: str, label_studio_port: int) -> dict[str, tuple[str, ...]]:
         VALKEY: ("python", "-m", "backend.studio.valkey", "--bind", bind),
         LABEL_STUDIO: ("label-studio", "start", "--no-browser", *address),
         BACKEND: ("gunicorn", "-c", "python:backend.gunicorn_conf", "backend.wsgi:app"),
-        WORKER: ("ris", "worker"),
+        WORKER: ("ris", "worker", "--only", "batches"),
+        TRAINER: ("ris", "worker", "--only", "training"),
     }
 
 

@@ -95,11 +95,11 @@ def test_batches_and_jobs_are_listed(shelf: Shelf, capsys: pytest.CaptureFixture
     assert [(each["id"], each["state"], each["total"]) for each in listed["batches"]] == [(batch, "running", 5)]
     [job] = listed["jobs"]
     assert (job["function"], job["status"], job["arguments"]) == ("prelabel", "queued", [batch])
-    assert listed["workers"] == 0
+    assert listed["workers"] == {"training": 0, "batches": 0}
     bulk.show(load(), as_json=False)
     printed = capsys.readouterr().out
     assert str(batch) in printed
-    assert "0 workers." in printed
+    assert "Workers: 0 for training, 0 for batches." in printed
 
 
 def test_a_batch_is_cancelled_and_resumed(

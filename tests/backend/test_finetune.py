@@ -20,7 +20,7 @@ from studio import PROJECT, Studio, running
 from backend import candidate, finetune
 from backend.corrections import read_corrections
 from backend.errors import LabelStudioError
-from backend.finetune import Outcome, Services, compare_versions, finish_promotion, learn, worked_before
+from backend.finetune import STAGES, Outcome, Services, compare_versions, finish_promotion, learn, worked_before
 from backend.registry import Registry
 from backend.settings import Settings
 from ris_core import checkpoint
@@ -32,6 +32,8 @@ from ris_core.files import sha256
 from ris_core.images import read_image
 from ris_core.models import LDA, LDAOptions
 from ris_core.predictor import Predictor
+from ris_core.run import CONFIG as RUN
+from ris_core.training import STATE, Interrupted
 
 SENTENCE = "the bright square"
 HEIGHT, WIDTH = 48, 64
@@ -229,6 +231,45 @@ def test_a_killed_training_goes_on(services: Callable[..., Services]) -> None:
     assert not run.exists()
 
 
+def interrupt(parts: Services, stage: str) -> list[str]:
+    """Have learning asked to stop as soon as it reports a stage -> the stages that it reported."""
+    heard: list[str] = []
+    with pytest.raises(Interrupted):
+        learn(PROJECT, parts, stop=lambda: stage in heard, report=lambda stage, share: heard.append(stage))
+    return heard
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_asked_to_stop_it_ends_at_the_next_step_and_goes_on_from_there(
+    services: Callable[..., Services], stage: str
+) -> None:
+    parts = services()
+    heard = interrupt(parts, stage)
+    assert heard[-1] == stage
+    assert heard.count(stage) == 1
+    assert names(parts.registry) == [parts.registry.base.name]
+    if stage == "training":
+        (run,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
+        assert (run / STATE).is_file()
+    assert learn(PROJECT, parts).decision == "promoted"
+
+
+def test_fewer_photos_a_batch_begin_anew(services: Callable[..., Services]) -> None:
+    """As somebody changes it after a training that took too much memory: its state is of no use any more."""
+    parts = services()
+    interrupt(parts, "training")
+    (before,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
+    parts = replace(parts, settings=parts.settings.model_copy(update={"finetune_photos": 3}))
+
+    def hear(stage: str, share: float) -> None:
+        if stage == "training":
+            (run,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
+            assert run != before
+            assert json.loads((run / RUN).read_text())["photos"] == 3
+
+    assert learn(PROJECT, parts, report=hear).decision == "promoted"
+
+
 def test_a_kill_between_adding_and_promoting_is_made_good(
     services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +290,7 @@ def test_a_kill_between_adding_and_promoting_is_made_good(
     finish_promotion(parts.registry, PROJECT)
     assert parts.registry.current(PROJECT).name == base
     # So it is when the same corrections lead to it again.
-    again = learn(PROJECT, parts, force=True)
+    again = learn(PROJECT, parts, least=0)
     assert (again.decision, again.version) == ("kept", version)
     assert f"It is {version} again, which was in production and was taken back. `ris promote {version}" in again.reason
     assert parts.registry.current(PROJECT).name == base
@@ -284,7 +325,7 @@ def test_pictures_that_cant_be_had_teach_nothing(services: Callable[..., Service
 
 def test_photos_that_are_all_held_out_teach_nothing(services: Callable[..., Services], studio: Studio) -> None:
     del studio.tasks[:8]
-    outcome = learn(PROJECT, services(), force=True)
+    outcome = learn(PROJECT, services(), least=0)
     assert outcome.decision == "waiting"
     assert "held out" in outcome.reason
 
@@ -298,7 +339,7 @@ def test_label_studio_failing_changes_nothing(services: Callable[..., Services],
     studio.tasks.clear()
     assert learn(PROJECT, parts).decision == "waiting"
     with pytest.raises(DatasetError, match="no submitted annotation"):
-        learn(PROJECT, parts, force=True)
+        learn(PROJECT, parts, least=0)
     assert names(parts.registry) == [parts.registry.base.name]
 
 

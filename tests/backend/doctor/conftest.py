@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 
 from backend import assembly
 from backend.app import create_app
-from backend.jobs.queue import BATCHES, NAME
+from backend.jobs.queue import QUEUES
 from backend.settings import load
 from ris_core import checkpoint
 
@@ -41,7 +41,7 @@ def lasting_redis(redis: Redis) -> Iterator[Redis]:
 @pytest.fixture
 def worker(lasting_redis: Redis) -> Iterator[SimpleWorker]:
     """A worker that has just shown itself; its process is this one."""
-    queues = [Queue(name, connection=lasting_redis) for name in (NAME, BATCHES)]
+    queues = [Queue(name, connection=lasting_redis) for name in QUEUES]
     worker = SimpleWorker(queues, connection=lasting_redis)
     worker.register_birth()
     yield worker

@@ -16,7 +16,7 @@ from rq.suspension import suspend
 from rq.utils import utcformat
 
 from backend.doctor import machine
-from backend.jobs.queue import NAME
+from backend.jobs.queue import KINDS, NAME, TRAINING
 from ris_core import checkpoint
 
 from .chain import Chain
@@ -199,11 +199,16 @@ def test_a_worker_that_has_fallen_silent(chain: Chain, worker: SimpleWorker, las
 
 
 def test_a_worker_that_listens_elsewhere(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
-    lasting_redis.hset(worker.key, "queues", "default")
-    finding = chain.look("worker")
-    assert finding.state == "broken"
-    assert NAME in finding.what
-    assert "`ris worker`" in finding.remedy
+    for queues, missing in (
+        ("default", ["training", "batches"]),
+        (TRAINING, ["batches"]),
+        (NAME, ["training", "batches"]),
+    ):
+        lasting_redis.hset(worker.key, "queues", queues)
+        finding = chain.look("worker")
+        assert finding.state == "broken"
+        assert finding.what.startswith(f"No worker does {' or '.join(missing)};")
+        assert [kind for kind in KINDS if f"`ris worker --only {kind}`" in finding.remedy] == missing
 
 
 def test_work_is_suspended(chain: Chain, lasting_redis: Redis) -> None:

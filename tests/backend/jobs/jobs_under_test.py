@@ -6,6 +6,7 @@ Each leaves its traces in files below TRACES, one a call.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,13 +14,15 @@ from pathlib import Path
 from redis import Redis
 from rq.job import get_current_job
 
+from backend.jobs import stopping
 from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import connect
+from backend.jobs.queue import connect, least_new
 from backend.jobs.worker import work
+from backend.settings import Settings
 from ris_core.errors import DatasetError
 
 TRACES = Path(os.environ.get("TRACES", "."))
-NAMES = ("add", "fail", "crash", "hold", "hold_once", "trigger")
+NAMES = ("add", "fail", "crash", "hold", "hold_once", "pause", "get_on", "grow", "trigger")
 
 
 class TestedJob(GuardedJob):
@@ -57,10 +60,47 @@ def hold_once() -> str:
     return "done"
 
 
+def pause() -> str:
+    """Runs until it is asked to stop, and ends when the file `go` is there."""
+    _leave("pause")
+    while not (TRACES / "go").exists():
+        if stopping.asked():
+            raise stopping.Stopped
+        time.sleep(0.02)
+    return "done"
+
+
+def get_on(tries: int) -> str:
+    """Is killed each time, a little further on, and is done at last."""
+    from backend.jobs.functions import _Report
+
+    _leave("get_on")
+    times = len(list(TRACES.glob("get_on.*")))
+    _Report(get_current_job())("training", times / 100)
+    if times < tries:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def grow(mebibytes: int | None, photos: int) -> None:
+    """Takes as much memory as it gets, up to 300 MiB more."""
+    from backend.jobs.functions import _limited
+
+    _leave("grow")
+    settings = Settings(finetune_memory=mebibytes, finetune_photos=photos)
+    with _limited(settings, get_current_job()):
+        hoard = []
+        for _ in range(30):
+            hoard.append(b"x" * (10 << 20))
+            time.sleep(0.05)
+    raise DatasetError("It got all that it wanted.")
+
+
 def trigger(project: int) -> None:
     """Stands for learning; says which job it is before it reads anything."""
     job = get_current_job()
     assert job is not None
+    job.connection.hset(job.key, "heard", str(least_new(job)))
     _leave("trigger")
     _wait_for(TRACES / "go")
 
@@ -76,4 +116,5 @@ def _wait_for(path: Path) -> None:
 
 if __name__ == "__main__":
     connection: Redis = connect(os.environ["QUEUE"], patient=True)
-    work(connection, TestedJob, burst="--burst" in sys.argv)
+    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
+    work(connection, TestedJob, burst="--burst" in sys.argv, only=only)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from redis import Redis
 from rq.job import JobStatus
 
@@ -24,10 +25,14 @@ from backend.jobs.queue import (
     LEARN_SECONDS,
     RESULT_SECONDS,
     RETRIES,
+    TRAINING,
     JobQueue,
+    Ticket,
     connect,
+    least_new,
     open_queue,
 )
+from backend.settings import Settings
 
 HERE = Path(__file__).parent
 
@@ -68,7 +73,7 @@ def test_a_thousand_events_at_once_make_one_job(jobs: JobQueue, redis: Redis) ->
         tickets = list(threads.map(lambda _: jobs.learn(7), range(1000)))
     assert len({ticket.job for ticket in tickets}) == 1
     assert sum(ticket.new for ticket in tickets) == 1
-    assert len(open_queue(redis)) == 1
+    assert len(open_queue(redis, name=TRAINING)) == 1
 
 
 def test_projects_do_not_wait_for_each_other(jobs: JobQueue) -> None:
@@ -87,7 +92,37 @@ def test_events_during_a_run_make_exactly_one_more(
     (tmp_path / "go").touch()
     until(lambda: is_finished(jobs, tickets[0].job))
     assert runs(tmp_path) == 2
-    assert len(open_queue(redis)) == 0
+    assert len(open_queue(redis, name=TRAINING)) == 0
+
+
+def test_however_it_is_asked_one_learning_waits_and_it_suits_the_most_modest(jobs: JobQueue, redis: Redis) -> None:
+    def least() -> int | None:
+        job = open_queue(redis, name=TRAINING).fetch_job(first.job)
+        assert job is not None
+        return least_new(job)
+
+    first = jobs.learn(7)
+    assert least() is None
+    for asked, expected in ((3, 3), (5, 3), (None, 3), (1, 1)):
+        assert jobs.learn(7, asked).job == first.job
+        assert least() == expected
+    assert jobs.learn_now(7) == Ticket(first.job, new=False)
+    assert least() == 0
+    other = jobs.learn_now(8)
+    assert other.new
+    assert open_queue(redis, name=TRAINING).get_job_ids() == [first.job, other.job]
+
+
+def test_what_a_learning_is_content_with_is_never_lost(
+    jobs: JobQueue, redis: Redis, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Each is asked for while the worker takes jobs as fast as it can: a job that has started didn't hear it."""
+    (tmp_path / "go").touch()
+    for _ in range(30):
+        jobs.learn(7)
+        asked = jobs.learn_now(7)
+        until(lambda asked=asked: is_finished(jobs, asked.job))
+        assert redis.hget(f"rq:job:{asked.job}", "heard") == b"0"
 
 
 def test_an_event_while_the_job_starts_is_never_lost(
@@ -122,9 +157,12 @@ def test_a_job_that_is_lost_from_valkey_does_not_block_the_next(jobs: JobQueue, 
 
 
 def test_time_outs_and_lifetimes_are_set_on_purpose(redis: Redis) -> None:
-    jobs, queue = JobQueue(redis), open_queue(redis)
-    for ticket, seconds in ((jobs.learn(7), LEARN_SECONDS), (jobs.export(7, "coco", "mine"), EXPORT_SECONDS)):
-        job = queue.fetch_job(ticket.job)
+    jobs, training, rest = JobQueue(redis), open_queue(redis, name=TRAINING), open_queue(redis)
+    assert Settings(finetune_seconds=21_600).finetune_seconds < LEARN_SECONDS
+    with pytest.raises(ValidationError):
+        Settings(finetune_seconds=21_601)
+    learning, exporting = training.fetch_job(jobs.learn(7).job), rest.fetch_job(jobs.export(7, "coco", "mine").job)
+    for job, seconds in ((learning, LEARN_SECONDS), (exporting, EXPORT_SECONDS)):
         assert job is not None
         assert (job.timeout, job.result_ttl, job.failure_ttl) == (seconds, RESULT_SECONDS, FAILURE_SECONDS)
         assert job.retries_left == RETRIES
@@ -198,4 +236,4 @@ def test_of_a_batch_one_runner_waits_however_often_it_is_asked_for(jobs: JobQueu
 def test_recent_jobs_are_those_that_wait_run_or_ended(jobs: JobQueue) -> None:
     asked = [jobs.learn(1).job, jobs.export(2, "coco", "out").job, jobs.prelabel("1a2b3c4d").job]
     assert [(job["id"], job["status"]) for job in jobs.recent()] == [(job, "queued") for job in asked]
-    assert jobs.workers() == 0
+    assert jobs.workers() == {"training": 0, "batches": 0}

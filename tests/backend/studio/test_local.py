@@ -15,7 +15,7 @@ import pytest
 from backend.errors import StartError
 from backend.settings import Settings
 from backend.studio import local
-from backend.studio.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER, commands
+from backend.studio.services import BACKEND, LABEL_STUDIO, TRAINER, VALKEY, WORKER, commands
 from backend.studio.supervisor import Service
 
 Make = Callable[..., Settings]
@@ -122,7 +122,7 @@ def test_no_secret_is_on_a_command_line(services: dict[str, Service]) -> None:
 
 
 def test_our_processes_find_the_home_folder_from_anywhere(services: dict[str, Service]) -> None:
-    for name in (VALKEY, BACKEND, WORKER):
+    for name in (VALKEY, BACKEND, WORKER, TRAINER):
         assert Path(services[name].environment["RIS_HOME"]).is_absolute()
 
 
