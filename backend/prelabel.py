@@ -26,13 +26,16 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from backend.answering import Answering, Answers
+from backend.corrections import clean
 from backend.errors import BadRequest, FetchError, TooMany
 from backend.labelstudio.config import LabelConfig
 from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.regions import Region, mask_regions, prompt_region
 from backend.labelstudio.validation import validate
 from backend.prompts import PromptRequest, combine, echoes
+from backend.ranking import Pair
 from backend.serving import ModelBusy, Models
+from ris_core.acquisition import PASSES, Studied
 from ris_core.errors import InputError, OutOfMemory
 from ris_core.predictor import Image, Prediction
 
@@ -157,27 +160,36 @@ class Prelabeller:
         return replace(question, image=self._models.read(image)) if isinstance(image, bytes) else question
 
     def answer(
-        self, questions: Sequence[Question], answering: Answering, deadline: float, echo: bool = True
+        self,
+        questions: Sequence[Question],
+        answering: Answering,
+        deadline: float,
+        echo: bool = True,
+        noted: list[Pair] | None = None,
     ) -> list[Answer | Unanswered]:
         """Answer questions together; those that ask for nothing need no image.
 
         Args:
             echo: whether the sentences are part of the answers.
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
+            noted: gets the pairs that were answered, with what ranking them by the project's strategy takes.
 
         Raises:
             ModelBusy: others kept the model until the deadline.
             CheckpointError: the version can't be used.
         """
         asked = [(question.image, question.sentences) for question in questions if question.image is not None]
-        found = iter(self._models.segment_all(answering.version, asked, deadline) if asked else [])
+        passes = None if noted is None else _passes(answering)
+        found = iter(self._models.segment_all(answering.version, asked, deadline, passes) if asked else [])
         answers: list[Answer | Unanswered] = []
         for question in questions:
             predictions = next(found) if question.image is not None else []
-            if isinstance(predictions, list):
-                answers.append(_answer(question, predictions, answering, echo))
-            else:
+            if isinstance(predictions, Exception):
                 answers.append(predictions)
+                continue
+            answers.append(_answer(question, predictions, answering, echo))
+            if noted is not None:
+                noted += _pairs(question, predictions)
         return answers
 
     @contextmanager
@@ -237,6 +249,28 @@ def _answer(
 
 def _combined(request: PromptRequest, answers: Sequence[Prediction]) -> Prediction:
     return combine(request, answers[0], answers[1:])
+
+
+def _passes(answering: Answering) -> int:
+    return PASSES if answering.settings.prelabel_score == "disagreement" else 0
+
+
+def _pairs(question: Question, predictions: Sequence[Prediction]) -> list[Pair]:
+    """What was asked of a task, each sentence once."""
+    each = iter(predictions)
+    pairs: dict[str, Pair] = {}
+    for request in question.requests:
+        answers = [next(each) for _ in request.sentences]
+        pair = _pair(int(question.task["id"]), request, answers)
+        pairs.setdefault(pair.prompt, pair)
+    return list(pairs.values())
+
+
+def _pair(task: int, request: PromptRequest, answers: Sequence[Prediction]) -> Pair:
+    studied = [answer for answer in answers if isinstance(answer, Studied)]
+    disagreement = max((each.disagreement for each in studied if each.disagreement is not None), default=math.nan)
+    confidence = _confidence(_combined(request, answers))
+    return Pair(task, clean(request.prompt), confidence, disagreement, studied[0].embedding)
 
 
 def _mask_regions(config: LabelConfig, asked: Sequence[PromptRequest], found: Sequence[Prediction]) -> list[Region]:

@@ -16,6 +16,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from backend.errors import Unavailable
 from backend.registry import Version
+from ris_core.acquisition import study
 from ris_core.errors import InputError, OutOfMemory, RisError
 from ris_core.files import sha256
 from ris_core.images import MAX_PIXELS, read_image
@@ -27,7 +28,7 @@ V = TypeVar("V")
 
 Asked: TypeAlias = tuple[bytes | Image, Sequence[str]]
 """An image, encoded or HxWx3 uint8 RGB, and what to look for in it."""
-Found: TypeAlias = list[Prediction] | InputError | OutOfMemory
+Found: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
 
 
@@ -60,14 +61,16 @@ class Models:
         thread.start()
         return thread
 
-    def segment(self, version: Version, image: bytes, prompts: Sequence[str], deadline: float) -> list[Prediction]:
+    def segment(self, version: Version, image: bytes, prompts: Sequence[str], deadline: float) -> Sequence[Prediction]:
         """`segment_all` for one image; what is wrong with it is raised."""
         [found] = self.segment_all(version, [(image, prompts)], deadline)
         if isinstance(found, RisError):
             raise found
         return found
 
-    def segment_all(self, version: Version, asked: Sequence[Asked], deadline: float) -> list[Found]:
+    def segment_all(
+        self, version: Version, asked: Sequence[Asked], deadline: float, passes: int | None = None
+    ) -> list[Found]:
         """One prediction a prompt, in order, for each image; all of them go through the model together.
 
         What is wrong with an image or a prompt is the answer for that image, and costs the others nothing.
@@ -75,6 +78,7 @@ class Models:
         Args:
             asked: images and what to look for in them. Encoded images are remembered, decoded ones are not.
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
+            passes: predictions are `acquisition.Studied`, from so many passes under dropout, perhaps none.
 
         Raises:
             ModelBusy: others kept the model until the deadline.
@@ -82,22 +86,24 @@ class Models:
         """
         with self._turn(deadline):
             predictor = self._predictor(version)
-            return self._segment(predictor, asked)
+            return self._segment(predictor, asked, passes)
 
     def read(self, image: bytes) -> Image:
         """Decode an image, in the caller's time and not the model's. Raises ImageError."""
         return read_image(image, self._max_pixels)
 
-    def _segment(self, predictor: Predictor, asked: Sequence[Asked]) -> list[Found]:
+    def _segment(self, predictor: Predictor, asked: Sequence[Asked], passes: int | None) -> list[Found]:
         try:
             prepared = self._prepare(predictor, [image for image, _ in asked])
-            prompts = [prompts for _, prompts in asked]
-            return list(predictor.segment_all(list(zip(prepared, prompts, strict=True))))
+            requests = list(zip(prepared, [prompts for _, prompts in asked], strict=True))
+            if passes is None:
+                return list(predictor.segment_all(requests))
+            return list(study(predictor, requests, passes))
         except (InputError, OutOfMemory) as error:
             if len(asked) == 1:
                 return [error]
         # One of them is to blame: alone, each answers for itself.
-        return [found for one in asked for found in self._segment(predictor, [one])]
+        return [found for one in asked for found in self._segment(predictor, [one], passes)]
 
     def _prepare(self, predictor: Predictor, images: Sequence[bytes | Image]) -> list[PreparedImage]:
         keys = [f"{predictor.fingerprint}:{_name(image)}" for image in images]

@@ -93,7 +93,7 @@ def compare(settings: Settings, project: int, names: tuple[str, str], folder: Pa
     """Have two versions answer the held-out expressions of the newest snapshot; draw what changed most to `folder`."""
     registry = assembly.registry(settings)
     before, after = (registry.version(project, _plain(name)) for name in names)
-    snapshot = _newest_snapshot(settings.home, project)
+    snapshot = newest_snapshot(settings.home, project)
     with bar("Comparing", 100) as tell:
         found = compare_versions(before.folder, after.folder, snapshot, lambda _, share: tell(round(100 * share)))
     verdict = judge(found.expressions, settings.finetune_min_validation, worked_before(before))
@@ -189,7 +189,8 @@ def _day(card: Mapping[str, Any]) -> str:
     return str(card.get("added"))[:16].replace("T", " ")
 
 
-def _newest_snapshot(home: Path, project: int) -> Path:
+def newest_snapshot(home: Path, project: int) -> Path:
+    """The folder of a project's newest snapshot. Raises DatasetError if it has none."""
     found = snapshots(home, project)
     if not found:
         raise DatasetError(

@@ -32,6 +32,7 @@ from backend.batches import Batch, BatchEnded, Batches
 from backend.errors import BadRequest, FetchError
 from backend.labelstudio.client import LabelStudio
 from backend.prelabel import GROUP, Prelabeller
+from backend.ranking import Pair
 from backend.registry import Registry
 from backend.runner.leases import Leases, Patience, Stopped
 from backend.runner.project import Project
@@ -132,7 +133,12 @@ def _answer(group: Sequence[Item], prelabeller: Prelabeller, answering: Answerin
             questions.append((item, item.question.result()))
         except (InputError, FetchError, BadRequest) as error:
             item.work.fail(item.task, error)
-    answers = prelabeller.answer([question for _, question in questions], answering, time.monotonic() + _FOREVER)
+    pairs: list[Pair] = []
+    deadline = time.monotonic() + _FOREVER
+    answers = prelabeller.answer([question for _, question in questions], answering, deadline, noted=pairs)
+    works = {item.task: item.work for item, _ in questions}
+    for pair in pairs:
+        works[pair.task].pairs.append(pair)
     for (item, _), answer in zip(questions, answers, strict=True):
         if isinstance(answer, Exception):
             item.work.fail(item.task, answer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,8 +15,13 @@ from backend.errors import BackendError, LabelStudioNotFound
 from backend.labelstudio.answers import Json
 from backend.labelstudio.client import SHORT_PAGE, LabelStudio
 from backend.labelstudio.images import Credentials
+from backend.pairs import Pairs
+from backend.ranking import Pair
 from backend.registry import Registry
-from backend.runner.leases import Patience
+from backend.runner.leases import Patience, Stopped
+from backend.scoring import CONFIDENCE, NothingToRank, Scored, corrections_by_prompt, rescore
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,6 +49,7 @@ class Project:
         self.credentials = _credentials(project)
         config = answers.read(self._number, project["label_config"])
         self.answering = answers.of(self._number, config, registry.version(self._number, batch.order.model))
+        self._pairs = Pairs(self.answering.settings.home)
         if self.answering.name != batch.order.version:
             raise BatchChanged(
                 f"The labelling interface, the prompt sheet or the settings of project {self._number} were changed "
@@ -58,6 +66,30 @@ class Project:
     def own(self, task: Json) -> list[int]:
         predictions = task.get("predictions") or []
         return sorted(int(each["id"]) for each in predictions if each["model_version"] == self.order.version)
+
+    def note(self, pairs: Sequence[Pair]) -> None:
+        """Keep what ranking takes of tasks that are about to be written."""
+        self._pairs.keep(self._number, self.order.version, pairs)
+
+    def rescore(self, found: Sequence[Scored]) -> None:
+        """Write the scores that the project's strategy gives to predictions that are all there now."""
+        settings = self.answering.settings
+        if settings.prelabel_score == CONFIDENCE:
+            return
+        tasks = {each.task for each in found}
+        pairs = [pair for pair in self._pairs.read(self._number, self.order.version) if pair.task in tasks]
+        known = corrections_by_prompt(settings.home, self._number)
+        try:
+            rescore(found, pairs, settings.prelabel_score, known, self._change_score)
+        except NothingToRank as error:
+            # The knob was changed while the batch ran.
+            _log.warning("Batch %s keeps its scores. %s", self.batch, error)
+
+    def _change_score(self, prediction: int, score: float) -> None:
+        if self.patience.over():
+            raise Stopped
+        with suppress(LabelStudioNotFound):
+            self.patience(lambda: self.client.update_prediction(prediction, json.dumps({"score": score}).encode()))
 
     def add(self, predictions: Sequence[bytes]) -> int:
         return self.client.import_predictions(self._number, predictions)

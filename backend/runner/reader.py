@@ -18,6 +18,7 @@ from backend.prelabel import GROUP, Prelabeller, Question
 from backend.runner.leases import Leases, Patience, Stopped
 from backend.runner.project import Project
 from backend.runner.writer import LEFT_OUT, Work
+from backend.scoring import Scored, scored
 from ris_core.errors import InputError
 
 # Images that are held: one group in the model, one that is ready.
@@ -128,14 +129,21 @@ class Reader:
         return self._prelabeller.decode(fetched)
 
     def _close(self) -> None:
-        """Exactly one prediction a task: delete the second, queue what has none again."""
-        batch, missing = self._project.batch, []
+        """Exactly one prediction a task: delete the second, queue what has none again. Then the scores that rank."""
+        batch, missing = self._project.batch, list[int]()
+        found: dict[int, Scored] = {}
         for page in pages(self._batches.tasks(batch), SHORT_PAGE):
-            predicted, failed = self._project.predicted(page), self._batches.failures(batch, page)
-            for present in predicted.values():
-                self._project.thin(present)
-            missing += [task for task, present in predicted.items() if not present and task not in failed]
+            failed = self._batches.failures(batch, page)
+            for task in self._project.tasks(page):
+                self._project.thin(self._project.own(task))
+                prediction = scored(task, self._project.order.version)
+                if prediction:
+                    found[prediction.task] = prediction
+                elif int(task["id"]) not in failed:
+                    missing.append(int(task["id"]))
         missing = list(dict.fromkeys(missing))
+        if not missing:
+            self._project.rescore(list(found.values()))
         final = missing and self._batches.get(batch).rounds >= _MOST_ROUNDS
         self._leases.close(missing, dict.fromkeys(missing, LEFT_OUT) if final else {})
 

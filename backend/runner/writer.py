@@ -12,6 +12,7 @@ import httpx
 
 from backend.batches import Chunk
 from backend.errors import LabelStudioRefused, LabelStudioUnreachable
+from backend.ranking import Pair
 from backend.runner.leases import Leases
 from backend.runner.project import Project
 
@@ -25,12 +26,16 @@ LEFT_OUT = "Label Studio doesn't keep its prediction: its log says why. Perhaps 
 
 @dataclass(eq=False)
 class Work:
-    """A chunk in the making. present: tasks that need no prediction. answers: JSON of the predictions."""
+    """A chunk in the making. present: tasks that need no prediction. answers: JSON of the predictions.
+
+    pairs: what ranking the tasks takes.
+    """
 
     chunk: Chunk
     present: int = 0
     answers: dict[int, bytes] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
 
     def fail(self, task: int, reason: Exception | str) -> None:
         _log.warning("Task %s is left out. %s", task, reason)
@@ -65,6 +70,8 @@ class Writer:
         self._last.add_done_callback(lambda written: self._leases.over.set() if written.exception() else None)
 
     def _write(self, work: Work) -> None:
+        # First: pairs without a prediction do no harm.
+        self._project.note(work.pairs)
         try:
             done = sum(self._store(work, part) for part in list(_parts(work.answers)))
         except _Lost:

@@ -145,12 +145,9 @@ class Shelf:
             self.do("DELETE FROM prediction WHERE id = ?", prediction)
             return Answer(204)
         new = json.loads(asked.body)
-        self.do(
-            "UPDATE prediction SET score = ?, result = ? WHERE id = ?",
-            new["score"],
-            json.dumps(new["result"]),
-            prediction,
-        )
+        self.do("UPDATE prediction SET score = ? WHERE id = ?", new["score"], prediction)
+        if "result" in new:
+            self.do("UPDATE prediction SET result = ? WHERE id = ?", json.dumps(new["result"]), prediction)
         return _json({"id": prediction})
 
     def _open(self) -> sqlite3.Connection:

@@ -21,6 +21,7 @@ from backend.batches import Batch, Batches, Order
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.config import parse
 from backend.labelstudio.images import ImageResolver
+from backend.pairs import Pairs
 from backend.prelabel import Prelabeller
 from backend.registry import Registry
 from backend.runner import Services, leases, run
@@ -322,3 +323,40 @@ def test_a_project_that_is_gone_stops_its_batch(world: World) -> None:
     with pytest.raises(Exception, match="deleted"):
         run(batch, world.services)
     assert world.batches.get(batch).state == "cancelled"
+
+
+@pytest.mark.parametrize("strategy", ["diversity", "disagreement"])
+def test_the_closing_writes_the_scores_that_rank_the_batch(
+    world: World, make_settings: Callable[..., Settings], strategy: str
+) -> None:
+    world.shelf.fill(data(20))
+    world.shelf.annotated = {4}
+    services = world.services
+    ranked = Answers(services.registry, make_settings(prelabel_score=strategy))
+    world.services = Services(services.client, services.batches, services.prelabeller, ranked, services.registry)
+    batch = world.done(world.order(20))
+    assert (batch.state, batch.done) == ("done", 20)
+    scores = dict(world.shelf.rows("SELECT task, score FROM prediction ORDER BY task"))
+    open_tasks = [score for task, score in scores.items() if task != 4]
+    if strategy == "diversity":
+        # One place each, from first to last.
+        assert sorted(open_tasks) == pytest.approx([number / 19 for number in range(19)], abs=1e-6)
+    else:
+        pairs = Pairs(make_settings().home).read(PROJECT, world.version)
+        assert {pair.task: 1 - pair.disagreement for pair in pairs if pair.task != 4} == pytest.approx(
+            {task: score for task, score in scores.items() if task != 4}, abs=1e-6
+        )
+
+
+def test_scores_that_cannot_be_ranked_stay_and_the_batch_is_done(
+    world: World, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    world.shelf.fill(data(3))
+    world.done(world.order(3))
+    before = world.shelf.rows("SELECT task, score FROM prediction ORDER BY task")
+    services = world.services
+    ranked = Answers(services.registry, make_settings(prelabel_score="disagreement"))
+    world.services = Services(services.client, services.batches, services.prelabeller, ranked, services.registry)
+    assert world.done(world.order(3)).state == "done"
+    assert world.shelf.rows("SELECT task, score FROM prediction ORDER BY task") == before
+    assert "keeps its scores" in caplog.text
