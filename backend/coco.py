@@ -3,7 +3,8 @@
 Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, since trainers drop crowds. Ids
 are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
 page; the readers of RefCOCO and gRefCOCO (`ann_id` is a number, a list for several regions, [-1] where a
-sentence means nothing in the picture).
+sentence means nothing in the picture). Ours: `origin` of a ref, "accepted", "corrected", "manual" or "absent", and
+`iou`, of the prediction with it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Document = dict[str, Any]
 _LICENSE = {"id": 1, "name": "As the owner of the images says", "url": ""}
 # 48 bits: among a million regions two share an id with a chance of 1 in 500, and any JSON reader is exact.
 _ID_DIGITS = 12
+_IOU_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int
         "category_id": _one_or_many(sorted({labels[region] for region in expression.regions})),
         "file_name": item.file_name,
         "split": split_of(item.picture.digest),
+        **_origin(expression),
         "sent_ids": [identity],
         "sentences": [
             {
@@ -133,6 +136,15 @@ def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int
             }
         ],
     }
+
+
+def _origin(expression: Expression) -> Document:
+    """How the answer came about, and how near the prediction was to it, where that is known."""
+    change = expression.change
+    if change is None:
+        return {}
+    iou = {} if change.iou is None else {"iou": round(change.iou, _IOU_DIGITS)}
+    return {"origin": change.kind if expression.regions else "absent", **iou}
 
 
 def _one_or_many(ids: list[int]) -> int | list[int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from backend.errors import RegionError
 from backend.labelstudio.config import LabelConfig
@@ -23,8 +23,26 @@ from backend.prompts import label_for, prompts_for
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle
 
+Kind = Literal["accepted", "corrected", "manual"]
+
 UNLABELLED = "unlabelled"
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an annotator did to a prediction, see `backend.changes`.
+
+    kind: "accepted" (not a pixel is other), "corrected", or "manual" (nothing was predicted). iou, changed_pixels: of
+    the prediction and what was submitted; None where there is nothing to compare with. lead_time: of the annotation, in
+    seconds. version: of the prediction.
+    """
+
+    kind: Kind
+    iou: float | None = None
+    changed_pixels: int | None = None
+    lead_time: float | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +66,14 @@ class DrawnObject:
 
 @dataclass(frozen=True)
 class Expression:
-    """A sentence as it was typed, and the regions that it means together. None: it isn't in the picture."""
+    """A sentence as it was typed, and the regions that it means together. None: it isn't in the picture.
+
+    change: what was done to the prediction for that sentence; None where nobody has measured it.
+    """
 
     prompt: str
     regions: tuple[str, ...]
+    change: Change | None = None
 
     @property
     def cleaned(self) -> str:
@@ -60,7 +82,10 @@ class Expression:
 
 @dataclass(frozen=True)
 class Correction:
-    """The annotation of one task that counts. `image` is the value in its data that names the picture."""
+    """The annotation of one task that counts. `image` is the value in its data that names the picture.
+
+    lead_time: seconds of work on it. change: of all of its expressions together; None where nobody has measured it.
+    """
 
     task: int
     annotation: int
@@ -70,6 +95,8 @@ class Correction:
     parent_prediction: int | None = None
     completed_by: int | None = None
     ground_truth: bool = False
+    lead_time: float | None = None
+    change: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +157,7 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
         parent_prediction=annotation.get("parent_prediction"),
         completed_by=annotation.get("completed_by"),
         ground_truth=bool(annotation.get("ground_truth")),
+        lead_time=annotation.get("lead_time"),
     )
 
 

@@ -6,8 +6,9 @@
         refs.json               RefCOCO's refs: the sentences, what they mean, and the split
         manifest.json           the SHA-256 of every other file
 
-The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time
-or on the machine: the same annotations give the same id. Training reads it; an export is a copy of it.
+The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time: the same
+annotations of the same predictions give the same id, also after the predictions were deleted, as long as home keeps
+what was measured of them (`backend.changes`). Training reads it; an export is a copy of it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend import coco
+from backend.changes import Ledger, measured
 from backend.corrections import Correction, Corrections, SkippedTask, read_corrections
 from backend.errors import BadRequest, FetchError
 from backend.labelstudio.client import LabelStudio
@@ -69,8 +71,10 @@ class Snapshot:
         return self.folder.name
 
 
-def read_project(client: LabelStudio, project: int) -> AnnotatedProject:
-    """A project's interface and all that its annotations say.
+def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProject:
+    """A project's interface, all that its annotations say, and what was done to the predictions.
+
+    Predictions are asked for where that isn't known yet; below home it is kept.
 
     Raises:
         ConfigError: its interface can't carry masks.
@@ -79,10 +83,12 @@ def read_project(client: LabelStudio, project: int) -> AnnotatedProject:
     answer = client.project(project)
     config = parse(answer["label_config"])
     login, password = answer.get("task_data_login"), answer.get("task_data_password")
+    corrections = read_corrections(client.annotated_tasks(project), config)
+    ledger = Ledger(home, project)
     return AnnotatedProject(
         number=project,
         config=config,
-        corrections=read_corrections(client.tasks(project), config),
+        corrections=measured(corrections, ledger, lambda ids: client.predictions_of(project, ids), config),
         credentials=(login, password) if login and password else None,
     )
 
@@ -128,7 +134,7 @@ def export_project(
     if fmt not in EXPORT_FORMATS:
         raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
     _check_replaceable(out)
-    snapshot = snapshot_project(read_project(client, project), images, home, max_pixels)
+    snapshot = snapshot_project(read_project(client, project, home), images, home, max_pixels)
     export_snapshot(snapshot, out)
     return {
         "project": project,

@@ -174,8 +174,8 @@ def _learn(project: int, services: Services, least: int | None, stop: Callable[[
     needed = settings.finetune_min_new if least is None else least
     waiting = Outcome(project, "waiting", "", 0, needed, base.name)
     report("reading", 0.0)
-    found = read_project(services.client, project)
-    new = _of_corrections(found.corrections.items) - known
+    found = read_project(services.client, project, settings.home)
+    new = _news(_of_corrections(found.corrections.items), known, found.corrections.skipped)
     if len(new) < needed:
         return _wait(waiting, len(new), found.corrections.skipped)
     report("collecting", 0.0)
@@ -184,14 +184,14 @@ def _learn(project: int, services: Services, least: int | None, stop: Callable[[
     )
     samples = read_folder(snapshot.folder)
     # Counted again: tasks whose pictures can't be had aren't in it.
-    new = _of_samples(samples) - known
+    new = _news(_of_samples(samples), known, snapshot.skipped)
     if len(new) < needed:
         return _wait(waiting, len(new), snapshot.skipped)
     if all(sample.split != "train" for sample in samples):
         held = "No sentence to train on: the photos annotated so far are held out. Annotate more."
         return replace(_wait(waiting, len(new), snapshot.skipped), reason=held)
     begun = replace(waiting, new=len(new), snapshot=snapshot.id, skipped=snapshot.skipped)
-    return _improve(begun, samples, {task for task, _, _ in new}, services, stop, report)
+    return _improve(begun, samples, {task for task, _ in new}, services, stop, report)
 
 
 def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outcome:
@@ -291,6 +291,15 @@ def _known(project: int, services: Services) -> frozenset[_Print]:
     folder = snapshot_folder(services.settings.home, project, identity)
     # A snapshot that somebody deleted costs one training too many, no more.
     return _of_samples(read_folder(folder)) if folder.exists() else frozenset()
+
+
+def _news(found: frozenset[_Print], known: frozenset[_Print], skipped: Iterable[SkippedTask]) -> set[tuple[int, str]]:
+    """The expressions, by task and sentence, that are new, mean something else now, or were taken back.
+
+    What a task said that can't be used just now wasn't taken back.
+    """
+    out = {task.task for task in skipped}
+    return {(task, sentence) for task, sentence, _ in found ^ known if task not in out}
 
 
 def _of_samples(samples: Iterable[Sample]) -> frozenset[_Print]:

@@ -1,7 +1,8 @@
 """The dataset folder that training, evaluation and export share: `images/`, `instances.json`, `refs.json`.
 
 `instances.json` is COCO's format; `refs.json` holds RefCOCO's refs as JSON: `ref_id`, `image_id`, `ann_id` (a number,
-a list, or [-1] where the thing isn't in the photo), `split` and `sentences` of `sent_id`, `sent`, `raw`.
+a list, or [-1] where the thing isn't in the photo), `split` and `sentences` of `sent_id`, `sent`, `raw`; where
+annotators corrected a model's answers, `origin` says what became of them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Sample:
 
     `segmentations` has one entry for each object meant, in any of COCO's forms or a `Region`. `ref_id` numbers the
     refs of a split: the expressions of one ref mean the same objects. `coco_id` is COCO's number of the photo where
-    a set says it that names its photos otherwise. `kind` says how the expression came about, see `derive.Kind`.
+    a set says it that names its photos otherwise. `kind` says how the expression came about, see `derive.Kind`;
+    `origin` how its mask did: "accepted" or "corrected" by an annotator, drawn ("manual"), "absent", or "" for unknown.
     """
 
     image: Path
@@ -54,6 +56,7 @@ class Sample:
     segmentations: tuple[Any, ...]
     coco_id: int | None = None
     kind: str = "name"
+    origin: str = ""
 
     @property
     def has_target(self) -> bool:
@@ -137,6 +140,7 @@ def _samples(
             width=image["width"],
             segmentations=targets,
             kind=ref.get("kind", "name"),
+            origin=str(ref.get("origin", "")),
         )
 
 
