@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +14,11 @@ from rich.table import Table
 from backend import assembly
 from backend.batches import Batch, Order
 from backend.console import bar, err, out
-from backend.errors import BackendError
+from backend.errors import BackendError, LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
+from backend.pairs import Pairs
 from backend.prelabelling import Prelabelling
+from backend.scoring import NothingToRank, corrections_by_prompt, rescore, scored
 from backend.settings import Settings, load
 
 _POLL_SECONDS = 0.5
@@ -75,6 +78,64 @@ def resume(settings: Settings, name: str) -> None:
     """Go on with a batch that was cancelled, or try again what failed."""
     batch = assembly.prelabelling(settings).resume(name)
     out.print(f"Batch {name} is {batch.state}: {_counts(batch)}.", markup=False)
+
+
+def refresh(settings: Settings, project: int) -> None:
+    """Have the version in production predict anew what isn't annotated, as after a promotion."""
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        batch = assembly.refresh(settings, client).begin(project)
+    out.print(
+        f"Batch {batch.id}: {batch.total} tasks. Once it is done, Label Studio goes by {batch.order.version}. "
+        "See: ris jobs",
+        markup=False,
+    )
+
+
+def rank(settings: Settings, project: int, strategy: str | None, as_json: bool) -> None:
+    """Write the scores of a project's predictions anew, by the project's strategy unless given; nothing is predicted.
+
+    Raises NothingToRank where no task is predicted, or what ranking takes isn't kept.
+    """
+    strategy = strategy or settings.prelabel_score
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        described = client.project(project)
+        answers = assembly.answers(settings)
+        version = answers.of(project, answers.read(project, described["label_config"])).name
+        found = [each for task in client.predicted_tasks(project) if (each := scored(task, version))]
+        pairs = Pairs(settings.home).read(project, version)
+        if not found or not pairs:
+            missing = "No task is predicted" if not found else "What ranking takes isn't kept of the predictions"
+            advice = "" if not found else " --force"
+            raise NothingToRank(f"{missing} by {version}. Predict first: ris prelabel --project {project}{advice}")
+        open_tasks = sum(not each.annotated for each in found)
+        with bar(f"{strategy} of {open_tasks} tasks", open_tasks) as tell:
+            changed = rescore(
+                found, pairs, strategy, corrections_by_prompt(settings.home, project), _Change(client, tell)
+            )
+    ordered = described.get("model_version") == version
+    if as_json:
+        counts = {"tasks": len(found), "open": open_tasks, "changed": changed}
+        print(json.dumps({"project": project, "version": version, "strategy": strategy, **counts, "ordered": ordered}))
+        return
+    out.print(f"{open_tasks} tasks are ranked by {strategy}; {changed} scores are new.", markup=False)
+    if not ordered:
+        out.print(
+            f"Label Studio doesn't order by {version} yet: ris refresh --project {project} tells it to.", markup=False
+        )
+
+
+class _Change:
+    """Writes scores one by one, and tells how many."""
+
+    def __init__(self, client: LabelStudio, tell: Callable[[int], object]) -> None:
+        self._client, self._tell = client, tell
+        self._done = 0
+
+    def __call__(self, prediction: int, score: float) -> None:
+        with suppress(LabelStudioNotFound):
+            self._client.update_prediction(prediction, json.dumps({"score": score}).encode())
+        self._done += 1
+        self._tell(self._done)
 
 
 def show(settings: Settings, as_json: bool) -> None:

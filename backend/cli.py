@@ -50,6 +50,18 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
+class Ranked(StrEnum):
+    """What scores can go by; see backend/ranking.py."""
+
+    confidence = "confidence"
+    uncertainty = "uncertainty"
+    disagreement = "disagreement"
+    diversity = "diversity"
+    coverage = "coverage"
+    random = "random"
+    mixed = "mixed"
+
+
 class Work(StrEnum):
     """What a worker does."""
 
@@ -316,6 +328,15 @@ def finetune(project: Project, json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=LOOP)
+def corrections(project: Project, json: Json = False) -> None:
+    """Say how annotators took the predictions: accepted, corrected, drawn by hand or absent, by label and version."""
+    from backend import acceptance
+    from backend.settings import load
+
+    acceptance.show(load(), project, json)
+
+
+@app.command(rich_help_panel=LOOP)
 def export(
     project: Project,
     format: Annotated[str, typer.Option(help="coco: images, instances.json, and refs.json with the prompts.")] = "coco",
@@ -347,6 +368,30 @@ def prelabel(
     from backend import bulk
 
     bulk.prelabel(project, view, prompt or [], label, force, detach, json)
+
+
+@app.command(rich_help_panel=BATCHES)
+def refresh(project: Project) -> None:
+    """Predict anew, by the version in production, all that isn't annotated; then Label Studio orders tasks by that."""
+    from backend import bulk
+    from backend.settings import load
+
+    bulk.refresh(load(), project)
+
+
+@app.command(rich_help_panel=BATCHES)
+def rank(
+    project: Project,
+    strategy: Annotated[
+        Optional[Ranked], typer.Option(help="What is to be labelled first. [default: RIS_PRELABEL_SCORE]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Order a project's tasks by what to label next: new scores for its predictions, without predicting."""
+    from backend import bulk
+    from backend.settings import load
+
+    bulk.rank(load(project), project, strategy and strategy.value, json)
 
 
 @app.command(rich_help_panel=BATCHES)
@@ -446,12 +491,35 @@ def prune(
     project: Project,
     keep: Annotated[int, typer.Option(min=0, help="Versions to keep beside those that are needed.")] = 3,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only show what would go.")] = False,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="Old predictions in Label Studio instead of versions.")
+    ] = False,
 ) -> None:
     """Delete old versions and the snapshots that only they came from; what serves or may serve again stays."""
+    from backend import pruning
     from backend import versions as services
     from backend.settings import load
 
-    services.prune(load(), project, keep, yes)
+    if predictions:
+        pruning.prune_predictions(load(), project, yes)
+    else:
+        services.prune(load(), project, keep, yes)
+
+
+@app.command(rich_help_panel=VERSIONS)
+def suspects(
+    project: Project,
+    count: Annotated[int, typer.Option(min=1, help="Most that are shown.")] = 20,
+    pictures: Annotated[
+        Optional[Path], typer.Option(help="Folder for pictures of them: both masks on the photo.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List corrections that are probably wrong: the version in production is sure of something else."""
+    from backend import suspects as services
+    from backend.settings import load
+
+    services.show_suspects(load(), project, count, pictures, json)
 
 
 @app.command(rich_help_panel=LOOP)

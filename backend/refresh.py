@@ -139,7 +139,7 @@ class Refresh:
                 found = batch
             else:
                 self.batches.cancel(batch.id, _SUPERSEDED)
-        found = found or self.batches.order(order, least_sure_first(self.client.tasks(project)))
+        found = found or self.batches.order(order, least_sure_first(self.client.predicted_tasks(project)))
         self.records.put(project, Record(current, found.id))
         return found
 

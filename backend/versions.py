@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from rich.table import Table
 from backend import assembly
 from backend.console import bar, out
 from backend.datasets import prune_snapshots, snapshots, spare_snapshots
+from backend.errors import Unavailable
 from backend.finetune import Comparison, compare_versions, worked_before
 from backend.gate import Compared, Verdict, judge
+from backend.jobs.queue import JobQueue, connect
 from backend.registry import Registry, Version
-from backend.settings import Settings
+from backend.settings import Settings, SettingsError
 from ris_core.data import Sample
 from ris_core.errors import DatasetError
 from ris_core.evaluation import answers
@@ -70,6 +73,7 @@ def promote(settings: Settings, project: int, name: str) -> None:
     registry = assembly.registry(settings)
     before = registry.current(project)
     version = registry.promote(project, _plain(name))
+    _look_soon(settings, project)
     if version == before:
         out.print(f"{version.name} is in production in project {project} already.", highlight=False)
         return
@@ -86,6 +90,7 @@ def rollback(settings: Settings, project: int) -> None:
     before = registry.production(project)
     # Two people who go back at once mean the same step.
     version = registry.rollback(project, instead_of=before)
+    _look_soon(settings, project)
     out.print(f"{version.name} is in production in project {project} again, in place of {before}.", highlight=False)
 
 
@@ -159,6 +164,12 @@ def find_spare(registry: Registry, home: Path, project: int, keep: int) -> Spare
     unnamed = spare_snapshots(home, project, named, since)
     freed = sum(map(_bytes, [*(version.folder for version in versions), *unnamed]))
     return Spare(tuple(versions), tuple(unnamed), freed, named, since)
+
+
+def _look_soon(settings: Settings, project: int) -> None:
+    """Have predictions refreshed at once. Where there is no queue, workers see to it within a minute of theirs."""
+    with suppress(SettingsError, Unavailable):
+        JobQueue(connect(settings.secret("redis_url"))).refresh(project)
 
 
 def _plain(name: str) -> str:

@@ -119,6 +119,11 @@ class LabelStudio:
         query = {"project": project, "fields": "all", "include": include, "page_size": PAGE_SIZE}
         yield from self._pages({**query, "query": json.dumps({"filters": filters}), "resolve_uri": "false"})
 
+    def predicted_tasks(self, project: int) -> Iterator[Json]:
+        """Each task of a project with its `predictions`, and id and `parent_prediction` of its `annotations`."""
+        include = "id,predictions,annotations,parent_prediction"
+        yield from self._pages({"project": project, "fields": "all", "include": include, "page_size": PAGE_SIZE})
+
     def predictions_of(self, project: int, ids: Sequence[int]) -> Iterator[Json]:
         """Those of the tasks that are there, each with its `predictions`."""
         include = "id,predictions,result,model_version,created_at"
@@ -197,8 +202,8 @@ class LabelStudio:
         yield from (int(task["id"]) for task in self._pages(query if view is None else query | {"view": view}))
 
     def tasks_of(self, project: int, ids: Sequence[int]) -> Iterator[Json]:
-        """Those of the tasks that are there, each with its `data` and `predictions`."""
-        include = "id,data,predictions"
+        """Those of the tasks that are there, each with `data`, `predictions` and the ids of its `annotations`."""
+        include = "id,data,predictions,annotations"
         yield from self._chosen({"project": project, "fields": "all", "include": include}, ids)
 
     def _chosen(self, query: Mapping[str, Any], ids: Sequence[int]) -> Iterator[Json]:
@@ -235,8 +240,16 @@ class LabelStudio:
     def delete_prediction(self, prediction: int) -> None:
         self._call("DELETE", f"/api/predictions/{prediction}/")
 
+    def model_versions(self, project: int) -> dict[str, int]:
+        """How many predictions there are of each model version; 0 of the one that the project names without any."""
+        counts = self._object("GET", f"/api/projects/{project}/model-versions/")
+        return {version: int(count) for version, count in counts.items()}
+
     def delete_predictions(self, project: int, model_version: str) -> int:
-        """Delete the predictions of one model version. Returns how many there were."""
+        """Delete the predictions of one model version. Returns how many there were.
+
+        Label Studio 1.23.2 unsets `project.model_version` if that is this version or the backend's title.
+        """
         path = f"/api/projects/{project}/model-versions/"
         deleted = self._object("DELETE", path, "deleted_predictions", json={"model_version": model_version})
         return int(deleted["deleted_predictions"])

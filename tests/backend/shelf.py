@@ -49,8 +49,9 @@ class Shelf:
         self.before: Callable[[], Answer | None] = lambda: None
         self.after: Callable[[], Answer | None] = lambda: None
         self.imports = self.changes = 0
-        self.model_version = "ris"
-        self.annotated: set[int] = set()
+        self.model_version: str | None = "ris"
+        # The tasks that are annotated, and from which prediction.
+        self.annotated: dict[int, int | None] = {}
         with closing(self._open()) as base, base:
             base.execute("CREATE TABLE IF NOT EXISTS task (id INTEGER PRIMARY KEY, data TEXT)")
             base.execute(
@@ -89,6 +90,10 @@ class Shelf:
             return self._project(asked)
         if asked.path == "/api/tasks/":
             return self._tasks({key: value[0] for key, value in parse_qs(urlsplit(asked.target).query).items()})
+        if asked.path == f"/api/projects/{PROJECT}/model-versions/":
+            return self._versions(asked)
+        if asked.path == "/api/ml/":
+            return _json([{"id": 1, "title": "ris"}])
         if asked.path == f"/api/projects/{PROJECT}/import/predictions":
             return self.before() or self._import(json.loads(asked.body))
         if asked.path.startswith("/api/predictions/"):
@@ -98,12 +103,22 @@ class Shelf:
     def _project(self, asked: Asked) -> Answer:
         if asked.method == "PATCH":
             version = json.loads(asked.body)["model_version"]
-            if not self.rows("SELECT id FROM prediction WHERE model_version = ?", version):
+            if version != "ris" and not self.rows("SELECT id FROM prediction WHERE model_version = ?", version):
                 return _json({"validation_errors": {"model_version": ["Model version doesn't exist."]}}, 400)
             self.model_version = version
             self.changes += 1
         described = {"id": PROJECT, "label_config": self.xml, "task_data_login": None}
         return _json({**described, "model_version": self.model_version})
+
+    def _versions(self, asked: Asked) -> Answer:
+        if asked.method == "DELETE":
+            version = json.loads(asked.body)["model_version"]
+            [(count,)] = self.rows("SELECT COUNT(*) FROM prediction WHERE model_version = ?", version)
+            self.do("DELETE FROM prediction WHERE model_version = ?", version)
+            if self.model_version in (version, "ris"):
+                self.model_version = None
+            return _json({"deleted_predictions": count})
+        return _json(dict(self.rows("SELECT model_version, COUNT(*) FROM prediction GROUP BY model_version")))
 
     def _tasks(self, query: dict[str, str]) -> Answer:
         ids = [task for (task,) in self.rows("SELECT id FROM task ORDER BY id")]
@@ -119,7 +134,8 @@ class Shelf:
         found = {"id": task, "project": PROJECT, "data": json.loads(data)}
         if fields == "all":
             rows = self.rows("SELECT id, model_version, score FROM prediction WHERE task = ? ORDER BY id", task)
-            found["annotations"] = [{"id": task, "parent_prediction": None}] if task in self.annotated else []
+            parents = [self.annotated[task]] if task in self.annotated else []
+            found["annotations"] = [{"id": task, "parent_prediction": parent} for parent in parents]
             found["predictions"] = [dict(zip(("id", "model_version", "score"), row, strict=True)) for row in rows]
         return found
 

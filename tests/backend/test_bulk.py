@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from backend import assembly, bulk, runner
 from backend.batches import Batches
 from backend.errors import LabelStudioNotFound, NotFound
 from backend.labelstudio.client import LabelStudio
+from backend.scoring import NothingToRank
 from backend.settings import load
 from ris_core import checkpoint
 from ris_core.errors import PromptError
@@ -137,3 +139,58 @@ def test_mistakes_are_told_before_anything_is_ordered(shelf: Shelf, capsys: pyte
     with pytest.raises(NotFound, match="ris jobs"):
         bulk.cancel(load(), "nowhere")
     assert assembly.prelabelling(load()).all() == []
+
+
+def rank(capsys: pytest.CaptureFixture[str], strategy: str | None = None) -> dict[str, object]:
+    bulk.rank(load(PROJECT), PROJECT, strategy, as_json=True)
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_tasks_are_ranked_anew_without_predicting(
+    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NothingToRank, match="Predict first"):
+        rank(capsys)
+    batch = ordered(capsys)
+    work(str(batch["id"]))
+    before = shelf.rows("SELECT id, score, result FROM prediction ORDER BY id")
+    shelf.annotated = {2: None}
+    ranked = rank(capsys, "diversity")
+    assert (ranked["tasks"], ranked["open"], ranked["version"]) == (5, 4, batch["version"])
+    after = shelf.rows("SELECT id, score, result FROM prediction ORDER BY id")
+    assert [(row[0], row[2]) for row in after] == [(row[0], row[2]) for row in before]
+    assert sorted(score for _, score, _ in after if score != before[1][1]) == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert after[1] == before[1]
+    # The same strategy over the same pairs changes nothing; the project's own one is what was there before.
+    assert rank(capsys, "diversity")["changed"] == 0
+    rank(capsys)
+    restored = [score for (score,) in shelf.rows("SELECT score FROM prediction ORDER BY id")]
+    assert restored == pytest.approx([score for _, score, _ in before], abs=1e-6)
+
+
+def test_ranking_says_what_it_takes_and_whether_label_studio_goes_by_it(
+    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    work(str(ordered(capsys)["id"]))
+    with pytest.raises(NothingToRank, match="RIS_PRELABEL_SCORE=disagreement"):
+        rank(capsys, "disagreement")
+    bulk.rank(load(PROJECT), PROJECT, "random", as_json=False)
+    assert f"ris refresh --project {PROJECT}" in capsys.readouterr().out
+    shutil.rmtree(load().home / "pairs")
+    with pytest.raises(NothingToRank, match=f"ris prelabel --project {PROJECT} --force"):
+        rank(capsys)
+
+
+def test_a_refresh_by_command_predicts_what_is_not_annotated(
+    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.annotated = {2: None}
+    bulk.refresh(load(), PROJECT)
+    printed = capsys.readouterr().out
+    [batch] = assembly.prelabelling(load()).all()
+    assert f"Batch {batch.id}: 4 tasks." in printed
+    work(batch.id)
+    with LabelStudio(load().label_studio_url, TOKEN) as client:
+        assert assembly.refresh(load(), client).tend(PROJECT) == "announced"
+    assert shelf.model_version == batch.order.version

@@ -98,7 +98,7 @@ def test_a_promotion_predicts_anew_and_then_label_studio_goes_by_it(world: World
 
 def test_annotated_tasks_are_left_alone_and_the_least_sure_come_first(world: World) -> None:
     world.shelf.fill(data(5))
-    world.shelf.annotated = {2}
+    world.shelf.annotated = {2: None}
     for task, score in ((1, 0.9), (3, 0.2), (5, 0.4)):
         world.shelf.predict(task, "lda-00000000.000000", score)
     world.promote(1)
@@ -202,7 +202,7 @@ def test_a_batch_that_somebody_cancelled_stays_so(world: World) -> None:
 
 def test_without_open_tasks_nothing_is_announced_and_it_is_over(world: World) -> None:
     world.shelf.fill(data(1))
-    world.shelf.annotated = {1}
+    world.shelf.annotated = {1: None}
     world.promote(1)
     world.tend()
     world.work()

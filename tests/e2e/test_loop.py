@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,73 @@ def _means(printed: str, title: str) -> tuple[float, float]:
 def _demo_project(studio: Studio) -> int:
     with LabelStudio(studio.url, studio.token) as client:
         return next(int(row["id"]) for row in client.projects() if row["title"] == "ris demo")
+
+
+def test_going_back_serves_the_next_prediction_and_orders_tasks_by_what_is_predicted_anew(
+    demo: str, studio: Studio
+) -> None:
+    project = _demo_project(studio)
+    with LabelStudio(studio.url, studio.token) as client:
+        data = [task["data"] for task in client.tasks(project)]
+        new = client.import_tasks(project, data[:4])
+        (backend,) = client.ml_backends(project)
+        learnt = backend["model_version"]
+        shipped = json.loads(_done(studio, "versions", "--json"))["versions"][0]["name"]
+        listed = client._object("GET", f"/api/ml/{backend['id']}/versions")["versions"]
+        assert listed[-1] == learnt
+        assert listed[0].partition(".")[0] == shipped
+        _done(studio, "rollback")
+        started = time.monotonic()
+        [opened] = client.task(new[0])["predictions"]
+        assert time.monotonic() - started < 5
+        assert opened["model_version"] == listed[0]
+        # All that is open is predicted before Label Studio is told.
+        _until(lambda: client.project(project)["model_version"] == listed[0])
+        assert [_versions(client, task) for task in new] == [[listed[0]]] * 4
+        _orders_by_score(client, project, new)
+        ranked = json.loads(_done(studio, "rank", "--strategy", "random", "--json"))
+        assert (ranked["open"], ranked["changed"], ranked["ordered"]) == (4, 4, True)
+        _orders_by_score(client, project, new)
+        # And forward again: the old predictions go on request, but for those that annotations were made from.
+        _done(studio, "promote", learnt)
+        _until(lambda: client.project(project)["model_version"] == learnt)
+        parents = {
+            annotation["parent_prediction"] for task in client.tasks(project) for annotation in task["annotations"]
+        }
+        kept = {each["id"]: each for task in client.tasks(project) for each in task["predictions"]}
+        _done(studio, "prune", "--predictions", "--yes")
+        left = {each["id"] for task in client.tasks(project) for each in task["predictions"]}
+        assert left == {number for number, each in kept.items() if each["model_version"] == learnt or number in parents}
+        assert client.project(project)["model_version"] == learnt
+
+
+def _orders_by_score(client: LabelStudio, project: int, tasks: list[int]) -> None:
+    """Label Studio serves the least sure task next, by its own uncertainty sampling and in the Data Manager."""
+    version = client.project(project)["model_version"]
+    scores = {
+        task: each["score"] for task in tasks for each in client.predictions(task) if each["model_version"] == version
+    }
+    least = min(scores, key=scores.__getitem__)
+    client.update_project(project, sampling="Uncertainty sampling")
+    assert client._object("GET", f"/api/projects/{project}/next")["id"] == least
+    ordering = json.dumps({"ordering": ["tasks:predictions_score"]})
+    shown = client._object("GET", "/api/tasks/", params={"project": project, "query": ordering, "page_size": 100})
+    places = [task["id"] for task in shown["tasks"] if task["id"] in scores]
+    assert places == sorted(scores, key=scores.__getitem__)
+
+
+def _versions(client: LabelStudio, task: int) -> list[str]:
+    return [each["model_version"] for each in client.predictions(task)]
+
+
+def _done(studio: Studio, command: str, *arguments: str) -> str:
+    done = studio.ris(command, *arguments, "--project", str(_demo_project(studio)))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _until(condition: Callable[[], bool], seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.3)

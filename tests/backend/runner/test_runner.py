@@ -330,7 +330,7 @@ def test_the_closing_writes_the_scores_that_rank_the_batch(
     world: World, make_settings: Callable[..., Settings], strategy: str
 ) -> None:
     world.shelf.fill(data(20))
-    world.shelf.annotated = {4}
+    world.shelf.annotated = {4: None}
     services = world.services
     ranked = Answers(services.registry, make_settings(prelabel_score=strategy))
     world.services = Services(services.client, services.batches, services.prelabeller, ranked, services.registry)
