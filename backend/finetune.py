@@ -11,8 +11,11 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+
+import torch
 
 from backend.candidate import train_candidate
 from backend.corrections import Correction, SkippedTask
@@ -22,6 +25,7 @@ from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.registry import PromotionConflict, Registry, Version
 from backend.settings import Settings
+from backend.together import train_together
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation import Report, evaluate
 from ris_core.files import sha256
@@ -30,7 +34,7 @@ from ris_core.training import Interrupted
 
 Decision = Literal["waiting", "kept", "promoted"]
 Figures = Mapping[str, float | int]
-STAGES = ("reading", "collecting", "training", "evaluating")
+STAGES = ("waiting", "reading", "collecting", "training", "evaluating")
 Progress = Callable[[str, float], None]
 """Hears the stage, one of `STAGES` in that order, and the share of it done, 0 to 1."""
 
@@ -98,7 +102,7 @@ def learn(
 ) -> Outcome:
     """Learn from a project's corrections, if there are enough new ones.
 
-    One learner a project at a time: a second call waits for the first.
+    One learner a project at a time: a second call waits for the first ("waiting").
 
     Args:
         least: how many are enough, 0 for any number; None: as the settings say.
@@ -117,7 +121,7 @@ def learn(
         if stage != "training" and stop():
             raise Interrupted
 
-    with services.registry.learning(project):
+    with services.registry.learning(project, waiting=lambda: hear("waiting", 0.0)):
         finish_promotion(services.registry, project)
         return _learn(project, services, least, stop, hear)
 
@@ -209,7 +213,9 @@ def _improve(
 ) -> Outcome:
     settings, base = services.settings, services.registry.version(begun.project, begun.base)
     run = _run_folder(begun, settings)
-    candidate = train_candidate(
+    snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
+    processes = settings.finetune_processes or max(1, torch.cuda.device_count())
+    candidate = (train_candidate if processes == 1 else partial(train_together, processes, snapshot))(
         base.folder,
         [sample for sample in samples if sample.split == "train"],
         new,
@@ -217,9 +223,9 @@ def _improve(
         run,
         lambda share: report("training", share),
         photos=settings.finetune_photos,
+        features=settings.home / "features",
         stop=stop,
     )
-    snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
     found = compare_versions(base.folder, candidate, snapshot, report)
     verdict = judge(found.expressions, settings.finetune_min_validation, worked_before(base))
     outcome = replace(

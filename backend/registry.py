@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -217,9 +217,11 @@ class Registry:
             self._sweep(project)
         return gone
 
-    def learning(self, project: int, refusal: str | None = None) -> AbstractContextManager[None]:
+    def learning(
+        self, project: int, refusal: str | None = None, waiting: Callable[[], None] | None = None
+    ) -> AbstractContextManager[None]:
         """Hold this while the project's model learns: one learner a project, whoever started it; see `exclusive`."""
-        return exclusive(self._folder(project) / "learning.lock", refusal)
+        return exclusive(self._folder(project) / "learning.lock", refusal, waiting)
 
     def _points(self, project: int) -> bool:
         return (self._folder(project) / _POINTER).exists()

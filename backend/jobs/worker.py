@@ -114,9 +114,9 @@ class GuardedWorker(Worker):
         job.retries_left = (job.retries_left or 0) + 1
 
     def handle_work_horse_killed(self, job: Job, pid: int, status: int | None, usage: Any) -> None:
-        super().handle_work_horse_killed(job, pid, status, usage)
+        super().handle_work_horse_killed(job, pid, status, usage)  # type: ignore[no-untyped-call]
         # The killed process may have got on, and have said why it would end.
-        job.refresh()
+        job.refresh()  # type: ignore[no-untyped-call]
         if status is None or not os.WIFSIGNALED(status):
             return
         if "error" in job.meta:

@@ -1,0 +1,210 @@
+"""A candidate trained by several processes of this machine together, one for each GPU. Knows no queue.
+
+Each is `python -m backend.together ORDER RANK`, a group of its own that ends when the one that started it does: then
+its standard input, over which it is also asked to stop, is closed. The first tells on its standard output how it goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from backend.candidate import CHECKPOINT, train_candidate
+from backend.jobs import stopping
+from ris_core.data import Sample, read_folder
+from ris_core.errors import OutOfMemory, RisError, TrainingError
+from ris_core.files import atomic_write
+from ris_core.training import Interrupted
+
+_ORDER, _MEETING = "order.json", "meeting"
+_POLL_SECONDS = 0.1
+_INTERRUPTED = 3
+_END_SECONDS = 10.0
+
+
+def train_together(
+    processes: int,
+    snapshot: Path,
+    base: Path,
+    samples: Sequence[Sample],
+    new: Collection[int],
+    seconds: float,
+    run: Path,
+    report: Callable[[float], None],
+    *,
+    photos: int | None = None,
+    features: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """`train_candidate` in so many processes. `samples` are of the dataset folder `snapshot`, where each reads them.
+
+    Raises:
+        Interrupted: `stop` was true; the state of that step is saved.
+        OutOfMemory: one of them was killed for it, or said so.
+        TrainingError: one of them failed; what it said besides is in the log.
+    """
+    order = {
+        "processes": processes,
+        "base": str(base.absolute()),
+        "snapshot": str(snapshot.absolute()),
+        "refs": sorted({sample.ref_id for sample in samples}),
+        "new": sorted(new),
+        "seconds": seconds,
+        "run": str(run.absolute()),
+        "photos": photos,
+        "features": features and str(features.absolute()),
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    atomic_write(run / _ORDER, json.dumps(order).encode())
+    # Where they find each other: what an earlier group left there would mislead them.
+    (run / _MEETING).unlink(missing_ok=True)
+    with _started(run / _ORDER, processes) as group:
+        _follow(group, report, stop)
+    return run / CHECKPOINT
+
+
+@contextmanager
+def _started(order: Path, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes, none of which is left in the end."""
+    threads = max(1, torch.get_num_threads() // processes)
+    group: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(processes):
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "OMP_NUM_THREADS": threads}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "backend.together", str(order), str(rank)],
+                env={**os.environ, **{name: str(value) for name, value in names.items()}},
+                stdin=subprocess.PIPE,
+                stdout=None if rank else subprocess.PIPE,
+                process_group=0,
+            )
+            group.append(process)
+        yield group
+    finally:
+        for process in group:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for stream in filter(None, (process.stdin, process.stdout)):
+                stream.close()
+
+
+def _follow(group: list[subprocess.Popen[bytes]], report: Callable[[float], None], stop: Callable[[], bool]) -> None:
+    """Until all have ended: pass on what the first says, and to all that they should stop."""
+    news: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(group[0], news), daemon=True)
+    reader.start()
+    asked = False
+    said: Mapping[str, Any] = {}
+    while True:
+        codes = [process.poll() for process in group]
+        while not news.empty():
+            said = news.get()
+            if "share" in said:
+                report(said["share"])
+        if any(codes) or all(code == 0 for code in codes):
+            break
+        if not asked and stop():
+            asked = True
+            for process in group:
+                assert process.stdin
+                # One that has just ended hears nothing any more.
+                with suppress(BrokenPipeError):
+                    process.stdin.write(stopping.STOP)
+                    process.stdin.flush()
+        time.sleep(_POLL_SECONDS)
+    _judge(group, reader, news, said)
+
+
+def _judge(
+    group: list[subprocess.Popen[bytes]],
+    reader: threading.Thread,
+    news: queue.SimpleQueue[Mapping[str, Any]],
+    said: Mapping[str, Any],
+) -> None:
+    """Raise what the end of the first process to end means."""
+    codes = [code for process in group if (code := process.poll())]
+    if not codes:
+        return
+    # Who waits for one that failed would do so for ever, but what the first has to say is on its way.
+    with suppress(subprocess.TimeoutExpired):
+        group[0].wait(_END_SECONDS)
+    reader.join(1)
+    while not news.empty():
+        said = news.get()
+    if _INTERRUPTED in codes:
+        raise Interrupted
+    if -signal.SIGKILL in codes:
+        raise OutOfMemory("One of the processes that train together was killed, most likely for memory.")
+    if error := said.get("error"):
+        raise (OutOfMemory if error["code"] == OutOfMemory.code else TrainingError)(error["message"])
+    raise TrainingError("One of the processes that train together failed; the worker's log says why.")
+
+
+def _read(process: subprocess.Popen[bytes], news: queue.SimpleQueue[Mapping[str, Any]]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        # A library may print something as well.
+        with suppress(ValueError):
+            told = json.loads(line)
+            if isinstance(told, dict):
+                news.put(told)
+
+
+def _tell(**what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def main(file: Path, rank: int) -> int:
+    """Be one of the processes -> exit status."""
+    stopping.listen(sys.stdin.fileno())
+    order = json.loads(file.read_bytes())
+    device = torch.cuda.is_available()
+    if device:
+        torch.cuda.set_device(rank)
+    distributed.init_process_group(
+        "nccl" if device else "gloo",
+        init_method=f"file://{Path(order['run']) / _MEETING}",
+        rank=rank,
+        world_size=order["processes"],
+    )
+    refs = set(order["refs"])
+    samples = [sample for sample in read_folder(Path(order["snapshot"])) if sample.ref_id in refs]
+    try:
+        train_candidate(
+            Path(order["base"]),
+            samples,
+            order["new"],
+            order["seconds"],
+            Path(order["run"]),
+            lambda share: None if rank else _tell(share=share),
+            photos=order["photos"],
+            features=order["features"] and Path(order["features"]),
+            stop=stopping.asked,
+        )
+    except Interrupted:
+        return _INTERRUPTED
+    except RisError as error:
+        if not rank:
+            _tell(error={"code": error.code, "message": str(error)})
+        return 1
+    finally:
+        distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

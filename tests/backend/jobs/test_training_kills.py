@@ -1,0 +1,251 @@
+"""A fine-tuning whose worker, job and Valkey are killed at random moments ends once, with the same weights.
+
+KILLS=10 is the full size; KILL_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotated import XML
+from checkpoints import random_checkpoint
+from labelstudio.site import serve
+from ports import free_port
+from redis.exceptions import RedisError
+from rq.serializers import JSONSerializer
+from squares import SENTENCE, annotated_studio
+from studio import PROJECT, TOKEN, Studio
+
+from backend import assembly, candidate, finetune
+from backend.errors import Unavailable
+from backend.finetune import STAGES
+from backend.jobs.guard import GuardedJob
+from backend.jobs.queue import JobQueue, connect
+from backend.labelstudio.client import LabelStudio
+from backend.registry import Registry
+from backend.settings import load
+from ris_core import checkpoint
+
+HERE = Path(__file__).parent.parent
+KILLS, SEED = int(os.environ.get("KILLS", "3")), int(os.environ.get("KILL_SEED", "0"))
+# Passes, of one step each, and seconds that the worker under test takes longer for each: time to be killed in.
+PASSES, PAUSE = 12 * KILLS, 0.1
+# By itself it goes on within seconds; a machine that is busy with other tests takes much longer to start a worker.
+PATIENCE = 400
+WAYS = ("the worker, asked", "the worker", "valkey", "the job")
+
+
+@dataclass
+class Cast:
+    """The processes, each started again as a supervisor would: whoever ends by itself too."""
+
+    commands: dict[str, Sequence[str]]
+    log: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def tend(self) -> None:
+        for name, command in self.commands.items():
+            process = self.processes.get(name)
+            if process is None or process.poll() is not None:
+                with self.log.open("ab") as log:
+                    self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def kill(self, way: str) -> bool:
+        """Returns whether there was somebody to kill."""
+        process = self.processes["valkey" if way == "valkey" else "worker"]
+        if way == "the job":
+            return _kill_children(process.pid)
+        process.send_signal(signal.SIGTERM if way == "the worker, asked" else signal.SIGKILL)
+        # `docker stop` waits for ten seconds; here others may keep the processor busy.
+        process.wait(PATIENCE)
+        return True
+
+
+def _kill_children(parent: int) -> bool:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
+
+
+@pytest.fixture
+def studio() -> Iterator[tuple[Studio, str]]:
+    studio = annotated_studio()
+    with serve(studio) as site:
+        yield studio, site.url
+
+
+@pytest.fixture
+def cast(
+    studio: tuple[Studio, str], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+) -> Iterator[Cast]:
+    for name, value in {
+        "RIS_HOME": str(tmp_path / "home"),
+        "RIS_REDIS_URL": f"redis://:secret-of-valkey@127.0.0.1:{free_port()}/0",
+        "RIS_LABEL_STUDIO_URL": studio[1],
+        "RIS_LABEL_STUDIO_TOKEN": TOKEN,
+        "RIS_FINETUNE_MIN_VALIDATION": "4",
+        # However busy the machine is, there is time for all passes.
+        "RIS_FINETUNE_SECONDS": "21600",
+        "WEIGHTS": str(weights),
+        "PASSES": str(PASSES),
+        "PAUSE": str(PAUSE),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(candidate, "MAX_PASSES", PASSES)
+    python = sys.executable
+    cast = Cast(
+        {
+            "valkey": [python, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"],
+            "worker": [python, str(HERE / "jobs" / "worker_under_test.py"), "--stay", "--only", "training"],
+        },
+        tmp_path / "log",
+    )
+    yield cast
+    for process in cast.processes.values():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def undisturbed(home: Path) -> finetune.Outcome:
+    """The same, in this process and in another home."""
+    settings = load().model_copy(update={"home": home})
+    with LabelStudio(settings.label_studio_url, TOKEN) as client:
+        services = finetune.Services(client, assembly.images(settings), assembly.registry(settings), settings)
+        return finetune.learn(PROJECT, services)
+
+
+@dataclass
+class Annotator:
+    """Asks for masks all the time, as somebody in the editor does."""
+
+    task: dict[str, Any]
+    versions: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    _gone: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Annotator:
+        self._contract = assembly.contract(load())
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._gone.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        typed = {
+            "id": "typed",
+            "from_name": "prompt",
+            "to_name": "img",
+            "type": "textarea",
+            "value": {"text": [SENTENCE]},
+        }
+        body = {
+            "tasks": [self.task],
+            "project": f"{PROJECT}.0",
+            "label_config": XML,
+            "params": {"context": {"result": [typed]}},
+        }
+        while not self._gone.wait(0.2):
+            started = time.monotonic()
+            try:
+                [answer] = self._contract.predict(body)["results"]
+                self.versions.append(answer["model_version"])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the person gets no mask
+                self.failures.append(repr(error))
+            self.slowest = max(self.slowest, time.monotonic() - started)
+
+
+def until(cast: Cast, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Wait, keeping everybody alive."""
+    started = time.monotonic()
+    while True:
+        cast.tend()
+        with suppress(Unavailable, RedisError):
+            if condition():
+                return
+        assert time.monotonic() - started < seconds, cast.log.read_text()[-8000:]
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(3600)
+def test_killed_at_random_a_training_ends_once_with_the_same_weights(
+    cast: Cast, studio: tuple[Studio, str], tmp_path: Path
+) -> None:
+    expected = undisturbed(tmp_path / "undisturbed")
+    cast.tend()
+    connection = connect(os.environ["RIS_REDIS_URL"])
+    jobs = JobQueue(connection)
+    until(cast, lambda: jobs.recent() == [])
+    job, luck, done = jobs.learn(PROJECT).job, random.Random(SEED), []
+
+    def state() -> dict[str, Any]:
+        return jobs.describe(job)
+
+    def furthest() -> list[float]:
+        found = GuardedJob.fetch(job, connection, JSONSerializer).meta.get("furthest", [])
+        return list(found)
+
+    def ended() -> bool:
+        return state()["status"] in ("finished", "failed")
+
+    before: list[float] = []
+    with Annotator(studio[0].tasks[0]) as annotator:
+        for number in range(KILLS):
+            if number % 3 < 2:
+                # Two in three while it trains or compares; a job that never gets on would be given up, and rightly so.
+                until(cast, lambda before=before: ended() or furthest() > max(before, [STAGES.index("training"), 0]))
+            until(cast, lambda: ended() or state()["status"] == "started")
+            time.sleep(luck.uniform(0, 10 * PAUSE))
+            if ended():
+                break
+            before = furthest()
+            way = WAYS[number % len(WAYS)]
+            if cast.kill(way):
+                done.append(way)
+        until(cast, ended)
+        # It takes up the new version by itself.
+        asked = len(annotator.versions)
+        until(cast, lambda: len(annotator.versions) > asked + 1)
+    print(f"\n{len(done)} kills: {done}; {len(annotator.versions)} predictions, the slowest {annotator.slowest:.1f} s")
+    found = state()
+    assert found["status"] == "finished", (found, cast.log.read_text()[-8000:])
+    assert len(done) == KILLS, "it was over too soon"
+    registry = Registry(load().home / "models")
+    assert [version.name for version in registry.versions(PROJECT)] == [expected.base, expected.version]
+    assert (found["result"]["version"], found["result"]["decision"]) == (expected.version, expected.decision)
+    assert found["result"]["expressions"] == [each.__dict__ for each in expected.expressions]
+    assert [each["id"] for each in jobs.recent() if each["function"] == "learn"] == [job]
+    assert not list((load().home / "learning" / str(PROJECT)).iterdir())
+    assert annotator.failures == []
+    assert annotator.versions[0].startswith(expected.base)
+    assert annotator.versions[-1].startswith(registry.production(PROJECT))
