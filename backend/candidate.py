@@ -12,34 +12,58 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from ris_core import checkpoint
 from ris_core.data import Sample
-from ris_core.data.batches import by_photo, count_batches
+from ris_core.data.balance import balance
+from ris_core.data.batches import by_photo
+from ris_core.data.features import FeatureCache
 from ris_core.files import atomic_write
 from ris_core.models import RISModel
 from ris_core.models.alignment import class_names
-from ris_core.training import Progress, Recipe, train
+from ris_core.training import Progress, Recipe, agreed, is_first, train
 
 PLAN, CHECKPOINT = "plan.json", "checkpoint"
 
-# Half the rate for a model from scratch: the weights are good already, and corrections are few.
-RECIPE = Recipe(rate=5e-4, warm_up=10)
+# Half the rate for a model from scratch: the weights are good already, and corrections are few. Four views of a photo,
+# in turn: each is encoded once.
+RECIPE = Recipe(rate=5e-4, warm_up=10, views=4)
 # More passes over a few photos learn the photos by heart.
 MAX_PASSES = 60
+# Bytes of encoded views that are kept: 1,600 of them at 480 pixels.
+CACHED = 2 << 30
 _SIDE = 96
-# Expressions for absent things kept for each photo, and the cosine similarity below which a name is another thing.
-_ABSENT, _FAR = 64, 0.4
+# Steps below which batches get smaller, and photos that they keep.
+_STEPS, _LEAST_BATCH = 32, 2
+# Where time is too short for all photos: the share of those that aren't new.
+_REPLAYED = 1 / 3
+# Photos from which the pace is taken.
+_LOOKED_AT = 4
+# Expressions for absent things: names they are drawn from (all 1,000 take seconds to encode), how many a photo keeps,
+# and the cosine similarity below which a name is another thing.
+_NAMES, _ABSENT, _FAR, _NO_REF = 250, 64, 0.4, -1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What fits into the time: so many passes over these photos (names of files)."""
+    """What fits into the time: so many passes over these photos (names of files), so many of them a batch.
+
+    batch: None means as many as the recipe says.
+    """
 
     passes: int
     photos: tuple[str, ...]
+    batch: int | None = None
+
+
+class Pace(NamedTuple):
+    """Seconds that a photo takes. first: to encode a view of it. again: to learn from it, in every pass."""
+
+    first: float
+    again: float
 
 
 def train_candidate(
@@ -51,18 +75,21 @@ def train_candidate(
     report: Callable[[float], None],
     *,
     photos: int | None = None,
+    features: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train the checkpoint `base` further on `samples` -> the candidate's checkpoint, inside `run`.
 
     Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
-    weights.
+    weights. Of several processes that torchrun started, the first writes what they learnt together.
 
     Args:
-        new: image ids that haven't been learnt from; they go first where time is too short for all photos.
-        seconds: about how long to train, less what a first look at the pace takes.
+        new: image ids that haven't been learnt from; they are drawn more often, and before others where time is too
+            short for all photos.
+        seconds: about how long it may take.
         report: hears the share done, from 0 to 1.
-        photos: of a batch; fewer take less memory. [as the recipe says]
+        photos: of a batch, at most; fewer take less memory. [as the recipe says]
+        features: folder for what the encoder makes of photos, a cache that runs may share. [run/features]
         stop: asked between steps; once it is true, what was learnt is saved and the training ends.
 
     Raises:
@@ -70,21 +97,31 @@ def train_candidate(
         CheckpointError: `base` can't be loaded.
         TrainingError: `samples` is empty, or the loss is no number.
     """
-    folder = run / CHECKPOINT
+    folder, started = run / CHECKPOINT, time.monotonic()
     if folder.exists():
         return folder
-    model, point = checkpoint.load(base)
+    model, point = checkpoint.load(base, merged=True)
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=photos or RECIPE.photos)
-    plan = _plan(base, samples, new, seconds, recipe, run)
-    chosen = [sample for sample in samples if sample.image.name in plan.photos]
-    chosen += absent_samples(model, chosen) if chosen else []
-
-    def hear(at: Progress) -> None:
-        report(at.step / at.steps)
-
     with fixed_encoders(model):
-        train(model, chosen, replace(recipe, epochs=plan.passes), run, hear, stop=stop)
-    checkpoint.save(model, point, folder, _card(checkpoint.version(base), plan, len(chosen)))
+        cache = FeatureCache(features or run / "features", model.image_encoder, CACHED)
+        taught, weights = _lesson(model, samples, new)
+        plan = agreed(_written(run))
+        if plan is None:
+            pace = _pace(base, taught, new, recipe, cache, stop)
+            plan = agreed(plan_for(samples, new, seconds - (time.monotonic() - started), pace, recipe.photos))
+            if is_first():
+                atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
+        photos_of_it = set(plan.photos)
+        drawn = [sample.image.name in photos_of_it for sample in taught]
+        taught, weights = list(compress(taught, drawn)), list(compress(weights, drawn))
+        recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
+
+        def hear(at: Progress) -> None:
+            report(at.step / at.steps)
+
+        train(model, taught, recipe, run, hear, features=cache, weights=weights, stop=stop)
+    if is_first():
+        checkpoint.save(model, point, folder, _card(checkpoint.version(base), plan, len(taught)))
     return folder
 
 
@@ -92,17 +129,30 @@ def train_candidate(
 def fixed_encoders(model: RISModel) -> Iterator[None]:
     """Inside, training changes the decoder alone: adapters of the base stay part of the version, as they are.
 
-    Few corrections teach an encoder little, and the way back through it takes most of a step's time and memory.
+    Few corrections teach an encoder little, and the way back through it takes most of a step's time and memory. What it
+    makes of a view is then the same in every version that comes of a base, so all of it can be kept.
     """
     encoders = (model.image_encoder, model.text_encoder)
     trained = [weight for encoder in encoders for weight in encoder.parameters() if weight.requires_grad]
+    frozen = model.image_encoder.frozen
     for weight in trained:
         weight.requires_grad_(False)
+    model.image_encoder.frozen = len(model.image_encoder.stages)
     try:
         yield
     finally:
+        model.image_encoder.frozen = frozen
         for weight in trained:
             weight.requires_grad_(True)
+
+
+def _lesson(model: RISModel, samples: Sequence[Sample], new: Collection[int]) -> tuple[list[Sample], list[float]]:
+    """What is learnt from, and how often each of it is drawn."""
+    if not samples:
+        return [], []
+    weights, absent = balance(samples, new), absent_samples(model, samples)
+    # Beside an expression of which a person said that it isn't there, one of these has an even chance.
+    return [*samples, *absent], weights + [sum(weights) / len(weights)] * len(absent)
 
 
 def absent_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
@@ -112,51 +162,80 @@ def absent_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
     may still be in the picture, unmentioned.
     """
     said = model.encode_text(sorted({sample.sentence for sample in samples})).sentence
-    names = class_names()
+    names = random.Random(0).sample(class_names(), _NAMES)
     nearness = (model.encode_text(names).sentence @ said.T).amax(dim=1)
     far = [name for name, near in zip(names, nearness.tolist(), strict=True) if near < _FAR]
     absent = []
     for photo in by_photo(samples):
         drawn = random.Random(photo[0].image.name).sample(far, min(_ABSENT, len(far)))
-        absent += [replace(photo[0], sentence=name, segmentations=()) for name in drawn]
+        # One ref: they are drawn as one.
+        absent += [replace(photo[0], ref_id=_NO_REF, sentence=name, segmentations=()) for name in drawn]
     return absent
 
 
-def _plan(
-    base: Path, samples: Sequence[Sample], new: Collection[int], seconds: float, recipe: Recipe, run: Path
-) -> Plan:
-    """The plan that the run began with; else a new one, which is written down."""
+def _written(run: Path) -> Plan | None:
+    """The plan that the run began with."""
     path = run / PLAN
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Plan(int(content["passes"]), tuple(content["photos"]))
-    steps = max(1, int(seconds / _pace(base, samples, recipe)))
-    plan = plan_for(samples, new, steps, recipe.photos)
-    atomic_write(path, json.dumps(asdict(plan)).encode())
-    return plan
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Plan(content["passes"], tuple(content["photos"]), content.get("batch"))
 
 
-def plan_for(samples: Sequence[Sample], new: Collection[int], steps: int, batch: int) -> Plan:
-    """At most `steps` batches: as many passes over all photos as fit, or one over the new and some of the others."""
+def plan_for(samples: Sequence[Sample], new: Collection[int], seconds: float, pace: Pace, batch: int) -> Plan:
+    """As many passes over all photos as fit, or one over the new and some of the others; never none.
+
+    Where little fits, batches are of fewer photos than `batch`: many small steps teach more than few large ones.
+    """
     photos = list(by_photo(samples))
-    passes = steps // max(1, count_batches(samples, batch))
+    costs = list(
+        accumulate(pace.again + (pace.first if number < RECIPE.views else 0.0) for number in range(MAX_PASSES))
+    )
+    passes = sum(len(photos) * cost <= seconds for cost in costs)
     if not passes:
-        # The seed makes the choice repeatable.
-        random.Random(len(photos)).shuffle(photos)
-        photos.sort(key=lambda photo: photo[0].image_id not in new)
-        photos = photos[: steps * batch]
-    return Plan(min(MAX_PASSES, max(1, passes)), tuple(photo[0].image.name for photo in photos))
+        photos = _some(photos, new, max(1, int(seconds / costs[0])))
+    passes = max(1, passes)
+    fitting = min(batch, max(_LEAST_BATCH, passes * len(photos) // _STEPS))
+    return Plan(passes, tuple(photo[0].image.name for photo in photos), fitting)
 
 
-def _pace(base: Path, samples: Sequence[Sample], recipe: Recipe) -> float:
-    """Seconds that one batch takes here, from two passes over one batch with a model that is thrown away."""
-    few = [sample for photo in list(by_photo(samples))[: recipe.photos] for sample in photo]
-    model, _ = checkpoint.load(base)
+def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[list[Sample]]:
+    """`count` photos, new ones first, but for the share of others that keeps what was learnt from being forgotten."""
+    # The seed makes the choice repeatable.
+    random.Random(len(photos)).shuffle(photos)
+    groups = [[photo for photo in photos if (photo[0].image_id in new) is is_new] for is_new in (True, False)]
+    others = min(len(groups[1]), max(int(count * _REPLAYED), count - len(groups[0])))
+    return groups[0][: count - others] + groups[1][:others]
+
+
+def _pace(
+    base: Path,
+    samples: Sequence[Sample],
+    new: Collection[int],
+    recipe: Recipe,
+    cache: FeatureCache,
+    stop: Callable[[], bool],
+) -> Pace:
+    """What a photo takes here, from three passes over a few with a model that is thrown away."""
+    # New ones: of others the views may be known already.
+    photos = sorted(by_photo(samples), key=lambda photo: photo[0].image_id not in new)
+    few = [photo for photo in photos if _is_upright(photo) is _is_upright(photos[0])][: min(_LOOKED_AT, recipe.photos)]
+    model, _ = checkpoint.load(base, merged=True)
     times = [time.monotonic()]
+
+    def hear(_: Progress) -> None:
+        times.append(time.monotonic())
+
     with tempfile.TemporaryDirectory() as folder, fixed_encoders(model):
-        train(model, few, replace(recipe, epochs=2), Path(folder), lambda at: times.append(time.monotonic()))
-    # The first batch also warms caches up.
-    return min(later - earlier for earlier, later in pairwise(times))
+        recipe = replace(recipe, epochs=3, photos=max(1, len(few)), views=1)
+        train(model, list(chain.from_iterable(few)), recipe, Path(folder), hear, features=cache, stop=stop)
+    first, *others = (later - earlier for earlier, later in pairwise(times))
+    again = min(others)
+    return Pace(max(0.0, first - again) / len(few), again / len(few))
+
+
+def _is_upright(photo: Sequence[Sample]) -> bool:
+    return photo[0].height > photo[0].width
 
 
 def _card(base: str, plan: Plan, expressions: int) -> str:

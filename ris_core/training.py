@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from ris_core.data.batches import Batch, Draw, count_batches, epoch
-from ris_core.data.features import FeatureCache, join, split, to
+from ris_core.data.features import FeatureCache, join, to
 from ris_core.data.folder import Sample
 from ris_core.encoders.base import Trunk
 from ris_core.errors import TrainingError
@@ -34,6 +34,7 @@ from ris_core.run import Run, Validation
 STATE = "state.pt"
 # Seconds of work that a SIGKILL may cost at most.
 SAVE_EVERY = 30.0
+T = TypeVar("T")
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
@@ -98,7 +99,8 @@ def train(
     folder: Path,
     report: Callable[[Progress], None] = lambda progress: None,
     validate: Callable[[], Validation] | None = None,
-    features: Path | None = None,
+    features: Path | FeatureCache | None = None,
+    weights: Sequence[float] | None = None,
     stop: Callable[[], bool] = lambda: False,
     save_every: float = SAVE_EVERY,
 ) -> None:
@@ -110,6 +112,7 @@ def train(
     Args:
         report: hears of every step.
         features: where the frozen stages' output of repeated views is kept; runs may share it. [folder/features]
+        weights: how often each sample is drawn, see `batches.epoch`.
         validate: called after each pass, by the first process alone, while the model holds the running mean.
         stop: asked after every step but the last; once it is true, that step's state is saved and the run ends.
         save_every: seconds from one state to the next within a pass.
@@ -125,7 +128,8 @@ def train(
         raise TrainingError("There is nothing to train on: no sample is in the training split.")
     cache = None
     if recipe.views and not model.early_fusion:
-        cache = FeatureCache(features or folder / "features", model.image_encoder)
+        features = features or folder / "features"
+        cache = FeatureCache(features, model.image_encoder) if isinstance(features, Path) else features
     per_pass = -(-batches // recipe.accumulate)
     state = _State(model, recipe, per_pass * recipe.epochs, folder, processes)
     run = Run(folder, asdict(recipe) | model.config(), active=processes.rank == 0)
@@ -133,7 +137,7 @@ def train(
     run.forget(after=state.step)
     started, resumed_at = time.monotonic(), state.step
     model.train()
-    for number, group in _steps(samples, recipe, state.step, per_pass, processes, cache):
+    for number, group in _steps(samples, weights, recipe, state.step, per_pass, processes, cache):
         state.seed()
         losses = [_backward(model, batch, cache, state, len(group)) for batch in group]
         state.descend()
@@ -156,6 +160,15 @@ def train(
         if stopped:
             raise Interrupted
     state.finish()
+
+
+def agreed(value: T) -> T:
+    """What the first of the processes that train together says: a measurement is another in each of them."""
+    if _processes().count > 1:
+        said = [value]
+        distributed.broadcast_object_list(said)
+        value = said[0]
+    return value
 
 
 def is_first() -> bool:
@@ -189,21 +202,20 @@ def _photos(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Photos
 
 def _trunk(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Trunk:
     """What the frozen stages make of a batch: from the cache, and into it."""
-    unknown = [number for number, trunk in enumerate(batch.trunks) if trunk is None]
-    known = {number: trunk for number, trunk in enumerate(batch.trunks) if trunk is not None}
-    if unknown:
-        with torch.no_grad():
-            made = model.trunk(batch.pixels, batch.valid[unknown])
-        if not known and cache is None:
-            return made
-        for number, trunk in zip(unknown, split(made), strict=True):
-            # As it will be read: whether a trunk was kept already makes no difference to what is learnt.
-            known[number] = cache.write(batch.keys[number], trunk) if cache else trunk
-    return join([to(known[number], model.device) for number in range(len(known))])
+    with torch.no_grad():
+        if cache is None:
+            return model.trunk(batch.pixels, batch.valid)
+        unknown, trunks = iter(batch.pixels), list[Trunk]()
+        for key, known, valid in zip(batch.keys, batch.trunks, batch.valid, strict=True):
+            # One by one, and as it will be read: what others hold makes no difference to what is learnt.
+            trunk = known or cache.write(key, model.trunk(next(unknown)[None], valid[None]))
+            trunks.append(to(trunk, model.device))
+    return join(trunks)
 
 
 def _steps(
     samples: Sequence[Sample],
+    weights: Sequence[float] | None,
     recipe: Recipe,
     done: int,
     per_pass: int,
@@ -222,6 +234,7 @@ def _steps(
             cache=cache,
             workers=recipe.workers,
             skip=made * recipe.accumulate,
+            weights=weights,
         )
         for group in _grouped(batches, recipe.accumulate):
             yield number, group

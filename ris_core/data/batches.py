@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -103,6 +103,7 @@ def epoch(
     cache: FeatureCache | None = None,
     workers: int = 0,
     skip: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> DataLoader[Any]:
     """Pass `number` over all photos, as `Batch`es, in an order that the seed fixes.
 
@@ -111,8 +112,10 @@ def epoch(
         cache: where the trunks of views are kept.
         workers: processes that read photos ahead; 0 reads in this one.
         skip: batches at the beginning that are left out.
+        weights: how often each sample is drawn, next to the others, above 0; a pass then has as many photos, but some
+            several times. [each photo once, its expressions equally often]
     """
-    dataset = _Photos(samples, draw, seed, number, cache)
+    dataset = _Photos(samples, draw, seed, number, cache, weights)
     rank, processes = part
     batches = [batch[rank::processes] for batch in dataset.batches() if len(batch) >= processes]
     return DataLoader(dataset, batch_sampler=batches[skip:], collate_fn=_collate, num_workers=workers)
@@ -120,45 +123,67 @@ def epoch(
 
 def count_batches(samples: Sequence[Sample], photos: int, processes: int = 1) -> int:
     """How many batches a pass has; one of fewer photos than there are processes is left out."""
-    batches = _Photos(samples, Draw(96, photos, 1, 1), 0, 0, None).batches()
+    batches = _Photos(samples, Draw(96, photos, 1, 1), 0, 0, None, None).batches()
     return sum(len(batch) >= processes for batch in batches)
 
 
+_Ref: TypeAlias = tuple[bool, int]
+"""Whether it has a target, and its number: what is drawn of a photo's expressions."""
+
+
 class _Photos(Dataset[Item]):
+    """The photos of a pass, each as often as it is shown in it."""
+
     def __init__(
-        self, samples: Sequence[Sample], draw: Draw, seed: int, number: int, cache: FeatureCache | None
+        self,
+        samples: Sequence[Sample],
+        draw: Draw,
+        seed: int,
+        number: int,
+        cache: FeatureCache | None,
+        weights: Sequence[float] | None,
     ) -> None:
         self.photos = list(by_photo(samples))
-        self.draw, self.cache = draw, cache
+        self.draw, self.cache, self.number = draw, cache, number
         self.collage = Collage(self.photos) if draw.paste else None
         self.order = f"{seed} {number}"
-        # Views that come again are the same for every seed, so that all runs can share what is kept of them.
-        self.look = f"view {number % draw.views}" if draw.views else self.order
+        self.refs = None if weights is None else _weigh(samples, weights)
+        self.shown = [shown for upright in (True, False) for shown in self._show(upright)]
+
+    def _show(self, upright: bool) -> list[tuple[int, int]]:
+        """(photo, how often it was shown already), for the photos of one orientation: as many as these are."""
+        photos = [index for index, photo in enumerate(self.photos) if _is_upright(photo) is upright]
+        if self.refs is None:
+            return [(index, 0) for index in photos]
+        weights = [_of_photo(self.refs[str(self.photos[index][0].image)], self.draw) for index in photos]
+        times = spread(weights, random.Random(f"shown {self.order} {upright}").random())
+        return [(index, again) for index, count in zip(photos, times, strict=True) for again in range(count)]
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.shown)
 
     def batches(self) -> list[list[int]]:
-        """Indices of photos, batched by orientation, shuffled."""
+        """Numbers of what is shown, batched by orientation, shuffled."""
         order, size = random.Random(self.order), self.draw.photos
-        upright = [photo[0].height > photo[0].width for photo in self.photos]
+        upright = [_is_upright(self.photos[index]) for index, _ in self.shown]
         batches = []
         for orientation in (True, False):
-            indices = [index for index in range(len(self.photos)) if upright[index] is orientation]
-            order.shuffle(indices)
-            batches += [indices[start : start + size] for start in range(0, len(indices), size)]
+            numbers = [number for number in range(len(self.shown)) if upright[number] is orientation]
+            order.shuffle(numbers)
+            batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
         order.shuffle(batches)
         return batches
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, number: int) -> Item:
+        index, again = self.shown[number]
         samples = self.photos[index]
-        first, randomness = samples[0], random.Random(f"{self.order} {samples[0].image.name}")
-        view = self._view(first)
+        first, randomness = samples[0], random.Random(f"{self.order} {again} {samples[0].image.name}")
+        view, weights = self._view(first, again), self.refs[str(first.image)] if self.refs else {}
         scene = self._scene(samples)
         true = [each for each in (scene.samples if scene else samples) if view.whole or each.kind in NAMED]
         chosen = [
-            *_draw(true, True, self.draw.present, randomness),
-            *_draw(true, False, self.draw.absent, randomness),
+            *_draw(true, True, self.draw.present, weights, randomness),
+            *_draw(true, False, self.draw.absent, weights, randomness),
         ]
         key = self.cache.key(first.image, view) if self.cache else ""
         trunk = self.cache.read(key) if self.cache else None
@@ -180,24 +205,71 @@ class _Photos(Dataset[Item]):
             return None
         return self.collage.make(samples, randomness)
 
-    def _view(self, sample: Sample) -> View:
+    def _view(self, sample: Sample, again: int) -> View:
+        # Views that come again are the same for every seed, so that all runs can share what is kept of them.
+        turn = f"view {(self.number + again) % self.draw.views}" if self.draw.views else f"{self.order} {again}"
         long, short = self.draw.side, self.draw.side * 2 // 3
         canvas = (long, short) if sample.height > sample.width else (short, long)
-        return look((sample.height, sample.width), canvas, random.Random(f"{self.look} {sample.image.name}"))
+        return look((sample.height, sample.width), canvas, random.Random(f"{turn} {sample.image.name}"))
 
 
 def _pixels(image: NDArray[np.uint8], view: View) -> Tensor:
     return torch.from_numpy(view.pixels(image)).permute(2, 0, 1).float()
 
 
-def _draw(samples: Sequence[Sample], has_target: bool, count: int, randomness: random.Random) -> list[Sample]:
+def _weigh(samples: Sequence[Sample], weights: Sequence[float]) -> dict[str, dict[_Ref, float]]:
+    """Of each photo the weight of its refs: the largest of their sentences'."""
+    found: dict[str, dict[_Ref, float]] = defaultdict(dict)
+    for sample, weight in zip(samples, weights, strict=True):
+        refs, ref = found[str(sample.image)], _ref(sample)
+        refs[ref] = max(refs.get(ref, 0.0), weight)
+    return dict(found)
+
+
+def _of_photo(refs: Mapping[_Ref, float], draw: Draw) -> float:
+    """A photo's weight, so that each of its targets is drawn as often as its own weight says."""
+    for has_target, most in ((True, draw.present), (False, draw.absent)):
+        weights = [weight for (there, _), weight in refs.items() if there is has_target]
+        if weights and most:
+            return sum(weights) / min(len(weights), most)
+    return 0.0
+
+
+def spread(weights: Sequence[float], start: float) -> list[int]:
+    """How often each is drawn, as often together as there are weights (systematic resampling, Kitagawa 1996).
+
+    In the mean over `start`, evenly in [0, 1), each is drawn in proportion to its weight, and always to within one.
+    """
+    total, ends = sum(weights) or 1.0, np.cumsum(weights) * len(weights)
+    # Numbers below an end: of the points start, start + 1 and so on.
+    before = np.clip(np.ceil(ends / total - start), 0, len(weights)).astype(int)
+    before[-1:] = len(weights)
+    return np.diff(before, prepend=0).tolist()
+
+
+def _draw(
+    samples: Sequence[Sample],
+    has_target: bool,
+    count: int,
+    weights: Mapping[_Ref, float],
+    randomness: random.Random,
+) -> list[Sample]:
     """Refs first, then one sentence of each: a thing that many sentences describe isn't shown more often for it."""
-    refs: dict[int, list[Sample]] = defaultdict(list)
+    refs: dict[_Ref, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.has_target is has_target:
-            refs[sample.ref_id].append(sample)
-    drawn = randomness.sample(list(refs.values()), min(count, len(refs)))
-    return [randomness.choice(ref) for ref in drawn]
+            refs[_ref(sample)].append(sample)
+    # The first to come of so many that come at these rates: drawn by weight, none twice.
+    drawn = sorted(refs, key=lambda ref: randomness.expovariate(weights.get(ref, 1.0)))[:count]
+    return [randomness.choice(refs[ref]) for ref in drawn]
+
+
+def _ref(sample: Sample) -> _Ref:
+    return sample.has_target, sample.ref_id
+
+
+def _is_upright(photo: Sequence[Sample]) -> bool:
+    return photo[0].height > photo[0].width
 
 
 def _say(sample: Sample, mirrored: bool, randomness: random.Random) -> str:

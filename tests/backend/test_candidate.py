@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.candidate import MAX_PASSES, PLAN, absent_samples, fixed_encoders, plan_for, train_candidate
+from backend.candidate import MAX_PASSES, PLAN, Pace, absent_samples, fixed_encoders, plan_for, train_candidate
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
-from ris_core.data.batches import count_batches
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import TrainingError
@@ -68,10 +67,14 @@ def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0)
 
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 3)), min_size=1, max_size=40),
-    st.integers(1, 200),
+    st.floats(0, 600),
+    st.floats(0, 0.5),
+    st.floats(0.01, 2),
     st.integers(1, 8),
 )
-def test_a_plan_fits_into_the_time(photos: list[tuple[bool, bool, int]], steps: int, batch: int) -> None:
+def test_a_plan_fits_into_the_time(
+    photos: list[tuple[bool, bool, int]], seconds: float, first: float, again: float, batch: int
+) -> None:
     """photos: (new, upright, expressions)."""
     samples = [
         sample(Path(), number, f"{sentence}", *((64, 48) if upright else (48, 64)))
@@ -79,20 +82,36 @@ def test_a_plan_fits_into_the_time(photos: list[tuple[bool, bool, int]], steps: 
         for sentence in range(sentences)
     ]
     new = {number for number, (is_new, _, _) in enumerate(photos) if is_new}
-    plan = plan_for(samples, new, steps, batch)
-    assert plan == plan_for(samples, new, steps, batch)
+    plan = plan_for(samples, new, seconds, Pace(first, again), batch)
+    assert plan == plan_for(samples, new, seconds, Pace(first, again), batch)
     assert len(set(plan.photos)) == len(plan.photos) > 0
-    chosen = {int(name.removesuffix(".png")) for name in plan.photos}
-    per_pass = count_batches([each for each in samples if each.image_id in chosen], batch)
-    # One batch more than fits, where the chosen photos are of both orientations.
-    assert plan.passes * per_pass <= steps + (plan.passes == 1)
+    assert plan.batch is not None
+    assert min(2, batch) <= plan.batch <= batch
+    count = len(plan.photos)
+    assert (plan.passes, count) == (1, 1) or cost(plan.passes, count, first, again) <= seconds * 1.0001
     assert 1 <= plan.passes <= MAX_PASSES
-    if len(chosen) < len(photos):
+    if count < len(photos):
         assert plan.passes == 1
-        assert chosen <= new or new <= chosen
-        assert len(chosen) == min(len(photos), steps * batch)
+        assert cost(1, count + 1, first, again) > seconds * 0.9999
+        chosen = {int(name.removesuffix(".png")) for name in plan.photos}
+        # A third is kept for others, and what one group can't fill is the other's.
+        assert len(chosen & new) >= min(len(new), count - count // 3)
+        assert len(chosen - new) >= min(len(photos) - len(new), count // 3)
     elif plan.passes < MAX_PASSES:
-        assert (plan.passes + 1) * per_pass > steps
+        assert cost(plan.passes + 1, count, first, again) > seconds * 0.9999
+
+
+def cost(passes: int, photos: int, first: float, again: float) -> float:
+    """Seconds: each photo is learnt from in every pass, and encoded in four views at most."""
+    return photos * (passes * again + min(passes, 4) * first)
+
+
+def test_where_little_fits_batches_are_small() -> None:
+    samples = [sample(Path(), number) for number in range(20)]
+    assert plan_for(samples, (), 20.0, Pace(0.0, 1.0), 8).batch == 2
+    assert plan_for(samples, (), 120.0, Pace(0.0, 1.0), 8).batch == 3
+    assert plan_for(samples, (), 600.0, Pace(0.0, 1.0), 8).batch == 8
+    assert plan_for(samples, (), 20.0, Pace(0.0, 1.0), 1).batch == 1
 
 
 def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sample], tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ris_core.data import Sample
-from ris_core.data.batches import Batch, Draw, count_batches, epoch
+from ris_core.data.batches import Batch, Draw, count_batches, epoch, spread
 from ris_core.errors import InputError
 from ris_core.masks import encode_rle
 
@@ -158,3 +160,65 @@ def test_workers_paste_alike(discs: list[Sample]) -> None:
 def test_a_draw_that_cannot_be_is_refused(change: dict[str, float], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Draw(**({"side": 96, "photos": 2, "present": 1, "absent": 1} | change))
+
+
+def shown(samples: list[Sample], weights: list[float], count: int) -> Counter[str]:
+    """How often each photo's thing is asked for in so many passes, photos told by their number."""
+    named = [replace(sample, sentence=f"thing {sample.image_id}") for sample in samples]
+    draw = Draw(96, 2, 1, 0)
+    batches = (batch for number in range(count) for batch in epoch(named, draw, number=number, weights=weights))
+    return Counter(sentence for batch in batches for sentence in batch.sentences)
+
+
+def test_weights_say_how_often_a_photo_is_shown(samples: list[Sample]) -> None:
+    """Photo 0 is the only upright one: photos of one orientation are weighed against each other."""
+    things = [sample for sample in samples if sample.sentence == "the square"]
+    counts = shown(things, [1.0, 1.0, 1.0, 1.0, 3.0], 24)
+    assert counts["thing 0"] == 24
+    assert counts.total() == 5 * 24
+    assert counts["thing 4"] == pytest.approx(2 * 24, abs=3)
+    assert [counts[f"thing {number}"] for number in (1, 2, 3)] == pytest.approx([16, 16, 16], abs=5)
+
+
+def test_equal_weights_show_each_photo_once(samples: list[Sample]) -> None:
+    things = [sample for sample in samples if sample.sentence == "the square"]
+    assert set(shown(things, [0.3] * 5, 6).values()) == {6}
+
+
+def test_weights_say_which_of_a_photo_is_drawn(samples: list[Sample]) -> None:
+    """The derived one weighs a ninth of the plain one: of one photo, one in ten draws; and nothing is drawn twice."""
+    one = [replace(each, kind="name") for each in samples if each.image_id == 1]
+    weights = [9.0, 1.0, 1.0, 1.0]
+    batches = [
+        batch for number in range(200) for batch in epoch(one, Draw(96, 1, 1, 0), number=number, weights=weights)
+    ]
+    said = Counter(
+        sentence.split()[-1] if "most" not in sentence else "most" for b in batches for sentence in b.sentences
+    )
+    derived = sum("left" in s or "right" in s for batch in batches for s in batch.sentences)
+    assert said.total() == 200
+    assert derived == pytest.approx(20, abs=12)
+    both = [b for number in range(20) for b in epoch(one, Draw(96, 1, 2, 0), number=number, weights=weights)]
+    assert all(len(batch.sentences) == 2 for batch in both)
+
+
+def test_a_photo_shown_twice_is_seen_in_two_views(samples: list[Sample]) -> None:
+    things = [sample for sample in samples if sample.sentence == "the square" and sample.image_id in (1, 2)]
+    (batch,) = epoch(things, Draw(96, 2, 1, 0, views=4), number=0, weights=[1e-6, 1.0])
+    assert not torch.equal(*batch.pixels)
+    (other,) = epoch(things[1:], Draw(96, 2, 1, 0, views=4), number=1)
+    assert torch.equal(batch.pixels[1], other.pixels[0]) or torch.equal(batch.pixels[0], other.pixels[0])
+
+
+@pytest.mark.parametrize("skip", [0, 2, 3])
+def test_a_pass_can_begin_later(skip: int, samples: list[Sample]) -> None:
+    whole, rest = (list(epoch(samples, Draw(96, 2, 1, 1), number=3, skip=each)) for each in (0, skip))
+    assert [batch.sentences for batch in rest] == [batch.sentences for batch in whole[skip:]]
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True))
+def test_counts_follow_weights_to_within_one(weights: list[float], start: float) -> None:
+    counts, total = spread(weights, start), sum(weights)
+    assert sum(counts) == len(weights)
+    for count, weight in zip(counts, weights, strict=True):
+        assert abs(count - weight * len(weights) / total) < 1 + 1e-6

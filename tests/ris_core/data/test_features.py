@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from models.encoders import Small
 from PIL import Image
 
 from ris_core.data.augment import View, look
-from ris_core.data.features import FeatureCache, join, split
+from ris_core.data.features import FeatureCache, join, prune, split
 from ris_core.encoders import image_encoder
 from ris_core.encoders.adapters import Tuning, tune
 from ris_core.encoders.base import ImageEncoder, Trunk
@@ -82,3 +83,43 @@ def test_a_damaged_file_is_as_good_as_none(damage: bytes | None, photo: Path, tm
     (file,) = (tmp_path / "cache").rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-100] if damage is None else damage)
     assert cache.read(key) is None
+
+
+def fill(cache: FeatureCache, photo: Path, seeds: range) -> None:
+    for seed in seeds:
+        cache.write(cache.key(photo, view(seed)), Small().trunk(torch.rand(1, 3, 64, 96)))
+
+
+def known(cache: FeatureCache, photo: Path, seeds: range) -> list[bool]:
+    return [cache.read(cache.key(photo, view(seed))) is not None for seed in seeds]
+
+
+def test_a_full_cache_is_not_added_to(photo: Path, tmp_path: Path) -> None:
+    folder, encoder = tmp_path / "cache", Small()
+    fill(FeatureCache(folder, encoder), photo, range(1))
+    size = prune(folder, 10**9)
+    cache = FeatureCache(folder, encoder, 4 * size)
+    trunk = encoder.trunk(torch.rand(1, 3, 64, 96))
+    fill(cache, photo, range(1, 6))
+    assert known(cache, photo, range(6)) == [True] * 4 + [False] * 2
+    # What isn't kept is as what is.
+    assert_same(cache.write(cache.key(photo, view(9)), trunk), FeatureCache(folder, encoder).write("key", trunk))
+
+
+def assert_same(one: Trunk, other: Trunk) -> None:
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.levels, other.levels, strict=True))
+
+
+def test_what_was_read_longest_ago_makes_room(photo: Path, tmp_path: Path) -> None:
+    folder, encoder = tmp_path / "cache", Small()
+    cache = FeatureCache(folder, encoder)
+    fill(cache, photo, range(4))
+    for age, path in enumerate(sorted(folder.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)):
+        os.utime(path, ns=(age, age))
+    assert known(cache, photo, range(1)) == [True]
+    size = prune(folder, 10**9)
+    # Half of the room is made at once.
+    cache = FeatureCache(folder, encoder, size)
+    assert known(cache, photo, range(4)) == [True, False, False, True]
+    assert prune(folder, 0) == 0
+    assert prune(tmp_path / "none", 0) == 0

@@ -1,0 +1,45 @@
+"""How much each of a project's expressions counts when training draws: prompts, origins, and what is new. All ours.
+
+A hundred masks of one prompt and five of another shouldn't make a model that knows the first alone; nor should masks
+that a person only waved through drown those that somebody drew: learning mostly from itself, a model drifts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from ris_core.data.folder import Sample
+
+# What a person changed tells most, what was accepted is known already; masks of other origin lie between.
+_ORIGINS = {"corrected": 1.0, "accepted": 0.25}
+_USUAL = 0.75
+# Of all that is drawn, accepted masks are no more than this share.
+_ACCEPTED = 0.25
+# So many times as often is drawn what hasn't been learnt from; the rest is drawn beside it, against forgetting.
+_NEW = 3.0
+
+
+def balance(samples: Sequence[Sample], new: Collection[int] = ()) -> list[float]:
+    """One weight, above 0, for each sample: as often as that, next to the others', it should be drawn.
+
+    A prompt's weight grows with the root of how often it was given: frequent ones count more, but not by as much.
+
+    Args:
+        new: image ids that haven't been learnt from.
+    """
+    given = Counter(sample.sentence for sample in samples)
+    weights = [
+        _ORIGINS.get(sample.origin, _USUAL)
+        * (_NEW if sample.image_id in new else 1.0)
+        / math.sqrt(given[sample.sentence])
+        for sample in samples
+    ]
+    accepted = [sample.origin == "accepted" for sample in samples]
+    of_accepted = sum(weight for weight, is_accepted in zip(weights, accepted, strict=True) if is_accepted)
+    of_others = sum(weights) - of_accepted
+    # Where all are accepted there is nothing to hold them against.
+    most = _ACCEPTED / (1 - _ACCEPTED) * of_others or of_accepted
+    factor = min(1.0, most / of_accepted) if of_accepted else 1.0
+    return [weight * (factor if each else 1.0) for weight, each in zip(weights, accepted, strict=True)]
