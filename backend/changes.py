@@ -127,14 +127,12 @@ def _change(expression: Expression, drawn: Sequence[DrawnObject], prediction: Pr
     if prediction is None or not (proposed or expression.cleaned in prediction.asked):
         return _by_origin(drawn)
     submitted = [each.mask() for each in drawn]
-    shapes = {mask.shape for mask in (*proposed, *submitted)}
-    if len(shapes) > 1:
+    masks = [*proposed, *submitted]
+    if len({mask.shape for mask in masks}) > 1:
         # The picture was replaced by one of another size.
         return _by_origin(drawn)
-    before, after = (
-        np.logical_or.reduce(masks) if masks else np.zeros(*shapes or [(1, 1)], dtype=np.bool_)
-        for masks in (proposed, submitted)
-    )
+    nothing = np.zeros(masks[0].shape if masks else (1, 1), dtype=np.bool_)
+    before, after = (np.logical_or.reduce([nothing, *union]) for union in (proposed, submitted))
     changed = int(np.count_nonzero(before != after))
     kind: Kind = "accepted" if not changed else "corrected" if proposed else "manual"
     return Change(kind, mask_iou(before, after), changed, version=prediction.version)

@@ -173,7 +173,8 @@ class EventLog:
 
     def events(self, project: int, after: str = "0") -> Iterator[tuple[str, Event]]:
         """The events of a project after the one of that id, each with its own."""
-        for identity, fields in self._connection.xrange(_key(project), min=f"({after}"):
+        entries: Any = self._connection.xrange(_key(project), min=f"({after}")
+        for identity, fields in entries:
             yield _text(identity), Event(**json.loads(fields[b"event"]))
 
     def changes(self, project: int) -> Changes:
@@ -238,14 +239,21 @@ class EventLog:
         if event.action == _TASKS_DELETED:
             subject = f"task {event.task}"
         fields = {name: value for name, value in asdict(event).items() if value}
-        arguments = [project, subject, event.stamp if subject else 0, json.dumps(fields), MAX_EVENTS, KEPT_SECONDS]
+        arguments: list[Any] = [
+            project,
+            subject,
+            event.stamp if subject else 0,
+            json.dumps(fields),
+            MAX_EVENTS,
+            KEPT_SECONDS,
+        ]
         return bool(self._append(keys=keys, args=arguments))
 
     def _note(self, project: int, values: Mapping[str, float | str], *gone: str) -> None:
         key = _key(project, ":state")
         with self._connection.pipeline() as pipeline:
             if values:
-                pipeline.hset(key, mapping=dict(values))
+                pipeline.hset(key, items=[field for pair in values.items() for field in pair])
             if gone:
                 pipeline.hdel(key, *gone)
             pipeline.expire(key, KEPT_SECONDS)

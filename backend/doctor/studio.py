@@ -16,9 +16,9 @@ import httpx
 
 from backend import assembly
 from backend.connect import BACKEND, SECRET_HEADER, backend_url, project_url
-from backend.contract import LEARNING_EVENTS
 from backend.doctor.checks import Scene, Verdict, broken, explained, ok, skipped, warning
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUnauthorized
+from backend.events import ACTIONS, START_TRAINING
 from backend.labelstudio.access import MAKE_ONE, is_legacy
 from backend.labelstudio.answers import unreachable
 from backend.labelstudio.config import LabelConfig, parse
@@ -181,7 +181,7 @@ def webhook(scene: Scene) -> Verdict:
             f"No webhook goes to {url}{f', but to {others}' if others else ''}: corrections don't arrive.",
             f"{connect} adds it. If Label Studio refuses the address: {_UNBLOCK}",
         )
-    missing = LEARNING_EVENTS - {"START_TRAINING"} - set(row.get("actions") or ())
+    missing = ACTIONS - {START_TRAINING} - set(row.get("actions") or ())
     if not row["is_active"] or not row["send_payload"] or (missing and not row["send_for_all_actions"]):
         return broken(
             f"The webhook to {url} is switched off, or sends too little.",

@@ -268,7 +268,7 @@ def test_a_webhook_that_sends_too_little(chain: Chain, fields: dict[str, object]
 
 
 def test_a_webhook_for_the_events_that_count(chain: Chain) -> None:
-    events = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED", "ANNOTATIONS_DELETED"]
+    events = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"]
     chain.label_studio.webhooks[0] |= {"send_for_all_actions": False, "actions": events}
     assert chain.look("webhook").state == "ok"
 
