@@ -60,7 +60,7 @@ def instances(project: int, items: Sequence[Illustrated], config: LabelConfig) -
 
 
 def refs(items: Sequence[Illustrated], categories: Iterable[Mapping[str, Any]]) -> list[Document]:
-    """`refs.json`: one entry a sentence of a task. The picture's content decides the split, for good."""
+    """`refs.json`: one entry a sentence of a task. The photo decides the split, for good."""
     ids = {str(category["name"]): int(category["id"]) for category in categories}
     return [_ref(item, expression, ids) for item in items for expression in item.correction.expressions]
 
@@ -124,7 +124,7 @@ def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int
         "ann_id": _one_or_many([stable_id(correction.annotation, region) for region in expression.regions]),
         "category_id": _one_or_many(sorted({labels[region] for region in expression.regions})),
         "file_name": item.file_name,
-        "split": split_of(item.picture.digest),
+        "split": split_of(item.picture.identity),
         **_origin(expression),
         "sent_ids": [identity],
         "sentences": [

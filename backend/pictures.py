@@ -1,4 +1,9 @@
-"""Pictures kept once each, under their SHA-256, for snapshots to link to. Knows nothing of annotations."""
+"""Pictures kept once each, under their SHA-256, for snapshots to link to. Knows nothing of annotations.
+
+<root>/<xx>/<digest>            the file as it was uploaded
+<root>/<xx>/<digest>.original   the digest of the first file with the same pixels
+<root>/pixels/<xx>/<digest>     the same by the SHA-256 of the pixels
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from backend.locks import exclusive
 from ris_core.files import atomic_write, sha256
 from ris_core.images import FORMATS, MAX_PIXELS, read_image
 
@@ -18,13 +26,22 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Picture:
-    """A readable picture. width and height in pixels, after its EXIF orientation; suffix such as ".jpg"."""
+    """A readable picture. width and height in pixels, after its EXIF orientation; suffix such as ".jpg".
+
+    original: the digest of the first picture here that had the same pixels, its own where it was that; "" for unknown.
+    """
 
     digest: str
     path: Path
     width: int
     height: int
     suffix: str
+    original: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells the photo, however often its file was saved anew without loss."""
+        return self.original or self.digest
 
 
 class PictureStore:
@@ -42,11 +59,22 @@ class PictureStore:
         """
         digest = sha256(data)
         path = self._root / digest[:2] / digest
-        if not path.exists():
+        original = path.with_suffix(".original")
+        if not original.exists():
             # A damaged picture must fail here, where it costs one task, not later in the middle of training.
-            read_image(data, self._max_pixels)
+            pixels = read_image(data, self._max_pixels)
             atomic_write(path, data)
-        return _describe(path, digest)
+            atomic_write(original, self._first(pixels, digest).encode())
+        return _describe(path, digest, original.read_text())
+
+    def _first(self, pixels: NDArray[np.uint8], digest: str) -> str:
+        """The digest of the first picture with these pixels, which is this one if there was none."""
+        name = sha256(str(pixels.shape).encode() + pixels.tobytes())
+        first = self._root / "pixels" / name[:2] / name
+        with exclusive(self._root / "pixels.lock"):
+            if not first.exists():
+                atomic_write(first, digest.encode())
+        return first.read_text()
 
 
 def link(source: Path, target: Path) -> None:
@@ -57,12 +85,12 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _describe(path: Path, digest: str) -> Picture:
+def _describe(path: Path, digest: str, original: str) -> Picture:
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             width, height = height, width
-        return Picture(digest, path, width, height, _suffix(image.format or ""))
+        return Picture(digest, path, width, height, _suffix(image.format or ""), original)
 
 
 def _suffix(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pycocotools.coco import COCO
 from studio import PROJECT, Studio, running
 
@@ -25,7 +27,7 @@ from backend import coco, datasets
 from backend.corrections import Correction, Corrections, read_corrections
 from backend.datasets import Snapshot, build_snapshot, export_project, export_snapshot, read_manifest, verify
 from backend.errors import BadRequest, FetchFailed, LabelStudioError, LabelStudioUnreachable
-from backend.pictures import Picture
+from backend.pictures import Picture, PictureStore
 from ris_core.data import read_folder
 from ris_core.errors import DatasetError
 from ris_core.files import sha256
@@ -234,6 +236,53 @@ def test_a_photo_is_in_one_split_only(tmp_path: Path) -> None:
     assert len(split_of_photo) == 20
     assert all(len(splits) == 1 for splits in split_of_photo.values())
     assert set.union(*split_of_photo.values()) == {"train", "val", "test"}
+
+
+def saved_anew(seed: int) -> bytes:
+    """`photo(seed)` with the same pixels and other bytes: metadata, and another compression."""
+    info = PngInfo()
+    info.add_text("Software", "another program")
+    return photo(seed, compress_level=1, pnginfo=info)
+
+
+def splits(snapshot: Snapshot) -> dict[int, str]:
+    """Of each task the split that its photo is in."""
+    return {sample.image_id: sample.split for sample in read_folder(snapshot.folder)}
+
+
+def test_a_photo_stays_in_its_split_whatever_happens_to_its_task(tmp_path: Path) -> None:
+    """Uploaded under another name, deleted and imported again, saved anew; alone and beside its copies."""
+
+    def asked(*numbers: int) -> list[dict[str, Any]]:
+        return [
+            task(n, annotation(n, drawn("a", blob(n), prompt="it")), image=f"/data/upload/1/{n}-{n}.png")
+            for n in numbers
+        ]
+
+    originals = {n: photo(n) for n in range(1, 41)}
+    before = splits(build(tmp_path, asked(*originals), originals))
+    assert set(before.values()) == {"train", "val", "test"}
+    copies = {n + 100: photo(n) for n in originals} | {n + 200: saved_anew(n) for n in originals}
+    assert all(sha256(copies[n + 200]) != sha256(originals[n]) for n in originals)
+    # Beside the originals, and after those were deleted.
+    for photos in (originals | copies, copies):
+        after = splits(build(tmp_path, asked(*photos), photos))
+        assert all(split == before[n % 100] for n, split in after.items())
+        assert len(after) == len(photos)
+    # On another machine, which never saw the originals, copies are still together.
+    fresh = splits(build(tmp_path / "fresh", asked(*copies), copies))
+    assert all(fresh[n + 100] == fresh[n + 200] == before[n] for n in originals)
+
+
+def test_pictures_kept_before_are_told_apart_too(tmp_path: Path) -> None:
+    """A store that was written without the digests of pixels."""
+    store = PictureStore(tmp_path)
+    first = store.add(photo(1))
+    shutil.rmtree(tmp_path / "pixels")
+    first.path.with_suffix(".original").unlink()
+    assert store.add(photo(1)) == first
+    assert store.add(saved_anew(1)).identity == first.identity == first.digest
+    assert store.add(photo(2)).identity != first.identity
 
 
 def test_a_bad_picture_costs_its_task_alone(tmp_path: Path) -> None:
