@@ -104,13 +104,18 @@ def _fold_pair(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _plain(module: nn.Module) -> None:
-    """Put torch's own class in place of the package's for 1x1 convolutions, which need none of its padding.
+    """The same function without copies: rectify in place, and pad within the convolution.
 
-    Adapters build theirs from the class of the map they stand beside.
+    At stride 1 torch's own class pads as the package's does, which first copies its input into a larger one. And
+    adapters build theirs from the class of the map they stand beside.
     """
     for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
-            plain = nn.Conv2d(child.in_channels, child.out_channels, 1, device="meta")
+        if isinstance(child, nn.ReLU6):
+            child.inplace = True
+        elif isinstance(child, nn.Conv2d) and tuple(child.stride) == (1, 1):
+            size, groups = child.kernel_size[0], child.groups
+            channels = child.in_channels, child.out_channels
+            plain = nn.Conv2d(*channels, size, padding=size // 2, groups=groups, device="meta")
             plain.weight, plain.bias = child.weight, child.bias
             setattr(module, name, plain)
         else:
