@@ -16,11 +16,13 @@ from rich.table import Table
 from ris_core.files import atomic_write
 
 
-def record(name: str, figures: Mapping[str, float], **conditions: object) -> None:
-    """`figures` as a table on the console and as one more entry of the results."""
-    table = Table("figure", "value", title=f"{name}: {machine()}")
+def record(
+    name: str, figures: Mapping[str, float], aims: Mapping[str, str] | None = None, /, **conditions: object
+) -> None:
+    """`figures` as a table on the console, with what is aimed at, and as one more entry of the results."""
+    table = Table("figure", "value", *(["aim"] if aims else []), title=f"{name}: {machine()}")
     for figure, value in figures.items():
-        table.add_row(figure, str(value))
+        table.add_row(figure, str(value), (aims or {}).get(figure))
     Console().print(table)
     keep(name, figures, **conditions)
 
