@@ -214,10 +214,11 @@ def _improve(
     settings, base = services.settings, services.registry.version(begun.project, begun.base)
     run = _run_folder(begun, settings)
     snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
-    processes = settings.finetune_processes or max(1, torch.cuda.device_count())
+    training = [sample for sample in samples if sample.split == "train"]
+    processes = _processes(training, settings)
     candidate = (train_candidate if processes == 1 else partial(train_together, processes, snapshot))(
         base.folder,
-        [sample for sample in samples if sample.split == "train"],
+        training,
         new,
         settings.finetune_seconds,
         run,
@@ -240,6 +241,12 @@ def _improve(
     outcome = _register(outcome, candidate, services.registry, verdict.worked)
     shutil.rmtree(run)
     return outcome
+
+
+def _processes(training: Sequence[Sample], settings: Settings) -> int:
+    """How many train together: one for each GPU, unless neither upright nor wide photos may be enough for a batch."""
+    wanted = settings.finetune_processes or max(1, torch.cuda.device_count())
+    return wanted if len({sample.image for sample in training}) >= 2 * wanted else 1
 
 
 def _evaluate(folders: Sequence[Path], samples: Sequence[Sample], report: Progress) -> list[Report]:

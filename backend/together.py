@@ -27,11 +27,13 @@ from backend.jobs import stopping
 from ris_core.data import Sample, read_folder
 from ris_core.errors import OutOfMemory, RisError, TrainingError
 from ris_core.files import atomic_write
+from ris_core.predictor import is_memory
 from ris_core.training import Interrupted
 
 _ORDER, _MEETING = "order.json", "meeting"
 _POLL_SECONDS = 0.1
-_INTERRUPTED = 3
+# What their exit status says.
+_INTERRUPTED, _OUT_OF_MEMORY = 3, 4
 _END_SECONDS = 10.0
 
 
@@ -147,10 +149,12 @@ def _judge(
         said = news.get()
     if _INTERRUPTED in codes:
         raise Interrupted
-    if -signal.SIGKILL in codes:
-        raise OutOfMemory("One of the processes that train together was killed, most likely for memory.")
-    if error := said.get("error"):
-        raise (OutOfMemory if error["code"] == OutOfMemory.code else TrainingError)(error["message"])
+    if {_OUT_OF_MEMORY, -signal.SIGKILL} & {*codes}:
+        raise OutOfMemory(
+            "One of the processes that train together was killed for memory, or found none: lower RIS_FINETUNE_PHOTOS."
+        )
+    if "error" in said:
+        raise TrainingError(said["error"])
     raise TrainingError("One of the processes that train together failed; the worker's log says why.")
 
 
@@ -199,8 +203,12 @@ def main(file: Path, rank: int) -> int:
         return _INTERRUPTED
     except RisError as error:
         if not rank:
-            _tell(error={"code": error.code, "message": str(error)})
+            _tell(error=str(error))
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        return _OUT_OF_MEMORY
     finally:
         distributed.destroy_process_group()
     return 0

@@ -233,6 +233,21 @@ def test_fewer_photos_a_batch_begin_anew(services: Callable[..., Services]) -> N
     assert learn(PROJECT, parts, report=hear).decision == "promoted"
 
 
+@pytest.mark.timeout(600)
+def test_processes_that_train_together_make_a_version(services: Callable[..., Services]) -> None:
+    parts = services(finetune_processes=2, finetune_seconds=10)
+    orders: list[dict[str, Any]] = []
+
+    def hear(stage: str, share: float) -> None:
+        if stage == "training":
+            (run,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
+            orders.append(json.loads((run / "order.json").read_text()))
+
+    outcome = learn(PROJECT, parts, report=hear)
+    assert orders[0]["processes"] == 2
+    assert names(parts.registry) == [outcome.base, outcome.version]
+
+
 def test_a_kill_between_adding_and_promoting_is_made_good(
     services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
 ) -> None:

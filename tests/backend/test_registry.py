@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -472,6 +473,21 @@ def test_who_does_not_want_to_wait_for_a_learner_is_told_so(registry: Registry) 
         pytest.fail("two hold the lock")
     with registry.learning(7, "It learns"):
         pass
+
+
+def test_who_waits_for_a_learner_may_give_up_or_go_on_after_it(registry: Registry) -> None:
+    class GivenUp(Exception):
+        pass
+
+    def give_up() -> None:
+        raise GivenUp
+
+    with ExitStack() as other:
+        other.enter_context(registry.learning(7))
+        with pytest.raises(GivenUp), registry.learning(7, waiting=give_up):
+            pytest.fail("two hold the lock")
+        with registry.learning(7, waiting=other.close):
+            pass
 
 
 def run_in_child(action: Callable[[], None], kill_at: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import shapes
 from checkpoints import random_checkpoint
 
-from backend.candidate import CHECKPOINT
+from backend.candidate import CHECKPOINT, PLAN
 from backend.together import train_together
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
@@ -43,7 +44,7 @@ def samples(snapshot: Path) -> Sequence[Sample]:
 @pytest.fixture
 def train(base: Path, snapshot: Path, samples: Sequence[Sample], tmp_path: Path) -> Callable[..., Path]:
     def run(report: Callable[[float], None] = lambda share: None, **changes: object) -> Path:
-        given = {"base": base, "samples": samples, "new": (), "seconds": 5.0, "run": tmp_path / "run"} | changes
+        given = {"base": base, "samples": samples, "new": (), "seconds": 600.0, "run": tmp_path / "run"} | changes
         return train_together(2, snapshot, report=report, **given)  # type: ignore[arg-type]
 
     return run
@@ -61,8 +62,11 @@ def children() -> list[int]:
 
 
 def test_stopped_they_save_their_step_and_end_and_go_on_to_a_candidate(
-    train: Callable[..., Path], base: Path, tmp_path: Path
+    train: Callable[..., Path], base: Path, samples: Sequence[Sample], tmp_path: Path
 ) -> None:
+    (tmp_path / "run").mkdir()
+    names = sorted({sample.image.name for sample in samples})
+    (tmp_path / "run" / PLAN).write_text(json.dumps({"passes": 4, "photos": names}))
     shares: list[float] = []
     with pytest.raises(Interrupted):
         train(shares.append, stop=lambda: bool(shares))
@@ -81,8 +85,8 @@ def test_one_that_is_killed_takes_the_others_along(train: Callable[..., Path]) -
     def kill(share: float) -> None:
         os.kill(children()[-1], signal.SIGKILL)
 
-    with pytest.raises(OutOfMemory, match="killed, most likely for memory"):
-        train(kill, seconds=600.0)
+    with pytest.raises(OutOfMemory, match="killed for memory, or found none: lower RIS_FINETUNE_PHOTOS"):
+        train(kill)
     assert children() == []
 
 

@@ -41,7 +41,7 @@ from ris_core import checkpoint
 HERE = Path(__file__).parent.parent
 KILLS, SEED = int(os.environ.get("KILLS", "3")), int(os.environ.get("KILL_SEED", "0"))
 # Passes, of one step each, and seconds that the worker under test takes longer for each: time to be killed in.
-PASSES, PAUSE = 12 * KILLS, 0.1
+PASSES, PAUSE = 12 + 6 * KILLS, 0.1
 # By itself it goes on within seconds; a machine that is busy with other tests takes much longer to start a worker.
 PATIENCE = 400
 WAYS = ("the worker, asked", "the worker", "valkey", "the job")
@@ -225,7 +225,7 @@ def test_killed_at_random_a_training_ends_once_with_the_same_weights(
                 # Two in three while it trains or compares; a job that never gets on would be given up, and rightly so.
                 until(cast, lambda before=before: ended() or furthest() > max(before, [STAGES.index("training"), 0]))
             until(cast, lambda: ended() or state()["status"] == "started")
-            time.sleep(luck.uniform(0, 10 * PAUSE))
+            time.sleep(luck.uniform(0, 5 * PAUSE))
             if ended():
                 break
             before = furthest()

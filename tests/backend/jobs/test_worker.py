@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,36 @@ def test_a_job_that_is_killed_says_for_what(queue: Queue, start: Any, tmp_path: 
         "code": "job_killed",
         "message": "The job was killed by SIGKILL, time and again. Start it anew.",
     }
+
+
+def test_a_job_that_the_kernel_kills_for_memory_says_so(queue: Queue, start: Any, tmp_path: Path) -> None:
+    job = enqueue(queue, "grow", None, 5)
+    with at_most_mebibytes(480) as add:
+        worker = start("--burst")
+        add(worker.pid)
+        log = worker.communicate(timeout=PATIENCE)[1]
+    assert len(traces(tmp_path, "grow")) == 3, log
+    assert job.get_status(refresh=True) == "failed"
+    assert job.get_meta(refresh=True)["error"] == {
+        "code": "out_of_memory",
+        "message": "The job was killed for memory: lower RIS_FINETUNE_PHOTOS (now 5), or give the worker more memory.",
+    }
+
+
+@contextmanager
+def at_most_mebibytes(limit: int) -> Iterator[Callable[[int], None]]:
+    """A control group of the kernel that holds so much; what it gives puts a process into it."""
+    second = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    group = Path("/sys/fs/cgroup", "" if second else "memory", f"ris-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / ("memory.max" if second else "memory.limit_in_bytes")).write_text(str(limit << 20))
+    except OSError as error:
+        pytest.skip(f"This machine lets nobody make a control group for memory here: {error}")
+    try:
+        yield lambda pid: (group / "cgroup.procs").write_text(str(pid)) and None
+    finally:
+        group.rmdir()
 
 
 def test_a_job_above_its_memory_is_killed_once_and_says_what_to_change(
