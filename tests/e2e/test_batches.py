@@ -81,7 +81,7 @@ def test_a_project_is_predicted_by_command_and_predicted_again_by_force(
     assert counts(client, project) == {(version,): TASKS - 1, (): 1}
     listed = json.loads(studio.ris("jobs", "--json").stdout)
     assert batch["id"] in [each["id"] for each in listed["batches"]]
-    assert listed["workers"] == 1
+    assert listed["workers"] == {"training": 1, "batches": 1}
 
 
 def test_what_a_tab_shows_is_predicted_and_nothing_else(studio: Studio, client: LabelStudio, project: int) -> None:
