@@ -51,6 +51,7 @@ from backend.jobs.queue import connect as connect_queue
 from backend.runner import Services, run
 from backend.runner.reader import Reader
 from backend.settings import Settings, load
+from backend.studio.local import listen_to_signals
 from ris_core import checkpoint
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.errors import RisError
@@ -265,15 +266,21 @@ def batch_running(studio: Studio, title: str, photos: Sequence[Photo]) -> Iterat
 def training(studio: Studio, project: int) -> Iterator[None]:
     """A fine-tuning that outlasts what is measured."""
     jobs = JobQueue(connect_queue(studio.settings.secret("redis_url")))
-    job = jobs.learn_now(project).job
+    # The events of the annotations may have begun one already.
+    jobs.learn_now(project)
 
-    def stage() -> str:
-        return str((jobs.describe(job).get("progress") or {}).get("stage"))
+    def trains() -> bool:
+        learning = [job for job in jobs.recent() if job.get("function") == "learn" and job["arguments"] == [project]]
+        return any(job["status"] == "started" and _stage(job) == "training" for job in learning)
 
-    until(lambda: stage() == "training", "the fine-tuning")
+    until(trains, "the fine-tuning")
     yield
-    if stage() != "training":
-        raise Failed(f"The fine-tuning ended before all was measured: {jobs.describe(job)}")
+    if not trains():
+        raise Failed("The fine-tuning ended before all was measured.")
+
+
+def _stage(job: Mapping[str, Any]) -> str:
+    return str((job.get("progress") or {}).get("stage"))
 
 
 def order_for(settings: Settings, project: int, config: str) -> Order:
@@ -377,6 +384,7 @@ def main() -> None:
     if unknown := [part for part in chosen if part not in PARTS]:
         raise SystemExit(f"There is no part {', '.join(unknown)}. Choose from {', '.join(PARTS)}.")
     torch.set_num_threads(1)
+    listen_to_signals()
     with tempfile.TemporaryDirectory() as folder:
         photos = make_photos(Path(folder) / "photos", TASKS)
         knobs = {"local_files_root": Path(folder) / "photos", "finetune_seconds": TRAINING_SECONDS}
