@@ -45,15 +45,15 @@ def learn(project: int) -> dict[str, Any]:
 
     The job's record says how much is enough, see `JobQueue.learn`.
     """
-    os.nice(NICENESS["learn"])
-    # One core stays free for predictions.
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     settings, job = load(_number(project)), get_current_job()
     with (
         _limited(settings, job),
         LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client,
     ):
         services = finetune.Services(client, assembly.images(settings), assembly.registry(settings), settings)
+        os.nice(NICENESS["learn"])
+        # One core stays free for predictions.
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
         least = least_new(job) if job else None
         log = EventLog(connect(settings.secret("redis_url"), patient=True), settings.home)
         with reconciler.learning(log, client, project, job.id if job else "") as turn:
