@@ -16,10 +16,12 @@ from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from ris_core import checkpoint
 from ris_core.data import Sample
 from ris_core.data.balance import balance
-from ris_core.data.batches import by_photo
+from ris_core.data.batches import RECALLED, by_photo
 from ris_core.data.features import FeatureCache
 from ris_core.files import atomic_write
 from ris_core.models import RISModel
@@ -33,6 +35,8 @@ PLAN, CHECKPOINT = "plan.json", "checkpoint"
 RECIPE = Recipe(rate=5e-4, warm_up=10, views=4)
 # More passes over a few photos learn the photos by heart.
 MAX_PASSES = 60
+# Of the way from the base to what training came to; docs/learning.md says what others would do.
+LEARNT = 0.6
 # Bytes of encoded views that are kept: 1,600 of them at 480 pixels.
 CACHED = 2 << 30
 _SIDE = 96
@@ -42,9 +46,9 @@ _STEPS, _LEAST_BATCH = 32, 2
 _REPLAYED = 1 / 3
 # Photos from which the pace is taken.
 _LOOKED_AT = 4
-# Expressions for absent things: names they are drawn from (all 1,000 take seconds to encode), how many a photo keeps,
-# and the cosine similarity below which a name is another thing.
-_NAMES, _ABSENT, _FAR, _NO_REF = 250, 64, 0.4, -1
+# What is recalled: names that it is drawn from (all 1,000 take seconds to encode), how many of them a photo has, and
+# the cosine similarity below which a name is another thing.
+_NAMES, _RECALLED, _FAR, _NO_REF = 250, 64, 0.4, -1
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,11 @@ def train_candidate(
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=photos or RECIPE.photos)
     with fixed_encoders(model):
         cache = FeatureCache(features or run / "features", model.image_encoder, CACHED)
+        teacher, _ = checkpoint.load(base, merged=True)
         taught, weights = _lesson(model, samples, new)
         plan = agreed(_written(run))
         if plan is None:
-            pace = _pace(base, taught, new, recipe, cache, stop)
+            pace = _pace(base, teacher, taught, new, recipe, cache, stop)
             plan = agreed(plan_for(samples, new, seconds - (time.monotonic() - started), pace, recipe.photos))
             if is_first():
                 atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
@@ -119,7 +124,8 @@ def train_candidate(
         def hear(at: Progress) -> None:
             report(at.step / at.steps)
 
-        train(model, taught, recipe, run, hear, features=cache, weights=weights, stop=stop)
+        train(model, taught, recipe, run, hear, features=cache, weights=weights, teacher=teacher, stop=stop)
+        _blend(model, teacher)
     if is_first():
         checkpoint.save(model, point, folder, _card(checkpoint.version(base), plan, len(taught)))
     return folder
@@ -146,31 +152,43 @@ def fixed_encoders(model: RISModel) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
+@torch.no_grad()
+def _blend(model: RISModel, base: RISModel) -> None:
+    """Move `model` back on the straight line to `base`: most of what it learnt stays, most of what it lost comes back.
+
+    Wortsman et al. 2022, arXiv 2109.01903.
+    """
+    for weight, was in zip(model.parameters(), base.parameters(), strict=True):
+        weight.lerp_(was, 1 - LEARNT)
+
+
 def _lesson(model: RISModel, samples: Sequence[Sample], new: Collection[int]) -> tuple[list[Sample], list[float]]:
     """What is learnt from, and how often each of it is drawn."""
     if not samples:
         return [], []
-    weights, absent = balance(samples, new), absent_samples(model, samples)
+    weights, recalled = balance(samples, new), recalled_samples(model, samples)
     # Beside an expression of which a person said that it isn't there, one of these has an even chance.
-    return [*samples, *absent], weights + [sum(weights) / len(weights)] * len(absent)
+    return [*samples, *recalled], weights + [sum(weights) / len(weights)] * len(recalled)
 
 
-def absent_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
-    """Expressions for what isn't in each photo. Without them a model forgets to refuse: corrections name what is there.
+def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
+    """Expressions about each photo of which nobody said anything: what the base answers to them is to be kept.
 
-    They are class names of ImageNet, far in meaning from all that the project's corrections speak of. One in a thousand
-    may still be in the picture, unmentioned.
+    They are class names of ImageNet, far in meaning from all that the project's corrections speak of. Most are refused,
+    which a model forgets otherwise: corrections name what is there.
     """
     said = model.encode_text(sorted({sample.sentence for sample in samples})).sentence
     names = random.Random(0).sample(class_names(), _NAMES)
     nearness = (model.encode_text(names).sentence @ said.T).amax(dim=1)
     far = [name for name, near in zip(names, nearness.tolist(), strict=True) if near < _FAR]
-    absent = []
+    recalled = []
     for photo in by_photo(samples):
-        drawn = random.Random(photo[0].image.name).sample(far, min(_ABSENT, len(far)))
+        drawn = random.Random(photo[0].image.name).sample(far, min(_RECALLED, len(far)))
         # One ref: they are drawn as one.
-        absent += [replace(photo[0], ref_id=_NO_REF, sentence=name, segmentations=()) for name in drawn]
-    return absent
+        recalled += [
+            replace(photo[0], ref_id=_NO_REF, sentence=name, segmentations=(), kind=RECALLED) for name in drawn
+        ]
+    return recalled
 
 
 def _written(run: Path) -> Plan | None:
@@ -210,6 +228,7 @@ def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[
 
 def _pace(
     base: Path,
+    teacher: RISModel,
     samples: Sequence[Sample],
     new: Collection[int],
     recipe: Recipe,
@@ -228,7 +247,16 @@ def _pace(
 
     with tempfile.TemporaryDirectory() as folder, fixed_encoders(model):
         recipe = replace(recipe, epochs=3, photos=max(1, len(few)), views=1)
-        train(model, list(chain.from_iterable(few)), recipe, Path(folder), hear, features=cache, stop=stop)
+        train(
+            model,
+            list(chain.from_iterable(few)),
+            recipe,
+            Path(folder),
+            hear,
+            features=cache,
+            teacher=teacher,
+            stop=stop,
+        )
     first, *others = (later - earlier for earlier, later in pairwise(times))
     again = min(others)
     return Pace(max(0.0, first - again) / len(few), again / len(few))

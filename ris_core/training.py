@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
@@ -23,11 +23,11 @@ from torch import Tensor, distributed
 from ris_core.data.batches import Batch, Draw, count_batches, epoch
 from ris_core.data.features import FeatureCache, join, to
 from ris_core.data.folder import Sample
-from ris_core.encoders.base import Trunk
+from ris_core.encoders.base import TextFeatures, Trunk
 from ris_core.errors import TrainingError
 from ris_core.files import atomic_write
 from ris_core.losses import total_loss
-from ris_core.models import Photos, RISModel
+from ris_core.models import Output, Photos, RISModel
 from ris_core.models.parts import valid_cells
 from ris_core.run import Run, Validation
 
@@ -101,6 +101,7 @@ def train(
     validate: Callable[[], Validation] | None = None,
     features: Path | FeatureCache | None = None,
     weights: Sequence[float] | None = None,
+    teacher: RISModel | None = None,
     stop: Callable[[], bool] = lambda: False,
     save_every: float = SAVE_EVERY,
 ) -> None:
@@ -113,6 +114,8 @@ def train(
         report: hears of every step.
         features: where the frozen stages' output of repeated views is kept; runs may share it. [folder/features]
         weights: how often each sample is drawn, see `batches.epoch`.
+        teacher: answers samples of the kind `RECALLED`; `model` is taught to answer like it (learning without
+            forgetting, Li and Hoiem 2016). Its image encoder's frozen stages have to be the model's.
         validate: called after each pass, by the first process alone, while the model holds the running mean.
         stop: asked after every step but the last; once it is true, that step's state is saved and the run ends.
         save_every: seconds from one state to the next within a pass.
@@ -122,7 +125,9 @@ def train(
         TrainingError: there is nothing to train on, `folder` is of another recipe, or the loss is no number.
     """
     processes = _processes()
-    model.place()
+    for each in (model, teacher):
+        if each:
+            each.place()
     batches = count_batches(samples, recipe.photos, processes.count)
     if not batches:
         raise TrainingError("There is nothing to train on: no sample is in the training split.")
@@ -139,7 +144,7 @@ def train(
     model.train()
     for number, group in _steps(samples, weights, recipe, state.step, per_pass, processes, cache):
         state.seed()
-        losses = [_backward(model, batch, cache, state, len(group)) for batch in group]
+        losses = [_backward(model, teacher, batch, cache, state, len(group)) for batch in group]
         state.descend()
         pace = (time.monotonic() - started) / (state.step - resumed_at)
         loss = sum(losses) / len(losses)
@@ -176,7 +181,14 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _backward(model: RISModel, batch: Batch, cache: FeatureCache | None, state: _State, together: int) -> float:
+def _backward(
+    model: RISModel,
+    teacher: RISModel | None,
+    batch: Batch,
+    cache: FeatureCache | None,
+    state: _State,
+    together: int,
+) -> float:
     """Add a batch's gradient -> its loss."""
     batch = batch.to(model.device)
     # A process counts by its expressions, so that several together do what one would do alone.
@@ -184,20 +196,36 @@ def _backward(model: RISModel, batch: Batch, cache: FeatureCache | None, state: 
     if not batch.sentences:
         return 0.0
     with torch.autocast(model.device.type, getattr(torch, state.recipe.precision), state.recipe.precision != "float32"):
-        output = model(_photos(model, batch, cache), model.encode_text(batch.sentences), batch.index)
+        trunk = None if model.early_fusion else _trunk(model, batch, cache)
+        text = model.encode_text(batch.sentences)
+        output = _in_float(model(_photos(model, batch, trunk), text, batch.index))
+        if teacher and batch.recalled.any():
+            batch = _recall(teacher, batch, trunk, text)
     valid = valid_cells(batch.valid, output.mask)[batch.index]
-    float_output = output._replace(**{name: getattr(output, name).float() for name in ("mask", "presence", "quality")})
-    loss = total_loss(float_output, batch.targets, valid, batch.present, model.loss)
+    loss = total_loss(output, batch.targets, valid, batch.present, model.loss)
     if not math.isfinite(loss.item()):
         raise TrainingError(f"The loss is {loss.item()} at step {state.step}: {', '.join(batch.sentences)}.")
     state.scaler.scale(loss * share / together).backward()  # type: ignore[no-untyped-call]
     return loss.item()
 
 
-def _photos(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Photos:
-    if model.early_fusion:
-        return model.encode_image(batch.pixels, batch.valid)
-    return model.read_trunk(_trunk(model, batch, cache), batch.valid)
+@torch.no_grad()
+def _recall(teacher: RISModel, batch: Batch, trunk: Trunk | None, text: TextFeatures) -> Batch:
+    """The batch with the teacher's answers as targets, where they are to be."""
+    which = batch.recalled
+    known = _in_float(teacher(_photos(teacher, batch, trunk), text[which], batch.index[which]))
+    targets, present = batch.targets.clone(), batch.present.clone()
+    targets[which], present[which] = known.mask.sigmoid(), known.presence.sigmoid()
+    return replace(batch, targets=targets, present=present)
+
+
+def _in_float(output: Output) -> Output:
+    """The parts of an output that the loss reads, in float32."""
+    return output._replace(**{name: getattr(output, name).float() for name in ("mask", "presence", "quality")})
+
+
+def _photos(model: RISModel, batch: Batch, trunk: Trunk | None) -> Photos:
+    return model.read_trunk(trunk, batch.valid) if trunk else model.encode_image(batch.pixels, batch.valid)
 
 
 def _trunk(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Trunk:

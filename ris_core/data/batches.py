@@ -21,6 +21,10 @@ from ris_core.data.folder import Sample
 from ris_core.encoders.base import Trunk
 from ris_core.errors import InputError
 
+# The kind of an expression of which nobody said what it means: what a model answers is to be kept.
+RECALLED = "recalled"
+# True of a part of the photo as of the whole.
+_ANYWHERE = (*NAMED, RECALLED)
 # Of a canvas' longer side: the shorter, two thirds of it, is then a multiple of 32.
 _STEP = 96
 # Fewer cells of a quarter-size target than this, and a person wouldn't see the thing either.
@@ -34,7 +38,7 @@ class Batch:
     trunks: B, what the frozen stages made of a photo's view, None where that isn't known yet. keys: B, under which it
     is kept. pixels: (M, 3, H, W) in [0, 255], the views that aren't known. valid: (B, 1, H, W). sentences: N.
     index: (N,) the photo of each. targets: (N, 1, H/4, W/4) share of each cell covered. present: (N,) 1 where the
-    thing is in view.
+    thing is in view. recalled: (N,) True where another model's answer is to stand for both.
     """
 
     trunks: list[Trunk | None]
@@ -45,10 +49,11 @@ class Batch:
     index: Tensor
     targets: Tensor
     present: Tensor
+    recalled: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch, its tensors of photos and expressions on `device`."""
-        names = ("pixels", "valid", "index", "targets", "present")
+        names = ("pixels", "valid", "index", "targets", "present", "recalled")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -62,6 +67,7 @@ class Item:
     valid: Tensor
     sentences: list[str]
     targets: Tensor
+    recalled: list[bool]
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ class _Photos(Dataset[Item]):
         first, randomness = samples[0], random.Random(f"{self.order} {again} {samples[0].image.name}")
         view, weights = self._view(first, again), self.refs[str(first.image)] if self.refs else {}
         scene = self._scene(samples)
-        true = [each for each in (scene.samples if scene else samples) if view.whole or each.kind in NAMED]
+        true = [each for each in (scene.samples if scene else samples) if view.whole or each.kind in _ANYWHERE]
         chosen = [
             *_draw(true, True, self.draw.present, weights, randomness),
             *_draw(true, False, self.draw.absent, weights, randomness),
@@ -196,6 +202,7 @@ class _Photos(Dataset[Item]):
             torch.from_numpy(view.valid())[None],
             [_say(sample, view.mirrored, randomness) for sample in chosen],
             torch.from_numpy(np.array(targets, dtype=np.float32)).reshape(-1, 1, height // 4, width // 4),
+            [sample.kind == RECALLED for sample in chosen],
         )
 
     def _scene(self, samples: list[Sample]) -> Scene | None:
@@ -293,6 +300,7 @@ def _collate(items: list[Item]) -> Batch:
         index=torch.arange(len(items)).repeat_interleave(counts),
         targets=targets,
         present=(targets.sum(dim=(1, 2, 3)) >= _VISIBLE_CELLS).float(),
+        recalled=torch.tensor([each for item in items for each in item.recalled], dtype=torch.bool),
     )
 
 

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.candidate import MAX_PASSES, PLAN, Pace, absent_samples, fixed_encoders, plan_for, train_candidate
+from backend.candidate import MAX_PASSES, PLAN, Pace, fixed_encoders, plan_for, recalled_samples, train_candidate
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
+from ris_core.data.batches import RECALLED
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import TrainingError
@@ -152,15 +153,15 @@ def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
         train_candidate(base, [], (), 1.0, tmp_path / "fresh", lambda share: None)
 
 
-def test_absent_things_are_far_from_what_was_said(base: Path, samples: list[Sample]) -> None:
+def test_what_is_recalled_is_far_from_what_was_said(base: Path, samples: list[Sample]) -> None:
     model, _ = checkpoint.load(base)
     said = replace(samples[0], sentence="the cat")
-    absent = absent_samples(model, [said])
-    names = {each.sentence for each in absent}
-    assert len(absent) == len(names) > 10
-    assert all(each.image == said.image and not each.has_target for each in absent)
+    recalled = recalled_samples(model, [said])
+    names = {each.sentence for each in recalled}
+    assert len(recalled) == len(names) > 10
+    assert all(each.image == said.image and each.kind == RECALLED and not each.has_target for each in recalled)
     assert not names & {"the tabby", "the tiger cat", "the Siamese cat", "the Persian cat"}
-    assert absent == absent_samples(model, [said])
+    assert recalled == recalled_samples(model, [said])
 
 
 def test_training_leaves_adapters_of_the_base_as_they_are() -> None:

@@ -21,6 +21,8 @@ from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample, read_folder
+from ris_core.data.batches import RECALLED
+from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import InputError, TrainingError
 from ris_core.evaluation import calibrate, evaluate
 from ris_core.models import LDA
@@ -310,6 +312,28 @@ def test_pasted_things_are_learnt_from(untrained: LDA, folder: Path, tmp_path: P
     plain, pasted, again = results
     assert all(torch.equal(tensor, again[name]) for name, tensor in pasted.items())
     assert any(not torch.equal(tensor, plain[name]) for name, tensor in pasted.items())
+
+
+def test_a_teacher_is_answered_alike(untrained: LDA, folder: Path, tmp_path: Path) -> None:
+    """What a model says to expressions of which nobody said anything comes back to what its teacher says."""
+    samples = [replace(each, segmentations=(), kind=RECALLED) for each in read_folder(folder)]
+    teacher = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"))
+    teacher.load_state_dict(untrained.state_dict())
+    with torch.no_grad():
+        untrained.to_mask.bias += 2.0
+    start = weights(untrained)
+
+    def difference() -> float:
+        both = [Predictor(each, OperatingPoint(side=96), "test") for each in (untrained, teacher)]
+        image, asked = samples[0].photo(), [samples[0].sentence, samples[1].sentence]
+        ours, theirs = (each.maps([(each.embed(image), asked)]) for each in both)
+        gaps = [np.abs(one.probability - other.probability).mean() for one, other in zip(ours, theirs, strict=True)]
+        return float(np.mean(gaps))
+
+    before = difference()
+    train(untrained, samples, replace(RECIPE, epochs=6, rate=1e-2), tmp_path, teacher=teacher)
+    assert not torch.equal(untrained.to_mask.bias, start["to_mask.bias"])
+    assert difference() < 0.5 * before
 
 
 def test_nonsense_stops_the_run_and_names_the_batch(untrained: LDA, folder: Path, tmp_path: Path) -> None:
