@@ -112,10 +112,12 @@ def test_going_back_serves_the_next_prediction_and_orders_tasks_by_what_is_predi
         # All that is open is predicted before Label Studio is told.
         _until(lambda: client.project(project)["model_version"] == listed[0])
         assert [_versions(client, task) for task in new] == [[listed[0]]] * 4
-        _orders_by_score(client, project, new)
         ranked = json.loads(_done(studio, "rank", "--strategy", "random", "--json"))
         assert (ranked["open"], ranked["changed"], ranked["ordered"]) == (4, 4, True)
-        _orders_by_score(client, project, new)
+        by_score = sorted(new, key=lambda task: float(client.predictions(task)[0]["score"]))
+        assert [task for task in _in_data_manager(client, project) if task in new] == by_score
+        client.update_project(project, sampling="Uncertainty sampling")
+        assert client._object("GET", f"/api/projects/{project}/next")["id"] == by_score[0]
         # And forward again: the old predictions go on request, but for those that annotations were made from.
         _done(studio, "promote", learnt)
         _until(lambda: client.project(project)["model_version"] == learnt)
@@ -129,19 +131,10 @@ def test_going_back_serves_the_next_prediction_and_orders_tasks_by_what_is_predi
         assert client.project(project)["model_version"] == learnt
 
 
-def _orders_by_score(client: LabelStudio, project: int, tasks: list[int]) -> None:
-    """Label Studio serves the least sure task next, by its own uncertainty sampling and in the Data Manager."""
-    version = client.project(project)["model_version"]
-    scores = {
-        task: each["score"] for task in tasks for each in client.predictions(task) if each["model_version"] == version
-    }
-    least = min(scores, key=scores.__getitem__)
-    client.update_project(project, sampling="Uncertainty sampling")
-    assert client._object("GET", f"/api/projects/{project}/next")["id"] == least
-    ordering = json.dumps({"ordering": ["tasks:predictions_score"]})
-    shown = client._object("GET", "/api/tasks/", params={"project": project, "query": ordering, "page_size": 100})
-    places = [task["id"] for task in shown["tasks"] if task["id"] in scores]
-    assert places == sorted(scores, key=scores.__getitem__)
+def _in_data_manager(client: LabelStudio, project: int) -> list[int]:
+    """The tasks in the order of the column Prediction score."""
+    query = {"project": project, "query": json.dumps({"ordering": ["tasks:predictions_score"]}), "page_size": 100}
+    return [task["id"] for task in client._object("GET", "/api/tasks/", params=query)["tasks"]]
 
 
 def _versions(client: LabelStudio, task: int) -> list[str]:
