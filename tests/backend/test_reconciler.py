@@ -392,7 +392,10 @@ def test_projects_are_looked_at_every_few_minutes(
     assert len(asked(site)) == 2
 
 
-def test_the_stand_in_is_read_like_label_studio(studio: Studio, tmp_path: Path) -> None:
+def test_a_task_that_is_deleted_while_others_are_read_hides_none(studio: Studio, tmp_path: Path) -> None:
     studio.tasks += [submitted(number, number) for number in range(1, 251)]
     with running(studio, tmp_path) as (client, _, _):
-        assert [each["id"] for each in client.annotated_tasks(PROJECT)] == list(range(1, 251))
+        reading = client.annotated_tasks(PROJECT)
+        first = [next(reading)["id"] for _ in range(100)]
+        del studio.tasks[:5]
+        assert first + [each["id"] for each in reading] == list(range(1, 251))
