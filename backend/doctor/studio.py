@@ -229,15 +229,16 @@ def predictions(scene: Scene) -> Verdict:
     assert scene.project is not None
     shown, version = scene.project.get("model_version"), row["model_version"]
     where = "in the project's Settings, Annotation, Use predictions to prelabel tasks"
+    refresh = f"ris refresh --project {scene.number} predicts what isn't annotated, then has {version} shown."
     if not shown or scene.project.get("show_collab_predictions") is False:
         return warning("The project shows no predictions.", f"Choose {row['title']} {where}.")
     if shown == row["title"]:
         return warning(
             f"The project shows {shown!r}, whatever its version: Label Studio can't order tasks by score then.",
-            f"Once tasks are pre-labelled, choose {version} {where}; new versions must then be chosen by hand.",
+            f"To have them ordered: {refresh}",
         )
     if shown != version:
-        return warning(f"The project shows {shown}, but {version} is in production.", f"Choose {version} {where}.")
+        return warning(f"The project shows {shown}, but {version} is in production.", f"If that lasts: {refresh}")
     return ok(f"{shown} is shown, and tasks can be ordered by its scores.")
 
 
