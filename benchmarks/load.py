@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial, wraps
 from itertools import count, islice
 from pathlib import Path
@@ -130,15 +131,20 @@ def doors(studio: Studio, photos: Sequence[Photo]) -> Figures:
     with studio.client() as client:
         project = connected(studio, "Learning")
         annotate_samples(client, project)
-        described = client.project(project)
+        described, task = client.project(project), next(client.tasks(project))
     setup = {"project": f"{project}.1", "schema": connect.LABEL_CONFIG, "hostname": "", "access_token": ""}
-    event = {"action": "ANNOTATION_UPDATED", "project": described, "annotation": {"id": 1}, "task": {"id": 1}}
+
+    def event() -> dict[str, Any]:
+        """The same annotation, changed again."""
+        annotation = {**task["annotations"][0], "task": task["id"], "updated_at": datetime.now(UTC).isoformat()}
+        return {"action": "ANNOTATION_UPDATED", "project": described, "annotation": annotation, "task": task}
+
     spent: dict[str, list[float]] = {"/health": [], "/setup": [], "webhook": []}
     with batch_running(studio, "Beside learning", photos), training(studio, project):
         for _ in range(DOORS):
             spent["/health"].append(door.ask("/health"))
             spent["/setup"].append(door.ask(f"/projects/{project}/setup", setup))
-            spent["webhook"].append(door.ask(f"/projects/{project}/webhook", event))
+            spent["webhook"].append(door.ask(f"/projects/{project}/webhook", event()))
     return {name: value for each, times in spent.items() for name, value in percentiles(each, times, 50, 99).items()}
 
 
