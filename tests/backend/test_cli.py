@@ -12,6 +12,8 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
+from backend import cli
+from backend.jobs.queue import KINDS
 from backend.samples import photos
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
@@ -277,3 +279,10 @@ def test_training_goes_on_with_the_adapters_of_its_start(ris, tmp_path: Path, ca
     assert any((old[name] != new[name]).any() for name in adapters)
     code, _, err = ris(*train, "--from", str(shipped()), "--encoders", "frozen", "--out", "frozen", "--run", "other")
     assert (code, "train it further as it is" in err) == (1, True)
+
+
+def test_a_worker_may_serve_one_kind_of_jobs(ris) -> None:
+    assert [each.value for each in cli.Work] == list(KINDS)
+    code, _, err = ris("worker", "--only", "typing")
+    assert code == 2
+    assert "training" in err

@@ -22,7 +22,7 @@ from backend.settings import Settings
 from ris_core.errors import DatasetError
 
 TRACES = Path(os.environ.get("TRACES", "."))
-NAMES = ("add", "fail", "crash", "hold", "hold_once", "pause", "get_on", "grow", "trigger")
+NAMES = ("add", "fail", "crash", "hold", "hold_once", "pause", "get_on", "grow", "turn", "trigger")
 
 
 class TestedJob(GuardedJob):
@@ -94,6 +94,15 @@ def grow(mebibytes: int | None, photos: int) -> None:
             hoard.append(b"x" * (10 << 20))
             time.sleep(0.05)
     raise DatasetError("It got all that it wanted.")
+
+
+def turn() -> bool:
+    """Whether a runner of a batch would make room at this moment."""
+    from backend.jobs.functions import _Turn
+
+    job = get_current_job()
+    assert job is not None
+    return _Turn(job.connection)()
 
 
 def trigger(project: int) -> None:

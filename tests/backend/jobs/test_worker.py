@@ -403,6 +403,17 @@ def test_workers_of_one_kind_leave_the_others_jobs_alone(redis: Redis, start: An
     assert all(job.is_finished for job in jobs.values())
 
 
+@pytest.mark.parametrize(("only", "rests"), [((), True), (("--only", "batches"), False)], ids=["all", "batches"])
+def test_a_batch_makes_room_for_what_its_own_worker_would_do_first(
+    redis: Redis, start: Any, only: tuple[str, ...], rests: bool
+) -> None:
+    """A learning waits: for this worker, if it serves all queues; else another takes it."""
+    batch = enqueue(open_queue(redis, Job), "turn")
+    enqueue(open_queue(redis, Job, TRAINING), "add", 1, 2)
+    start("--burst", *only).communicate(timeout=PATIENCE)
+    assert batch.return_value(refresh=True) is rests
+
+
 def test_what_a_worker_of_several_queues_took_is_not_lost_with_it(redis: Redis, start: Any) -> None:
     """Killed when it had the job's id and nothing else was noted."""
     queue = open_queue(redis, Job)
