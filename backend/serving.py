@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
@@ -54,6 +55,8 @@ class Models:
         self._load = load
         # Two inferences at once would share the same cores and finish later than one after the other.
         self._lock = threading.Lock()
+        # OpenMP keeps threads and memory for each thread that infers: several would be in each other's way.
+        self._thread = ThreadPoolExecutor(1, "model")
 
     def warm(self, version: Version) -> threading.Thread:
         """Load a version in the background, so that the first prediction needn't."""
@@ -86,7 +89,7 @@ class Models:
         """
         with self._turn(deadline):
             predictor = self._predictor(version)
-            return self._segment(predictor, asked, passes)
+            return self._thread.submit(self._segment, predictor, asked, passes).result()
 
     def read(self, image: bytes) -> Image:
         """Decode an image, in the caller's time and not the model's. Raises ImageError."""
