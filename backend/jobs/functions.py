@@ -87,6 +87,8 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
 def prelabel(batch: str) -> dict[str, Any]:
     """Work on a batch until nothing of it is left, or others wait. Returns `runner.Worked`."""
     os.nice(NICENESS["prelabel"])
+    # One core stays free for Label Studio, and for reading and writing: threads of one pass wait for each other.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     settings = load()
     connection = connect(settings.secret("redis_url"), patient=True)
     batches = Batches(connection)
