@@ -73,6 +73,7 @@ EARLY, LATE = (40, 160) if QUICK else (1000, 10_000)
 # Eight tasks of four sentences, then eight sentences one by one.
 ROUND, SENTENCES = 8, 4
 SMALL_SIDE = 192
+CORES = torch.get_num_threads()
 TRAINING_SECONDS = 600
 # As the jobs of batches are.
 NICENESS = 5
@@ -90,17 +91,18 @@ AIMS = {
 
 def interactive(studio: Studio, photos: Sequence[Photo]) -> Figures:
     project, tasks = new_project(studio, "Interactive", photos)
-    measure = partial(interactive_once, studio, project, tasks, photos)
-    figures = {f"{name}, alone": value for name, value in measure(count()).items()}
+    measure, half = partial(interactive_once, studio, project, tasks[0], photos[0], count()), len(photos) // 2
+    figures = {f"{name}, alone": value for name, value in measure(photos[1:half]).items()}
     with batch_running(studio, "Beside the editor", photos):
-        beside = measure(count(10_000))
+        beside = measure(photos[half:])
     return figures | {f"{name}, beside a batch": value for name, value in beside.items()}
 
 
 def interactive_once(
-    studio: Studio, project: int, tasks: Sequence[int], photos: Sequence[Photo], numbers: Iterator[int]
+    studio: Studio, project: int, task: int, known: Photo, numbers: Iterator[int], new: Sequence[Photo]
 ) -> Figures:
-    door, known = Door(studio.settings), photos[0]
+    """`task` is that of the photo known."""
+    door = Door(studio.settings)
 
     def ask(photo: Photo) -> float:
         return door.ask("/predict", predict_body(project, [photo.task()], f"{photo.prompts[0]} {next(numbers)}"))
@@ -109,19 +111,17 @@ def interactive_once(
         [backend] = (row["id"] for row in client.ml_backends(project))
 
         def through_label_studio() -> float:
-            body = {"task": tasks[0], "context": typed(f"{known.prompts[0]} {next(numbers)}")}
+            body = {"task": task, "context": typed(f"{known.prompts[0]} {next(numbers)}")}
             started = time.perf_counter()
             answer = client._object("POST", f"/api/ml/{backend}/interactive-annotating", json=body)
             assert "errors" not in answer, answer
             return time.perf_counter() - started
 
-        for warm in (lambda: ask(known), through_label_studio):
-            warm()
-        first = next(numbers)
-        new = [photos[(first + number) % len(photos)] for number in range(1, ASKED + 1)]
+        ask(known)
+        through_label_studio()
         return {
             **percentiles("known photo", [ask(known) for _ in range(ASKED)], 50, 95),
-            **percentiles("new photo", [ask(photo) for photo in new], 50, 95),
+            **percentiles("new photo", [ask(photo) for photo in new[:ASKED]], 50, 95),
             **percentiles("through Label Studio", [through_label_studio() for _ in range(ASKED)], 50, 95),
         }
 
@@ -151,7 +151,8 @@ def doors(studio: Studio, photos: Sequence[Photo]) -> Figures:
 def batch(studio: Studio, photos: Sequence[Photo]) -> Figures:
     project, tasks = new_project(studio, "Batch", photos[:TASKS])
     settings = studio.settings
-    [worked] = work_on(settings, project, connect.LABEL_CONFIG, tasks, [0])
+    # As many threads as the job of a batch takes.
+    [worked] = work_on(settings, project, connect.LABEL_CONFIG, tasks, [max(1, CORES - 1)])
     total = worked["loading"] + worked["seconds"]
     return {
         "in the model, share of the worker's time": round(worked["model"] / total, 3),
@@ -298,7 +299,7 @@ def order_for(settings: Settings, project: int, config: str) -> Order:
 def work_on(
     settings: Settings, project: int, config: str, tasks: Sequence[int], threads: Sequence[int]
 ) -> list[dict[str, float]]:
-    """A batch by runners in processes of their own, so many torch threads each, 0 being torch's choice."""
+    """A batch by runners in processes of their own, so many torch threads each."""
     command = [sys.executable, __file__, "--work"]
     runners = [
         subprocess.Popen([*command, str(each)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -322,8 +323,7 @@ def work_on(
 
 def work(threads: int) -> None:
     """A runner: loads the model, says so, waits for a batch's name, works on it and prints the seconds spent."""
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     os.nice(NICENESS)
     settings, spent = load(), Counter[str]()
     time_calls(RISModel, "encode_image", spent, "model")
