@@ -79,17 +79,18 @@ class Event:
 class Changes:
     """What has changed since a learning last began. Times in seconds since 1970, by Valkey's clock.
 
-    fresh: how many tasks. pending: how many corrections that learning is taking care of, or has left; job: which it is,
-    "" where it has ended. first: the time of the first of all these. asked: when learning was queued for just these;
-    0 if it wasn't. forced: somebody pressed "Start Training". unknown: nothing is known of the project. mark: the last
-    event.
+    fresh: how many tasks; first: the time of the first. pending: how many corrections that learning is taking care of,
+    or has left; since: the time of the first of those; job: which learning it is, "" where it has ended. asked: when
+    learning was queued for just these; 0 if it wasn't. forced: somebody pressed "Start Training". unknown: nothing is
+    known of the project. mark: the last event.
     """
 
-    fresh: int
-    pending: int
-    job: str
     now: float
+    fresh: int
     first: float | None
+    pending: int
+    since: float | None
+    job: str
     asked: float
     forced: bool
     unknown: bool
@@ -189,11 +190,12 @@ class EventLog:
         last = events[-1][0] if events else mark
         actions = {event.action for _, event in events}
         return Changes(
-            fresh=_changed(event for _, event in events),
-            pending=pending,
-            job=state.get("job", ""),
             now=seconds + micros / 1_000_000,
-            first=float(state["since"]) if pending else _seconds(events[0][0]) if events else None,
+            fresh=_changed(event for _, event in events),
+            first=_seconds(events[0][0]) if events else None,
+            pending=pending,
+            since=float(state["since"]) if pending else None,
+            job=state.get("job", ""),
             asked=float(state["asked"]) if state.get("heard") == last else 0.0,
             forced=START_TRAINING in actions,
             unknown=UNKNOWN in actions,
@@ -207,8 +209,9 @@ class EventLog:
     def begin(self, project: int, job: str) -> None:
         """A learning begins, and will read all that has been logged."""
         changes = self.changes(project)
-        since = changes.now if changes.first is None else changes.first
+        times = [time for time in (changes.since, changes.first) if time is not None]
         pending = changes.pending + changes.fresh
+        since = min(times, default=changes.now)
         self._note(project, {"mark": changes.mark, "pending": pending, "since": since, "job": job})
 
     def end(self, project: int, left: int) -> None:
@@ -277,12 +280,14 @@ return 1
 
 
 def _changed(events: Iterable[Event]) -> int:
-    """How many tasks the events are about: of a task's annotations one counts. A skip says nothing, unless it takes
-    an annotation back."""
+    """How many tasks the events are about: of a task's annotations one counts.
+
+    A skip says nothing, unless it takes an annotation back.
+    """
     owners: dict[int, int] = {}
     changed: set[object] = set()
     for event in events:
-        if event.action in (START_TRAINING, UNKNOWN) or (event.cancelled and event.action == CREATED):
+        if event.action in (START_TRAINING, UNKNOWN) or (event.cancelled and event.action != UPDATED):
             continue
         if event.annotation is not None and event.task is not None:
             owners[event.annotation] = event.task

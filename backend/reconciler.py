@@ -124,12 +124,15 @@ def enough(changes: Changes, running: bool, settings: Settings) -> int | None:
     running: the learning that takes care of what is pending hasn't come to its end.
     """
     count = changes.fresh + (0 if running else changes.pending)
-    least = [settings.finetune_min_new] if changes.unknown or count >= settings.finetune_min_new else []
-    if settings.finetune_minutes and changes.first is not None and count >= settings.finetune_least_new:
-        waited = changes.now - changes.first
-        least += [settings.finetune_least_new] if waited >= 60 * settings.finetune_minutes else []
+    times = [time for time in (changes.first, None if running else changes.since) if time is not None]
+    waited = changes.now - min(times, default=changes.now)
+    least = []
     if changes.forced:
         least.append(1)
+    if changes.unknown or count >= settings.finetune_min_new:
+        least.append(settings.finetune_min_new)
+    if count >= settings.finetune_least_new and waited >= 60 * settings.finetune_minutes > 0:
+        least.append(settings.finetune_least_new)
     return min(least, default=None)
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pycocotools.coco import COCO
 from studio import PROJECT, Studio, running
 
 from backend import coco, datasets
-from backend.corrections import Correction, Corrections, read_corrections
+from backend.corrections import Change, Correction, Corrections, read_corrections
 from backend.datasets import Snapshot, build_snapshot, export_project, export_snapshot, read_manifest, verify
 from backend.errors import BadRequest, FetchFailed, LabelStudioError, LabelStudioUnreachable
 from backend.pictures import Picture, PictureStore
@@ -164,6 +165,34 @@ def test_refs_tell_what_each_sentence_means(tmp_path: Path) -> None:
         assert ref["sent_ids"] == [sentence["sent_id"] for sentence in ref["sentences"]]
         assert ref["split"] in ("train", "val", "test")
     assert len({ref["ref_id"] for ref in refs.values()}) == len(refs)
+
+
+def test_refs_tell_what_became_of_the_prediction(tmp_path: Path) -> None:
+    changes = {
+        "the cat": Change("corrected", 2 / 3, 50),
+        "a dog": Change("accepted", 1.0, 0),
+        "cats": Change("manual"),
+        "a unicorn": Change("corrected", 0.0, 9),
+    }
+    read = read_corrections(TASKS, CONFIG)
+    items = tuple(
+        replace(item, expressions=tuple(replace(each, change=changes[each.cleaned]) for each in item.expressions))
+        for item in read.items
+    )
+    corrections = replace(read, items=items)
+    snapshot = build_snapshot(3, corrections, CONFIG, lambda correction: PHOTOS[correction.task], tmp_path)
+    refs = {ref["sentences"][0]["sent"]: ref for ref in load(snapshot, "refs.json")}
+    assert {sent: (ref["origin"], ref.get("iou")) for sent, ref in refs.items()} == {
+        "the cat": ("corrected", 0.6667),
+        "a dog": ("accepted", 1.0),
+        "cats": ("manual", None),
+        "a unicorn": ("absent", 0.0),
+    }
+    assert {sample.sentence: sample.origin for sample in read_folder(snapshot.folder)} == {
+        sent: ref["origin"] for sent, ref in refs.items()
+    }
+    # Where nobody looked at predictions, nothing is said of them.
+    assert {sample.origin for sample in read_folder(build(tmp_path).folder)} == {""}
 
 
 def test_the_reader_of_training_finds_the_same_masks(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from redis import Redis
 
 from backend import events
 from backend.errors import BadRequest
-from backend.events import CREATED, START_TRAINING, UPDATED, Event, EventLog, Seen, read_events
+from backend.events import CREATED, MISSED, START_TRAINING, UPDATED, Event, EventLog, Seen, read_events
 from backend.jobs.queue import connect
 
 START = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
@@ -126,6 +126,7 @@ def test_what_counts_is_tasks(log: EventLog) -> None:
     assert fresh(log) == 2
     # A skip says nothing, unless it takes back what was said.
     log.append(1, saved(4, task=9, cancelled=True))
+    log.append(1, saved(14, task=19, action=MISSED, cancelled=True))
     assert fresh(log) == 2
     log.append(1, saved(5, task=10, action=UPDATED, cancelled=True))
     assert fresh(log) == 3
@@ -147,11 +148,10 @@ def test_a_learning_takes_care_of_what_is_logged_by_then(log: EventLog) -> None:
     log.begin(1, "learn-1-aa")
     log.append(1, saved(3))
     found = log.changes(1)
-    assert (found.fresh, found.pending, found.job) == (1, 2, "learn-1-aa")
-    assert found.first == first
+    assert (found.fresh, found.pending, found.job, found.since) == (1, 2, "learn-1-aa", first)
     log.end(1, 0)
     found = log.changes(1)
-    assert (found.fresh, found.pending, found.job) == (1, 0, "")
+    assert (found.fresh, found.pending, found.job, found.since) == (1, 0, "", None)
     assert found.first is not None
     assert first is not None
     assert found.first >= first
@@ -164,7 +164,7 @@ def test_what_was_too_little_to_learn_from_still_counts(log: EventLog) -> None:
     log.end(1, 1)
     log.append(1, saved(2))
     found = log.changes(1)
-    assert (found.fresh, found.pending, found.first) == (1, 1, first)
+    assert (found.fresh, found.pending, found.since) == (1, 1, first)
 
 
 def test_after_a_learning_that_failed_all_of_it_counts_again(log: EventLog) -> None:

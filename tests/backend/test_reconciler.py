@@ -95,7 +95,11 @@ def asked(site: Site) -> list[str]:
         ({"fresh": 2, "first": 1799.0}, False, None),
         ({"fresh": 2, "first": 1800.0}, False, 2),
         ({"fresh": 1, "first": 9000.0}, False, None),
-        ({"pending": 2, "first": 9000.0}, True, None),
+        ({"pending": 2, "since": 9000.0}, False, 2),
+        ({"pending": 2, "since": 9000.0}, True, None),
+        # What came since then isn't as old.
+        ({"pending": 2, "since": 9000.0, "fresh": 2, "first": 60.0}, True, None),
+        ({"pending": 1, "since": 9000.0, "fresh": 1, "first": 60.0}, False, 2),
         ({"fresh": 5, "first": 9000.0}, False, 2),
         ({"forced": True}, False, 1),
         ({"forced": True, "fresh": 5, "first": 9000.0}, True, 1),
@@ -104,14 +108,15 @@ def asked(site: Site) -> list[str]:
     ids=lambda value: "-".join(f"{name}={of:g}" for name, of in value.items()) if isinstance(value, dict) else None,
 )
 def test_what_it_takes(changed: dict[str, Any], running: bool, least: int | None, settings: Settings) -> None:
-    quiet = {"fresh": 0, "pending": 0, "job": "", "now": 10_000.0, "first": None, "asked": 0.0}
-    age = {"first": 10_000 - changed["first"]} if "first" in changed else {}
-    changes = Changes(**{**quiet, "forced": False, "unknown": False, "mark": "0", **changed, **age})
+    quiet = {"fresh": 0, "first": None, "pending": 0, "since": None, "job": "", "asked": 0.0}
+    ages = {name: 10_000 - changed[name] for name in ("first", "since") if name in changed}
+    flags = {"forced": False, "unknown": False, "mark": "0"}
+    changes = Changes(now=10_000.0, **{**quiet, **flags, **changed, **ages})
     assert enough(changes, running, settings) == least
 
 
 def test_time_alone_teaches_nothing_unless_it_is_set(settings: Settings) -> None:
-    changes = Changes(2, 0, "", 10_000.0, 0.0, 0.0, False, False, "0")
+    changes = Changes(10_000.0, 2, 0.0, 0, None, "", 0.0, False, False, "0")
     assert enough(changes, False, settings) == 2
     assert enough(changes, False, settings.model_copy(update={"finetune_minutes": 0})) is None
 

@@ -72,3 +72,8 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
 def test_a_ref_says_its_kind_and_older_ones_are_names(tmp_path: Path) -> None:
     samples = read_folder(write(tmp_path, [ref(1), {**ref(2, number=2), "kind": "derived"}]))
     assert [sample.kind for sample in samples] == ["name", "name", "derived", "derived"]
+
+
+def test_a_ref_may_say_what_became_of_a_prediction(tmp_path: Path) -> None:
+    samples = read_folder(write(tmp_path, [ref(1), {**ref(2, number=2), "origin": "corrected", "iou": 0.5}]))
+    assert [sample.origin for sample in samples] == ["", "", "corrected", "corrected"]
