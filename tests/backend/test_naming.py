@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from backend import meaning
 from backend.labelstudio.config import LabelConfig, parse
 from backend.meaning import vectors
 from backend.naming import SAME_MEANING, bare, find_label, label_for
@@ -127,6 +128,16 @@ def test_a_label_is_found_by_its_meaning(sentence: str, expected: str) -> None:
     labels = config(*map(label, ("sofa", "car", "cat", "dog", "bicycle", "other")))
     named = find_label(sentence, labels, vectors=vectors)
     assert (named.label.value, named.note) == (expected, "")
+
+
+def test_vectors_are_the_same_alone_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = ["kitten", "a very long sentence about a brown dog", "kitten", "sofa"]
+    together = vectors(sentences)
+    monkeypatch.setattr(meaning, "_KEPT", 1)
+    alone = np.concatenate([vectors([sentence]) for sentence in sentences])
+    assert len(meaning._known) == 1
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("sentence", ["the zebra", "the road", "a lamp", "the truck", "the chair", "the left one"])

@@ -17,7 +17,7 @@ from backend.registry import Version
 from backend.serving import ModelBusy, Models
 from ris_core import checkpoint
 from ris_core.errors import CheckpointError, ImageError
-from ris_core.predictor import Predictor
+from ris_core.predictor import Map, Predictor, PreparedImage
 
 
 def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -131,6 +131,23 @@ def test_warming_a_broken_version_is_logged_and_forgiven(
     with pytest.raises(CheckpointError):
         models.segment(broken, picture(1), ["the cat"], soon())
     assert models.segment(versions[0], picture(1), ["the cat"], soon())
+
+
+def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
+    seen = set()
+
+    class Seen(Predictor):
+        def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
+            seen.add(threading.get_ident())
+            return super().maps(requests)
+
+    models = Models(load=Seen.load)
+    for number in range(3):
+        asking = threading.Thread(target=models.segment, args=(versions[0], picture(number), ["the cat"], soon()))
+        asking.start()
+        asking.join(30)
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen
 
 
 def test_threads_share_one_model(versions: list[Version]) -> None:

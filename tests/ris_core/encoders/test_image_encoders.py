@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from encoders import tiny
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModel, SwinModel
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
-from ris_core.encoders import ImageEncoder
+from ris_core.encoders import ImageEncoder, image_encoder
 from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.efficientnet_lite import _VARIANTS, _weights
 from ris_core.encoders.pixels import CLIP, IMAGENET
 from ris_core.encoders.sam import Sam
 from ris_core.encoders.weights import pretrained
@@ -122,6 +124,24 @@ def test_constants_are_those_of_the_image_processors() -> None:
     theirs = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD), (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
     for ours, published in zip((*IMAGENET, *CLIP), (*theirs[0], *theirs[1]), strict=True):
         assert [value / 255 for value in ours] == pytest.approx(published, abs=1e-9)
+
+
+@pytest.mark.parametrize("variant", [0, 2])
+def test_efficientnet_lite_equals_its_package(variant: int) -> None:
+    network = EfficientNet.from_name(f"efficientnet-lite{variant}", image_size=128).eval()
+    network.load_state_dict(torch.load(_weights(variant), weights_only=True))
+    taps, x = [], (tiny.pixels(128, 128) - 127) / 128
+    with torch.inference_mode():
+        x = network._swish(network._bn0(network._conv_stem(x)))
+        for block in network._blocks:
+            x = block(x)
+            taps.append(x)
+        head = network._swish(network._bn1(network._conv_head(x)))
+        levels = image_encoder(f"efficientnet-lite{variant}")(tiny.pixels(128, 128))
+    expected = [*(taps[tap] for tap in _VARIANTS[variant].taps), head]
+    # Folding the normalisation rounds otherwise.
+    for level, theirs in zip(levels, expected, strict=True):
+        assert torch.allclose(level, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
 
 
 def test_swin_equals_transformers(tmp_path_factory: pytest.TempPathFactory) -> None:
