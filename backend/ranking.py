@@ -21,7 +21,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ Values: TypeAlias = NDArray[np.float64]
 
 # Each costs a look at all pairs: 2 ms where there are 10,000 of them.
 CENTRES = 400
+# Labelled pairs that are looked at together.
+_BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +149,19 @@ def _distance_to_any(vectors: Vectors, labelled: Vectors | None) -> Values | Non
     """(N,) distances to the nearest of `labelled`; None if there are none."""
     if labelled is None or not len(labelled):
         return None
-    nearest = np.full(len(vectors), 2.0)
-    for vector in _directions(labelled):
-        nearest = np.minimum(nearest, _distance(vectors, vector))
-    return nearest
+    others = _directions(labelled)
+    blocks = (others[start : start + _BLOCK] for start in range(0, len(others), _BLOCK))
+    nearest = np.max([(vectors @ block.T).max(axis=1) for block in blocks], axis=0)
+    return _apart(nearest)
 
 
 def _distance(vectors: Vectors, vector: Vectors) -> Values:
     """(N, D), (D,) of length 1 -> (N,) Euclidean distances, [0, 2]."""
-    return np.asarray(np.sqrt(np.maximum(2 - 2 * (vectors @ vector).astype(np.float64), 0)), dtype=np.float64)
+    return _apart(vectors @ vector)
+
+
+def _apart(cosines: NDArray[Any]) -> Values:
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * cosines.astype(np.float64), 0)), dtype=np.float64)
 
 
 def _directions(vectors: Vectors) -> Vectors:

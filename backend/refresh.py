@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 from redis import Redis
 
 from backend.batches import Batch, Order
-from backend.errors import ConfigError, LabelStudioError, LabelStudioNotFound, LabelStudioRefused, NotFound
+from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRefused, NotFound, Unavailable
 from backend.jobs.queue import JobQueue, reachable
 from backend.labelstudio.answers import Json
 from backend.labelstudio.client import LabelStudio
@@ -39,6 +39,7 @@ from backend.locks import exclusive
 from backend.prelabelling import Prelabelling
 from backend.registry import Registry, RegistryError
 from backend.settings import Settings, SettingsError
+from ris_core.errors import RisError
 
 if TYPE_CHECKING:
     # It brings torch, and workers look at what is due without.
@@ -50,7 +51,7 @@ ORIGIN = "promotion"
 _KEY = "ris:refresh"
 _SUPERSEDED = "Another version was put into production."
 
-State = Literal["off", "waiting", "running", "stopped", "announced"]
+State = Literal["off", "waiting", "running", "stopped", "done"]
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,15 @@ class Refresh:
         with exclusive(self.settings.home / "projects" / f"{project}.refresh.lock"):
             try:
                 return self._tend(project)
-            except (LabelStudioNotFound, ConfigError) as error:
+            except Unavailable:
+                raise
+            except RisError as error:
+                if isinstance(error, LabelStudioError) and not isinstance(error, LabelStudioNotFound):
+                    _log.warning("The predictions of project %s aren't refreshed yet. %s", project, error)
+                    return "waiting"
                 # It would fail each minute.
                 self.records.put(project, Record(promotion(self.registry, project), closed=True, note=str(error)))
                 raise
-            except LabelStudioError as error:
-                _log.warning("The predictions of project %s aren't refreshed yet. %s", project, error)
-                return "waiting"
 
     def begin(self, project: int) -> Batch:
         """Start a refresh, whatever was done before. Raises LabelStudioError, ConfigError, Unavailable."""
@@ -121,7 +124,7 @@ class Refresh:
             self._begin(project, current)
             return "running"
         if record.closed:
-            return "announced"
+            return "done"
         batch = _find(self.batches, record.batch)
         if batch is None:
             self._begin(project, current)
@@ -151,16 +154,20 @@ class Refresh:
     def _announce(self, project: int, record: Record, batch: Batch) -> State:
         string, note = batch.order.version, ""
         try:
-            if self.client.project(project).get("model_version") != string:
-                self.client.update_project(project, model_version=string)
-        except LabelStudioRefused as error:
-            # It takes a string only if a prediction has it.
-            note = f"No task without annotation has a prediction of {string}: {error}"
-            _log.info("Project %s isn't told of its new version. %s", project, note)
-        else:
+            self._show(project, string)
             _log.info("Label Studio goes by the predictions of %s in project %s now.", string, project)
+        except LabelStudioRefused as error:
+            # It takes a string only if a prediction has it. By an older one, new tasks would be shown none at all.
+            note = f"No task without annotation has a prediction of {string}: {error}"
+            _log.info("Label Studio asks the backend for each task of project %s. %s", project, note)
+            for backend in self.client.ml_backends(project)[:1]:
+                self._show(project, backend["title"])
         self.records.put(project, Record(record.promotion, record.batch, closed=True, note=note))
-        return "announced"
+        return "done"
+
+    def _show(self, project: int, name: str) -> None:
+        if self.client.project(project).get("model_version") != name:
+            self.client.update_project(project, model_version=name)
 
 
 def tick(connection: Redis, settings: Settings, registry: Registry) -> list[int]:

@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -48,10 +47,6 @@ class Suspect:
     iou: float | None
     score: float
     suspicion: float
-    link: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def find_suspects(
@@ -82,7 +77,7 @@ def show_suspects(settings: Settings, project: int, count: int, pictures: Path |
         ranked = find_suspects(predictor, samples, tell)
     chosen = [pair for pair in ranked if pair[0].suspicion >= LEAST][:count]
     drawn = _draw(pictures, predictor, [sample for _, sample in chosen]) if pictures else []
-    suspects = [{**suspect.as_json(), "link": _link(settings, project, suspect.task)} for suspect, _ in chosen]
+    suspects = [{**asdict(suspect), "link": _link(settings, project, suspect.task)} for suspect, _ in chosen]
     if as_json:
         found = {"project": project, "version": version.name, "snapshot": snapshot.name, "corrections": len(samples)}
         print(json.dumps({**found, "suspects": suspects, "pictures": [str(path) for path in drawn]}))

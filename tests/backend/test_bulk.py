@@ -15,10 +15,11 @@ from labelstudio.site import serve
 from redis import Redis
 from shelf import PROJECT, TOKEN, Shelf, data
 
-from backend import assembly, bulk, runner
+from backend import assembly, bulk, cli, runner
 from backend.batches import Batches
 from backend.errors import LabelStudioNotFound, NotFound
 from backend.labelstudio.client import LabelStudio
+from backend.ranking import STRATEGIES
 from backend.scoring import NothingToRank
 from backend.settings import load
 from ris_core import checkpoint
@@ -192,5 +193,9 @@ def test_a_refresh_by_command_predicts_what_is_not_annotated(
     assert f"Batch {batch.id}: 4 tasks." in printed
     work(batch.id)
     with LabelStudio(load().label_studio_url, TOKEN) as client:
-        assert assembly.refresh(load(), client).tend(PROJECT) == "announced"
+        assert assembly.refresh(load(), client).tend(PROJECT) == "done"
     assert shelf.model_version == batch.order.version
+
+
+def test_the_command_offers_every_strategy() -> None:
+    assert [each.value for each in cli.Ranked] == ["confidence", *STRATEGIES]

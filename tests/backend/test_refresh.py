@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +13,11 @@ import pytest
 from checkpoints import random_checkpoint
 from labelstudio.site import serve
 from redis import Redis
-from shelf import PROJECT, TOKEN, Shelf, data
+from shelf import PROJECT, TOKEN, XML, Shelf, data
 
-from backend import assembly, runner
+from backend import assembly, runner, versions
 from backend.batches import Batch, Batches
-from backend.errors import LabelStudioNotFound
+from backend.errors import ConfigError, LabelStudioNotFound
 from backend.jobs.queue import JobQueue
 from backend.labelstudio.client import LabelStudio
 from backend.prelabelling import Prelabelling
@@ -92,7 +95,7 @@ def test_a_promotion_predicts_anew_and_then_label_studio_goes_by_it(world: World
     assert (world.tend(), world.shelf.model_version) == ("running", "ris")
     world.work()
     assert world.shelf.counts(world.name()) == [1] * 5
-    assert (world.tend(), world.shelf.model_version) == ("announced", world.name())
+    assert (world.tend(), world.shelf.model_version) == ("done", world.name())
     assert len(world.batches()) == 1
 
 
@@ -140,7 +143,7 @@ def test_a_way_back_is_a_promotion_too_and_costs_only_what_is_missing(world: Wor
     world.tend()
     world.work()
     assert (world.batches()[0].done, world.batches()[0].skipped) == (0, 3)
-    assert world.tend() == "announced"
+    assert world.tend() == "done"
     assert world.shelf.model_version == world.name()
     assert world.name().startswith(world.names[1])
 
@@ -187,7 +190,7 @@ def test_it_begins_again_where_valkey_lost_everything(world: World) -> None:
     assert world.tick() == [PROJECT]
     world.tend()
     world.work()
-    assert (world.tend(), world.shelf.counts(world.name())) == ("announced", [1] * 3)
+    assert (world.tend(), world.shelf.counts(world.name())) == ("done", [1] * 3)
 
 
 def test_a_batch_that_somebody_cancelled_stays_so(world: World) -> None:
@@ -206,8 +209,20 @@ def test_without_open_tasks_nothing_is_announced_and_it_is_over(world: World) ->
     world.promote(1)
     world.tend()
     world.work()
-    assert (world.tend(), world.shelf.model_version, world.tick()) == ("announced", "ris", [])
+    assert (world.tend(), world.shelf.model_version, world.tick()) == ("done", "ris", [])
     assert "No task without annotation" in record(world).note
+
+
+def test_once_nothing_is_open_label_studio_asks_the_backend_again(world: World) -> None:
+    world.shelf.fill(data(1))
+    for number in (1, 2):
+        world.promote(number)
+        world.tend()
+        world.work()
+        world.tend()
+        world.shelf.annotated = {1: None}
+    # By the first version it would show none to tasks that come in.
+    assert world.shelf.model_version == "ris"
 
 
 def test_the_shipped_model_alone_asks_for_nothing(world: World) -> None:
@@ -253,6 +268,52 @@ def test_a_damaged_project_does_not_keep_others_from_theirs(world: World) -> Non
     (world.refresh.settings.home / "models" / f"project-{broken}" / "production.json").write_text("[]")
     world.promote(1)
     assert world.tick() == [PROJECT]
+
+
+def test_a_damaged_interface_is_given_up_until_the_next_promotion(world: World) -> None:
+    world.shelf.xml = "<View/>"
+    world.promote(1)
+    with pytest.raises(ConfigError):
+        world.tend()
+    assert (world.tick(), world.tend()) == ([], "done")
+    world.shelf.xml = XML
+    world.promote(2)
+    assert (world.tick(), world.tend()) == ([PROJECT], "running")
+
+
+def test_commands_over_versions_have_it_looked_at_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "registry", lambda settings: world.registry)
+    for command in (
+        lambda: versions.promote(world.refresh.settings, PROJECT, world.names[1]),
+        lambda: versions.rollback(world.refresh.settings, PROJECT),
+    ):
+        command()
+        [job] = JobQueue(world.redis).recent()
+        assert (job["function"], job["arguments"]) == ("refresh", [PROJECT])
+        world.redis.flushall()
+
+
+def test_a_worker_does_all_of_it(world: World, checkpoints: list[Path], redis_url: str) -> None:
+    """It looks when it starts, then each job calls for the next, until Label Studio goes by the new predictions."""
+    world.shelf.fill(data(5))
+    world.promote(1)
+    settings = world.refresh.settings
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
+    environment = clean | {
+        "RIS_HOME": str(settings.home),
+        "RIS_REDIS_URL": redis_url,
+        "RIS_LABEL_STUDIO_URL": settings.label_studio_url,
+        "RIS_LABEL_STUDIO_TOKEN": TOKEN,
+        "WEIGHTS": str(checkpoints[0]),
+    }
+    worker = Path(__file__).parent / "jobs" / "worker_under_test.py"
+    done = subprocess.run(
+        [sys.executable, str(worker)], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert world.shelf.counts(world.name()) == [1] * 5
+    assert world.shelf.model_version == world.name(), done.stderr
+    assert [batch.state for batch in world.batches()] == ["done"]
 
 
 def record(world: World) -> Record:
