@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from typing import Any
+
 from backend.logs import RedactingFormatter
 from backend.settings import SettingsError, load
 
@@ -11,6 +15,9 @@ try:
         _settings.secret(_knob)
 except SettingsError as error:
     raise SystemExit(str(error)) from None
+
+# Of glibc's malloc.h.
+_ARENA_MAX = -8
 
 bind = f"{_settings.host}:{_settings.port}"
 
@@ -26,6 +33,16 @@ threads = _settings.threads
 # For gthread this is not a limit on requests, but on how long the process may be silent.
 timeout = 60
 graceful_timeout = 30
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """Have glibc share two heaps among all threads: one for each would keep what its largest request ever took."""
+    if sys.platform == "linux":
+        # Musl has no such call, and no such heaps.
+        limit = getattr(ctypes.CDLL(None), "mallopt", None)
+        if limit:
+            limit(_ARENA_MAX, 2)
+
 
 logconfig_dict = {
     "version": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import platform
 import re
 import signal
 import socket
@@ -203,3 +204,32 @@ def test_without_a_secret_it_ends_with_one_sentence(tmp_path: Path, missing: str
     )
     assert done.returncode == 1
     assert re.fullmatch(rf"{missing} isn't set\..*\n", done.stderr)
+
+
+# Eight threads that allocate at the same time, then glibc's own account of its heaps.
+_HEAPS = """
+import ctypes, threading
+from backend.gunicorn_conf import post_fork
+post_fork(None, None)
+libc, together = ctypes.CDLL(None), threading.Barrier(8)
+libc.fdopen.restype = libc.malloc.restype = ctypes.c_void_p
+def allocate():
+    together.wait()
+    libc.malloc(100_000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="Only glibc keeps a heap for each thread.")
+def test_threads_share_two_heaps(tmp_path: Path) -> None:
+    (tmp_path / "ris.env").write_text(
+        "RIS_PASSWORD=a\nRIS_WEBHOOK_SECRET=b\nRIS_LABEL_STUDIO_TOKEN=c\nRIS_REDIS_URL=redis://:d@127.0.0.1:1/0\n"
+    )
+    command, given = [sys.executable, "-c", _HEAPS], environment(tmp_path, tmp_path)
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.count("<heap nr=") == 2
