@@ -26,7 +26,7 @@ from ris_core.data.features import FeatureCache
 from ris_core.files import atomic_write
 from ris_core.models import RISModel
 from ris_core.models.alignment import class_names
-from ris_core.training import Progress, Recipe, agreed, is_first, train
+from ris_core.training import Progress, Recipe, agreed, is_first, process_count, train
 
 PLAN, CHECKPOINT = "plan.json", "checkpoint"
 
@@ -105,7 +105,9 @@ def train_candidate(
     if folder.exists():
         return folder
     model, point = checkpoint.load(base, merged=True)
-    recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=photos or RECIPE.photos)
+    # Each process needs a photo.
+    batch = max(process_count(), photos or RECIPE.photos)
+    recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=batch)
     with fixed_encoders(model):
         cache = FeatureCache(features or run / "features", model.image_encoder, CACHED)
         teacher, _ = checkpoint.load(base, merged=True)
@@ -213,7 +215,7 @@ def plan_for(samples: Sequence[Sample], new: Collection[int], seconds: float, pa
     if not passes:
         photos = _some(photos, new, max(1, int(seconds / costs[0])))
     passes = max(1, passes)
-    fitting = min(batch, max(_LEAST_BATCH, passes * len(photos) // _STEPS))
+    fitting = min(batch, max(_LEAST_BATCH, process_count(), passes * len(photos) // _STEPS))
     return Plan(passes, tuple(photo[0].image.name for photo in photos), fitting)
 
 
@@ -236,9 +238,11 @@ def _pace(
     stop: Callable[[], bool],
 ) -> Pace:
     """What a photo takes here, from three passes over a few with a model that is thrown away."""
-    # New ones: of others the views may be known already.
+    # New ones: of others the views may be known already. Of one orientation: they are one batch.
     photos = sorted(by_photo(samples), key=lambda photo: photo[0].image_id not in new)
-    few = [photo for photo in photos if _is_upright(photo) is _is_upright(photos[0])][: min(_LOOKED_AT, recipe.photos)]
+    most_are_upright = 2 * sum(map(_is_upright, photos)) > len(photos)
+    few = [photo for photo in photos if _is_upright(photo) is most_are_upright]
+    few = few[: max(process_count(), min(_LOOKED_AT, recipe.photos))]
     model, _ = checkpoint.load(base, merged=True)
     times = [time.monotonic()]
 

@@ -6,8 +6,8 @@ names and an absent one. Without DATA the photos are crops of the seven that com
 
 A column is one fine-tuning: within 20 seconds, within the usual 120, and within 20 again where the photos are encoded
 already, as they are when a project learns anew. "training" is all that `train_candidate` does (loading, a look at the
-pace, encoding, steps), "comparing" both versions on what is held out and the gate's word. A snapshot is there already:
-what collecting it takes depends on Label Studio.
+pace, encoding, steps), "comparing" both versions on what is held out and the gate's word; "seconds of all cores" are
+those of both that were computed. A snapshot is there already: what collecting it takes depends on Label Studio.
 
 Two threads, or THREADS; SECONDS names other budgets. Results are appended to benchmarks/results/finetune.json.
 """
@@ -68,7 +68,7 @@ def learn(
 ) -> dict[str, float | str]:
     """Train and compare -> figures by name."""
     run.mkdir()
-    base, started = checkpoint.shipped(), time.monotonic()
+    base, started, spent = checkpoint.shipped(), time.monotonic(), time.process_time()
     candidate = train_candidate(base, taught, (), seconds, run, lambda share: None, features=encoded)
     trained = time.monotonic()
     before, after = (evaluate(Predictor.load(folder), held_out) for folder in (base, candidate))
@@ -94,6 +94,7 @@ def learn(
         "seconds training": round(trained - started, 1),
         "seconds comparing": round(ended - trained, 1),
         "seconds from corrections to verdict": round(ended - started, 1),
+        "seconds of all cores": round(time.process_time() - spent, 1),
         "held-out expressions": len(compared),
     }
     for name in ("mIoU", "T-acc", "N-acc", "ECE"):
@@ -106,12 +107,12 @@ def learn(
 
 
 def divide(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """100 corrections of some photos, and what is asked of others."""
+    """100 corrections of photos to train on, and what is asked of others."""
     photos = list(by_photo(list(samples)))
     random.Random(0).shuffle(photos)
-    taught = [sample for number, photo in enumerate(photos) if number % EVERY for sample in photo if sample.has_target]
-    held_out = [each for photo in photos[::EVERY][:HELD_OUT] for each in _asked(photo)]
-    return taught[:CORRECTIONS], held_out
+    taught = [each for photo in photos if photo[0].split == "train" for each in photo if each.has_target]
+    held_out = [photo for photo in photos if photo[0].split != "train"][:HELD_OUT]
+    return taught[:CORRECTIONS], [each for photo in held_out for each in _asked(photo)]
 
 
 def _asked(photo: Sequence[Sample]) -> Iterator[Sample]:
@@ -124,14 +125,19 @@ def _asked(photo: Sequence[Sample]) -> Iterator[Sample]:
 def of_folders(folders: Sequence[Path]) -> Iterator[Sample]:
     """Names, there and absent, of photos that the shipped model was not trained on."""
     for number, folder in enumerate(folders):
-        for sample in read_folder(folder):
-            if sample.split != "train" and sample.kind in {"name", "absent"}:
+        unseen = [each for each in read_folder(folder) if each.split != "train" and each.kind in {"name", "absent"}]
+        for place, photo in enumerate(by_photo(unseen)):
+            for sample in photo:
                 # Photos of several folders may bear one number.
-                yield replace(sample, image_id=sample.image_id + number * 10**6)
+                yield replace(sample, image_id=sample.image_id + number * 10**6, split=_split(place))
+
+
+def _split(place: int) -> str:
+    return "train" if place % EVERY else "val"
 
 
 def crops(folder: Path) -> Iterator[Sample]:
-    """Crops of the photos that come with the project, and their masks; those of one photo overlap."""
+    """Crops of the photos that come with the project, and their masks; those of one photo are in one split."""
     folder.mkdir()
     for photo, (name, data) in enumerate(shipped.photos()):
         image, masks = read_image(data), [mask for mask in shipped.corrections() if mask.photo == name]
@@ -146,7 +152,7 @@ def crops(folder: Path) -> Iterator[Sample]:
                     image=path,
                     image_id=image_id,
                     ref_id=ref,
-                    split="train",
+                    split=_split(photo),
                     sentence=mask.prompts[0],
                     height=seen.shape[0],
                     width=seen.shape[1],

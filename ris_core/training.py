@@ -181,6 +181,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _backward(
     model: RISModel,
     teacher: RISModel | None,
@@ -311,7 +316,7 @@ class _Processes:
 
 
 def _processes() -> _Processes:
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = process_count()
     if count == 1:
         return _Processes(0, 1)
     if torch.cuda.is_available():

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.candidate import MAX_PASSES, PLAN, Pace, fixed_encoders, plan_for, recalled_samples, train_candidate
+from backend import candidate
+from backend.candidate import (
+    CHECKPOINT,
+    MAX_PASSES,
+    PLAN,
+    RECIPE,
+    Pace,
+    fixed_encoders,
+    plan_for,
+    recalled_samples,
+    train_candidate,
+)
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
@@ -24,6 +35,7 @@ from ris_core.encoders.adapters import Tuning
 from ris_core.errors import TrainingError
 from ris_core.masks import encode_rle
 from ris_core.models import LDA, LDAOptions
+from ris_core.training import Interrupted
 
 
 class Killed(BaseException):
@@ -54,7 +66,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return [sample(folder, number) for number in range(3)]
 
 
-def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0) -> Path:
+def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0, features: Path | None = None) -> Path:
     def report(share: float) -> None:
         if share >= die_at:
             raise Killed
@@ -63,7 +75,7 @@ def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0)
         run.mkdir(parents=True)
         # As the pace of the machine could have it; fixed, so that runs can be compared.
         (run / PLAN).write_text(json.dumps({"passes": 4, "photos": [each.image.name for each in samples]}))
-    return train_candidate(base, samples, (), 1.0, run, report)
+    return train_candidate(base, samples, (), 1.0, run, report, features=features)
 
 
 @given(
@@ -146,6 +158,41 @@ def test_a_crash_changes_nothing_about_the_outcome(base: Path, samples: list[Sam
     assert checkpoint.digest(train(base, samples, tmp_path / "broken")) == checkpoint.digest(whole)
 
 
+def test_an_interrupted_training_goes_on(base: Path, samples: list[Sample], tmp_path: Path) -> None:
+    whole, run = train(base, samples, tmp_path / "whole"), tmp_path / "broken"
+    run.mkdir()
+    (run / PLAN).write_bytes((tmp_path / "whole" / PLAN).read_bytes())
+    shares: list[float] = []
+    with pytest.raises(Interrupted):
+        train_candidate(base, samples, (), 1.0, run, shares.append, stop=lambda: len(shares) == 2)
+    train_candidate(base, samples, (), 1.0, run, shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+    assert checkpoint.digest(run / CHECKPOINT) == checkpoint.digest(whole)
+
+
+def test_runs_share_what_the_encoder_makes(base: Path, samples: list[Sample], tmp_path: Path) -> None:
+    first = train(base, samples, tmp_path / "first", features=tmp_path / "features")
+    kept = {path: path.read_bytes() for path in (tmp_path / "features").rglob("*.safetensors")}
+    assert len(kept) == len(samples) * RECIPE.views
+    second = train(base, samples, tmp_path / "second", features=tmp_path / "features")
+    # The candidate's encoder is its base's: a version that comes of it finds the same.
+    train(second, samples, tmp_path / "third", features=tmp_path / "features")
+    assert {path: path.read_bytes() for path in (tmp_path / "features").rglob("*.safetensors")} == kept
+    assert checkpoint.digest(first) == checkpoint.digest(second)
+
+
+def test_a_candidate_lies_on_the_way_to_what_was_learnt(
+    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blended = train(base, samples, tmp_path / "blended")
+    monkeypatch.setattr(candidate, "LEARNT", 1.0)
+    learnt = train(base, samples, tmp_path / "learnt")
+    was, some, all_of_it = (checkpoint.load(folder)[0].own_state() for folder in (base, blended, learnt))
+    assert any(not torch.equal(some[name], all_of_it[name]) for name in was)
+    for name, start in was.items():
+        assert torch.allclose(some[name], torch.lerp(start, all_of_it[name], 0.6), atol=1e-6), name
+
+
 def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to train on"):
         train(base, [], tmp_path / "run")
@@ -169,7 +216,9 @@ def test_training_leaves_adapters_of_the_base_as_they_are() -> None:
     model = LDA(image_encoder("efficientnet-lite0"), text_encoder("minilm"), LDAOptions(width=16), tuning)
     before = set(model.own_state())
     with fixed_encoders(model):
+        assert model.image_encoder.frozen == len(model.image_encoder.stages)
         assert not any(weight.requires_grad for weight in model.image_encoder.parameters())
         assert any(weight.requires_grad for weight in model.parameters())
     assert set(model.own_state()) == before
+    assert model.image_encoder.frozen == len(model.image_encoder.stages) - 1
     assert any("lora" in name for name in before)
