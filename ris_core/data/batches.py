@@ -251,7 +251,7 @@ def spread(weights: Sequence[float], start: float) -> list[int]:
     # Numbers below an end: of the points start, start + 1 and so on.
     before = np.clip(np.ceil(ends / total - start), 0, len(weights)).astype(int)
     before[-1:] = len(weights)
-    return np.diff(before, prepend=0).tolist()
+    return [int(count) for count in np.diff(before, prepend=0)]
 
 
 def _draw(
