@@ -1,0 +1,368 @@
+"""`make bench-loop DATA="ccp coco_mini"`: what corrections are worth, which to ask for, and what the gate keeps out.
+
+The first dataset of DATA brings the labels that are new to the model, see annotators.py; a base model is trained on all
+of them without any expression about those labels: LDA over EfficientNet-Lite2 and MiniLM, width 64, photos at 288
+pixels, 4 passes (the shipped model's first steps, without its adapters and its 480 pixels).
+
+curves: people are asked for pairs of a photo and a new label, chosen by a strategy from all pairs of 150 training
+photos, 25, 50, 100 and 200 in all. Each time the base is fine-tuned on all corrections so far (photos of one fold in
+five are held out of it, as in a project) by 60 steps of 4 photos, and measured on the dataset's test photos: mIoU over
+those that show the label, and the share of all answers that people would leave as they are (IoU of at least 0.8, or
+rightly refused). The area under mIoU against corrections is compared with random's, seed by seed.
+
+gate: a version that knows 40 held-out expressions gets 100 corrections of the new labels, clean or spoiled (masks of
+other photos, empty ones, wrong labels), those held out spoiled alike in every other spoiled loop. What the gate says is
+compared with the scores of both versions on 48 test photos, for new and known labels together: a version is worse if
+its mean score is lower by more than the gate's margin of 0.02.
+
+Results are appended to benchmarks/results/loop.json: call it again until nothing says "not run". MINUTES ends it after
+the run in progress, PART ("curves" or "gate") and SEEDS ("0 1 2") choose; RUNS (default runs/loop) holds the base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from annotators import ACCEPTED, Album, is_held_out, spoil, without
+from plot import plot
+from record import machine
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from backend.candidate import PLAN, Plan, train_candidate
+from backend.gate import MARGIN, Compared, judge
+from backend.ranking import STRATEGIES, Pair, rank
+from ris_core import checkpoint
+from ris_core.acquisition import PASSES, Studied, study
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data import Sample, read_folder
+from ris_core.data.batches import by_photo, count_batches
+from ris_core.encoders.base import ImageEncoder, Trunk
+from ris_core.evaluation import Report, calibrate, evaluate
+from ris_core.files import atomic_write
+from ris_core.models.alignment import align
+from ris_core.predictor import Predictor
+from ris_core.training import Progress, Recipe, train
+
+RECIPE = Recipe(epochs=4, photos=8, present=3, absent=1, side=288, views=4)
+CORRECTIONS, STEPS, BATCH = (25, 50, 100, 200), 60, 4
+POOL, HISTORY, ASKED, TRUTH = 150, 40, 100, 48
+NEEDED = 20
+SEEDS, LOOPS = 5, 100
+HOW = ("shuffled", "empty", "mislabelled")
+RESULTS = Path(__file__).parent / "results" / "loop.json"
+RUNS = Path(os.environ.get("RUNS", "runs/loop"))
+
+
+class World:
+    """The data, and the model that hasn't seen the reserved labels."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        parts = [tuple(read_folder(folder)) for folder in folders]
+        self.album = Album(parts[0])
+        self._taught = [sample for part in parts for sample in without(part, self.album.reserved)]
+
+    @cached_property
+    def base(self) -> Path:
+        """The base model's checkpoint, trained if it isn't there."""
+        folder = RUNS / "base" / "checkpoint"
+        if not folder.exists():
+            torch.manual_seed(0)
+            config = {"model": "lda", "image_encoder": "efficientnet-lite2", "text_encoder": "minilm", "tuning": {}}
+            model = checkpoint.build(config | {"options": {"width": 64}})
+            align(model)
+            taught = [sample for sample in self._taught if sample.split == "train"]
+            train(model, taught, RECIPE, folder.parent, _tell, features=RUNS / "features")
+            predictor = Predictor(model, OperatingPoint(RECIPE.side), "base")
+            point = calibrate(predictor, [sample for sample in self._taught if sample.split == "val"])
+            checkpoint.save(model, point, folder, f"# Trained without {', '.join(self.album.reserved)}\n")
+        return folder
+
+    @cached_property
+    def held_out(self) -> list[Sample]:
+        """New labels on test photos."""
+        return self.album.pairs(self.album.photos("test"), self.album.reserved)
+
+    @cached_property
+    def before(self) -> Report:
+        """The base on half of the test photos: new labels, and those that it was taught, two a photo."""
+        new = self.album.pairs(self.album.photos("test")[:TRUTH], self.album.reserved)
+        return evaluate(Predictor.load(self.base), new + self._known("test", 2 * TRUTH))
+
+    @cached_property
+    def new_prompts(self) -> set[str]:
+        return {f"the {name}" for name in self.album.reserved}
+
+    @cached_property
+    def history(self) -> list[Sample]:
+        """Held-out expressions of a project that has run for a while."""
+        return self._known("val", HISTORY)
+
+    def _known(self, split: str, most: int) -> list[Sample]:
+        """Of each photo a label that is there and one that isn't."""
+        drawn, found = random.Random(0), []
+        for photo in self.album.photos(split):
+            pairs = self.album.pairs([photo], self.album.known_names())
+            for there in (True, False):
+                some = [pair for pair in pairs if pair.has_target is there]
+                found += drawn.sample(some, min(1, len(some)))
+        return found[:most]
+
+    def pool(self, seed: int) -> list[Sample]:
+        """All that people can be asked for."""
+        photos = random.Random(seed).sample(self.album.photos("train"), POOL)
+        return self.album.pairs(photos, self.album.reserved)
+
+
+def main() -> None:
+    torch.set_num_threads(int(os.environ.get("THREADS", "2")))
+    deadline = time.monotonic() + 60 * float(os.environ.get("MINUTES", "inf"))
+    world = World([Path(name) for name in os.environ["DATA"].split()])
+    remember_trunks(checkpoint.load(world.base)[0].image_encoder)
+    for key, run in missing():
+        if time.monotonic() > deadline:
+            break
+        started = time.monotonic()
+        keep(key | run(world) | {"seconds": round(time.monotonic() - started)})
+    show()
+
+
+def missing() -> Iterator[tuple[dict[str, Any], Callable[[World], dict[str, Any]]]]:
+    """Runs without a result: what they are known by, and what does them."""
+    wanted = os.environ.get("PART", "curves gate").split()
+    seeds = [int(seed) for seed in os.environ.get("SEEDS", " ".join(map(str, range(LOOPS)))).split()]
+    done = [_key(each) for each in results()]
+    for seed in seeds:
+        for key, run in [*_curves(seed), *_gates(seed)]:
+            if key["part"] in wanted and _key(key) not in done:
+                yield key, run
+
+
+def _key(run: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(run.get(name) for name in ("part", "seed", "strategy", "how", "validation"))
+
+
+def _curves(seed: int) -> Iterator[tuple[dict[str, Any], Callable[[World], dict[str, Any]]]]:
+    for strategy in STRATEGIES if seed < SEEDS else ():
+        key = {"part": "curves", "seed": seed, "strategy": strategy}
+        yield key, partial(curve, seed=seed, strategy=strategy)
+
+
+def _gates(seed: int) -> Iterator[tuple[dict[str, Any], Callable[[World], dict[str, Any]]]]:
+    if seed < LOOPS:
+        how, validation = HOW[seed % len(HOW)], ("clean", "spoiled")[seed // len(HOW) % 2]
+        clean = partial(one_loop, seed=seed, how=None, spoils_validation=False)
+        yield {"part": "gate", "seed": seed, "how": "clean"}, clean
+        key = {"part": "gate", "seed": seed, "how": how, "validation": validation}
+        yield key, partial(one_loop, seed=seed, how=how, spoils_validation=validation == "spoiled")
+
+
+def curve(world: World, seed: int, strategy: str) -> dict[str, Any]:
+    """Ask, fine-tune and measure, again and again."""
+    left, corrected = world.pool(seed), list[Sample]()
+    model, points = world.base, [measure(world.base, world.held_out, 0)]
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, total in enumerate(CORRECTIONS):
+            chosen = choose(model, left, corrected, strategy, seed, total - len(corrected))
+            corrected += chosen
+            left = [pair for pair in left if not any(pair is each for each in chosen)]
+            model = fine_tune(world.base, corrected, Path(scratch) / str(number))
+            points.append(measure(model, world.held_out, total))
+            there = sum(pair.has_target for pair in corrected)
+            note(f"{strategy}, seed {seed}: {points[-1]}, {there} of them there")
+    return {"points": points}
+
+
+def choose(
+    model: Path, left: Sequence[Sample], corrected: Sequence[Sample], strategy: str, seed: int, count: int
+) -> list[Sample]:
+    """The pairs that a strategy asks for next."""
+    found = studied(Predictor.load(model), [*left, *corrected], PASSES if strategy == "disagreement" else 0)
+    asked = [
+        Pair(pair.image_id, pair.sentence, answer.score, answer.disagreement or 0.0, answer.embedding)
+        for pair, answer in zip(left, found, strict=False)
+    ]
+    known = Counter(pair.sentence for pair in corrected)
+    labelled = [answer.embedding for answer in found[len(left) :]]
+    order = np.argsort(-rank(asked, strategy, known, seed, np.stack(labelled) if labelled else None), kind="stable")
+    return [left[number] for number in order[:count]]
+
+
+def studied(predictor: Predictor, pairs: Sequence[Sample], passes: int) -> list[Studied]:
+    """What the model says to each pair, in their order."""
+    answers: dict[int, Studied] = {}
+    for photo in by_photo(pairs):
+        request = predictor.embed(photo[0].photo()), [pair.sentence for pair in photo]
+        answers |= {
+            id(pair): answer for pair, answer in zip(photo, study(predictor, [request], passes)[0], strict=True)
+        }
+    return [answers[id(pair)] for pair in pairs]
+
+
+def fine_tune(base: Path, corrected: Sequence[Sample], run: Path) -> Path:
+    """The base, trained further on those corrections that aren't held out, by about as many steps whatever they are."""
+    taught = [pair for pair in corrected if not is_held_out(pair)]
+    photos = tuple(dict.fromkeys(pair.image.name for pair in taught))
+    passes = max(1, round(STEPS / count_batches(taught, BATCH)))
+    run.mkdir(parents=True)
+    # A plan by steps instead of seconds: the same on every machine.
+    atomic_write(run / PLAN, json.dumps(asdict(Plan(passes, photos, BATCH))).encode())
+    new = {pair.image_id for pair in taught}
+    return train_candidate(base, taught, new, 3600, run, lambda share: None, features=RUNS / "fine-tuning")
+
+
+def measure(model: Path, asked: Sequence[Sample], corrections: int) -> dict[str, float]:
+    report = evaluate(Predictor.load(model), asked)
+    figures = {name: round(report.figures[name], 4) for name in ("mIoU", "T-acc", "N-acc", "ECE")}
+    accepted = statistics.mean(score.correct >= ACCEPTED for score in report.scores)
+    return {"corrections": corrections, **figures, "accepted": round(accepted, 4)}
+
+
+def one_loop(world: World, seed: int, how: str | None, spoils_validation: bool) -> dict[str, Any]:
+    """One round of corrections, one candidate, the gate's word and the truth."""
+    asked = random.Random(LOOPS + seed).sample(world.pool(LOOPS + seed), ASKED)
+    given = spoil(asked, how, seed) if how else asked
+    validation = world.history + [pair for pair in (given if spoils_validation else asked) if is_held_out(pair)]
+    with tempfile.TemporaryDirectory() as scratch:
+        candidate = Predictor.load(fine_tune(world.base, given, Path(scratch) / "run"))
+    before, after = evaluate(Predictor.load(world.base), validation), evaluate(candidate, validation)
+    verdict = judge(compared(before, after), NEEDED)
+    truth = compared(world.before, evaluate(candidate, world.before.samples))
+    new = [each for each in truth if each.prompt in world.new_prompts]
+    known = [each for each in truth if each.prompt not in world.new_prompts]
+    figures = {"truly": truth, "truly_new": new, "truly_known": known}
+    change = {
+        name: round(statistics.mean(each.after - each.before for each in part), 4) for name, part in figures.items()
+    }
+    note(f"{how or 'clean'}, seed {seed}: {verdict.decision}, {change}. {verdict.reason}")
+    return {"decision": verdict.decision, "reason": verdict.reason, "held_out": len(validation), **change}
+
+
+def compared(before: Report, after: Report) -> list[Compared]:
+    """As `finetune.compare_versions` does, without its digests."""
+    return [
+        Compared(
+            sample.image_id,
+            sample.sentence,
+            sample.image.name,
+            "mask" if sample.has_target else "",
+            was.correct,
+            now.correct,
+        )
+        for sample, was, now in zip(before.samples, before.scores, after.scores, strict=True)
+    ]
+
+
+def remember_trunks(encoder: ImageEncoder) -> None:
+    """Have the encoder, which all versions share and none changes, keep what it makes of the photos it has seen."""
+    compute, known = encoder.trunk, dict[bytes, Trunk]()
+
+    def trunk(pixels: Tensor) -> Trunk:
+        key = hashlib.sha256(pixels.numpy().data).digest()
+        if key not in known:
+            known[key] = compute(pixels)
+        return known[key]
+
+    encoder.trunk = trunk  # type: ignore[method-assign]
+
+
+def results() -> list[dict[str, Any]]:
+    known: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return known
+
+
+def keep(outcome: dict[str, Any]) -> None:
+    atomic_write(RESULTS, (json.dumps([*results(), outcome | {"machine": machine()}], indent=2) + "\n").encode())
+
+
+def note(line: str) -> None:
+    Console(stderr=True).print(line, highlight=False, markup=False)
+
+
+def show() -> None:
+    show_curves([each for each in results() if each["part"] == "curves"])
+    show_gate([each for each in results() if each["part"] == "gate"])
+
+
+def show_curves(runs: Sequence[dict[str, Any]]) -> None:
+    areas = {(each["strategy"], each["seed"]): area(each["points"]) for each in runs}
+    for figure in ("mIoU", "accepted"):
+        columns = ["strategy", "seeds", *(str(total) for total in (0, *CORRECTIONS))]
+        table = Table(*columns, "area", "over random, 95 %", title=f"{figure} after so many corrections")
+        for strategy in STRATEGIES:
+            found = [each for each in runs if each["strategy"] == strategy]
+            lines = [[point[figure] for point in each["points"]] for each in found]
+            cells = [f"{statistics.mean(column):.3f}" for column in zip(*lines, strict=True)] or ["not run"] * 5
+            mine = {seed: value for (name, seed), value in areas.items() if name == strategy}
+            mean = f"{statistics.mean(mine.values()):.3f}" if mine else "not run"
+            both = [mine[seed] - areas["random", seed] for seed in mine if ("random", seed) in areas]
+            table.add_row(strategy, str(len(found)), *cells, mean, "" if strategy == "random" else spread(both))
+        Console(width=140).print(table)
+    if runs:
+        draw(runs)
+
+
+def show_gate(runs: Sequence[dict[str, Any]]) -> None:
+    table = Table(
+        "corrections", "held out", "loops", "promoted", "worse promoted", "better held back", title="the gate"
+    )
+    for how in ("clean", *HOW):
+        for validation in (None,) if how == "clean" else ("clean", "spoiled"):
+            found = [each for each in runs if each["how"] == how and each.get("validation") == validation]
+            passed = [each for each in found if each["decision"] == "passed"]
+            worse = sum(each["truly"] < -MARGIN for each in passed)
+            better = sum(each["truly"] > MARGIN for each in found if each["decision"] != "passed")
+            table.add_row(how, validation or "clean", str(len(found)), str(len(passed)), str(worse), str(better))
+    Console(width=120).print(table)
+
+
+def draw(runs: Sequence[dict[str, Any]]) -> None:
+    """The mean curve of each strategy as a picture, beside the results."""
+    lines = {}
+    for strategy in STRATEGIES:
+        found = [each["points"] for each in runs if each["strategy"] == strategy]
+        if found:
+            heights = [statistics.mean(point["mIoU"] for point in points) for points in zip(*found, strict=True)]
+            lines[strategy] = list(zip((0, *CORRECTIONS), heights, strict=True))
+    plot(RESULTS.with_suffix(".png"), "mIoU on labels that are new to the model", "corrections", lines)
+
+
+def _tell(at: Progress) -> None:
+    if at.step % 25 == 0:
+        note(f"base model: step {at.step} of {at.steps}, {at.seconds_left:.0f} s left")
+
+
+def area(points: Sequence[dict[str, float]]) -> float:
+    """Under mIoU against corrections, as a mean height."""
+    steps, heights = [point["corrections"] for point in points], [point["mIoU"] for point in points]
+    return float(np.trapezoid(heights, steps) / steps[-1])
+
+
+def spread(differences: Sequence[float]) -> str:
+    """Mean and 95 % interval of paired differences, by Student's t."""
+    if len(differences) < 2:
+        return "not run"
+    quantile = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}[len(differences)]
+    half = quantile * statistics.stdev(differences) / math.sqrt(len(differences))
+    mean = statistics.mean(differences)
+    return f"{mean:+.3f}, {mean - half:+.3f} to {mean + half:+.3f}"
+
+
+if __name__ == "__main__":
+    main()
