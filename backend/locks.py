@@ -15,9 +15,7 @@ _LOOK_SECONDS = 0.5
 
 
 @contextmanager
-def exclusive(
-    path: Path, refusal: str | None = None, waiting: Callable[[], None] | None = None
-) -> Iterator[None]:
+def exclusive(path: Path, refusal: str | None = None, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock that `path` stands for, waiting as long as it takes. Threads exclude each other too.
 
     waiting: is called again and again while somebody else holds it; what it raises ends the wait.
