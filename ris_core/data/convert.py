@@ -166,7 +166,7 @@ class _Coco:
         taught = [image for image in self._images if split_of(image["file_name"]) == "train"]
         drawn = pairs([self._pointed_at(image) for image in taught], count) if count else ()
         for number, (first, second, name) in enumerate(drawn):
-            scenes = [self._scene(taught[index]) for index in (first, second)]
+            scenes = self._scene(taught[first]), self._scene(taught[second])
             scene = join(*scenes, name, random.Random(f"mosaic {number}"))
             if scene:
                 sure = [thing for thing in scene.things if thing.name not in scene.unsure]
