@@ -45,7 +45,7 @@ _STEPS, _LEAST_BATCH = 32, 2
 # Where time is too short for all photos: the share of those that aren't new.
 _REPLAYED = 1 / 3
 # Photos from which the pace is taken.
-_LOOKED_AT = 4
+_LOOKED_AT = 2
 # What is recalled: names that it is drawn from (all 1,000 take seconds to encode), how many of them a photo has, and
 # the cosine similarity below which a name is another thing.
 _NAMES, _RECALLED, _FAR, _NO_REF = 250, 64, 0.4, -1
