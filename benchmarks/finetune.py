@@ -9,7 +9,7 @@ already, as they are when a project learns anew. "training" is all that `train_c
 pace, encoding, steps), "comparing" both versions on what is held out and the gate's word; "seconds of all cores" are
 those of both that were computed. A snapshot is there already: what collecting it takes depends on Label Studio.
 
-Two threads, or THREADS; SECONDS names other budgets. Results are appended to benchmarks/results/finetune.json.
+Two threads, or THREADS; BUDGETS names others, in seconds. Results are appended to benchmarks/results/finetune.json.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CROPS = 12
 def main() -> None:
     torch.set_num_threads(int(os.environ.get("THREADS", "2")))
     folders = [Path(name) for name in os.environ.get("DATA", "").split()]
-    budgets = os.environ.get("SECONDS", "20 120").split()
+    budgets = os.environ.get("BUDGETS", "20 120").split()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         taught, held_out = divide(of_folders(folders) if folders else crops(scratch / "photos"))
