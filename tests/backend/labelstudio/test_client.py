@@ -226,7 +226,7 @@ def test_tasks_are_read_by_id_in_pages_that_an_address_can_hold(
         query = {name: values[0] for name, values in parse_qs(urlsplit(asked.target).query).items()}
         chosen = json.loads(query["query"])["selectedItems"]
         assert (chosen["all"], query["fields"], query["page"]) == (False, "all", "1")
-        assert query["include"] == "id,data,predictions"
+        assert query["include"] == "id,data,predictions,annotations"
         there = [{"id": task} for task in chosen["included"] if task != 3]
         return as_json({"tasks": there, "total": len(there)})
 
