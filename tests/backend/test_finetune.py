@@ -235,7 +235,7 @@ def test_fewer_photos_a_batch_begin_anew(services: Callable[..., Services]) -> N
 
 @pytest.mark.timeout(600)
 def test_processes_that_train_together_make_a_version(services: Callable[..., Services]) -> None:
-    parts = services(finetune_processes=2)
+    parts = services(finetune_processes=2, finetune_seconds=15)
     orders: list[dict[str, Any]] = []
 
     def hear(stage: str, share: float) -> None:

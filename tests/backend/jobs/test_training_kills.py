@@ -39,7 +39,7 @@ from backend.settings import load
 from ris_core import checkpoint
 
 HERE = Path(__file__).parent.parent
-KILLS, SEED = int(os.environ.get("KILLS", "3")), int(os.environ.get("KILL_SEED", "0"))
+KILLS, SEED = int(os.environ.get("KILLS", "2")), int(os.environ.get("KILL_SEED", "0"))
 # Passes, of one step each, and seconds that the worker under test takes longer for each: time to be killed in.
 PASSES, PAUSE = 12 + 6 * KILLS, 0.1
 # By itself it goes on within seconds; a machine that is busy with other tests takes much longer to start a worker.
