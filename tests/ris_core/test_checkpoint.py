@@ -167,9 +167,13 @@ def assert_same(one: Photos, other: Photos) -> None:
 def test_a_model_is_found_by_folder_or_name(saved: Path) -> None:
     assert checkpoint.find(None) == checkpoint.find("lda") == checkpoint.shipped()
     assert checkpoint.find(saved) == checkpoint.find(str(saved)) == saved
-    for name in MODELS.keys() - {"lda"}:
-        with pytest.raises(CheckpointError, match=f"ris train --model {name}"):
-            checkpoint.find(name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_design_comes_with_weights_that_load(name: str) -> None:
+    model, _ = checkpoint.load(checkpoint.find(name))
+    assert model.name == name
+    assert checkpoint.version(checkpoint.find(name)).startswith(f"{name}-")
 
 
 def test_a_design_ships_beside_the_default(
