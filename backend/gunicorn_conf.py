@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from backend.logs import RedactingFormatter
@@ -18,6 +21,7 @@ except SettingsError as error:
 
 # Of glibc's malloc.h.
 _ARENA_MAX = -8
+_GIVE_BACK_SECONDS = 60
 
 bind = f"{_settings.host}:{_settings.port}"
 
@@ -36,12 +40,23 @@ graceful_timeout = 30
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    """Have glibc share two heaps among all threads: one for each would keep what its largest request ever took."""
+    """Have glibc share two heaps among all threads, and give back each minute what is free in them.
+
+    One heap for each thread would keep what its largest request ever took; and what lies free between what is in use
+    would grow for hours.
+    """
     if sys.platform == "linux":
-        # Musl has no such call, and no such heaps.
-        limit = getattr(ctypes.CDLL(None), "mallopt", None)
-        if limit:
+        # Musl has no such calls, and no such heaps.
+        limit, trim = (getattr(ctypes.CDLL(None), name, None) for name in ("mallopt", "malloc_trim"))
+        if limit and trim:
             limit(_ARENA_MAX, 2)
+            threading.Thread(target=_give_back, args=(trim,), name="give back", daemon=True).start()
+
+
+def _give_back(trim: Callable[[int], int]) -> None:
+    while True:
+        time.sleep(_GIVE_BACK_SECONDS)
+        trim(0)
 
 
 logconfig_dict = {
