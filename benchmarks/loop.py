@@ -21,7 +21,6 @@ the run in progress, PART ("curves" or "gate") and SEEDS ("0 1 2") choose; RUNS 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -40,10 +39,9 @@ import numpy as np
 import torch
 from annotators import ACCEPTED, Album, is_held_out, spoil, without
 from plot import plot
-from record import machine
+from record import append, machine, results
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from backend.candidate import PLAN, Plan, train_candidate
 from backend.gate import MARGIN, Compared, judge
@@ -53,7 +51,6 @@ from ris_core.acquisition import PASSES, Studied, study
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample, read_folder
 from ris_core.data.batches import by_photo, count_batches
-from ris_core.encoders.base import ImageEncoder, Trunk
 from ris_core.evaluation import Report, calibrate, evaluate
 from ris_core.files import atomic_write
 from ris_core.models.alignment import align
@@ -66,7 +63,7 @@ POOL, HISTORY, ASKED, TRUTH = 150, 40, 100, 48
 NEEDED = 20
 SEEDS, LOOPS = 5, 100
 HOW = ("shuffled", "empty", "mislabelled")
-RESULTS = Path(__file__).parent / "results" / "loop.json"
+PICTURE = Path(__file__).parent / "results" / "loop.png"
 RUNS = Path(os.environ.get("RUNS", "runs/loop"))
 
 
@@ -134,12 +131,11 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("THREADS", "2")))
     deadline = time.monotonic() + 60 * float(os.environ.get("MINUTES", "inf"))
     world = World([Path(name) for name in os.environ["DATA"].split()])
-    remember_trunks(checkpoint.load(world.base)[0].image_encoder)
     for key, run in missing():
         if time.monotonic() > deadline:
             break
         started = time.monotonic()
-        keep(key | run(world) | {"seconds": round(time.monotonic() - started)})
+        append("loop", key | run(world) | {"seconds": round(time.monotonic() - started), "machine": machine()})
     show()
 
 
@@ -147,7 +143,7 @@ def missing() -> Iterator[tuple[dict[str, Any], Callable[[World], dict[str, Any]
     """Runs without a result: what they are known by, and what does them."""
     wanted = os.environ.get("PART", "curves gate").split()
     seeds = [int(seed) for seed in os.environ.get("SEEDS", " ".join(map(str, range(LOOPS)))).split()]
-    done = [_key(each) for each in results()]
+    done = [_key(each) for each in results("loop")]
     for seed in seeds:
         for key, run in [*_curves(seed), *_gates(seed)]:
             if key["part"] in wanted and _key(key) not in done:
@@ -269,35 +265,13 @@ def compared(before: Report, after: Report) -> list[Compared]:
     ]
 
 
-def remember_trunks(encoder: ImageEncoder) -> None:
-    """Have the encoder, which all versions share and none changes, keep what it makes of the photos it has seen."""
-    compute, known = encoder.trunk, dict[bytes, Trunk]()
-
-    def trunk(pixels: Tensor) -> Trunk:
-        key = hashlib.sha256(pixels.numpy().data).digest()
-        if key not in known:
-            known[key] = compute(pixels)
-        return known[key]
-
-    encoder.trunk = trunk  # type: ignore[method-assign]
-
-
-def results() -> list[dict[str, Any]]:
-    known: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    return known
-
-
-def keep(outcome: dict[str, Any]) -> None:
-    atomic_write(RESULTS, (json.dumps([*results(), outcome | {"machine": machine()}], indent=2) + "\n").encode())
-
-
 def note(line: str) -> None:
     Console(stderr=True).print(line, highlight=False, markup=False)
 
 
 def show() -> None:
-    show_curves([each for each in results() if each["part"] == "curves"])
-    show_gate([each for each in results() if each["part"] == "gate"])
+    show_curves([each for each in results("loop") if each["part"] == "curves"])
+    show_gate([each for each in results("loop") if each["part"] == "gate"])
 
 
 def show_curves(runs: Sequence[dict[str, Any]]) -> None:
@@ -328,7 +302,8 @@ def show_gate(runs: Sequence[dict[str, Any]]) -> None:
             passed = [each for each in found if each["decision"] == "passed"]
             worse = sum(each["truly"] < -MARGIN for each in passed)
             better = sum(each["truly"] > MARGIN for each in found if each["decision"] != "passed")
-            table.add_row(how, validation or "clean", str(len(found)), str(len(passed)), str(worse), str(better))
+            counts = [str(len(passed)), str(worse), str(better)] if found else ["not run"]
+            table.add_row(how, validation or "clean", str(len(found)), *counts)
     Console(width=120).print(table)
 
 
@@ -340,7 +315,7 @@ def draw(runs: Sequence[dict[str, Any]]) -> None:
         if found:
             heights = [statistics.mean(point["mIoU"] for point in points) for points in zip(*found, strict=True)]
             lines[strategy] = list(zip((0, *CORRECTIONS), heights, strict=True))
-    plot(RESULTS.with_suffix(".png"), "mIoU on labels that are new to the model", "corrections", lines)
+    plot(PICTURE, "mIoU on labels that are new to the model", "corrections", lines)
 
 
 def _tell(at: Progress) -> None:

@@ -14,7 +14,6 @@ highest minus lowest).
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import statistics
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import machine
+from record import append, machine, results
 from rich.console import Console
 from rich.table import Table
 
@@ -35,14 +34,12 @@ from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample, read_folder
 from ris_core.data.batches import by_photo
 from ris_core.evaluation import calibrate, evaluate
-from ris_core.files import atomic_write
 from ris_core.models.alignment import align
 from ris_core.predictor import Predictor
 from ris_core.training import Recipe, train
 
 RECIPE = Recipe(epochs=4, photos=8, present=3, absent=1, side=288, views=4)
 SEEDS = (0, 1, 2)
-RESULTS = Path(__file__).parent / "results" / "quality.json"
 SHOWN = ("mIoU", "oIoU", "Prec@0.5", "T-acc", "N-acc")
 
 
@@ -83,7 +80,8 @@ def main() -> None:
     for row, seed in missing():
         if time.monotonic() > deadline:
             break
-        keep(row, seed, run(row, seed, folders))
+        known = {"row": row.name, "seed": seed, "machine": machine(), "recipe": RECIPE.__dict__}
+        append("quality", known | run(row, seed, folders))
     show()
 
 
@@ -92,7 +90,9 @@ def missing() -> Iterator[tuple[Row, int]]:
     only = os.environ.get("ONLY", "").split(";") if os.environ.get("ONLY") else [row.name for row in ROWS]
     for seed in SEEDS:
         for row in ROWS:
-            if row.name in only and not any(each["row"] == row.name and each["seed"] == seed for each in results()):
+            if row.name in only and not any(
+                each["row"] == row.name and each["seed"] == seed for each in results("quality")
+            ):
                 yield row, seed
 
 
@@ -141,18 +141,8 @@ def report(row: Row, seed: int, step: int, steps: int) -> None:
         Console(stderr=True).print(f"{row.name}, seed {seed}: step {step} of {steps}", highlight=False)
 
 
-def results() -> list[dict[str, Any]]:
-    known: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    return known
-
-
-def keep(row: Row, seed: int, outcome: dict[str, Any]) -> None:
-    entry = {"row": row.name, "seed": seed, "machine": machine(), "recipe": RECIPE.__dict__, **outcome}
-    atomic_write(RESULTS, (json.dumps([*results(), entry], indent=2) + "\n").encode())
-
-
 def show() -> None:
-    known = results()
+    known = results("quality")
     for name in sorted({name for each in known for name in each["figures"]}):
         table = Table("row", "seeds", *SHOWN, title=f"{name}, test photos")
         for row in ROWS:

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -35,9 +36,22 @@ def keep(name: str, figures: Mapping[str, object], **conditions: object) -> None
         **conditions,
         "figures": dict(figures),
     }
-    path = Path(__file__).parent / "results" / f"{name}.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    atomic_write(path, (json.dumps([*known, entry], indent=2) + "\n").encode())
+    append(name, entry)
+
+
+def append(name: str, entry: Mapping[str, Any]) -> None:
+    """One more entry of the results, as it is."""
+    atomic_write(_file(name), (json.dumps([*results(name), entry], indent=2) + "\n").encode())
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    """What was kept so far, oldest first."""
+    known: list[dict[str, Any]] = json.loads(_file(name).read_text(encoding="utf-8")) if _file(name).exists() else []
+    return known
+
+
+def _file(name: str) -> Path:
+    return Path(__file__).parent / "results" / f"{name}.json"
 
 
 def machine() -> str:
