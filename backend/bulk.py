@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from backend import assembly
 from backend.batches import Batch, Order
 from backend.console import bar, err, out
-from backend.errors import BackendError, LabelStudioNotFound
+from backend.errors import BackendError
 from backend.labelstudio.client import LabelStudio
 from backend.pairs import Pairs
 from backend.prelabelling import Prelabelling
@@ -132,8 +131,7 @@ class _Change:
         self._done = 0
 
     def __call__(self, prediction: int, score: float) -> None:
-        with suppress(LabelStudioNotFound):
-            self._client.update_prediction(prediction, json.dumps({"score": score}).encode())
+        self._client.update_score(prediction, score)
         self._done += 1
         self._tell(self._done)
 

@@ -85,7 +85,7 @@ def train_candidate(
     """Train the checkpoint `base` further on `samples` -> the candidate's checkpoint, inside `run`.
 
     Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
-    weights. Of several processes that torchrun started, the first writes what they learnt together.
+    weights. Of several processes that train together, the first writes what they learnt.
 
     Args:
         new: image ids that haven't been learnt from; they are drawn more often, and before others where time is too
@@ -112,12 +112,12 @@ def train_candidate(
         cache = FeatureCache(features or run / "features", model.image_encoder, CACHED)
         teacher, _ = checkpoint.load(base, merged=True)
         taught, weights = _lesson(model, samples, new)
-        plan = agreed(_written(run))
-        if plan is None:
+
+        def measure() -> Plan:
             pace = _pace(base, teacher, taught, new, recipe, cache, stop)
-            plan = agreed(plan_for(samples, new, seconds - (time.monotonic() - started), pace, recipe.photos))
-            if is_first():
-                atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
+            return plan_for(samples, new, seconds - (time.monotonic() - started), pace, recipe.photos)
+
+        plan = _settled(run, measure)
         photos_of_it = set(plan.photos)
         drawn = [sample.image.name in photos_of_it for sample in taught]
         taught, weights = list(compress(taught, drawn)), list(compress(weights, drawn))
@@ -191,6 +191,16 @@ def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]
             replace(photo[0], ref_id=_NO_REF, sentence=name, segmentations=(), kind=RECALLED) for name in drawn
         ]
     return recalled
+
+
+def _settled(run: Path, make: Callable[[], Plan]) -> Plan:
+    """The plan that the run began with; else one that is made now, written down, and the same in all processes."""
+    plan = agreed(_written(run))
+    if plan is None:
+        plan = agreed(make())
+        if is_first():
+            atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
+    return plan
 
 
 def _written(run: Path) -> Plan | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
 
+from backend.errors import LabelStudioNotFound
 from backend.labelstudio.access import TIMEOUT, TokenAuth, login_for_token
 from backend.labelstudio.answers import Json, check, json_list, json_object, unreachable
 
@@ -236,6 +238,11 @@ class LabelStudio:
         """Replace a prediction by another of the same task, in JSON as above."""
         headers = {"Content-Type": "application/json"}
         self._call("PATCH", f"/api/predictions/{prediction}/", content=content, headers=headers)
+
+    def update_score(self, prediction: int, score: float) -> None:
+        """Change a prediction's score alone; one that is gone meanwhile needs none."""
+        with suppress(LabelStudioNotFound):
+            self.update_prediction(prediction, json.dumps({"score": score}).encode())
 
     def delete_prediction(self, prediction: int) -> None:
         self._call("DELETE", f"/api/predictions/{prediction}/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -88,8 +87,7 @@ class Project:
     def _change_score(self, prediction: int, score: float) -> None:
         if self.patience.over():
             raise Stopped
-        with suppress(LabelStudioNotFound):
-            self.patience(lambda: self.client.update_prediction(prediction, json.dumps({"score": score}).encode()))
+        self.patience(lambda: self.client.update_score(prediction, score))
 
     def add(self, predictions: Sequence[bytes]) -> int:
         return self.client.import_predictions(self._number, predictions)
