@@ -223,10 +223,15 @@ def plan_for(samples: Sequence[Sample], new: Collection[int], seconds: float, pa
     )
     passes = sum(len(photos) * cost <= seconds for cost in costs)
     if not passes:
-        photos = _some(photos, new, max(1, int(seconds / costs[0])))
+        photos = _some(photos, new, max(_least_photos(), int(seconds / costs[0])))
     passes = max(1, passes)
     fitting = min(batch, max(_LEAST_BATCH, process_count(), passes * len(photos) // _STEPS))
     return Plan(passes, tuple(photo[0].image.name for photo in photos), fitting)
+
+
+def _least_photos() -> int:
+    """Photos of which a batch has one for each process, though upright and wide ones don't share a batch."""
+    return 1 if process_count() == 1 else 2 * process_count()
 
 
 def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[list[Sample]]:

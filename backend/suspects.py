@@ -85,13 +85,14 @@ def show_suspects(settings: Settings, project: int, count: int, pictures: Path |
     if not suspects:
         out.print(f"None of {len(samples)} corrections looks wrong to {version.name}.", highlight=False)
         return
-    table = Table(
-        "task", "prompt", f"{version.name} says", "IoU", "score", "look", title="Corrections to look at again"
-    )
+    table = Table("task", "prompt", f"{version.name} says", "IoU", "score", title="Corrections to look at again")
     for each in suspects:
         iou = "" if each["iou"] is None else f"{each['iou']:.2f}"
-        table.add_row(str(each["task"]), each["prompt"], each["says"], iou, f"{each['score']:.2f}", each["link"])
+        table.add_row(str(each["task"]), each["prompt"], each["says"], iou, f"{each['score']:.2f}")
     out.print(table)
+    # Below the table: a link that a narrow column breaks leads nowhere.
+    for link in dict.fromkeys(each["link"] for each in suspects):
+        out.print(f"Look at {link}", highlight=False, soft_wrap=True)
     for path in drawn:
         out.print(f"Look at {path}", highlight=False)
 

@@ -29,7 +29,7 @@ from backend.candidate import (
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
-from ris_core.data.batches import RECALLED
+from ris_core.data.batches import RECALLED, count_batches
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import TrainingError
@@ -117,6 +117,16 @@ def test_a_plan_fits_into_the_time(
 def cost(passes: int, photos: int, first: float, again: float) -> float:
     """Seconds: each photo is learnt from in every pass, and encoded in four views at most."""
     return photos * (passes * again + min(passes, 4) * first)
+
+
+def test_however_little_fits_several_processes_have_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    samples = [sample(Path(), number, "it", *((64, 48) if number % 2 else (48, 64))) for number in range(20)]
+    plan = plan_for(samples, (), -1.0, Pace(0.1, 1.0), 8)
+    assert plan.batch is not None
+    chosen = [each for each in samples if each.image.name in plan.photos]
+    assert len(chosen) == 4
+    assert count_batches(chosen, plan.batch, processes=2) > 0
 
 
 def test_where_little_fits_batches_are_small() -> None:

@@ -82,7 +82,7 @@ def test_people_get_a_table_with_links(settings: Settings, capsys: pytest.Captur
     snapshot(settings.home)
     show_suspects(settings, PROJECT, 1, None, as_json=False)
     printed = capsys.readouterr().out
-    assert f"/projects/{PROJECT}/data?task=6" in printed
+    assert f"Look at http://label.studio/projects/{PROJECT}/data?task=6\n" in printed
     assert "task=1" not in printed
 
 

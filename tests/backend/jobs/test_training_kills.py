@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +19,18 @@ from typing import Any
 
 import pytest
 from annotated import XML
+from cast import Cast, playing, until
 from checkpoints import random_checkpoint
 from labelstudio.site import serve
 from ports import free_port
-from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 from squares import SENTENCE, annotated_studio
 from studio import PROJECT, TOKEN, Studio
 
 from backend import assembly, candidate, finetune
-from backend.errors import Unavailable
 from backend.finetune import STAGES
 from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import JobQueue, connect
+from backend.jobs.queue import JobQueue, connect, reachable
 from backend.labelstudio.client import LabelStudio
 from backend.registry import Registry
 from backend.settings import load
@@ -42,35 +40,16 @@ HERE = Path(__file__).parent.parent
 KILLS, SEED = int(os.environ.get("KILLS", "2")), int(os.environ.get("KILL_SEED", "0"))
 # Passes, of one step each, and seconds that the worker under test takes longer for each: time to be killed in.
 PASSES, PAUSE = 12 + 6 * KILLS, 0.1
-# By itself it goes on within seconds; a machine that is busy with other tests takes much longer to start a worker.
-PATIENCE = 400
 WAYS = ("the worker, asked", "the worker", "valkey", "the job")
 
 
-@dataclass
-class Cast:
-    """The processes, each started again as a supervisor would: whoever ends by itself too."""
-
-    commands: dict[str, Sequence[str]]
-    log: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def tend(self) -> None:
-        for name, command in self.commands.items():
-            process = self.processes.get(name)
-            if process is None or process.poll() is not None:
-                with self.log.open("ab") as log:
-                    self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def kill(self, way: str) -> bool:
-        """Returns whether there was somebody to kill."""
-        process = self.processes["valkey" if way == "valkey" else "worker"]
-        if way == "the job":
-            return _kill_children(process.pid)
-        process.send_signal(signal.SIGTERM if way == "the worker, asked" else signal.SIGKILL)
-        # `docker stop` waits for ten seconds; here others may keep the processor busy.
-        process.wait(PATIENCE)
-        return True
+def kill(cast: Cast, way: str) -> bool:
+    """Returns whether there was somebody to kill."""
+    if way == "the job":
+        return _kill_children(cast.processes["worker"].pid)
+    name = "valkey" if way == "valkey" else "worker"
+    cast.kill(name, signal.SIGTERM if way == "the worker, asked" else signal.SIGKILL)
+    return True
 
 
 def _kill_children(parent: int) -> bool:
@@ -119,18 +98,12 @@ def cast(
     monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
     monkeypatch.setattr(candidate, "MAX_PASSES", PASSES)
     python = sys.executable
-    cast = Cast(
-        {
-            "valkey": [python, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"],
-            "worker": [python, str(HERE / "jobs" / "worker_under_test.py"), "--stay", "--only", "training"],
-        },
-        tmp_path / "log",
-    )
-    yield cast
-    for process in cast.processes.values():
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    commands = {
+        "valkey": [python, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"],
+        "worker": [python, str(HERE / "jobs" / "worker_under_test.py"), "--stay", "--only", "training"],
+    }
+    with playing(commands, tmp_path / "log") as cast:
+        yield cast
 
 
 def undisturbed(home: Path) -> finetune.Outcome:
@@ -185,18 +158,6 @@ class Annotator:
             self.slowest = max(self.slowest, time.monotonic() - started)
 
 
-def until(cast: Cast, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Wait, keeping everybody alive."""
-    started = time.monotonic()
-    while True:
-        cast.tend()
-        with suppress(Unavailable, RedisError):
-            if condition():
-                return
-        assert time.monotonic() - started < seconds, cast.log.read_text()[-8000:]
-        time.sleep(0.05)
-
-
 @pytest.mark.timeout(3600)
 def test_killed_at_random_a_training_ends_once_with_the_same_weights(
     cast: Cast, studio: tuple[Studio, str], tmp_path: Path
@@ -212,8 +173,8 @@ def test_killed_at_random_a_training_ends_once_with_the_same_weights(
         return jobs.describe(job)
 
     def furthest() -> list[float]:
-        found = GuardedJob.fetch(job, connection, JSONSerializer).meta.get("furthest", [])
-        return list(found)
+        with reachable():
+            return list(GuardedJob.fetch(job, connection, JSONSerializer).meta.get("furthest", []))
 
     def ended() -> bool:
         return state()["status"] in ("finished", "failed")
@@ -230,7 +191,7 @@ def test_killed_at_random_a_training_ends_once_with_the_same_weights(
                 break
             before = furthest()
             way = WAYS[number % len(WAYS)]
-            if cast.kill(way):
+            if kill(cast, way):
                 done.append(way)
         until(cast, ended)
         # It takes up the new version by itself.

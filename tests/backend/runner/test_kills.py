@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cast import PATIENCE, Cast, playing, until
 from checkpoints import random_checkpoint
 from ports import free_port
 from redis import Redis
@@ -34,30 +32,7 @@ from ris_core import checkpoint
 HERE = Path(__file__).parent.parent
 KILLS, TASKS = int(os.environ.get("KILLS", "5")), int(os.environ.get("KILL_TASKS", "60"))
 SEED = int(os.environ.get("KILL_SEED", "0"))
-# By itself it goes on within seconds; a machine that is busy with other tests takes much longer to start a worker.
-PATIENCE = 400
 EVERYBODY = ("worker", "valkey", "studio")
-
-
-@dataclass
-class Cast:
-    """The processes, each started again as a supervisor would: whoever dies by itself too."""
-
-    commands: dict[str, Sequence[str]]
-    log: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def tend(self) -> None:
-        for name, command in self.commands.items():
-            process = self.processes.get(name)
-            if process is None or process.poll() is not None:
-                with self.log.open("ab") as log:
-                    self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def kill(self, name: str) -> None:
-        process = self.processes[name]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 @pytest.fixture
@@ -75,31 +50,13 @@ def cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: Non
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
     python = sys.executable
-    cast = Cast(
-        {
-            "valkey": [python, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"],
-            "studio": [python, str(HERE / "shelf.py"), str(tmp_path / "shelf.db"), str(studio)],
-            "worker": [python, str(HERE / "jobs" / "worker_under_test.py"), "--stay"],
-        },
-        tmp_path / "log",
-    )
-    yield cast
-    for process in cast.processes.values():
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def until(cast: Cast, condition: Callable[[], bool], seconds: float = PATIENCE) -> float:
-    """Wait, keeping everybody alive; how long it took."""
-    started = time.monotonic()
-    while True:
-        cast.tend()
-        with suppress(Unavailable):
-            if condition():
-                return time.monotonic() - started
-        assert time.monotonic() - started < seconds, cast.log.read_text()[-8000:]
-        time.sleep(0.1)
+    commands = {
+        "valkey": [python, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"],
+        "studio": [python, str(HERE / "shelf.py"), str(tmp_path / "shelf.db"), str(studio)],
+        "worker": [python, str(HERE / "jobs" / "worker_under_test.py"), "--stay"],
+    }
+    with playing(commands, tmp_path / "log") as cast:
+        yield cast
 
 
 @pytest.fixture(autouse=True)
