@@ -26,8 +26,9 @@ from backend.labelstudio.images import ImageResolver
 from backend.registry import PromotionConflict, Registry, Version
 from backend.settings import Settings
 from backend.together import train_together
+from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
-from ris_core.evaluation import Report, evaluate
+from ris_core.evaluation import Report, evaluate, recalibrate
 from ris_core.files import sha256
 from ris_core.predictor import Predictor
 from ris_core.training import Interrupted
@@ -238,9 +239,18 @@ def _improve(
         gate=verdict.as_json(),
         expressions=found.expressions,
     )
-    outcome = _register(outcome, candidate, services.registry, verdict.worked)
+    outcome = _register(outcome, _calibrated(candidate, found.after, run), services.registry, verdict.worked)
     shutil.rmtree(run)
     return outcome
+
+
+def _calibrated(candidate: Path, report: Report, run: Path) -> Path:
+    """The candidate with scores that fit what its answers to held-out expressions came to; its masks stay the same."""
+    folder = run / "calibrated"
+    # One that a crash left behind is the same: the candidate itself is never changed.
+    if not folder.exists():
+        checkpoint.with_point(candidate, recalibrate(checkpoint.operating_point(candidate), report), folder)
+    return folder
 
 
 def _processes(training: Sequence[Sample], settings: Settings) -> int:

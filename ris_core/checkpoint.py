@@ -6,6 +6,7 @@ Frozen encoders aren't in it: they come from their packages or from a hub. Adapt
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,22 @@ def save(model: RISModel, point: OperatingPoint, folder: Path, card: str) -> Non
         FileExistsError: `folder` is there already.
     """
     tensors = save_tensors({name: tensor.detach().contiguous() for name, tensor in model.own_state().items()})
-    config = model.config() | {
-        "operating_point": asdict(point),
-        "format": _FORMAT,
-        "weights": sha256(tensors),
-    }
+    config = model.config() | {"operating_point": asdict(point), "format": _FORMAT, "weights": sha256(tensors)}
+    _write(folder, tensors, config, card)
+
+
+def with_point(source: Path, point: OperatingPoint, folder: Path) -> None:
+    """Write the checkpoint `source` at `folder`, which must not be there, with another operating point.
+
+    Raises:
+        CheckpointError: `source` is none.
+        FileExistsError: `folder` is there already.
+    """
+    config = _read_config(source) | {"operating_point": asdict(point)}
+    _write(folder, (source / WEIGHTS).read_bytes(), config, (source / CARD).read_text(encoding="utf-8"))
+
+
+def _write(folder: Path, tensors: bytes, config: Mapping[str, Any], card: str) -> None:
     with atomic_dir(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(tensors)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -154,6 +166,11 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
         merge(model)
     freeze_alignment(model)
     return model.eval(), point
+
+
+def operating_point(folder: Path) -> OperatingPoint:
+    """What a checkpoint says from when on a pixel or a thing counts. Raises CheckpointError."""
+    return OperatingPoint(**_read_config(folder)["operating_point"])
 
 
 def tuning(folder: Path) -> Tuning:

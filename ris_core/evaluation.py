@@ -142,7 +142,7 @@ def calibrate(
     there, absent = ([trial.surely(best) for trial in trials if trial.has_target is each] for each in (True, False))
     lowest = _balanced_presence(there, absent) if accepted is None else _lowest_presence(there, accepted)
     point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
-    return _correct(point, trials, best)
+    return _correct(point, [trial.answer(best, point) for trial in trials], bool(absent))
 
 
 class _Asked(NamedTuple):
@@ -164,6 +164,12 @@ class _Trial(NamedTuple):
     def surely(self, number: int) -> float:
         """P(it is there) at a mask's threshold: without a mask there is nothing."""
         return self.presence if self.filled[number] else 0.0
+
+    def answer(self, number: int, point: OperatingPoint) -> tuple[bool, float, float]:
+        """Whether there is a mask, its score or that of a refusal, and what either came to."""
+        present = self.filled[number] and self.presence >= point.presence
+        came_to = self.ious[number] if present else float(not self.has_target)
+        return present, expect(present, self.presence, self.quality, point), came_to
 
     @classmethod
     def of(cls, asked: _Asked) -> _Trial:
@@ -231,24 +237,28 @@ def _balanced_presence(there: Sequence[float], absent: Sequence[float]) -> float
     return max((number / 1000 for number in range(1, 1001)), key=smaller)
 
 
-def _correct(point: OperatingPoint, trials: Sequence[_Trial], best: int) -> OperatingPoint:
-    masks: list[tuple[float, float]] = []
-    refusals: list[tuple[float, float]] = []
-    for trial in trials:
-        present = trial.presence >= point.presence and trial.filled[best]
-        given = expect(present, trial.presence, trial.quality, point)
-        if present:
-            masks.append((given, trial.ious[best]))
-        else:
-            refusals.append((given, float(not trial.has_target)))
-    answer = _line(masks)
+def recalibrate(point: OperatingPoint, report: Report) -> OperatingPoint:
+    """The operating point with its scores corrected further, to what the answers of `report` came to.
+
+    Thresholds stay, so answers do: `report` has to be of answers at `point`. A handful of them changes little.
+    """
+    given = [(not each.refused, each.expected, each.correct) for each in report.scores]
+    return _correct(point, given, any(not each.has_target for each in report.scores))
+
+
+def _correct(point: OperatingPoint, answers: Sequence[tuple[bool, float, float]], knows_absent: bool) -> OperatingPoint:
+    """answers: whether there is a mask, the score at `point`, and what it came to."""
+    masks, refusals = ([answer[1:] for answer in answers if answer[0] is there] for there in (True, False))
+    answer = _line(masks, point.answer_scale, point.answer_shift)
     # Where everything is there, each refusal is wrong, which says nothing of those to come.
-    refusal = _line(refusals) if any(not trial.has_target for trial in trials) else (1.0, 0.0)
+    known = refusals if knows_absent else []
+    refusal = _line(known, point.refusal_scale, point.refusal_shift)
     return replace(
         point, answer_scale=answer[0], answer_shift=answer[1], refusal_scale=refusal[0], refusal_shift=refusal[1]
     )
 
 
-def _line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    scale, shift = fit_correction([given for given, _ in pairs], [came_to for _, came_to in pairs])
-    return round(scale, 4), round(shift, 4)
+def _line(pairs: Sequence[tuple[float, float]], scale: float, shift: float) -> tuple[float, float]:
+    """A line through the logit that already went through (scale, shift): both together are one line."""
+    more, further = fit_correction([given for given, _ in pairs], [came_to for _, came_to in pairs])
+    return round(more * scale, 4), round(more * shift + further, 4)

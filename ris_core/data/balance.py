@@ -1,7 +1,8 @@
 """How much each of a project's expressions counts when training draws: prompts, origins, and what is new. All ours.
 
 A hundred masks of one prompt and five of another shouldn't make a model that knows the first alone; nor should masks
-that a person only waved through drown those that somebody drew: learning mostly from itself, a model drifts.
+that a person only waved through drown those that somebody drew: learning mostly from itself, a model drifts. And one
+that mostly hears of things that they aren't there learns to refuse.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from ris_core.data.folder import Sample
 # What a person changed tells most, what was accepted is known already; masks of other origin lie between.
 _ORIGINS = {"corrected": 1.0, "accepted": 0.25}
 _USUAL = 0.75
-# Of all that is drawn, accepted masks are no more than this share.
-_ACCEPTED = 0.25
+# Of all that is drawn, accepted masks are no more than this share, and things that aren't there no more than that one
+# before accepted masks become fewer.
+_ACCEPTED, _ABSENT = 0.25, 0.5
 # So many times as often is drawn what hasn't been learnt from; the rest is drawn beside it, against forgetting.
 _NEW = 3.0
 
@@ -36,10 +38,15 @@ def balance(samples: Sequence[Sample], new: Collection[int] = ()) -> list[float]
         / math.sqrt(given[sample.sentence])
         for sample in samples
     ]
-    accepted = [sample.origin == "accepted" for sample in samples]
-    of_accepted = sum(weight for weight, is_accepted in zip(weights, accepted, strict=True) if is_accepted)
-    of_others = sum(weights) - of_accepted
-    # Where all are accepted there is nothing to hold them against.
-    most = _ACCEPTED / (1 - _ACCEPTED) * of_others or of_accepted
-    factor = min(1.0, most / of_accepted) if of_accepted else 1.0
-    return [weight * (factor if each else 1.0) for weight, each in zip(weights, accepted, strict=True)]
+    weights = _limited(weights, [not sample.has_target for sample in samples], _ABSENT)
+    return _limited(weights, [sample.origin == "accepted" for sample in samples], _ACCEPTED)
+
+
+def _limited(weights: Sequence[float], which: Sequence[bool], share: float) -> list[float]:
+    """The weights, those of `which` made smaller so that they are no more than a share of all."""
+    limited = sum(weight for weight, is_one in zip(weights, which, strict=True) if is_one)
+    others = sum(weights) - limited
+    # Where there are no others, there is nothing to hold them against.
+    most = share / (1 - share) * others or limited
+    factor = min(1.0, most / limited) if limited else 1.0
+    return [weight * (factor if is_one else 1.0) for weight, is_one in zip(weights, which, strict=True)]

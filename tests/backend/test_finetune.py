@@ -107,6 +107,10 @@ def test_a_better_candidate_goes_into_production_once(services: Callable[..., Se
     assert version.card["snapshot"] == outcome.snapshot
     assert version.card["base"] == outcome.base
     assert version.card["expressions"] == json.loads(json.dumps(outcome.as_json()))["expressions"]
+    # Thresholds are the base's, scores are corrected to what the four answers came to.
+    points = [checkpoint.operating_point(each.folder) for each in parts.registry.versions(PROJECT)]
+    assert points[0].presence == points[1].presence
+    assert points[0].answer_shift == 0.0 != points[1].answer_shift
     assert [found.task for found in outcome.expressions] == [9, 10, 11, 12]
     for found in outcome.expressions:
         assert (found.prompt, found.has_target, found.before) == (SENTENCE, True, 0.0)

@@ -50,6 +50,17 @@ def test_version_changes_with_weights_and_operating_point(untrained: LDA, saved:
     assert versions[0].startswith("lda-") and len(versions[0]) == len("lda-") + 8
 
 
+def test_another_operating_point_over_the_same_weights(untrained: LDA, saved: Path, tmp_path: Path) -> None:
+    other = OperatingPoint(side=96, mask=0.4, presence=0.3, answer_scale=1.3)
+    checkpoint.with_point(saved, other, tmp_path / "other")
+    checkpoint.save(untrained, other, tmp_path / "saved", "# card")
+    assert checkpoint.operating_point(tmp_path / "other") == checkpoint.load(tmp_path / "other")[1] == other
+    for file in (tmp_path / "saved").iterdir():
+        assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes()
+    with pytest.raises(FileExistsError):
+        checkpoint.with_point(saved, POINT, tmp_path / "other")
+
+
 def test_checkpoints_are_immutable(untrained: LDA, saved: Path) -> None:
     with pytest.raises(FileExistsError):
         checkpoint.save(untrained, POINT, saved, "")

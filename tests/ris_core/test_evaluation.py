@@ -19,7 +19,15 @@ from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import DatasetError, ImageError
-from ris_core.evaluation import _balanced_presence, _lowest_presence, answers, calibrate, evaluate
+from ris_core.evaluation import (
+    Report,
+    _balanced_presence,
+    _lowest_presence,
+    answers,
+    calibrate,
+    evaluate,
+    recalibrate,
+)
 from ris_core.metrics import Score, summarise
 from ris_core.models import LDA, LDAOptions
 from ris_core.predictor import Predictor
@@ -234,6 +242,29 @@ def test_scores_are_corrected_to_what_they_came_to(mixed: list[Sample]) -> None:
         else:
             assert judged.expected == corrected(presence * quality, known.point.answer_scale, known.point.answer_shift)
     assert known.point.answer_shift != 0 != known.point.refusal_shift
+
+
+def test_scores_are_corrected_further_and_answers_stay(mixed: list[Sample]) -> None:
+    """What a report says of scores that were corrected once; the first correction was to other samples."""
+    known = Known(OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2), TARGETS | ABSENT)
+    before = evaluate(known, mixed)
+    first, known.point = known.point, recalibrate(known.point, before)
+    after = evaluate(known, mixed)
+    assert after.figures["ECE"] < before.figures["ECE"] - 0.1
+    assert [each.correct for each in after.scores] == [each.correct for each in before.scores]
+    assert replace(known.point, answer_scale=1.2, answer_shift=0.3, refusal_scale=0.9, refusal_shift=-0.2) == first
+    # Nothing is left to correct, but for the prior.
+    assert evaluate_again(known, mixed) == pytest.approx(after.figures["ECE"], abs=0.05)
+
+
+def evaluate_again(known: Known, samples: list[Sample]) -> float:
+    known.point = recalibrate(known.point, evaluate(known, samples))
+    return evaluate(known, samples).figures["ECE"]
+
+
+def test_nothing_answered_corrects_nothing() -> None:
+    point = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
+    assert recalibrate(point, Report([], [], 0.0)) == point
 
 
 def test_without_absent_things_refusals_keep_their_scores(mixed: list[Sample]) -> None:

@@ -10,8 +10,9 @@ from ris_core.data import Sample
 from ris_core.data.balance import balance
 
 
-def sample(sentence: str = "the cup", number: int = 1, origin: str = "") -> Sample:
-    return Sample(Path(f"{number}.png"), number, number, "train", sentence, 48, 64, (), origin=origin)
+def sample(sentence: str = "the cup", number: int = 1, origin: str = "", there: bool = False) -> Sample:
+    masks = ({"size": [48, 64], "counts": "0"},) if there else ()
+    return Sample(Path(f"{number}.png"), number, number, "train", sentence, 48, 64, masks, origin=origin)
 
 
 def test_a_frequent_prompt_counts_more_but_not_by_as_much() -> None:
@@ -33,6 +34,15 @@ def test_accepted_masks_are_a_quarter_at_most() -> None:
     assert sum(weights[1:]) == pytest.approx(sum(weights) / 4)
     # Nothing else is there to learn from.
     assert balance(many) == pytest.approx([0.25 / 20] * 400)
+
+
+def test_what_isnt_there_is_half_at_most() -> None:
+    there = [sample("the cup", number, there=True) for number in range(4)]
+    absent = [sample("the spoon", number) for number in range(4, 29)]
+    weights = balance([*there, *absent])
+    assert sum(weights[4:]) == pytest.approx(sum(weights) / 2)
+    few = balance([*there, *absent[:1]])
+    assert few[4] == pytest.approx(2 * few[0])
 
 
 def test_what_is_new_is_drawn_three_times_as_often() -> None:
