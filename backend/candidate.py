@@ -70,56 +70,63 @@ class Pace(NamedTuple):
     again: float
 
 
+@dataclass(frozen=True)
+class Order:
+    """What a candidate is to be made of.
+
+    base: the checkpoint that is trained further.
+    seconds: about how long it may take.
+    new: image ids that haven't been learnt from; they are drawn more often, and before others where time is too short
+        for all photos.
+    photos: of a batch, at most; fewer take less memory. [as the recipe says]
+    features: folder for what the encoder makes of photos, a cache that runs may share. [in the run folder]
+    """
+
+    base: Path
+    samples: Sequence[Sample]
+    seconds: float
+    new: Collection[int] = ()
+    photos: int | None = None
+    features: Path | None = None
+
+
 def train_candidate(
-    base: Path,
-    samples: Sequence[Sample],
-    new: Collection[int],
-    seconds: float,
-    run: Path,
-    report: Callable[[float], None],
-    *,
-    photos: int | None = None,
-    features: Path | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    order: Order, run: Path, report: Callable[[float], None], stop: Callable[[], bool] = lambda: False
 ) -> Path:
-    """Train the checkpoint `base` further on `samples` -> the candidate's checkpoint, inside `run`.
+    """Carry out an order -> the candidate's checkpoint, inside the folder `run`.
 
     Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
     weights. Of several processes that train together, the first writes what they learnt.
 
     Args:
-        new: image ids that haven't been learnt from; they are drawn more often, and before others where time is too
-            short for all photos.
-        seconds: about how long it may take.
         report: hears the share done, from 0 to 1.
-        photos: of a batch, at most; fewer take less memory. [as the recipe says]
-        features: folder for what the encoder makes of photos, a cache that runs may share. [run/features]
         stop: asked between steps; once it is true, what was learnt is saved and the training ends.
 
     Raises:
         Interrupted: `stop` was true.
-        CheckpointError: `base` can't be loaded.
-        TrainingError: `samples` is empty, or the loss is no number.
+        CheckpointError: the base can't be loaded.
+        TrainingError: there are no samples, or the loss is no number.
     """
     folder, started = run / CHECKPOINT, time.monotonic()
     if folder.exists():
         return folder
-    model, point = checkpoint.load(base, merged=True)
+    model, point = checkpoint.load(order.base, merged=True)
     # Each process needs a photo.
-    batch = max(process_count(), photos or RECIPE.photos)
+    batch = max(process_count(), order.photos or RECIPE.photos)
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=batch)
     with fixed_encoders(model):
-        cache = FeatureCache(features or run / "features", model.image_encoder, CACHED)
-        teacher, _ = checkpoint.load(base, merged=True)
-        taught, weights = _lesson(model, samples, new)
+        cache = FeatureCache(order.features or run / "features", model.image_encoder, CACHED)
+        teacher, _ = checkpoint.load(order.base, merged=True)
+        taught, weights = _lesson(model, order)
 
         def measure() -> Plan:
-            pace = _pace(base, teacher, taught, new, recipe, cache, stop)
-            return plan_for(samples, new, seconds - (time.monotonic() - started), pace, recipe.photos)
+            pace = _pace(order, teacher, taught, recipe, cache, stop)
+            left = order.seconds - (time.monotonic() - started)
+            return plan_for(order.samples, order.new, left, pace, recipe.photos)
 
         plan = _settled(run, measure)
-        photos_of_it = set(plan.photos)
-        drawn = [sample.image.name in photos_of_it for sample in taught]
+        photos = set(plan.photos)
+        drawn = [sample.image.name in photos for sample in taught]
         taught, weights = list(compress(taught, drawn)), list(compress(weights, drawn))
         recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
 
@@ -129,7 +136,7 @@ def train_candidate(
         train(model, taught, recipe, run, hear, features=cache, weights=weights, teacher=teacher, stop=stop)
         _blend(model, teacher)
     if is_first():
-        checkpoint.save(model, point, folder, _card(checkpoint.version(base), plan, len(taught)))
+        checkpoint.save(model, point, folder, _card(checkpoint.version(order.base), plan, len(taught)))
     return folder
 
 
@@ -164,13 +171,13 @@ def _blend(model: RISModel, base: RISModel) -> None:
         weight.lerp_(was, 1 - LEARNT)
 
 
-def _lesson(model: RISModel, samples: Sequence[Sample], new: Collection[int]) -> tuple[list[Sample], list[float]]:
+def _lesson(model: RISModel, order: Order) -> tuple[list[Sample], list[float]]:
     """What is learnt from, and how often each of it is drawn."""
-    if not samples:
+    if not order.samples:
         return [], []
-    weights, recalled = balance(samples, new), recalled_samples(model, samples)
+    weights, recalled = balance(order.samples, order.new), recalled_samples(model, order.samples)
     # Beside an expression of which a person said that it isn't there, one of these has an even chance.
-    return [*samples, *recalled], weights + [sum(weights) / len(weights)] * len(recalled)
+    return [*order.samples, *recalled], weights + [sum(weights) / len(weights)] * len(recalled)
 
 
 def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
@@ -244,21 +251,20 @@ def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[
 
 
 def _pace(
-    base: Path,
+    order: Order,
     teacher: RISModel,
-    samples: Sequence[Sample],
-    new: Collection[int],
+    taught: Sequence[Sample],
     recipe: Recipe,
     cache: FeatureCache,
     stop: Callable[[], bool],
 ) -> Pace:
     """What a photo takes here, from three passes over a few with a model that is thrown away."""
     # New ones: of others the views may be known already. Of one orientation: they are one batch.
-    photos = sorted(by_photo(samples), key=lambda photo: photo[0].image_id not in new)
+    photos = sorted(by_photo(taught), key=lambda photo: photo[0].image_id not in order.new)
     most_are_upright = 2 * sum(map(_is_upright, photos)) > len(photos)
     few = [photo for photo in photos if _is_upright(photo) is most_are_upright]
     few = few[: max(process_count(), min(_LOOKED_AT, recipe.photos))]
-    model, _ = checkpoint.load(base, merged=True)
+    model, _ = checkpoint.load(order.base, merged=True)
     times = [time.monotonic()]
 
     def hear(_: Progress) -> None:

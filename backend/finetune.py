@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from backend.candidate import train_candidate
+from backend.candidate import Order, train_candidate
 from backend.corrections import Correction, SkippedTask
 from backend.datasets import read_manifest, read_project, snapshot_folder, snapshot_project
 from backend.gate import Compared, judge
@@ -217,17 +217,10 @@ def _improve(
     snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
     training = [sample for sample in samples if sample.split == "train"]
     processes = _processes(training, settings)
-    candidate = (train_candidate if processes == 1 else partial(train_together, processes, snapshot))(
-        base.folder,
-        training,
-        new,
-        settings.finetune_seconds,
-        run,
-        lambda share: report("training", share),
-        photos=settings.finetune_photos,
-        features=settings.home / "features",
-        stop=stop,
-    )
+    seconds, photos, features = settings.finetune_seconds, settings.finetune_photos, settings.home / "features"
+    order = Order(base.folder, training, seconds, new, photos, features)
+    train = train_candidate if processes == 1 else partial(train_together, processes, snapshot)
+    candidate = train(order, run, lambda share: report("training", share), stop)
     found = compare_versions(base.folder, candidate, snapshot, report)
     verdict = judge(found.expressions, settings.finetune_min_validation, worked_before(base))
     outcome = replace(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-from backend.candidate import CHECKPOINT, train_candidate
+from backend.candidate import CHECKPOINT, Order, train_candidate
 from backend.jobs import stopping
-from ris_core.data import Sample, read_folder
+from ris_core.data import read_folder
 from ris_core.errors import OutOfMemory, RisError, TrainingError
 from ris_core.files import atomic_write
 from ris_core.predictor import is_memory
@@ -40,37 +40,31 @@ _END_SECONDS = 10.0
 def train_together(
     processes: int,
     snapshot: Path,
-    base: Path,
-    samples: Sequence[Sample],
-    new: Collection[int],
-    seconds: float,
+    order: Order,
     run: Path,
     report: Callable[[float], None],
-    *,
-    photos: int | None = None,
-    features: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """`train_candidate` in so many processes. `samples` are of the dataset folder `snapshot`, where each reads them.
+    """`train_candidate` in so many processes. The samples are of the dataset folder `snapshot`, where each reads them.
 
     Raises:
         Interrupted: `stop` was true; the state of that step is saved.
         OutOfMemory: one of them was killed for it, or said so.
         TrainingError: one of them failed; what it said besides is in the log.
     """
-    order = {
+    written = {
         "processes": processes,
-        "base": str(base.absolute()),
         "snapshot": str(snapshot.absolute()),
-        "refs": sorted({sample.ref_id for sample in samples}),
-        "new": sorted(new),
-        "seconds": seconds,
         "run": str(run.absolute()),
-        "photos": photos,
-        "features": features and str(features.absolute()),
+        "base": str(order.base.absolute()),
+        "refs": sorted({sample.ref_id for sample in order.samples}),
+        "seconds": order.seconds,
+        "new": sorted(order.new),
+        "photos": order.photos,
+        "features": order.features and str(order.features.absolute()),
     }
     run.mkdir(parents=True, exist_ok=True)
-    atomic_write(run / _ORDER, json.dumps(order).encode())
+    atomic_write(run / _ORDER, json.dumps(written).encode())
     # Where they find each other: what an earlier group left there would mislead them.
     (run / _MEETING).unlink(missing_ok=True)
     with _started(run / _ORDER, processes) as group:
@@ -172,32 +166,32 @@ def _tell(**what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
+def _read_order(told: Mapping[str, Any]) -> Order:
+    refs = set(told["refs"])
+    samples = [sample for sample in read_folder(Path(told["snapshot"])) if sample.ref_id in refs]
+    features = told["features"] and Path(told["features"])
+    return Order(Path(told["base"]), samples, told["seconds"], told["new"], told["photos"], features)
+
+
 def main(file: Path, rank: int) -> int:
     """Be one of the processes -> exit status."""
     stopping.listen(sys.stdin.fileno())
-    order = json.loads(file.read_bytes())
+    told = json.loads(file.read_bytes())
     device = torch.cuda.is_available()
     if device:
         torch.cuda.set_device(rank)
     distributed.init_process_group(
         "nccl" if device else "gloo",
-        init_method=f"file://{Path(order['run']) / _MEETING}",
+        init_method=f"file://{Path(told['run']) / _MEETING}",
         rank=rank,
-        world_size=order["processes"],
+        world_size=told["processes"],
     )
-    refs = set(order["refs"])
-    samples = [sample for sample in read_folder(Path(order["snapshot"])) if sample.ref_id in refs]
     try:
         train_candidate(
-            Path(order["base"]),
-            samples,
-            order["new"],
-            order["seconds"],
-            Path(order["run"]),
+            _read_order(told),
+            Path(told["run"]),
             lambda share: None if rank else _tell(share=share),
-            photos=order["photos"],
-            features=order["features"] and Path(order["features"]),
-            stop=stopping.asked,
+            stopping.asked,
         )
     except Interrupted:
         return _INTERRUPTED

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend import samples as shipped
-from backend.candidate import PLAN, train_candidate
+from backend.candidate import PLAN, Order, train_candidate
 from backend.gate import Compared, judge
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
@@ -69,7 +69,7 @@ def learn(
     """Train and compare -> figures by name."""
     run.mkdir()
     base, started, spent = checkpoint.shipped(), time.monotonic(), time.process_time()
-    candidate = train_candidate(base, taught, (), seconds, run, lambda share: None, features=encoded)
+    candidate = train_candidate(Order(base, taught, seconds, features=encoded), run, lambda share: None)
     trained = time.monotonic()
     before, after = (evaluate(Predictor.load(folder), held_out) for folder in (base, candidate))
     compared = [

@@ -43,7 +43,7 @@ from record import append, machine, results
 from rich.console import Console
 from rich.table import Table
 
-from backend.candidate import PLAN, Plan, train_candidate
+from backend.candidate import PLAN, Order, Plan, train_candidate
 from backend.gate import MARGIN, Compared, judge
 from backend.ranking import STRATEGIES, Pair, rank
 from ris_core import checkpoint
@@ -226,7 +226,7 @@ def fine_tune(base: Path, corrected: Sequence[Sample], run: Path, past: Sequence
     # A plan by steps instead of seconds: the same on every machine.
     atomic_write(run / PLAN, json.dumps(asdict(Plan(passes, photos, BATCH))).encode())
     new = {pair.image_id for pair in fresh}
-    return train_candidate(base, taught, new, 3600, run, lambda share: None, features=RUNS / "fine-tuning")
+    return train_candidate(Order(base, taught, 3600, new, features=RUNS / "fine-tuning"), run, lambda share: None)
 
 
 def measure(model: Path, asked: Sequence[Sample], corrections: int) -> dict[str, float]:

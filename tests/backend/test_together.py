@@ -16,7 +16,7 @@ import pytest
 import shapes
 from checkpoints import random_checkpoint
 
-from backend.candidate import CHECKPOINT, PLAN
+from backend.candidate import CHECKPOINT, PLAN, Order
 from backend.together import train_together
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
@@ -44,8 +44,8 @@ def samples(snapshot: Path) -> Sequence[Sample]:
 @pytest.fixture
 def train(base: Path, snapshot: Path, samples: Sequence[Sample], tmp_path: Path) -> Callable[..., Path]:
     def run(report: Callable[[float], None] = lambda share: None, **changes: object) -> Path:
-        given = {"base": base, "samples": samples, "new": (), "seconds": 600.0, "run": tmp_path / "run"} | changes
-        return train_together(2, snapshot, report=report, **given)  # type: ignore[arg-type]
+        order = Order(base, changes.pop("samples", samples), 600.0)  # type: ignore[arg-type]
+        return train_together(2, snapshot, order, tmp_path / "run", report, **changes)  # type: ignore[arg-type]
 
     return run
 
@@ -98,11 +98,12 @@ def test_an_error_comes_with_its_sentence(train: Callable[..., Path]) -> None:
 
 def test_they_end_when_the_one_that_started_them_is_killed(base: Path, snapshot: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from backend.together import train_together\n"
+        "import sys; from pathlib import Path; from backend.candidate import Order\n"
+        "from backend.together import train_together\n"
         "from ris_core.data import read_folder\n"
         "base, snapshot, run = map(Path, sys.argv[1:])\n"
         "samples = [sample for sample in read_folder(snapshot) if sample.split == 'train']\n"
-        "train_together(2, snapshot, base, samples, (), 600.0, run, lambda share: print(share, flush=True))\n"
+        "train_together(2, snapshot, Order(base, samples, 600.0), run, lambda share: print(share, flush=True))\n"
     )
     command = [sys.executable, "-c", code, str(base), str(snapshot), str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:
