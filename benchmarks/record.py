@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from backend.locks import exclusive
 from ris_core.files import atomic_write
 
 
@@ -40,8 +41,9 @@ def keep(name: str, figures: Mapping[str, object], **conditions: object) -> None
 
 
 def append(name: str, entry: Mapping[str, Any]) -> None:
-    """One more entry of the results, as it is."""
-    atomic_write(_file(name), (json.dumps([*results(name), entry], indent=2) + "\n").encode())
+    """One more entry of the results, as it is; several processes may add theirs."""
+    with exclusive(_file(name).with_suffix(".lock")):
+        atomic_write(_file(name), (json.dumps([*results(name), entry], indent=2) + "\n").encode())
 
 
 def results(name: str) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from ris_core.data.folder import Sample
 # What a person changed tells most, what was accepted is known already; masks of other origin lie between.
 _ORIGINS = {"corrected": 1.0, "accepted": 0.25}
 _USUAL = 0.75
-# Of all that is drawn, accepted masks are no more than this share, and things that aren't there no more than that one
-# before accepted masks become fewer.
-_ACCEPTED, _ABSENT = 0.25, 0.5
+# Of all that is drawn accepted masks are no more than this share.
+_ACCEPTED = 0.25
+# Nor are things that aren't there, of what is left before that: base models learn one to three targets as well.
+_ABSENT = 0.25
 # So many times as often is drawn what hasn't been learnt from; the rest is drawn beside it, against forgetting.
 _NEW = 3.0
 
