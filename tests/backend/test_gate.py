@@ -56,6 +56,7 @@ def test_equal_figures_pass() -> None:
         "difference": 0.0,
         "lower_bound": 0.0,
         "target_difference": 0.0,
+        "target_upper_bound": 0.0,
         "worked": 5,
         "worked_difference": 0.0,
         "worked_upper_bound": 0.0,
@@ -139,6 +140,16 @@ def test_learning_to_refuse_does_not_pay() -> None:
     assert verdict.numbers["lower_bound"] > 0
     assert "worked" not in verdict.numbers
     assert "where there is a mask to find, it falls by 0.300" in verdict.reason
+
+
+def test_few_targets_may_fall_by_chance() -> None:
+    """Absent things are refused now; of ten targets two are lost and one is won, of a hundred ten times as many."""
+    few = [(0.4, 0.4)] * 7 + [(0.4, 0.0)] * 2 + [(0.0, 0.4)] + [(0.0, 1.0)] * 10
+    verdict = judge(compared(few, a_photo=1, absent=range(10, 20)), NEEDED)
+    assert verdict.numbers["target_difference"] == pytest.approx(-0.04)
+    assert verdict.passed
+    many = [(0.4, 0.4)] * 70 + [(0.4, 0.0)] * 20 + [(0.0, 0.4)] * 10 + [(0.0, 1.0)] * 100
+    assert "where there is a mask to find" in judge(compared(many, a_photo=1, absent=range(100, 200)), NEEDED).reason
 
 
 def test_what_was_refused_rightly_must_not_be_lost() -> None:
