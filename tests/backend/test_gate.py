@@ -143,13 +143,16 @@ def test_learning_to_refuse_does_not_pay() -> None:
 
 
 def test_few_targets_may_fall_by_chance() -> None:
-    """Absent things are refused now; of ten targets two are lost and one is won, of a hundred ten times as many."""
-    few = [(0.4, 0.4)] * 7 + [(0.4, 0.0)] * 2 + [(0.0, 0.4)] + [(0.0, 1.0)] * 10
-    verdict = judge(compared(few, a_photo=1, absent=range(10, 20)), NEEDED)
-    assert verdict.numbers["target_difference"] == pytest.approx(-0.04)
-    assert verdict.passed
-    many = [(0.4, 0.4)] * 70 + [(0.4, 0.0)] * 20 + [(0.0, 0.4)] * 10 + [(0.0, 1.0)] * 100
-    assert "where there is a mask to find" in judge(compared(many, a_photo=1, absent=range(100, 200)), NEEDED).reason
+    """Absent things are refused now; three of ten targets are lost and one is won, or of a hundred ten times as many."""
+    verdicts = []
+    for times in (1, 10):
+        targets = [*[(0.4, 0.4)] * 6, *[(0.4, 0.0)] * 3, (0.0, 0.4)] * times
+        pairs = targets + [(0.0, 1.0)] * len(targets)
+        absent = range(len(targets), len(pairs))
+        verdicts.append(judge(compared(pairs, a_photo=1, absent=absent), NEEDED))
+    assert [verdict.numbers["target_difference"] for verdict in verdicts] == pytest.approx([-0.08] * 2)
+    assert verdicts[0].passed
+    assert "where there is a mask to find, it falls by 0.080" in verdicts[1].reason
 
 
 def test_what_was_refused_rightly_must_not_be_lost() -> None:
