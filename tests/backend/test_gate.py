@@ -143,7 +143,7 @@ def test_learning_to_refuse_does_not_pay() -> None:
 
 
 def test_few_targets_may_fall_by_chance() -> None:
-    """Absent things are refused now; three of ten targets are lost and one is won, or of a hundred ten times as many."""
+    """Absent things are refused now; three of ten targets are lost and one is won, or thirty and ten of a hundred."""
     verdicts = []
     for times in (1, 10):
         targets = [*[(0.4, 0.4)] * 6, *[(0.4, 0.0)] * 3, (0.0, 0.4)] * times
