@@ -17,7 +17,8 @@ What the gate says is compared with the scores of both versions on 48 test photo
 version is worse if its mean score is lower by more than the gate's margin of 0.02.
 
 Results are appended to benchmarks/results/loop.json: call it again until nothing says "not run". MINUTES ends it after
-the run in progress, PART ("curves" or "gate") and SEEDS ("0 1 2") choose; RUNS (default runs/loop) holds the base.
+the run in progress; PART ("curves" or "gate"), SEEDS ("0 1 2") and ONLY (strategies) choose. RUNS (default runs/loop)
+holds the base.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ def _key(run: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _curves(seed: int) -> Iterator[tuple[dict[str, Any], Callable[[World], dict[str, Any]]]]:
-    for strategy in STRATEGIES if seed < SEEDS else ():
+    wanted = os.environ.get("ONLY", " ".join(STRATEGIES)).split()
+    for strategy in wanted if seed < SEEDS else ():
         key = {"part": "curves", "seed": seed, "strategy": strategy}
         yield key, partial(curve, seed=seed, strategy=strategy)
 
