@@ -9,6 +9,7 @@ import json
 import random
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +37,7 @@ RECIPE = Recipe(rate=5e-4, warm_up=10, views=4)
 # More passes over a few photos learn the photos by heart.
 MAX_PASSES = 60
 # Of the way from the base to what training came to; docs/learning.md says what others would do.
-LEARNT = 0.6
+LEARNT = 0.4
 # Bytes of encoded views that are kept: 1,600 of them at 480 pixels.
 CACHED = 2 << 30
 _SIDE = 96
@@ -163,7 +164,7 @@ def fixed_encoders(model: RISModel) -> Iterator[None]:
 
 @torch.no_grad()
 def _blend(model: RISModel, base: RISModel) -> None:
-    """Move `model` back on the straight line to `base`: most of what it learnt stays, most of what it lost comes back.
+    """Move `model` back on the straight line to `base`: much of what it learnt stays, most of what it lost comes back.
 
     Wortsman et al. 2022, arXiv 2109.01903.
     """
@@ -176,8 +177,13 @@ def _lesson(model: RISModel, order: Order) -> tuple[list[Sample], list[float]]:
     if not order.samples:
         return [], []
     weights, recalled = balance(order.samples, order.new), recalled_samples(model, order.samples)
+    usual, absent = sum(weights) / len(weights), defaultdict[Path, list[float]](list)
+    for sample, weight in zip(order.samples, weights, strict=True):
+        if not sample.has_target:
+            absent[sample.image].append(weight)
     # Beside an expression of which a person said that it isn't there, one of these has an even chance.
-    return [*order.samples, *recalled], weights + [sum(weights) / len(weights)] * len(recalled)
+    means = {image: sum(those) / len(those) for image, those in absent.items()}
+    return [*order.samples, *recalled], weights + [means.get(sample.image, usual) for sample in recalled]
 
 
 def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:

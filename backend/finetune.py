@@ -232,17 +232,20 @@ def _improve(
         gate=verdict.as_json(),
         expressions=found.expressions,
     )
-    outcome = _register(outcome, _calibrated(candidate, found.after, run), services.registry, verdict.worked)
+    outcome = _register(
+        outcome, _calibrated(candidate, found.after, services.registry, run), services.registry, verdict.worked
+    )
     shutil.rmtree(run)
     return outcome
 
 
-def _calibrated(candidate: Path, report: Report, run: Path) -> Path:
+def _calibrated(candidate: Path, report: Report, registry: Registry, run: Path) -> Path:
     """The candidate with scores that fit what its answers to held-out expressions came to; its masks stay the same."""
     folder = run / "calibrated"
     # One that a crash left behind is the same: the candidate itself is never changed.
     if not folder.exists():
-        checkpoint.with_point(candidate, recalibrate(checkpoint.operating_point(candidate), report), folder)
+        point, first = (checkpoint.operating_point(each) for each in (candidate, registry.base.folder))
+        checkpoint.with_point(candidate, recalibrate(point, report, first), folder)
     return folder
 
 

@@ -11,7 +11,7 @@ five are held out of it, as in a project) by 60 steps of 4 photos, and measured 
 those that show the label, and the share of all answers that people would leave as they are (IoU of at least 0.8, or
 rightly refused). The area under mIoU against corrections is compared with random's, seed by seed.
 
-gate: a project that has 160 corrections of known labels, and 40 more held out, gets 100 of the new labels, clean or
+gate: a project that has some 160 corrections of known labels, and 40 more held out, gets 100 of the new labels, clean or
 spoiled (masks of other photos, empty ones, wrong labels), those held out spoiled alike in every other spoiled loop.
 What the gate says is compared with the scores of both versions on 48 test photos, for new and known labels together: a
 version is worse if its mean score is lower by more than the gate's margin of 0.02.
@@ -47,6 +47,7 @@ from rich.table import Table
 
 from backend.candidate import PLAN, Order, Plan, train_candidate
 from backend.gate import MARGIN, Compared, judge
+from backend.locks import exclusive
 from backend.ranking import STRATEGIES, Pair, rank
 from ris_core import checkpoint
 from ris_core.acquisition import PASSES, Studied, study
@@ -65,7 +66,7 @@ POOL, HISTORY, ASKED, TRUTH = 150, 40, 100, 48
 NEEDED = 20
 SEEDS, LOOPS = 5, 100
 HOW = ("shuffled", "empty", "mislabelled")
-PICTURE = Path(__file__).parent / "results" / "loop.png"
+PICTURE = Path(__file__).parent / "results" / f"loop-{RECIPE.epochs}.png"
 RUNS = Path(os.environ.get("RUNS", "runs/loop"))
 
 
@@ -81,17 +82,21 @@ class World:
     def base(self) -> Path:
         """The base model's checkpoint, trained if it isn't there."""
         folder = RUNS / f"base-{RECIPE.epochs}" / "checkpoint"
-        if not folder.exists():
-            torch.manual_seed(0)
-            config = {"model": "lda", "image_encoder": "efficientnet-lite2", "text_encoder": "minilm", "tuning": {}}
-            model = checkpoint.build(config | {"options": {"width": 64}})
-            align(model)
-            taught = [sample for sample in self._taught if sample.split == "train"]
-            train(model, taught, RECIPE, folder.parent, _tell, features=RUNS / "features")
-            predictor = Predictor(model, OperatingPoint(RECIPE.side), "base")
-            point = calibrate(predictor, [sample for sample in self._taught if sample.split == "val"])
-            checkpoint.save(model, point, folder, f"# Trained without {', '.join(self.album.reserved)}\n")
+        with exclusive(RUNS / "base.lock"):
+            if not folder.exists():
+                self._make_base(folder)
         return folder
+
+    def _make_base(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        config = {"model": "lda", "image_encoder": "efficientnet-lite2", "text_encoder": "minilm", "tuning": {}}
+        model = checkpoint.build(config | {"options": {"width": 64}})
+        align(model)
+        taught = [sample for sample in self._taught if sample.split == "train"]
+        train(model, taught, RECIPE, folder.parent, _tell, features=RUNS / "features")
+        predictor = Predictor(model, OperatingPoint(RECIPE.side), "base")
+        point = calibrate(predictor, [sample for sample in self._taught if sample.split == "val"])
+        checkpoint.save(model, point, folder, f"# Trained without {', '.join(self.album.reserved)}\n")
 
     @cached_property
     def held_out(self) -> list[Sample]:
@@ -115,8 +120,8 @@ class World:
 
     @cached_property
     def past(self) -> list[Sample]:
-        """What it learns from beside the new corrections: one photo in five is held out."""
-        return self._known("train", 4 * HISTORY)
+        """What it learns from beside the new corrections: none of it is about a photo that is held out."""
+        return [pair for pair in self._known("train", 5 * HISTORY) if not is_held_out(pair)]
 
     def _known(self, split: str, most: int) -> list[Sample]:
         """Of each photo a label that is there and one that isn't."""
@@ -141,6 +146,9 @@ def main() -> None:
     for key, run in missing():
         if time.monotonic() > deadline:
             break
+        # Another process may have done it meanwhile.
+        if _key(key) in map(_key, kept()):
+            continue
         started = time.monotonic()
         append(
             "loop",
@@ -335,7 +343,7 @@ def draw(runs: Sequence[dict[str, Any]]) -> None:
         if found:
             heights = [statistics.mean(point["mIoU"] for point in points) for points in zip(*found, strict=True)]
             lines[strategy] = list(zip((0, *CORRECTIONS), heights, strict=True))
-    plot(PICTURE, "mIoU on labels that are new to the model", "corrections", lines)
+    plot(PICTURE, f"mIoU on labels that are new to a model of {RECIPE.epochs} passes", "corrections", lines)
 
 
 def _tell(at: Progress) -> None:

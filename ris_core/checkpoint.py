@@ -116,6 +116,7 @@ def with_point(source: Path, point: OperatingPoint, folder: Path) -> None:
 
     Raises:
         CheckpointError: `source` is none.
+        OSError: one of its files can't be read.
         FileExistsError: `folder` is there already.
     """
     config = _read_config(source) | {"operating_point": asdict(point)}
@@ -170,7 +171,10 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
 
 def operating_point(folder: Path) -> OperatingPoint:
     """What a checkpoint says from when on a pixel or a thing counts. Raises CheckpointError."""
-    return OperatingPoint(**_read_config(folder)["operating_point"])
+    try:
+        return OperatingPoint(**_read_config(folder)["operating_point"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None
 
 
 def tuning(folder: Path) -> Tuning:

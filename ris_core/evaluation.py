@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image as Picture
 
-from ris_core.calibration import Bin, fit_correction, mean, reliability
+from ris_core.calibration import Bin, corrected, fit_correction, mean, reliability
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data.batches import by_photo
 from ris_core.data.derive import Kind
@@ -142,7 +142,7 @@ def calibrate(
     there, absent = ([trial.surely(best) for trial in trials if trial.has_target is each] for each in (True, False))
     lowest = _balanced_presence(there, absent) if accepted is None else _lowest_presence(there, accepted)
     point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
-    return _correct(point, [trial.answer(best, point) for trial in trials], bool(absent))
+    return _correct(point, [trial.answer(best, point) for trial in trials], [trial.has_target for trial in trials])
 
 
 class _Asked(NamedTuple):
@@ -237,22 +237,34 @@ def _balanced_presence(there: Sequence[float], absent: Sequence[float]) -> float
     return max((number / 1000 for number in range(1, 1001)), key=smaller)
 
 
-def recalibrate(point: OperatingPoint, report: Report) -> OperatingPoint:
-    """The operating point with its scores corrected further, to what the answers of `report` came to.
+def recalibrate(point: OperatingPoint, report: Report, start: OperatingPoint) -> OperatingPoint:
+    """The operating point with its scores corrected to what the answers of `report` came to, as far as from `start`.
 
-    Thresholds stay, so answers do: `report` has to be of answers at `point`. A handful of them changes little.
+    Thresholds stay, so answers do: `report` has to be of answers at `point`. A handful of them changes little about the
+    scores of `start`, which were corrected with many; and done again with the same answers it changes nothing.
     """
-    given = [(not each.refused, each.expected, each.correct) for each in report.scores]
-    return _correct(point, given, any(not each.has_target for each in report.scores))
+    answers = []
+    for each in report.scores:
+        scale, shift = _map(point, each.refused)
+        # What the model said itself.
+        raw = corrected(each.expected, 1 / scale, -shift / scale)
+        answers.append((not each.refused, corrected(raw, *_map(start, each.refused)), each.correct))
+    fitted = _correct(start, answers, [each.has_target for each in report.scores])
+    return replace(fitted, side=point.side, mask=point.mask, presence=point.presence)
 
 
-def _correct(point: OperatingPoint, answers: Sequence[tuple[bool, float, float]], knows_absent: bool) -> OperatingPoint:
-    """answers: whether there is a mask, the score at `point`, and what it came to."""
-    masks, refusals = ([answer[1:] for answer in answers if answer[0] is there] for there in (True, False))
-    answer = _line(masks, point.answer_scale, point.answer_shift)
-    # Where everything is there, each refusal is wrong, which says nothing of those to come.
-    known = refusals if knows_absent else []
-    refusal = _line(known, point.refusal_scale, point.refusal_shift)
+def _map(point: OperatingPoint, refused: bool) -> tuple[float, float]:
+    return (point.refusal_scale, point.refusal_shift) if refused else (point.answer_scale, point.answer_shift)
+
+
+def _correct(
+    point: OperatingPoint, answers: Sequence[tuple[bool, float, float]], there: Sequence[bool]
+) -> OperatingPoint:
+    """answers: whether there is a mask, the score at `point`, and what it came to. there: what has a target."""
+    masks, refusals = ([answer[1:] for answer in answers if answer[0] is has_mask] for has_mask in (True, False))
+    # Where everything is there, each refusal is wrong, and where nothing is, each mask: that says nothing of others.
+    answer = _line(masks if any(there) else [], point.answer_scale, point.answer_shift)
+    refusal = _line(refusals if not all(there) else [], point.refusal_scale, point.refusal_shift)
     return replace(
         point, answer_scale=answer[0], answer_shift=answer[1], refusal_scale=refusal[0], refusal_shift=refusal[1]
     )

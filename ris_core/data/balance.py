@@ -16,9 +16,9 @@ from ris_core.data.folder import Sample
 # What a person changed tells most, what was accepted is known already; masks of other origin lie between.
 _ORIGINS = {"corrected": 1.0, "accepted": 0.25}
 _USUAL = 0.75
-# Of all that is drawn accepted masks are no more than this share.
+# Accepted masks are no more than this share of all that is drawn, before things that aren't there become fewer.
 _ACCEPTED = 0.25
-# Nor are things that aren't there, of what is left before that: base models learn one to three targets as well.
+# These are no more than this share in the end: base models learn one to three targets as well.
 _ABSENT = 0.25
 # So many times as often is drawn what hasn't been learnt from; the rest is drawn beside it, against forgetting.
 _NEW = 3.0
@@ -39,8 +39,8 @@ def balance(samples: Sequence[Sample], new: Collection[int] = ()) -> list[float]
         / math.sqrt(given[sample.sentence])
         for sample in samples
     ]
-    weights = _limited(weights, [not sample.has_target for sample in samples], _ABSENT)
-    return _limited(weights, [sample.origin == "accepted" for sample in samples], _ACCEPTED)
+    weights = _limited(weights, [sample.origin == "accepted" for sample in samples], _ACCEPTED)
+    return _limited(weights, [not sample.has_target for sample in samples], _ABSENT)
 
 
 def _limited(weights: Sequence[float], which: Sequence[bool], share: float) -> list[float]:

@@ -244,27 +244,31 @@ def test_scores_are_corrected_to_what_they_came_to(mixed: list[Sample]) -> None:
     assert known.point.answer_shift != 0 != known.point.refusal_shift
 
 
-def test_scores_are_corrected_further_and_answers_stay(mixed: list[Sample]) -> None:
-    """What a report says of scores that were corrected once; the first correction was to other samples."""
-    known = Known(OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2), TARGETS | ABSENT)
+def test_scores_are_corrected_to_other_answers_and_masks_stay(mixed: list[Sample]) -> None:
+    """The first correction was to other samples. Done again and again, the second stays what it was."""
+    first = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
+    known = Known(first, TARGETS | ABSENT)
     before = evaluate(known, mixed)
-    first, known.point = known.point, recalibrate(known.point, before)
+    known.point = once = recalibrate(first, before, first)
     after = evaluate(known, mixed)
     assert after.figures["ECE"] < before.figures["ECE"] - 0.1
     assert [each.correct for each in after.scores] == [each.correct for each in before.scores]
-    assert replace(known.point, answer_scale=1.2, answer_shift=0.3, refusal_scale=0.9, refusal_shift=-0.2) == first
-    # Nothing is left to correct, but for the prior.
-    assert evaluate_again(known, mixed) == pytest.approx(after.figures["ECE"], abs=0.05)
+    assert replace(once, answer_scale=1.2, answer_shift=0.3, refusal_scale=0.9, refusal_shift=-0.2) == first
+    for _ in range(5):
+        known.point = recalibrate(known.point, evaluate(known, mixed), first)
+    assert vars(known.point) == pytest.approx(vars(once), abs=1e-3)
 
 
-def evaluate_again(known: Known, samples: list[Sample]) -> float:
-    known.point = recalibrate(known.point, evaluate(known, samples))
-    return evaluate(known, samples).figures["ECE"]
-
-
-def test_nothing_answered_corrects_nothing() -> None:
+def test_answers_of_one_kind_say_nothing_of_the_other(mixed: list[Sample]) -> None:
     point = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
-    assert recalibrate(point, Report([], [], 0.0)) == point
+    assert recalibrate(point, Report([], [], 0.0), point) == point
+    known = Known(point, TARGETS | ABSENT)
+    there, absent = (
+        recalibrate(point, evaluate(known, [each for each in mixed if each.has_target is has_target]), point)
+        for has_target in (True, False)
+    )
+    assert (there.refusal_scale, there.refusal_shift) == (0.9, -0.2)
+    assert (absent.answer_scale, absent.answer_shift) == (1.2, 0.3)
 
 
 def test_without_absent_things_refusals_keep_their_scores(mixed: list[Sample]) -> None:

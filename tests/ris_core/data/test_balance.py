@@ -41,8 +41,13 @@ def test_what_isnt_there_is_a_quarter_at_most() -> None:
     absent = [sample("the spoon", number) for number in range(9, 34)]
     weights = balance([*there, *absent])
     assert sum(weights[9:]) == pytest.approx(sum(weights) / 4)
-    few = balance([*there, *absent[:1]])
-    assert few[9] == pytest.approx(3 * few[0]), "as often as the root of how often it was given, no less"
+    # So it is where most was accepted, and few absent things keep the weight of others.
+    accepted = [sample("the cup", number, "accepted", there=True) for number in range(40, 440)]
+    corrected = [sample("the cup", 500, "corrected", there=True)]
+    weights = balance([*corrected, *absent, *accepted])
+    assert sum(weights[1:26]) == pytest.approx(sum(weights) / 4)
+    some = balance([*there, sample("the fork", 600)])
+    assert some[9] == pytest.approx(3 * some[0]), "one prompt was given nine times"
 
 
 def test_what_is_new_is_drawn_three_times_as_often() -> None:
