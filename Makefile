@@ -19,7 +19,7 @@ help:
 	@echo 'make test     all tests; the end-to-end ones start the real servers'
 	@echo 'make e2e      the end-to-end tests alone'
 	@echo 'make lint     ruff, mypy, and checks of the container files'
-	@echo 'make bench-X  run benchmarks/X.py; QUICK=1 for the short version'
+	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
 	@echo 'make clean    remove everything that was installed or built; data in .ris stays'
 
 up: .venv/.installed $(LABEL_STUDIO)/.installed

@@ -83,11 +83,10 @@ def refresh(settings: Settings, project: int) -> None:
     """Have the version in production predict anew what isn't annotated, as after a promotion."""
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
         batch = assembly.refresh(settings, client).begin(project)
-    out.print(
-        f"Batch {batch.id}: {batch.total} tasks. Once it is done, Label Studio goes by {batch.order.version}. "
-        "See: ris jobs",
-        markup=False,
-    )
+    then = f"Once it is done, Label Studio goes by {batch.order.version}. "
+    if not settings.of_project(project).prelabel_refresh:
+        then = "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told to go by them. "
+    out.print(f"Batch {batch.id}: {batch.total} tasks. {then}See: ris jobs", markup=False)
 
 
 def rank(settings: Settings, project: int, strategy: str | None, as_json: bool) -> None:
@@ -137,11 +136,11 @@ class _Change:
 
 
 def show(settings: Settings, as_json: bool) -> None:
-    """List the batches and the jobs of the workers."""
+    """List the batches and the jobs of the workers; as JSON also why tasks were left out."""
     batches = assembly.prelabelling(settings)
     known, jobs, workers = batches.all(), batches.jobs(), batches.workers()
     if as_json:
-        listed = [batch.as_json() for batch in known]
+        listed = [(batches.get(batch.id) if batch.failed else batch).as_json() for batch in known]
         print(json.dumps({"workers": workers, "batches": listed, "jobs": jobs}))
         return
     out.print(_table_of_batches(known))

@@ -22,7 +22,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Model = Annotated[
-    Optional[str], typer.Option(help="Folder of a checkpoint, or a model's name. [default: the shipped one]")
+    Optional[str], typer.Option(help="Folder of a checkpoint, or a model's name.", show_default="the shipped one")
 ]
 
 Project = Annotated[int, typer.Option(help="Number of the project in Label Studio, as in its address.")]
@@ -82,19 +82,21 @@ Accepted = Annotated[
 
 # Of `ris train`: what isn't given is as in --from, so none has a value of its own.
 Encoders = Annotated[
-    Optional[Tuned], typer.Option(help="What is trained of the encoders. [default: as in --from, else frozen]")
+    Optional[Tuned], typer.Option(help="What is trained of the encoders.", show_default="as in --from, else frozen")
 ]
 Stages = Annotated[
     Optional[int],
-    typer.Option(min=1, help="Last stages of the image encoder that get adapters. [default: as in --from, else 1]"),
+    typer.Option(
+        min=1, help="Last stages of the image encoder that get adapters.", show_default="as in --from, else 1"
+    ),
 ]
 TextStages = Annotated[
     Optional[int],
-    typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen. [default: as in --from, else 1]"),
+    typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen.", show_default="as in --from, else 1"),
 ]
-Rank = Annotated[Optional[int], typer.Option(min=1, help="Rank of the adapters. [default: as in --from, else 8]")]
+Rank = Annotated[Optional[int], typer.Option(min=1, help="Rank of the adapters.", show_default="as in --from, else 8")]
 
-DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as refcoco/unc:/data/refer."
+DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as phrasecut:/data."
 
 WITHOUT = "On the command line"
 LOOP = "In Label Studio"
@@ -107,7 +109,7 @@ MODELS = "Models and data"
 def segment(
     photo: Annotated[Path, typer.Argument(help="A photo.")],
     prompts: Annotated[list[str], typer.Argument(help='What to find: "the cat" "the cup".')],
-    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures. [default: PHOTO-masks]")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures.", show_default="PHOTO-masks")] = None,
     model: Model = None,
     json: Json = False,
 ) -> None:
@@ -129,7 +131,8 @@ def models(json: Json = False) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="An encoder, see `ris models`.")],
     file: Annotated[
-        Optional[Path], typer.Option(help="The downloaded file, or a folder of the hub's files. [default: download]")
+        Optional[Path],
+        typer.Option(help="The downloaded file, or a folder of the hub's files.", show_default="download"),
     ] = None,
 ) -> None:
     """Fetch an encoder's published weights, check them and keep them."""
@@ -141,10 +144,13 @@ def fetch(
 @app.command(rich_help_panel=MODELS)
 def evaluate(
     dataset: Annotated[Path, typer.Option(help=DATASET)],
-    split: Annotated[Optional[str], typer.Option(help="Only refs of this split. [default: all]")] = None,
+    split: Annotated[Optional[str], typer.Option(help="Only this split, such as test.", show_default="all")] = None,
     model: Model = None,
     convention: Annotated[
-        Seen, typer.Option(help="original: at the photos' own size; lavt: as LAVT's code, in a square at P = 0.5.")
+        Seen,
+        typer.Option(
+            help="original: at the photos' own size; lavt: in a square, with thresholds of 0.5, as LAVT counts."
+        ),
     ] = Seen.original,
     pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Read each photo mirrored too, and average.")] = False,
@@ -166,7 +172,7 @@ def calibrate(
         bool, typer.Option("--balance", help="Answer as large a share of the targets as is refused of what is absent.")
     ] = False,
 ) -> None:
-    """Fix a model's operating point anew on validation splits; the weights stay as they are."""
+    """Choose anew, on validation splits, from which probability a thing is there and a pixel is its own."""
     from backend import measuring
 
     measuring.calibrate_model(model, dataset, out, None if balance else accepted)
@@ -193,7 +199,9 @@ def train(
     model: Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")] = "lda",
     image_encoder: Annotated[str, typer.Option(help="See `ris models`.")] = "efficientnet-lite2",
     text_encoder: Annotated[str, typer.Option(help="See `ris models`.")] = "minilm",
-    option: Annotated[Optional[list[str]], typer.Option(help="A switch of the model: NAME=VALUE.")] = None,
+    option: Annotated[
+        Optional[list[str]], typer.Option(help="A switch of the model, NAME=VALUE; `ris models --json` lists them.")
+    ] = None,
     start: Annotated[
         Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
     ] = None,
@@ -203,12 +211,17 @@ def train(
     rank: Rank = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
     photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
-    present: Annotated[int, typer.Option(min=1, help="Expressions drawn a photo and pass, of what is there.")] = 2,
-    absent: Annotated[int, typer.Option(min=0, help="Expressions drawn a photo and pass, of what isn't.")] = 1,
+    present: Annotated[
+        int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")
+    ] = 2,
+    absent: Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")] = 1,
     rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = 1e-3,
     side: Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")] = 384,
     views: Annotated[
-        int, typer.Option(min=0, help="Ways to show a photo, whose features are kept; 0 shows it anew each time.")
+        int,
+        typer.Option(
+            min=0, help="Fixed views of each photo, encoded once: quicker, less varied. 0: a new view each time."
+        ),
     ] = 0,
     paste: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")
@@ -216,7 +229,7 @@ def train(
     precision: Annotated[
         Precision, typer.Option(help="Of the passes through the model; half is for GPUs.")
     ] = Precision.float32,
-    accumulate: Annotated[int, typer.Option(min=1, help="Batches a step.")] = 1,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
     validate: Annotated[
         bool, typer.Option(help="After each pass, figures and overlays of a few validation photos, into the run.")
     ] = True,
@@ -224,7 +237,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
     accepted: Accepted = 0.95,
 ) -> None:
-    """Train on datasets; the operating point is fixed on their validation splits."""
+    """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""
     from backend import modelling
     from ris_core.training import Recipe
 
@@ -284,7 +297,8 @@ def connect(
     project: Annotated[Optional[int], typer.Option(help="Number of a project that is there already.")] = None,
     title: Annotated[Optional[str], typer.Option(help="Title of the project; it is made if there is none.")] = None,
     config: Annotated[
-        Optional[Path], typer.Option(help="File with the new project's labelling interface. [default: the sample's]")
+        Optional[Path],
+        typer.Option(help="File with the new project's labelling interface.", show_default="the sample's"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -318,7 +332,7 @@ def prompts(
     projects.edit_prompts(load(project), project, set or [], negative or [], alias or [], file, clear, json)
 
 
-@app.command(rich_help_panel=VERSIONS)
+@app.command(rich_help_panel=LOOP)
 def finetune(project: Project, json: Json = False) -> None:
     """Learn from a project's corrections now, however few are new."""
     from backend import loop
@@ -340,7 +354,9 @@ def corrections(project: Project, json: Json = False) -> None:
 def export(
     project: Project,
     format: Annotated[str, typer.Option(help="coco: images, instances.json, and refs.json with the prompts.")] = "coco",
-    name: Annotated[Optional[str], typer.Option(help="Folder below .ris/exports. [default: project-N-FORMAT]")] = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="Folder below .ris/exports.", show_default="project-N-FORMAT")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Export a project's annotations as a dataset: masks exact, prompts beside them."""
@@ -359,7 +375,9 @@ def prelabel(
     prompt: Annotated[
         Optional[list[str]], typer.Option(help="Ask this of every task, instead of its own. Give it again for more.")
     ] = None,
-    label: Annotated[Optional[str], typer.Option(help="Label of what is found. [default: the prompt names it]")] = None,
+    label: Annotated[
+        Optional[str], typer.Option(help="Label of what is found.", show_default="the prompt names it")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Predict again what the version has predicted.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Don't wait.")] = False,
     json: Json = False,
@@ -383,7 +401,7 @@ def refresh(project: Project) -> None:
 def rank(
     project: Project,
     strategy: Annotated[
-        Optional[Ranked], typer.Option(help="What is to be labelled first. [default: RIS_PRELABEL_SCORE]")
+        Optional[Ranked], typer.Option(help="What is to be labelled first.", show_default="RIS_PRELABEL_SCORE")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -421,8 +439,8 @@ def resume(batch: Batch) -> None:
     bulk.resume(load(), batch)
 
 
-@app.command(rich_help_panel=LOOP)
-def job(job: Annotated[str, typer.Argument(help="A job's id, as the backend's answers and logs name it.")]) -> None:
+@app.command(rich_help_panel=BATCHES)
+def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")]) -> None:
     """Show how a job goes, as JSON."""
     from backend import loop
     from backend.settings import load
@@ -433,7 +451,7 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, as the backend's an
 @app.command(rich_help_panel=LOOP)
 def doctor(
     project: Annotated[
-        Optional[int], typer.Option(help="Number of the project in Label Studio. [default: only what needs none]")
+        Optional[int], typer.Option(help="Number of the project in Label Studio.", show_default="only what needs none")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -464,7 +482,7 @@ def promote(version: Version, project: Project) -> None:
 
 @app.command(rich_help_panel=VERSIONS)
 def rollback(project: Project) -> None:
-    """Put the version before the one in production back; again: the one before that."""
+    """Take the version in production back: the one before it serves again. Once more: the one before that."""
     from backend import versions as services
     from backend.settings import load
 
@@ -506,7 +524,7 @@ def prune(
         services.prune(load(), project, keep, yes)
 
 
-@app.command(rich_help_panel=VERSIONS)
+@app.command(rich_help_panel=LOOP)
 def suspects(
     project: Project,
     count: Annotated[int, typer.Option(min=1, help="Most that are shown.")] = 20,
@@ -525,7 +543,7 @@ def suspects(
 @app.command(rich_help_panel=LOOP)
 def worker(
     only: Annotated[
-        Optional[Work], typer.Option(help="Learn and nothing else, or all but that. [default: everything]")
+        Optional[Work], typer.Option(help="Learn and nothing else, or all but that.", show_default="everything")
     ] = None,
 ) -> None:
     """Run one worker, which pre-labels, learns and exports; `ris up` starts two by itself, one of each kind."""

@@ -95,7 +95,7 @@ def new_scores(
     if strategy == "disagreement" and any(np.isnan(pair.disagreement) for pair in candidates):
         raise NothingToRank(
             "These predictions were made without disagreement, which costs a few more passes through the model. "
-            "Set RIS_PRELABEL_SCORE=disagreement, then predict again: ris prelabel --force"
+            "Set RIS_PRELABEL_SCORE=disagreement, then predict again: ris prelabel --force --project N"
         )
     done = [pair.embedding for pair in pairs if pair.task in labelled]
     priorities = rank(candidates, strategy, known, seed, np.stack(done) if done else None)

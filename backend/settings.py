@@ -178,7 +178,8 @@ def _own(file: Path) -> dict[str, str]:
 
 
 def _refuse_misspelt(file: Path) -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    # The last is no knob of the service: encoders look there for fetched weights.
+    known = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, "cache")}
     given = {name.upper() for name in (*os.environ, *dotenv_values(file))}
     for name in sorted(name for name in given - known if name.startswith(PREFIX)):
         near = difflib.get_close_matches(name, known, 1)

@@ -11,7 +11,7 @@ five are held out of it, as in a project) by 60 steps of 4 photos, and measured 
 those that show the label, and the share of all answers that people would leave as they are (IoU of at least 0.8, or
 rightly refused). The area under mIoU against corrections is compared with random's, seed by seed.
 
-gate: a project that has some 160 corrections of known labels, and 40 more held out, gets 100 of the new labels, clean or
+gate: a project with some 160 corrections of known labels, and 40 more held out, gets 100 of the new labels, clean or
 spoiled (masks of other photos, empty ones, wrong labels), those held out spoiled alike in every other spoiled loop.
 What the gate says is compared with the scores of both versions on 48 test photos, for new and known labels together: a
 version is worse if its mean score is lower by more than the gate's margin of 0.02.

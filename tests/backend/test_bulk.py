@@ -89,6 +89,9 @@ def test_a_project_is_ordered_followed_and_reported(
     assert "4 of 5 tasks predicted, 1 left out." in printed
     assert 'Left out: task 2. Task 2 has no "image"' in printed
     assert sum(count for (count,) in shelf.rows("SELECT COUNT(*) FROM prediction")) == 4
+    bulk.show(load(), as_json=True)
+    [batch] = json.loads(capsys.readouterr().out)["batches"]
+    assert batch["reasons"].keys() == {"2"}
 
 
 def test_batches_and_jobs_are_listed(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,11 +193,19 @@ def test_a_refresh_by_command_predicts_what_is_not_annotated(
     bulk.refresh(load(), PROJECT)
     printed = capsys.readouterr().out
     [batch] = assembly.prelabelling(load()).all()
-    assert f"Batch {batch.id}: 4 tasks." in printed
+    assert f"Batch {batch.id}: 4 tasks. Once it is done, Label Studio goes by {batch.order.version}." in printed
     work(batch.id)
     with LabelStudio(load().label_studio_url, TOKEN) as client:
         assert assembly.refresh(load(), client).tend(PROJECT) == "done"
     assert shelf.model_version == batch.order.version
+
+
+def test_a_refresh_says_where_label_studio_is_not_told(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIS_PRELABEL_REFRESH", "false")
+    bulk.refresh(load(), PROJECT)
+    assert "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told" in capsys.readouterr().out
 
 
 def test_the_command_offers_every_strategy() -> None:

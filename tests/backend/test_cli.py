@@ -40,6 +40,12 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
+def test_help_says_what_is_taken_where_nothing_is_given(ris) -> None:
+    code, out, _ = ris("segment", "--help")
+    assert code == 0
+    assert "the shipped one" in out and "PHOTO-masks" in out
+
+
 def test_help_names_every_command(ris) -> None:
     code, out, _ = ris("--help")
     assert code == 0

@@ -53,6 +53,11 @@ def test_hosts_are_a_list_and_urls_lose_their_last_slash(home: Path, monkeypatch
     assert settings.label_studio_url == "http://studio"
 
 
+def test_where_encoders_are_kept_is_no_misspelt_knob(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIS_CACHE", str(home))
+    assert load().port > 0
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
