@@ -41,7 +41,7 @@ class Cast:
 
 @contextmanager
 def playing(commands: Mapping[str, Sequence[str]], log: Path) -> Iterator[Cast]:
-    """None of them, nor what they started, is left in the end."""
+    """None of them is left in the end; a worker's job ends by itself with its worker."""
     cast = Cast(dict(commands), log)
     try:
         yield cast

@@ -50,6 +50,7 @@ def test_equal_figures_pass() -> None:
         "expressions": 10,
         "photos": 5,
         "targets": 10,
+        "target_photos": 5,
         "needed": NEEDED,
         "before": 0.55,
         "after": 0.55,
@@ -74,11 +75,15 @@ def test_equal_figures_pass() -> None:
 @pytest.mark.parametrize(
     ("figures", "sentence"),
     [
-        ([], "8 more held-out expressions and 4 more of them with a mask and 2 more held-out photos"),
+        ([], "8 more held-out expressions and 4 more of them with a mask and 2 more held-out photos that show one"),
         (compared([(0, 1)] * 7), "it takes 1 more held-out expressions. About one photo in five"),
-        (compared([(0, 1)] * 8, a_photo=8), "it takes 1 more held-out photos."),
+        (compared([(0, 1)] * 8, a_photo=8), "it takes 1 more held-out photos that show one."),
         (compared([(0, 1)] * 8, absent=range(5)), "it takes 1 more of them with a mask."),
-        (compared([(0, 1)] * 50, absent=range(50)), "it takes 4 more of them with a mask."),
+        (
+            compared([(0, 1)] * 50, absent=range(50)),
+            "it takes 4 more of them with a mask and 2 more held-out photos that",
+        ),
+        (compared([(0, 1)] * 10, a_photo=2, absent=range(2, 10)), "1 more held-out photos that show one."),
     ],
 )
 def test_too_little_to_compare_is_not_yet(figures: list[Compared], sentence: str) -> None:
