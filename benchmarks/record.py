@@ -24,7 +24,7 @@ def record(
     """`figures` as a table on the console, with what is aimed at, and as one more entry of the results."""
     table = Table("figure", "value", *(["aim"] if aims else []), title=f"{name}: {machine()}")
     for figure, value in figures.items():
-        table.add_row(figure, str(value), (aims or {}).get(figure))
+        table.add_row(figure, str(value), *([aims.get(figure)] if aims else []))
     Console().print(table)
     keep(name, figures, **conditions)
 
