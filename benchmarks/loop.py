@@ -303,8 +303,8 @@ def show() -> None:
 
 
 def show_curves(runs: Sequence[dict[str, Any]]) -> None:
-    areas = {(each["strategy"], each["seed"]): area(each["points"]) for each in runs}
     for figure in ("mIoU", "accepted"):
+        areas = {(each["strategy"], each["seed"]): area(each["points"], figure) for each in runs}
         columns = ["strategy", "seeds", *(str(total) for total in (0, *CORRECTIONS))]
         table = Table(*columns, "area", "over random, 95 %", title=f"{figure} after so many corrections")
         for strategy in STRATEGIES:
@@ -351,9 +351,9 @@ def _tell(at: Progress) -> None:
         note(f"base model: step {at.step} of {at.steps}, {at.seconds_left:.0f} s left")
 
 
-def area(points: Sequence[dict[str, float]]) -> float:
-    """Under mIoU against corrections, as a mean height."""
-    steps, heights = [point["corrections"] for point in points], [point["mIoU"] for point in points]
+def area(points: Sequence[dict[str, float]], figure: str) -> float:
+    """Under a figure against corrections, as a mean height."""
+    steps, heights = [point["corrections"] for point in points], [point[figure] for point in points]
     return float(np.trapezoid(heights, steps) / steps[-1])
 
 
