@@ -86,7 +86,7 @@ def refresh(settings: Settings, project: int) -> None:
     then = f"Once it is done, Label Studio goes by {batch.order.version}. "
     if not settings.of_project(project).prelabel_refresh:
         then = "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told to go by them. "
-    out.print(f"Batch {batch.id}: {batch.total} tasks. {then}See: ris jobs", markup=False)
+    out.print(f"Batch {batch.id}: {batch.total} tasks. {then}See: ris jobs", markup=False, soft_wrap=True)
 
 
 def rank(settings: Settings, project: int, strategy: str | None, as_json: bool) -> None:
