@@ -232,9 +232,8 @@ def _improve(
         gate=verdict.as_json(),
         expressions=found.expressions,
     )
-    outcome = _register(
-        outcome, _calibrated(candidate, found.after, services.registry, run), services.registry, verdict.worked
-    )
+    calibrated = _calibrated(candidate, found.after, services.registry, run)
+    outcome = _register(outcome, calibrated, services.registry, verdict.worked)
     shutil.rmtree(run)
     return outcome
 
