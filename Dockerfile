@@ -43,4 +43,4 @@ FROM runtime AS ris
 COPY --from=ris-build /opt/venv /opt/venv
 ENV RIS_HOME=/data RIS_HOST=0.0.0.0
 EXPOSE 9090
-CMD ["gunicorn", "-c", "python:backend.gunicorn_conf", "backend.wsgi:app"]
+CMD ["gunicorn", "-c", "python:backend.web.gunicorn_conf", "backend.web.wsgi:app"]

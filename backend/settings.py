@@ -10,17 +10,20 @@ import difflib
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend.ranking import Strategy
 from ris_core.errors import RisError
 
 PREFIX = "RIS_"
+
+Strategy: TypeAlias = Literal["uncertainty", "disagreement", "diversity", "coverage", "random", "mixed"]
+"""What can be labelled next, see `backend.active_learning.strategies`."""
+
 _MIB = 1 << 20
 # Threads that must stay free for /health, /setup and /webhook, which Label Studio gives one second.
 _SPARE_THREADS = 3
@@ -82,7 +85,8 @@ class Settings(BaseSettings):
     prelabel_new: bool = _knob(False, "Whether new tasks are pre-labelled as they come in.")
     prelabel_refresh: bool = _knob(True, "Whether a new version predicts anew, and Label Studio orders tasks by that.")
     prelabel_score: Literal["confidence", Strategy] = _knob(
-        "confidence", "What a batch's scores go by, the lowest to be labelled first; see backend/ranking.py."
+        "confidence",
+        "What a batch's scores go by, the lowest to be labelled first; see backend/active_learning.",
     )
     prelabel_objects: Literal["one", "each"] = _knob("one", "One region for all that a prompt finds, or for each part.")
     prelabel_tolerance: float = _knob(1.0, "How far polygons may run from a mask's outline, in pixels.", ge=0, le=100)

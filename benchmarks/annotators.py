@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from ris_core.data import Sample
-from ris_core.data.batches import by_photo
+from ris_core.data.derive.words import may_be, noun, synonyms
+from ris_core.data.folder import by_photo
 from ris_core.data.splits import fold_of
-from ris_core.data.words import may_be, noun, synonyms
 from ris_core.masks import encode_rle
 
 FREQUENT, EVERY = 15, 3

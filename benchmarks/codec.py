@@ -26,7 +26,7 @@ import numpy as np
 from record import record
 
 from backend.errors import BrushError
-from backend.labelstudio import brush
+from backend.labelstudio.masks import brush
 from ris_core.masks import Mask, decode_rle, encode_rle
 
 REPEATS = 3 if os.environ.get("QUICK") else 15

@@ -21,12 +21,12 @@ from record import keep, machine
 from rich.console import Console
 from rich.table import Table
 
-from ris_core.baseline import advantage, choices_of
 from ris_core.data import Sample, read_folder
 from ris_core.data.splits import fold_of
-from ris_core.evaluation import evaluate
+from ris_core.evaluation.baseline import advantage, choices_of
+from ris_core.evaluation.evaluate import evaluate
 from ris_core.files import sha256
-from ris_core.predictor import Predictor
+from ris_core.inference.predictor import Predictor
 
 FOLDS = 5
 # Of one expression: what it is counted under, its photo, the model's IoU and the baseline's.

@@ -31,16 +31,16 @@ from record import keep, machine
 from rich.console import Console
 from rich.table import Table
 
-from backend import samples as shipped
-from backend.candidate import PLAN, Order, train_candidate
-from backend.gate import Compared, judge
+from backend.learning.candidate import PLAN, Order, train_candidate
+from backend.learning.gate import Compared, judge
+from backend.projects import samples as shipped
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
-from ris_core.data.batches import by_photo
-from ris_core.evaluation import evaluate
+from ris_core.data.folder import by_photo
+from ris_core.evaluation.evaluate import evaluate
 from ris_core.images import read_image
+from ris_core.inference.predictor import Predictor
 from ris_core.masks import encode_rle
-from ris_core.predictor import Predictor
 
 CORRECTIONS, HELD_OUT, EVERY, ASKED, NEEDED = 100, 40, 3, 3, 20
 # Crops of each photo that comes with the project.

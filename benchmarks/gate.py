@@ -21,7 +21,7 @@ from record import keep
 from rich.console import Console
 from rich.table import Table
 
-from backend.gate import MARGIN, Compared, judge
+from backend.learning.gate import MARGIN, Compared, judge
 
 SIZES, NEEDED = (20, 60, 200), 20
 TRIALS = 20 if os.environ.get("QUICK") else 100

@@ -45,14 +45,15 @@ import torch
 from record import record
 from studio import Door, Photo, Studio, annotate_samples, make_photos, running_studio, typed
 
-from backend import assembly, connect
-from backend.batches import Batches, Order
-from backend.jobs.queue import JobQueue
-from backend.jobs.queue import connect as connect_queue
-from backend.runner import Services, run
-from backend.runner.reader import Reader
+from backend import services
+from backend.batches.reader import Reader
+from backend.batches.runner import Services, run
+from backend.batches.store import Batches, Order
+from backend.local.up import listen_to_signals
+from backend.projects import connect
+from backend.queue.queue import JobQueue
+from backend.queue.queue import connect as connect_queue
 from backend.settings import Settings, load
-from backend.studio.local import listen_to_signals
 from ris_core import checkpoint
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.errors import RisError
@@ -230,7 +231,7 @@ def prompted(photo: Photo, numbers: Iterator[int]) -> dict[str, Any]:
 def read_small(settings: Settings, project: int) -> None:
     """Promote a version of the shipped weights that reads photos at fewer pixels."""
     model, point = checkpoint.load(checkpoint.shipped())
-    registry = assembly.registry(settings)
+    registry = services.registry(settings)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(model, replace(point, side=SMALL_SIDE), Path(folder) / "small", "# Reads fewer pixels\n")
         version = registry.add(project, Path(folder) / "small", {"origin": "benchmark"})
@@ -257,7 +258,7 @@ def batch_running(studio: Studio, title: str, photos: Sequence[Photo]) -> Iterat
     """Workers, and a batch over a project of that title that outlasts what is measured."""
     project, tasks = new_project(studio, title, photos)
     order = order_for(studio.settings, project, connect.LABEL_CONFIG)
-    batches = assembly.prelabelling(studio.settings)
+    batches = services.prelabelling(studio.settings)
     with studio.workers():
         name = batches.order(order, tasks).id
         until(lambda: batches.get(name).handled > 0, "the batch's first tasks")
@@ -291,7 +292,7 @@ def _stage(job: Mapping[str, Any]) -> str:
 
 
 def order_for(settings: Settings, project: int, config: str) -> Order:
-    answers = assembly.answers(settings)
+    answers = services.answers(settings)
     answering = answers.of(project, answers.read(project, config))
     return Order(project, answering.version.name, answering.name)
 
@@ -332,7 +333,7 @@ def work(threads: int) -> None:
         time_calls(design, "forward", spent, "model")
     time_calls(Reader, "next", spent, "waiting")
     started = time.perf_counter()
-    answers, models, registry = assembly.answers(settings), assembly.models(settings), assembly.registry(settings)
+    answers, models, registry = services.answers(settings), services.models(settings), services.registry(settings)
     models.warm(registry.base).join()
     spent["loading"] = time.perf_counter() - started
     print("ready", flush=True)
@@ -342,7 +343,7 @@ def work(threads: int) -> None:
     from backend.labelstudio.client import LabelStudio  # noqa: PLC0415
 
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        run(name, Services(client, batches, assembly.prelabeller(settings, answers, models), answers, registry))
+        run(name, Services(client, batches, services.prelabeller(settings, answers, models), answers, registry))
     spent["seconds"] = time.perf_counter() - started
     print(json.dumps(spent))
 

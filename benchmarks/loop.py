@@ -45,20 +45,21 @@ from record import append, machine, results
 from rich.console import Console
 from rich.table import Table
 
-from backend.candidate import PLAN, Order, Plan, train_candidate
-from backend.gate import MARGIN, Compared, judge
+from backend.active_learning.strategies import STRATEGIES, Pair, rank
+from backend.learning.candidate import PLAN, Order, Plan, train_candidate
+from backend.learning.gate import MARGIN, Compared, judge
 from backend.locks import exclusive
-from backend.ranking import STRATEGIES, Pair, rank
 from ris_core import checkpoint
-from ris_core.acquisition import PASSES, Studied, study
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample, read_folder
-from ris_core.data.batches import by_photo, count_batches
-from ris_core.evaluation import Report, calibrate, evaluate
+from ris_core.data.folder import by_photo
+from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.files import atomic_write
-from ris_core.models.alignment import align
-from ris_core.predictor import Predictor
-from ris_core.training import Progress, Recipe, train
+from ris_core.inference.predictor import Predictor
+from ris_core.inference.uncertainty import PASSES, Studied, study
+from ris_core.models.class_alignment import align
+from ris_core.training.batches import count_batches
+from ris_core.training.loop import Progress, Recipe, train
 
 RECIPE = Recipe(epochs=int(os.environ.get("PASSES", "4")), photos=8, present=3, absent=1, side=288, views=4)
 CORRECTIONS, STEPS, BATCH = (25, 50, 100, 200), 60, 4

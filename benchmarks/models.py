@@ -37,12 +37,12 @@ from record import keep, machine
 from rich.console import Console
 from rich.table import Table
 
-from backend.samples import photos
+from backend.projects.samples import photos
 from ris_core import encoders
 from ris_core.checkpoint import OperatingPoint
 from ris_core.images import read_image
+from ris_core.inference.predictor import Image, Precision, Predictor
 from ris_core.models import MODELS
-from ris_core.predictor import Image, Precision, Predictor
 
 REPEATS, OFTEN = 3, 9
 # The longer side at which each encoder reads a photo, and how many photos go into one call.

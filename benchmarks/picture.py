@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from backend.samples import photos
+from backend.projects.samples import photos
 from ris_core.images import read_image
+from ris_core.inference.predictor import Predictor
 from ris_core.overlay import draw
-from ris_core.predictor import Predictor
 
 # None of these photos was trained on.
 TYPED = {

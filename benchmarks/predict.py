@@ -21,14 +21,14 @@ import torch
 from flask.testing import FlaskClient
 from record import record
 
-from backend import assembly
-from backend.app import create_app
-from backend.connect import LABEL_CONFIG
-from backend.labelstudio.brush import encode
-from backend.samples import photos
+from backend.labelstudio.masks.brush import encode
+from backend.projects.connect import LABEL_CONFIG
+from backend.projects.samples import photos
 from backend.settings import Settings
+from backend.web import ml_backend
+from backend.web.app import create_app
 from ris_core.images import read_image
-from ris_core.predictor import Predictor, PreparedImage
+from ris_core.inference.predictor import Predictor, PreparedImage
 
 REPEATS = 5 if os.environ.get("QUICK") else 20
 PROMPTS = ["the cat", "the eyes", "the nose", "the fur", "the whiskers", "the ears"]
@@ -102,7 +102,7 @@ def over_http(data: bytes) -> dict[str, float]:
             # No Valkey runs that could keep it.
             prelabel_remember=False,
         )
-        client = create_app(settings, assembly.contract(settings)).test_client()
+        client = create_app(settings, ml_backend.build(settings)).test_client()
         setup = {"project": "1.1", "schema": LABEL_CONFIG, "hostname": "", "access_token": "", "extra_params": None}
         figures = {
             "/health": median_ms(lambda: ok(client.get("/health"))),

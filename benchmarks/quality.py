@@ -29,14 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ris_core import checkpoint
-from ris_core.card import write_card
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample, read_folder
-from ris_core.data.batches import by_photo
-from ris_core.evaluation import calibrate, evaluate
-from ris_core.models.alignment import align
-from ris_core.predictor import Predictor
-from ris_core.training import Recipe, train
+from ris_core.data.folder import by_photo
+from ris_core.evaluation.evaluate import calibrate, evaluate
+from ris_core.inference.predictor import Predictor
+from ris_core.models.class_alignment import align
+from ris_core.training.loop import Recipe, train
+from ris_core.training.model_card import write_card
 
 RECIPE = Recipe(epochs=4, photos=8, present=3, absent=1, side=288, views=4)
 SEEDS = (0, 1, 2)

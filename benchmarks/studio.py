@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 from start import free_port
 
-from backend import connect, samples
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.config import parse
+from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import mask_regions, prompt_region
+from backend.local.home import LOGS, prepare, remember
+from backend.local.services import BACKEND, LABEL_STUDIO, VALKEY
+from backend.local.supervisor import Supervisor
+from backend.local.up import find_label_studio, local_services
+from backend.projects import connect, samples
 from backend.settings import Settings, load
-from backend.studio.home import LOGS, prepare, remember
-from backend.studio.local import find_label_studio, local_services
-from backend.studio.services import BACKEND, LABEL_STUDIO, VALKEY
-from backend.studio.supervisor import Supervisor
 from ris_core.images import read_image
 
 _SECONDS = 120

@@ -21,7 +21,7 @@ from ris_core.encoders.adapters import Tuning, merge, with_room
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
 from ris_core.models import MODELS, OPTIONS, RISModel
-from ris_core.models.alignment import freeze_alignment
+from ris_core.models.class_alignment import freeze_alignment
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 _FORMAT = 2

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from ris_core.models.base import Output
+from ris_core.models.output import LossWeights, Output
 
 # An absent thing's empty mask teaches less than presence does, and there are many of them.
 ABSENT_WEIGHT = 0.3
@@ -18,16 +14,6 @@ PRESENCE_WEIGHT = 0.5
 QUALITY_WEIGHT = 0.2
 # Lin et al. 2017, as SAM uses it.
 _FOCUS = 2.0
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """entropy: cross-entropy. dice: Dice. focal: focal loss. auxiliary: cross-entropy of each coarser mask."""
-
-    entropy: float = 1.0
-    dice: float = 1.0
-    focal: float = 0.0
-    auxiliary: float = 0.0
 
 
 def total_loss(output: Output, targets: Tensor, valid: Tensor, present: Tensor, weights: LossWeights) -> Tensor:

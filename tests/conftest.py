@@ -7,7 +7,7 @@ import torch
 
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.models import LDA
-from ris_core.models.alignment import align
+from ris_core.models.class_alignment import align
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from backend.local.services import commands, label_studio_environment
 from backend.settings import Settings
-from backend.studio.services import commands, label_studio_environment
 
 compose = pytest.importorskip("compose")
 

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from backend.samples import photos
+from backend.projects.samples import photos
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,9 +21,9 @@ def test_the_wheel_segments_anywhere(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(dict(photos())["chelsea.png"])
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); sys.argv[0] = 'ris'\n"
-        "import ris_core, backend.cli; assert 'installed' in ris_core.__file__\n"
+        "import ris_core, backend.cli.main; assert 'installed' in ris_core.__file__\n"
         "from ris_core.checkpoint import shipped; assert 'installed' in str(shipped())\n"
-        "backend.cli.main()\n"
+        "backend.cli.main.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "segment", "cat.png", "the cat", "--json"],

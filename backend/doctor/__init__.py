@@ -14,9 +14,9 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.table import Table
 
-from backend.console import err, out
 from backend.doctor import machine, studio
 from backend.doctor.checks import Check, Finding, Scene, examine
+from backend.terminal import err, out
 
 CHAIN = (
     Check("settings", machine.settings),

@@ -20,14 +20,14 @@ from rq import Queue, Worker
 from rq.suspension import is_suspended
 from rq.worker import BaseWorker
 
-from backend import assembly
+from backend import services
 from backend.doctor.checks import Scene, Verdict, broken, ok, warning
-from backend.jobs import queue
 from backend.jobs.recovery import runs
+from backend.local.home import SECRETS_FILE
+from backend.queue import queue
 from backend.settings import PREFIX, Settings
-from backend.studio.home import SECRETS_FILE
 from ris_core.files import atomic_write
-from ris_core.predictor import Predictor
+from ris_core.inference.predictor import Predictor
 
 SECRETS = ("password", "webhook_secret", "label_studio_token", "redis_url")
 
@@ -83,7 +83,7 @@ def disk(scene: Scene) -> Verdict:
 
 def weights(scene: Scene) -> Verdict:
     """The version in production answers a prompt."""
-    versions = assembly.registry(scene.settings)
+    versions = services.registry(scene.settings)
     version = versions.base if scene.number is None else versions.current(scene.number)
     start = time.perf_counter()
     predictor = Predictor.load(version.folder)

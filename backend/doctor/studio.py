@@ -14,14 +14,14 @@ from typing import Any
 
 import httpx
 
-from backend import assembly
-from backend.connect import BACKEND, SECRET_HEADER, backend_url, project_url
+from backend import services
 from backend.doctor.checks import Scene, Verdict, broken, explained, ok, skipped, warning
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUnauthorized
-from backend.events import ACTIONS, START_TRAINING
-from backend.labelstudio.access import MAKE_ONE, is_legacy
-from backend.labelstudio.answers import unreachable
-from backend.labelstudio.config import LabelConfig, parse
+from backend.labelstudio.auth import MAKE_ONE, is_legacy
+from backend.labelstudio.label_config import LabelConfig, parse
+from backend.labelstudio.responses import unreachable
+from backend.labelstudio.webhooks import ACTIONS, SECRET_HEADER, START_TRAINING
+from backend.projects.connect import BACKEND, backend_url, project_url
 from backend.settings import SettingsError
 from ris_core.images import read_image
 
@@ -215,7 +215,7 @@ def image(scene: Scene) -> Verdict:
     credentials = (str(login), str(scene.project.get("task_data_password") or "")) if login else None
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        resolver = assembly.images(scene.settings.model_copy(update={"home": Path(folder)}))
+        resolver = services.images(scene.settings.model_copy(update={"home": Path(folder)}))
         content = resolver.fetch(value, task["id"], credentials)
     seconds = time.perf_counter() - start
     height, width, _ = read_image(content, scene.settings.max_image_pixels).shape

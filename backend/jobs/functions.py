@@ -18,18 +18,22 @@ from redis.exceptions import RedisError
 from rq import Worker
 from rq.job import Job, get_current_job
 
-from backend import assembly, datasets, finetune, reconciler, runner
-from backend.batches import Batches
+from backend import services
+from backend.batches import runner
+from backend.batches.store import Batches
+from backend.datasets import snapshots
 from backend.errors import BadRequest, Unavailable
-from backend.events import EventLog
-from backend.jobs import limits, stopping
-from backend.jobs.queue import NAME, RETRIES, TRAINING, JobQueue, connect, least_new, open_queue
+from backend.jobs import memory_limit
 from backend.labelstudio.client import LabelStudio
-from backend.refresh import ORIGIN
+from backend.learning import finetune, triggers
+from backend.learning.events import EventLog
+from backend.learning.rollout import ORIGIN
+from backend.queue import cancellation
+from backend.queue.queue import NAME, RETRIES, TRAINING, JobQueue, connect, least_new, open_queue
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory
-from ris_core.predictor import is_memory
-from ris_core.training import Interrupted
+from ris_core.inference.predictor import is_memory
+from ris_core.training.loop import Interrupted
 
 # A runner works this long, or until a job waits that this worker would do first; then it is the turn of that.
 SLICE_SECONDS = 300.0
@@ -50,14 +54,14 @@ def learn(project: int) -> dict[str, Any]:
         _limited(settings, job),
         LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client,
     ):
-        services = finetune.Services(client, assembly.images(settings), assembly.registry(settings), settings)
+        parts = finetune.Services(client, services.images(settings), services.registry(settings), settings)
         os.nice(NICENESS["learn"])
         # One core stays free for predictions.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
         least = least_new(job) if job else None
         log = EventLog(connect(settings.secret("redis_url"), patient=True), settings.home)
-        with reconciler.learning(log, client, project, job.id if job else "") as turn:
-            outcome = finetune.learn(project, services, least=least, stop=stopping.asked, report=_Report(job))
+        with triggers.learning(log, client, project, job.id if job else "") as turn:
+            outcome = finetune.learn(project, parts, least=least, stop=cancellation.asked, report=_Report(job))
             turn.left = outcome.new if outcome.decision == "waiting" else 0
     if outcome.decision == "promoted":
         # Else the worker sees it within a minute.
@@ -73,9 +77,9 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
         # A path from the queue could lead anywhere on the disk.
         raise BadRequest(f"{name!r:.100} can't name an export. Use letters, digits, dots and dashes.")
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        return datasets.export_project(
+        return snapshots.export_project(
             client,
-            assembly.images(settings),
+            services.images(settings),
             _number(project),
             settings.home / "exports" / name,
             home=settings.home,
@@ -100,14 +104,17 @@ def prelabel(batch: str) -> dict[str, Any]:
     # Before anything else: should this runner die, or another worker be idle, somebody goes on.
     JobQueue(connection).prelabel(batch)
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        return runner.run(batch, assembly.runner_services(settings, client, batches), _Turn(connection)).as_json()
+        return runner.run(batch, services.runner_services(settings, client, batches), _Turn(connection)).as_json()
 
 
 def refresh(project: int) -> dict[str, Any]:
-    """Do what a project's predictions need since its last promotion, see backend.refresh. Returns {"state": ...}."""
+    """Do what a project's predictions need since its last promotion, see `backend.learning.rollout`.
+
+    Returns {"state": ...}.
+    """
     settings = load()
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        return {"state": assembly.refresh(settings, client).tend(_number(project))}
+        return {"state": services.refresh(settings, client).tend(_number(project))}
 
 
 class _Turn:
@@ -123,7 +130,7 @@ class _Turn:
         if not self._over and now - self._looked >= _LOOK_SECONDS:
             self._looked = now
             self._over = now >= self._end or any(queue.count for queue in self._before)
-        return self._over or stopping.asked()
+        return self._over or cancellation.asked()
 
 
 def _served(connection: Redis) -> list[str]:
@@ -178,10 +185,10 @@ def _limited(settings: Settings, job: Job | None) -> Iterator[None]:
             job.save_meta()  # type: ignore[no-untyped-call]
 
     try:
-        with limits.at_most(settings.finetune_memory, explain):
+        with memory_limit.at_most(settings.finetune_memory, explain):
             yield
     except Interrupted:
-        raise stopping.Stopped from None
+        raise cancellation.Stopped from None
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
             raise

@@ -29,13 +29,15 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
-from backend import logs, reconciler, refresh
+from backend import logs
+from backend.batches.service import Prelabelling
 from backend.errors import Unavailable
-from backend.jobs import limits, stopping
-from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import KINDS, QUEUES, JobQueue, KeptQueue, connect, open_queue
+from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
-from backend.prelabelling import Prelabelling
+from backend.learning import rollout, triggers
+from backend.queue import cancellation
+from backend.queue.allow_list import GuardedJob
+from backend.queue.queue import KINDS, QUEUES, JobQueue, KeptQueue, connect, open_queue
 from backend.registry import Registry
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory, RisError
@@ -66,7 +68,7 @@ class GuardedWorker(Worker):
             self._refuse(job, queue, refusal)
             return
         lifeline = self._lifeline = os.pipe()
-        self._memory_kills = limits.memory_kills()
+        self._memory_kills = memory_limit.memory_kills()
         try:
             super().execute_job(job, queue)
         finally:
@@ -85,13 +87,13 @@ class GuardedWorker(Worker):
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         Prelabelling(self.connection, JobQueue(self.connection)).revive()
         settings = load()
-        refresh.tick(self.connection, settings, Registry(settings.home / "models"))
-        reconciler.tick(self.connection, settings)
+        rollout.tick(self.connection, settings, Registry(settings.home / "models"))
+        triggers.tick(self.connection, settings)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self._lifeline:
-            os.write(self._lifeline[1], stopping.STOP)
+            os.write(self._lifeline[1], cancellation.STOP)
 
     def set_shutdown_requested_date(self) -> None:
         # For the record alone: without Valkey the job must still get the time to save what it did.
@@ -102,11 +104,11 @@ class GuardedWorker(Worker):
         assert self._lifeline
         reader, writer = self._lifeline
         os.close(writer)
-        stopping.listen(reader)
+        cancellation.listen(reader)
         super().main_work_horse(job, queue)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        if exc_info[0] is not stopping.Stopped:
+        if exc_info[0] is not cancellation.Stopped:
             super().handle_exception(job, *exc_info)
             return
         _log.info("Job %s has stopped with its worker. It goes on with the next.", job.id)
@@ -200,7 +202,7 @@ def _explanation(job: Job, error: BaseException) -> dict[str, str]:
 def _obituary(job: Job, number: int, memory_kills: int | None) -> dict[str, str]:
     """Why a job's process was killed from outside, as far as one can know. `memory_kills`: as they were before."""
     advice = job.meta.get("memory_advice", "give the worker more memory")
-    known = limits.memory_kills()
+    known = memory_limit.memory_kills()
     if number != signal.SIGKILL or (known is not None and known == memory_kills):
         cause = signal.Signals(number).name
         return {"code": "job_killed", "message": f"The job was killed by {cause}, time and again. Start it anew."}

@@ -15,14 +15,14 @@ from typing import Any, Self
 import httpx
 
 from backend.errors import LabelStudioNotFound
-from backend.labelstudio.access import TIMEOUT, TokenAuth, login_for_token
-from backend.labelstudio.answers import Json, check, json_list, json_object, unreachable
+from backend.labelstudio.auth import TIMEOUT, TokenAuth, login_for_token
+from backend.labelstudio.responses import Json, check, json_list, json_object, unreachable
 
 __all__ = ["LabelStudio", "login_for_token"]
 
 # Label Studio itself waits up to 100 s for the backend's answer.
 BACKEND_TIMEOUT = httpx.Timeout(connect=5.0, read=130.0, write=60.0, pool=60.0)
-# Shorter than the lease of a chunk that is being written, see `backend.batches`.
+# Shorter than the lease of a chunk that is being written, see `backend.batches.store`.
 IMPORT_TIMEOUT = httpx.Timeout(connect=5.0, read=25.0, write=25.0, pool=5.0)
 PAGE_SIZE, LONG_PAGE, SHORT_PAGE = 100, 1000, 32
 # What is asked for of an annotation. Label Studio takes the names for those of a task and of an annotation alike.

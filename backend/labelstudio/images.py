@@ -29,10 +29,10 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import httpx
 
 from backend.errors import FetchError, FetchFailed, FetchTimeout, ImageTooLarge, LocalFileRefused
-from backend.labelstudio.access import TokenAuth
-from backend.labelstudio.answers import check, unreachable
-from backend.labelstudio.cache import DiskCache
-from backend.labelstudio.guard import AllowedHosts, GuardedNetwork, GuardedTransport, Resolve, resolve, trust
+from backend.labelstudio.auth import TokenAuth
+from backend.labelstudio.disk_cache import DiskCache
+from backend.labelstudio.responses import check, unreachable
+from backend.labelstudio.safe_http import AllowedHosts, GuardedNetwork, GuardedTransport, Resolve, resolve, trust
 from ris_core.files import sha256
 
 Credentials = tuple[str, str]

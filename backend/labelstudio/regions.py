@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 
 from backend.errors import BrushError, RegionError
-from backend.labelstudio import bitmask, brush
-from backend.labelstudio.config import Label, LabelConfig, MaskControl, TextAreaControl
-from backend.labelstudio.polygon import Ring, fill, polygon
+from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
+from backend.labelstudio.masks import bitmask, brush
+from backend.labelstudio.masks.polygon import Ring, fill, polygon
 from ris_core.masks import Mask
 
 Region = dict[str, Any]

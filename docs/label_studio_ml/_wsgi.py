@@ -12,7 +12,7 @@ learns is started apart (`ris worker`). One process, since each would hold a mod
 
 from label_studio_ml.api import init_app
 
-from backend.label_studio_ml import RISModel
+from backend.web.label_studio_ml import RISModel
 
 app = init_app(model_class=RISModel)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,11 @@ def _load(folder: Path, name: str) -> Any:
         raise DatasetError(
             f"{folder / name} is missing. A dataset folder holds images/, instances.json and refs.json."
         ) from None
+
+
+def by_photo(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Samples grouped by photo, photos in order of first appearance."""
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[str(sample.image)].append(sample)
+    yield from groups.values()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ris_core.models.base import Output, Photos, RISModel
+from ris_core.models.base import Photos, RISModel
 from ris_core.models.haris import HARIS, HARISOptions
 from ris_core.models.lda import LDA, LDAOptions
 from ris_core.models.maris import MARIS, MARISOptions
+from ris_core.models.output import Output
 from ris_core.models.vipa import VIPA, VIPAOptions
 
 MODELS: dict[str, Callable[..., RISModel]] = {model.name: model for model in (VIPA, MARIS, HARIS, LDA)}

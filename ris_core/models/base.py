@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning, tune
 from ris_core.encoders.base import Trunk
-from ris_core.losses import LossWeights
+from ris_core.models.output import LossWeights, Output
 
 # Of B photos: a named tuple of tensors for each level kept, the photos along the first dimension of each tensor.
 Photos: TypeAlias = Sequence[tuple[Tensor, ...]]
@@ -28,19 +28,6 @@ class Canvas(NamedTuple):
 
     pixels: Tensor
     valid: Tensor
-
-
-class Output(NamedTuple):
-    """What a model says to N sentences; all are logits.
-
-    mask: (N, 1, H/4, W/4). presence: (N,), the thing is there at all. quality: (N,), the IoU of the mask.
-    auxiliary: (N, 1, h, w) each, coarser masks that only training reads.
-    """
-
-    mask: Tensor
-    presence: Tensor
-    quality: Tensor
-    auxiliary: tuple[Tensor, ...] = ()
 
 
 class RISModel(nn.Module):

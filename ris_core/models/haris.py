@@ -21,9 +21,8 @@ from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning
-from ris_core.losses import LossWeights
-from ris_core.models.base import Output, Photos, RISModel
-from ris_core.models.parts import (
+from ris_core.models.base import Photos, RISModel
+from ris_core.models.layers import (
     Attention,
     FeedForward,
     Heads,
@@ -36,6 +35,7 @@ from ris_core.models.parts import (
     upsample,
     valid_cells,
 )
+from ris_core.models.output import LossWeights, Output
 from ris_core.models.query_decoder import QueryDecoder
 
 

@@ -20,9 +20,8 @@ from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning
-from ris_core.losses import LossWeights
-from ris_core.models.base import Output, Photos, RISModel
-from ris_core.models.parts import (
+from ris_core.models.base import Photos, RISModel
+from ris_core.models.layers import (
     FeedForward,
     Heads,
     convolution,
@@ -39,6 +38,7 @@ from ris_core.models.parts import (
     valid_cells,
     waves,
 )
+from ris_core.models.output import LossWeights, Output
 from ris_core.models.query_decoder import QueryDecoder
 
 # Affinities are clamped well inside the range of half precision, as GLIP clamps its own (Li et al. 2022).

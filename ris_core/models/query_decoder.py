@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ris_core.models.parts import Attention, FeedForward, Upscale, grid, tokens
+from ris_core.models.layers import Attention, FeedForward, Upscale, grid, tokens
 
 
 class TwoWayLayer(nn.Module):

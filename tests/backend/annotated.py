@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.labelstudio import brush, config
+from backend.labelstudio import label_config
+from backend.labelstudio.masks import brush
 
 XML = (
     '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
     '<BrushLabels name="brush" toName="img"><Label value="cat"/><Label value="big dog" alias="dog"/>'
     '<Label value="cup"/></BrushLabels></View>'
 )
-CONFIG = config.parse(XML)
+CONFIG = label_config.parse(XML)
 
 
 def drawn(

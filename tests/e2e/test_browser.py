@@ -9,15 +9,15 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from running import Studio
 
-from backend import samples
-from backend.connect import LABEL_CONFIG, connect_titled
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.config import parse
+from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import read_annotation
+from backend.projects import samples
+from backend.projects.connect import LABEL_CONFIG, connect_titled
 from ris_core.checkpoint import shipped, version
 from ris_core.images import read_image
+from ris_core.inference.predictor import Predictor
 from ris_core.masks import iou
-from ris_core.predictor import Predictor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

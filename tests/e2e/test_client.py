@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from backend.errors import LabelStudioNotFound, LabelStudioRefused, LabelStudioUnauthorized
-from backend.labelstudio import config, regions
+from backend.labelstudio import label_config, regions
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 
@@ -85,7 +85,7 @@ def test_projects(client: LabelStudio, project: int) -> None:
     assert project in [each["id"] for each in client.projects()]
     client.update_project(project, description="changed")
     assert client.project(project)["description"] == "changed"
-    assert config.parse(client.project(project)["label_config"]).image.key == "image"
+    assert label_config.parse(client.project(project)["label_config"]).image.key == "image"
     with pytest.raises(LabelStudioRefused, match="at least 3"):
         client.create_project("x", INTERFACE)
     with pytest.raises(LabelStudioNotFound):
@@ -97,7 +97,7 @@ def test_tasks_come_page_by_page_with_whole_annotations(
 ) -> None:
     monkeypatch.setattr("backend.labelstudio.client.PAGE_SIZE", 2)
     ids = client.import_tasks(project, [{"image": f"https://example.org/{number}.png"} for number in range(5)])
-    interface = config.parse(INTERFACE)
+    interface = label_config.parse(INTERFACE)
     mask = np.zeros((48, 64), dtype=np.bool_)
     mask[5:20, 5:30] = True
     (drawn,) = regions.mask_regions(interface, interface.labels[0], mask, 0.9, "the square")
@@ -116,7 +116,7 @@ def test_tasks_come_page_by_page_with_whole_annotations(
 
 def test_a_prediction_is_stored_and_deleted(client: LabelStudio, project: int) -> None:
     (task,) = client.import_tasks(project, [{"image": "https://example.org/a.png"}])
-    interface = config.parse(INTERFACE)
+    interface = label_config.parse(INTERFACE)
     mask = np.eye(48, 64, dtype=np.bool_)
     (region,) = regions.mask_regions(interface, interface.labels[0], mask, 0.25, "a line")
     client.create_prediction(task, [region], 0.25, "lda-01234567")

@@ -25,13 +25,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Studio
 
-from backend.connect import LABEL_CONFIG, SECRET_HEADER, project_url
-from backend.events import CREATED, MISSED, Event, EventLog
-from backend.jobs.queue import JobQueue, connect
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.config import parse
+from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import mask_regions, prompt_region
-from backend.reconciler import Reconciler
+from backend.labelstudio.webhooks import CREATED, SECRET_HEADER, Event
+from backend.learning.events import MISSED, EventLog
+from backend.learning.triggers import Reconciler
+from backend.projects.connect import LABEL_CONFIG, project_url
+from backend.queue.queue import JobQueue, connect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -15,9 +15,10 @@ import pytest
 from running import Studio
 
 from backend import doctor
-from backend.connect import BACKEND, SECRET_HEADER, connect_backend, project_url
 from backend.doctor.checks import Finding, Scene, examine
 from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.webhooks import SECRET_HEADER
+from backend.projects.connect import BACKEND, connect_backend, project_url
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

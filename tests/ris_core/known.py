@@ -9,8 +9,8 @@ from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
+from ris_core.inference.predictor import Map
 from ris_core.masks import encode_rle
-from ris_core.predictor import Map
 
 
 class Known:

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ris_core.data.choices import Thing
-from ris_core.data.convert import Photo, write_folder
-from ris_core.data.words import noun
+from ris_core.data.derive.choices import Thing
+from ris_core.data.derive.convert import Photo, write_folder
+from ris_core.data.derive.words import noun
 
 COLOURS = {
     "red disc": (220, 30, 30),

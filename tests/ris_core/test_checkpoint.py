@@ -17,8 +17,8 @@ from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
+from ris_core.inference.predictor import Predictor
 from ris_core.models import LDA, MODELS, VIPA, Photos, RISModel, VIPAOptions
-from ris_core.predictor import Predictor
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from labelstudio.site import Answer, Asked
 
-from backend.connect import BACKEND, LABEL_CONFIG, SECRET_HEADER
 from backend.doctor import CHAIN
 from backend.doctor.checks import Finding, Scene, examine
+from backend.labelstudio.webhooks import SECRET_HEADER
+from backend.projects.connect import BACKEND, LABEL_CONFIG
 
 PROJECT = 3
 PHOTO = "/data/upload/3/cat.png"

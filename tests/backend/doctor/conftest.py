@@ -16,10 +16,10 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from werkzeug.serving import make_server
 
-from backend import assembly
-from backend.app import create_app
-from backend.jobs.queue import QUEUES
+from backend.queue.queue import QUEUES
 from backend.settings import load
+from backend.web import ml_backend
+from backend.web.app import create_app
 from ris_core import checkpoint
 
 from .chain import Chain, LabelStudio
@@ -73,7 +73,7 @@ def chain(
         chain = Chain(home, knobs | {"label_studio_url": site.url}, label_studio, lambda: None)
         chain.write()
         settings = load()
-        server = make_server("127.0.0.1", 0, create_app(settings, assembly.contract(settings)), threaded=True)
+        server = make_server("127.0.0.1", 0, create_app(settings, ml_backend.build(settings)), threaded=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
 

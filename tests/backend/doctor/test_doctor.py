@@ -8,7 +8,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from backend.cli import app
+from backend.cli.main import app
 from backend.doctor import CHAIN
 from backend.doctor.checks import Check, Scene, Verdict, broken, examine, ok
 from backend.errors import NotFound

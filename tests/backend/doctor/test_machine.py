@@ -16,7 +16,7 @@ from rq.suspension import suspend
 from rq.utils import utcformat
 
 from backend.doctor import machine
-from backend.jobs.queue import KINDS, NAME, TRAINING
+from backend.queue.queue import KINDS, NAME, TRAINING
 from ris_core import checkpoint
 
 from .chain import Chain

@@ -9,8 +9,8 @@ from labelstudio.site import Answer, Asked, serve
 from labelstudio.tokens import json_web_token
 from ports import free_port
 
-from backend.connect import SECRET_HEADER
 from backend.doctor import studio
+from backend.labelstudio.webhooks import SECRET_HEADER
 
 from .chain import PHOTO, PROJECT, Chain
 

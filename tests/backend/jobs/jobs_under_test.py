@@ -14,10 +14,10 @@ from pathlib import Path
 from redis import Redis
 from rq.job import get_current_job
 
-from backend.jobs import stopping
-from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import connect, least_new
 from backend.jobs.worker import work
+from backend.queue import cancellation
+from backend.queue.allow_list import GuardedJob
+from backend.queue.queue import connect, least_new
 from backend.settings import Settings
 from ris_core.errors import DatasetError
 
@@ -64,8 +64,8 @@ def pause() -> str:
     """Runs until it is asked to stop, and ends when the file `go` is there."""
     _leave("pause")
     while not (TRACES / "go").exists():
-        if stopping.asked():
-            raise stopping.Stopped
+        if cancellation.asked():
+            raise cancellation.Stopped
         time.sleep(0.02)
     return "done"
 

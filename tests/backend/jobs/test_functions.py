@@ -18,7 +18,7 @@ from studio import PROJECT, Studio
 
 from backend.errors import BadRequest, LabelStudioUnreachable
 from backend.jobs import functions
-from backend.jobs.queue import JobQueue, connect
+from backend.queue.queue import JobQueue, connect
 from backend.settings import SettingsError
 
 HERE = Path(__file__).parent

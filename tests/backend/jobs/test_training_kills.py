@@ -27,13 +27,15 @@ from rq.serializers import JSONSerializer
 from squares import SENTENCE, annotated_studio
 from studio import PROJECT, TOKEN, Studio
 
-from backend import assembly, candidate, finetune
-from backend.finetune import STAGES
-from backend.jobs.guard import GuardedJob
-from backend.jobs.queue import JobQueue, connect, reachable
+from backend import services
 from backend.labelstudio.client import LabelStudio
+from backend.learning import candidate, finetune
+from backend.learning.finetune import STAGES
+from backend.queue.allow_list import GuardedJob
+from backend.queue.queue import JobQueue, connect, reachable
 from backend.registry import Registry
 from backend.settings import load
+from backend.web import ml_backend
 from ris_core import checkpoint
 
 HERE = Path(__file__).parent.parent
@@ -99,7 +101,7 @@ def cast(
     monkeypatch.setattr(candidate, "MAX_PASSES", PASSES)
     python = sys.executable
     commands = {
-        "valkey": [python, "-m", "backend.studio.valkey", "--bind", "127.0.0.1"],
+        "valkey": [python, "-m", "backend.local.valkey", "--bind", "127.0.0.1"],
         "worker": [python, str(HERE / "jobs" / "worker_under_test.py"), "--stay", "--only", "training"],
     }
     with playing(commands, tmp_path / "log") as cast:
@@ -110,8 +112,8 @@ def undisturbed(home: Path) -> finetune.Outcome:
     """The same, in this process and in another home."""
     settings = load().model_copy(update={"home": home})
     with LabelStudio(settings.label_studio_url, TOKEN) as client:
-        services = finetune.Services(client, assembly.images(settings), assembly.registry(settings), settings)
-        return finetune.learn(PROJECT, services)
+        parts = finetune.Services(client, services.images(settings), services.registry(settings), settings)
+        return finetune.learn(PROJECT, parts)
 
 
 @dataclass
@@ -125,7 +127,7 @@ class Annotator:
     _gone: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Annotator:
-        self._contract = assembly.contract(load())
+        self._contract = ml_backend.build(load())
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         return self

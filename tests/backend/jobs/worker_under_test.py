@@ -18,8 +18,8 @@ checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 
 def prepare() -> None:
-    from backend import candidate
     from backend.jobs import functions
+    from backend.learning import candidate
 
     # Beside other tests nobody should wait for the politeness of this one.
     functions.NICENESS = {"prelabel": 0, "learn": 0}

@@ -22,7 +22,7 @@ from backend.errors import (
     LabelStudioUnauthorized,
     LabelStudioUnreachable,
 )
-from backend.labelstudio import access, client
+from backend.labelstudio import auth, client
 from backend.labelstudio.client import LabelStudio, login_for_token
 
 from .site import Answer, Asked, Site, serve
@@ -89,7 +89,7 @@ def test_an_access_token_that_expired_early_is_renewed(connected: LabelStudio, s
 def test_an_access_token_is_renewed_before_it_expires(
     connected: LabelStudio, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_ACCESS_SECONDS", 0.05)
+    monkeypatch.setattr(auth, "_ACCESS_SECONDS", 0.05)
     connected.whoami()
     time.sleep(0.1)
     connected.whoami()

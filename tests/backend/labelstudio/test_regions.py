@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from backend.errors import RegionError
-from backend.labelstudio import bitmask, brush, config, regions
-from backend.labelstudio.validation import validate
+from backend.labelstudio import label_config, regions
+from backend.labelstudio.masks import bitmask, brush
+from backend.labelstudio.region_checks import validate
 from ris_core.masks import Mask
 
-CONFIG = config.parse(
+CONFIG = label_config.parse(
     '<View><Image name="img" value="$image"/><TextArea name="note" toName="img"/>'
     '<TextArea name="prompt" toName="img"/><BrushLabels name="brush" toName="img">'
     '<Label value="Big cat" alias="cat"/><Label value="Thing"/></BrushLabels></View>'
 )
-NO_PROMPT = config.LabelConfig(CONFIG.image, CONFIG.controls)
+NO_PROMPT = label_config.LabelConfig(CONFIG.image, CONFIG.controls)
 CAT = CONFIG.labels[0]
 MASK = np.eye(6, 8, dtype=np.bool_)
 
@@ -62,23 +63,23 @@ def test_a_brush_region_is_plain_json_and_reads_back() -> None:
     assert (mask.mask == MASK).all()
 
 
-EVERY = config.parse(
+EVERY = label_config.parse(
     '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
     '<PolygonLabels name="poly" toName="img"><Label value="cat"/></PolygonLabels>'
     '<BrushLabels name="brush" toName="img"><Label value="cat" alias="c"/><Label value="dog"/></BrushLabels>'
     '<BitmaskLabels name="bits" toName="img"><Label value="cat"/><Label value="dog"/></BitmaskLabels>'
     '<RectangleLabels name="box" toName="img"><Label value="cat"/></RectangleLabels></View>',
-    config.Defaults(tolerance=0.0),
+    label_config.Defaults(tolerance=0.0),
 )
 
 
-def only(tag: str, attributes: str = "", labels: str = '<Label value="cat"/>') -> config.LabelConfig:
-    return config.parse(
+def only(tag: str, attributes: str = "", labels: str = '<Label value="cat"/>') -> label_config.LabelConfig:
+    return label_config.parse(
         f'<View><Image name="img" value="$image"/><{tag} name="tag" toName="img" {attributes}>{labels}</{tag}></View>'
     )
 
 
-def answer(interface: config.LabelConfig, mask: Mask, *notes: str) -> list[dict[str, Any]]:
+def answer(interface: label_config.LabelConfig, mask: Mask, *notes: str) -> list[dict[str, Any]]:
     """The regions for "the cats", as they arrive after a journey as JSON."""
     found = regions.mask_regions(interface, interface.labels[0], mask, 0.5, "the cats", notes)
     validate(found, interface)

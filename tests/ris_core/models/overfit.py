@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backend.samples import corrections, photos
+from backend.projects.samples import corrections, photos
 from ris_core.images import read_image
 from ris_core.losses import total_loss
 from ris_core.models.base import Photos, RISModel
-from ris_core.models.parts import valid_cells
+from ris_core.models.layers import valid_cells
 
 SAID = {
     "astronaut.png": ("the woman", "the flag"),

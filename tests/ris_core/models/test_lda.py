@@ -10,12 +10,12 @@ from models.asking import SENTENCES, decode
 from models.overfit import overfit
 from torch import Tensor
 
-from backend.samples import photos
+from backend.projects.samples import photos
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.images import read_image
 from ris_core.models import LDA, LDAOptions
+from ris_core.models.layers import pick, valid_cells
 from ris_core.models.lda import Level
-from ris_core.models.parts import pick, valid_cells
 
 
 def seeded(options: LDAOptions) -> LDA:

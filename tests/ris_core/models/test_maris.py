@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ris_core.encoders import TextFeatures, image_encoder, text_encoder
 from ris_core.models import maris
-from ris_core.models.base import Output
+from ris_core.models.layers import valid_cells
 from ris_core.models.maris import MARIS, Enhanced, GuidedAttention, MARISOptions, MutualAwareAttention, QueryToken
-from ris_core.models.parts import valid_cells
+from ris_core.models.output import Output
 
 SWITCHES: list[dict[str, object]] = [
     {"enhancement": False},

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
+from ris_core.inference.predictor import ImageEmbedding, Map, Predictor, UnencodedImage
 from ris_core.models import MODELS, OPTIONS, RISModel
-from ris_core.models.parts import valid_cells
-from ris_core.predictor import ImageEmbedding, Map, Predictor, UnencodedImage
+from ris_core.models.layers import valid_cells
 
 SENTENCES = ["the cat", "a red cup on the table"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ris_core.models.parts import grid_positions
+from ris_core.models.layers import grid_positions
 from ris_core.models.query_decoder import QueryDecoder
 
 WIDTH = 32

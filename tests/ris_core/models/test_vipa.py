@@ -14,9 +14,9 @@ from models.overfit import overfit
 from torch import Tensor
 
 from ris_core.encoders import TextFeatures, image_encoder, text_encoder
-from ris_core.losses import LossWeights, mask_loss, total_loss
-from ris_core.models.base import Output
-from ris_core.models.parts import tokens
+from ris_core.losses import mask_loss, total_loss
+from ris_core.models.layers import tokens
+from ris_core.models.output import LossWeights, Output
 from ris_core.models.vipa import VIPA, Level, MaskedAttention, Refinement, VIPAOptions, restricted, sample
 
 SWITCHES: list[dict[str, object]] = [

@@ -1,0 +1,115 @@
+"""Scores of predictions that say what to label next: the lowest first, as Label Studio's community edition orders.
+
+A task's score is 1 - the highest priority of its pairs (ranking.py). Tasks that are annotated keep theirs, and their
+pairs count as labelled. Knows Label Studio's tasks as JSON; knows no model.
+
+Label Studio changes scores one prediction a request: 10,000 of them take minutes. A kill in between leaves some of the
+old, and doing it again changes the rest: the scores depend on the pairs alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backend.active_learning.strategies import Pair, rank
+from backend.datasets.annotations import clean
+from backend.datasets.snapshots import snapshots
+from backend.errors import BackendError
+from backend.labelstudio.responses import Json
+from ris_core.data import read_folder
+from ris_core.errors import DatasetError
+
+_log = logging.getLogger(__name__)
+
+CONFIDENCE = "confidence"
+# Scores that agree so far are left as they are.
+_SAME = 1e-6
+
+
+class NothingToRank(BackendError):
+    """What a strategy needs to know wasn't noted."""
+
+    code = "nothing_to_rank"
+    status = 409
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task's prediction of the version that is ranked."""
+
+    task: int
+    prediction: int
+    score: float
+    annotated: bool
+
+
+def scored(task: Json, version: str) -> Scored | None:
+    """The oldest prediction of a version that a task has, or None."""
+    own = [each for each in task.get("predictions") or [] if each["model_version"] == version]
+    if not own:
+        return None
+    first = min(own, key=lambda each: int(each["id"]))
+    score = first.get("score")
+    known = float(score) if isinstance(score, int | float) else float("nan")
+    return Scored(int(task["id"]), int(first["id"]), known, bool(task.get("annotations")))
+
+
+def rescore(
+    found: Iterable[Scored],
+    pairs: Sequence[Pair],
+    strategy: str,
+    known: Mapping[str, int],
+    change: Callable[[int, float], None],
+    seed: int = 0,
+) -> int:
+    """Have `change` told the predictions whose score is another now, and the score. Returns how many.
+
+    Predictions of whose task no pair is known keep their score.
+
+    Raises:
+        NothingToRank: disagreement is asked for, and wasn't noted.
+    """
+    listed = list(found)
+    scores = new_scores(listed, pairs, strategy, known, seed)
+    changed = [each for each in listed if each.task in scores and not abs(scores[each.task] - each.score) <= _SAME]
+    for each in changed:
+        change(each.prediction, scores[each.task])
+    return len(changed)
+
+
+def new_scores(
+    found: Sequence[Scored], pairs: Sequence[Pair], strategy: str, known: Mapping[str, int], seed: int = 0
+) -> dict[int, float]:
+    """Task -> score in [0, 1] of the tasks that aren't annotated; raises as `rescore` does."""
+    unlabelled = {each.task for each in found if not each.annotated}
+    labelled = {each.task for each in found if each.annotated}
+    candidates = [pair for pair in pairs if pair.task in unlabelled]
+    if strategy == CONFIDENCE:
+        strategy = "uncertainty"
+    if strategy == "disagreement" and any(np.isnan(pair.disagreement) for pair in candidates):
+        raise NothingToRank(
+            "These predictions were made without disagreement, which costs a few more passes through the model. "
+            "Set RIS_PRELABEL_SCORE=disagreement, then predict again: ris prelabel --force --project N"
+        )
+    done = [pair.embedding for pair in pairs if pair.task in labelled]
+    priorities = rank(candidates, strategy, known, seed, np.stack(done) if done else None)
+    highest: dict[int, float] = {}
+    for pair, priority in zip(candidates, priorities.tolist(), strict=True):
+        highest[pair.task] = max(priority, highest.get(pair.task, 0.0))
+    return {task: 1 - priority for task, priority in highest.items()}
+
+
+def corrections_by_prompt(home: Path, project: int) -> Mapping[str, int]:
+    """How many corrections each sentence has in the newest snapshot; none where there is no snapshot."""
+    newest = snapshots(home, project)[:1]
+    try:
+        return Counter(clean(sample.sentence) for folder in newest for sample in read_folder(folder))
+    except DatasetError as error:
+        _log.warning("The corrections of project %s can't be counted. %s", project, error)
+        return {}

@@ -1,0 +1,111 @@
+"""What a runner holds: the chunks that it claimed, and the patience to try again. Knows no task and no model."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from backend.batches.store import CLOSING, LEASE_SECONDS, Batches, Chunk
+from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRefused
+
+_log = logging.getLogger(__name__)
+
+# Longer than the client lets an import be sent and answered.
+WRITING_SECONDS = 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """It is others' turn, or the batch has ended: what isn't written is given back."""
+
+
+class Leases:
+    """The chunks that this runner holds; a thread renews them. `over` is set when the batch has ended."""
+
+    def __init__(self, batch: str, batches: Batches) -> None:
+        self.over = threading.Event()
+        self._batch, self._batches = batch, batches
+        self._owner = secrets.token_hex(8)
+        self._held: set[str] = set()
+        self._closed = threading.Event()
+
+    def claim(self) -> Chunk | None:
+        chunk = self._batches.claim(self._batch, self._owner)
+        if chunk:
+            self._held.add(chunk.name)
+        return chunk
+
+    def begin(self, chunk: str) -> bool:
+        return self._batches.begin(self._batch, self._owner, chunk, WRITING_SECONDS)
+
+    def finish(self, chunk: str, done: int, skipped: int, failed: Mapping[int, str]) -> bool:
+        self._held.discard(chunk)
+        return self._batches.finish(self._batch, self._owner, chunk, done, skipped, dict(failed))
+
+    def close(self, missing: Sequence[int], failed: Mapping[int, str]) -> None:
+        self._held.discard(CLOSING)
+        if failed:
+            self._batches.finish(self._batch, self._owner, CLOSING, -len(failed), 0, dict(failed))
+        else:
+            self._batches.close(self._batch, self._owner, missing)
+
+    def give_up(self, chunk: str, at_once: bool = True) -> None:
+        self._held.discard(chunk)
+        self._batches.release(self._batch, self._owner, chunk, at_once)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew while this is open; what is still held at its end is given back."""
+        thread = threading.Thread(target=self._renew, name="leases", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._closed.set()
+            thread.join()
+            with suppress(RedisError):
+                for chunk in list(self._held):
+                    self.give_up(chunk)
+
+    def _renew(self) -> None:
+        while not self._closed.wait(LEASE_SECONDS / 4):
+            # Valkey may be back before the leases have run out; if not, somebody else claims the chunks.
+            with suppress(RedisError):
+                if not self._batches.renew(self._batch, self._owner, list(self._held)):
+                    self.over.set()
+
+
+class Patience:
+    """Tries again what Label Studio can't do at the moment, for as long as the batch runs."""
+
+    def __init__(self, batch: str, batches: Batches, over: threading.Event, stop: Callable[[], bool]) -> None:
+        self._batch, self._batches = batch, batches
+        self._over, self._stop = over, stop
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return call()
+            except (LabelStudioNotFound, LabelStudioRefused):
+                raise
+            except LabelStudioError as error:
+                _log.warning("Batch %s waits. %s", self._batch, error)
+                self._batches.note(self._batch, f"Waiting: {error}")
+            self.rest(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def rest(self, seconds: float) -> None:
+        if self._over.wait(seconds) or self._stop():
+            raise Stopped
+
+    def over(self) -> bool:
+        return self._over.is_set() or self._stop()

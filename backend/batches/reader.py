@@ -1,0 +1,157 @@
+"""The thread that claims chunks, reads their tasks and has the images fetched, always a little ahead of the model."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from backend.active_learning.task_scores import Scored, scored
+from backend.batches.leases import Leases, Patience, Stopped
+from backend.batches.project import Project
+from backend.batches.store import CLOSING, Batches, Chunk, pages
+from backend.batches.writer import LEFT_OUT, Work
+from backend.errors import BadRequest
+from backend.inference.predict import GROUP, Prelabeller, Question
+from backend.labelstudio.client import SHORT_PAGE
+from backend.labelstudio.responses import Json
+from ris_core.errors import InputError
+
+# Images that are held: one group in the model, one that is ready.
+AHEAD = GROUP
+_FETCHERS = 4
+_IDLE_SECONDS = 0.5
+# How often the closing queues tasks again before they count as failed.
+_MOST_ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A task on its way to the model."""
+
+    work: Work
+    task: int
+    question: Future[Question]
+
+
+Step: TypeAlias = Item | Work
+"""A task to answer; or the end of a chunk, all of whose tasks came before."""
+
+
+class Reader:
+    """A thread that claims chunks, reads their tasks and has the images fetched, always a little ahead."""
+
+    def __init__(
+        self, project: Project, batches: Batches, prelabeller: Prelabeller, leases: Leases, patience: Patience
+    ) -> None:
+        self._project, self._leases, self._patience = project, leases, patience
+        self._batches, self._prelabeller = batches, prelabeller
+        given = project.order.prompts
+        self._given = tuple(project.answering.given(given)) if given else ()
+        self._steps: queue.Queue[Step | BaseException] = queue.Queue(AHEAD)
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._run, name="read", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._leases.over.set()
+            thread.join()
+            self._fetchers.shutdown(cancel_futures=True)
+
+    def next(self) -> Step:
+        """The next step. Raises what ended the thread, once all before it is taken."""
+        step = self._steps.get()
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    def _run(self) -> None:
+        try:
+            while True:
+                chunk = self._claim()
+                if chunk.name == CLOSING:
+                    self._close()
+                else:
+                    self._read(chunk)
+        # The model's thread raises it.
+        except BaseException as error:  # noqa: BLE001
+            self._put(error)
+
+    def _claim(self) -> Chunk:
+        while True:
+            if self._patience.over():
+                raise Stopped
+            chunk = self._leases.claim()
+            if chunk:
+                return chunk
+            self._patience.rest(_IDLE_SECONDS)
+
+    def _read(self, chunk: Chunk) -> None:
+        work = Work(chunk)
+        for page in pages(chunk.tasks, SHORT_PAGE):
+            tasks = self._project.tasks(page)
+            # Those that are gone need no prediction either.
+            work.present += len(page) - len(tasks)
+            # In the batch's order, not in Label Studio's.
+            for task in sorted(tasks, key=lambda task: page.index(int(task["id"]))):
+                self._read_task(task, work)
+        self._put(work)
+
+    def _read_task(self, task: Json, work: Work) -> None:
+        if self._project.own(task) and not self._project.order.force:
+            work.present += 1
+            return
+        try:
+            question = self._question(task)
+        except (InputError, BadRequest) as error:
+            work.fail(int(task["id"]), error)
+            return
+        self._put(Item(work, int(task["id"]), self._fetchers.submit(self._fetch, question)))
+
+    def _question(self, task: Json) -> Question:
+        answering = self._project.answering
+        requests = self._given or answering.asked(task).requests
+        return Question(task, requests, answering.name)
+
+    def _fetch(self, question: Question) -> Question:
+        if not question.requests:
+            return question
+        config, credentials = self._project.answering.config, self._project.credentials
+        fetched = self._patience(lambda: self._prelabeller.fetch(question, config, credentials))
+        return self._prelabeller.decode(fetched)
+
+    def _close(self) -> None:
+        """Exactly one prediction a task: delete the second, queue what has none again. Then the scores that rank."""
+        batch, missing = self._project.batch, list[int]()
+        found: dict[int, Scored] = {}
+        for page in pages(self._batches.tasks(batch), SHORT_PAGE):
+            failed = self._batches.failures(batch, page)
+            for task in self._project.tasks(page):
+                self._project.thin(self._project.own(task))
+                prediction = scored(task, self._project.order.version)
+                if prediction:
+                    found[prediction.task] = prediction
+                elif int(task["id"]) not in failed:
+                    missing.append(int(task["id"]))
+        missing = list(dict.fromkeys(missing))
+        if not missing:
+            self._project.rescore(list(found.values()))
+        final = missing and self._batches.get(batch).rounds >= _MOST_ROUNDS
+        self._leases.close(missing, dict.fromkeys(missing, LEFT_OUT) if final else {})
+
+    def _put(self, step: Step | BaseException) -> None:
+        while True:
+            try:
+                return self._steps.put(step, timeout=_IDLE_SECONDS)
+            except queue.Full:
+                # Nobody takes it any more.
+                if self._leases.over.is_set():
+                    return None

@@ -1,0 +1,147 @@
+"""Works on a batch: claims chunks of its tasks, answers them and writes the answers to Label Studio.
+
+Three things go on at once: images of the next tasks are fetched and decoded, those at hand go through the model, and
+what was answered before is written. However many tasks there are, a few chunks and at most AHEAD images are held.
+
+Killed here, then what?
+- While a chunk is fetched or in the model: nothing was written. Its lease runs out, somebody else claims it.
+- While it is written: nobody can claim it before the request has ended (WRITING_SECONDS). Whoever does then reads
+  from Label Studio which tasks have a prediction by now, and leaves those alone.
+- After it was written, before it was handed in: the same.
+- In the closing, which deletes second predictions and looks for tasks without: it is claimed and done again.
+Whoever stalls so long that its chunk was given away writes no more of it (`Batches.begin`). A request that reaches
+Label Studio later than all of this allows could still write a second prediction: the closing deletes it.
+
+Label Studio away, or failing: the same is tried again for as long as the batch runs, and the batch says so.
+One bad image or prompt costs that task alone, which has failed with its reason, and gets no prediction.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from backend.active_learning.strategies import Pair
+from backend.batches.leases import Leases, Patience, Stopped
+from backend.batches.project import Project
+from backend.batches.reader import Item, Reader
+from backend.batches.store import Batch, BatchEnded, Batches
+from backend.batches.writer import Work, Writer
+from backend.errors import BadRequest, FetchError
+from backend.inference.predict import GROUP, Prelabeller
+from backend.inference.project_model import Answering, Answers
+from backend.labelstudio.client import LabelStudio
+from backend.registry import Registry
+from ris_core.errors import InputError, RisError
+
+__all__ = ["Services", "Worked", "run"]
+
+_FOREVER = 1e6
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a runner needs of the rest."""
+
+    client: LabelStudio
+    batches: Batches
+    prelabeller: Prelabeller
+    answers: Answers
+    registry: Registry
+
+
+@dataclass
+class Worked:
+    """What one runner did: chunks and tasks that it handed in, and how long it took."""
+
+    batch: str
+    chunks: int = 0
+    tasks: int = 0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(batch: str, services: Services, stop: Callable[[], bool] = lambda: False) -> Worked:
+    """Work on a batch until it has come to its end, or `stop` says that it is others' turn.
+
+    Raises:
+        NotFound: there is no such batch.
+        RedisError: Valkey went away; any runner may go on.
+        Exception: whatever else stops all runners alike; it has cancelled the batch, which says why.
+    """
+    worked, started = Worked(batch), time.monotonic()
+    found = services.batches.get(batch)
+    try:
+        with suppress(BatchEnded, Stopped):
+            _work(found, services, stop, worked)
+    except RedisError:
+        raise
+    except Exception as error:
+        known = isinstance(error, RisError)
+        services.batches.cancel(batch, str(error) if known else "It broke off: the worker's log says why.")
+        raise
+    finally:
+        worked.seconds = time.monotonic() - started
+    return worked
+
+
+def _work(batch: Batch, services: Services, stop: Callable[[], bool], worked: Worked) -> None:
+    batches, prelabeller = services.batches, services.prelabeller
+    leases = Leases(batch.id, batches)
+    with leases.kept():
+        patience = Patience(batch.id, batches, leases.over, stop)
+        project = Project(batch, services.client, services.answers, services.registry, patience)
+        reader = Reader(project, batches, prelabeller, leases, patience)
+        writer = Writer(project, leases)
+        try:
+            with writer.running(), reader.running():
+                _answer_all(reader, writer, prelabeller, project.answering, stop)
+        finally:
+            worked.chunks, worked.tasks = writer.chunks, writer.tasks
+
+
+def _answer_all(
+    reader: Reader, writer: Writer, prelabeller: Prelabeller, answering: Answering, stop: Callable[[], bool]
+) -> None:
+    """The model's part: ends by what the reader raises."""
+    group: list[Item] = []
+    while True:
+        step = reader.next()
+        if isinstance(step, Item):
+            group.append(step)
+        if group and (len(group) == GROUP or isinstance(step, Work)):
+            if stop():
+                raise Stopped
+            _answer(group, prelabeller, answering)
+            group = []
+        if isinstance(step, Work):
+            writer.write(step)
+
+
+def _answer(group: Sequence[Item], prelabeller: Prelabeller, answering: Answering) -> None:
+    questions = []
+    for item in group:
+        try:
+            questions.append((item, item.question.result()))
+        except (InputError, FetchError, BadRequest) as error:
+            item.work.fail(item.task, error)
+    pairs: list[Pair] = []
+    deadline = time.monotonic() + _FOREVER
+    answers = prelabeller.answer([question for _, question in questions], answering, deadline, noted=pairs)
+    works = {item.task: item.work for item, _ in questions}
+    for pair in pairs:
+        works[pair.task].pairs.append(pair)
+    for (item, _), answer in zip(questions, answers, strict=True):
+        if isinstance(answer, Exception):
+            item.work.fail(item.task, answer)
+        elif isinstance(answer, dict):
+            # As text at once: the numbers of a mask take many times the room.
+            item.work.answers[item.task] = json.dumps({"task": item.task, **answer}).encode()

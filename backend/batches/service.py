@@ -1,0 +1,101 @@
+"""Pre-labelling many tasks in the background: order it, follow it, stop it. Joins the batches and the job queue.
+
+A batch whose runner was lost gets another (`revive`): workers see to that when they start, and once a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from backend.batches.store import Batch, Batches, Order
+from backend.queue.queue import JobQueue, reachable
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The batch that will do what was ordered. new: how many tasks of the order weren't in a batch before."""
+
+    batch: str
+    new: int
+
+
+class Prelabelling:
+    """What the backend and the commands do with batches. Every method raises Unavailable where Valkey is away."""
+
+    def __init__(self, connection: Redis, queue: JobQueue) -> None:
+        self._batches = Batches(connection)
+        self._queue = queue
+
+    def order(self, order: Order, tasks: Iterable[int]) -> Batch:
+        """Have tasks predicted, whatever other batches do. `tasks` are read page by page."""
+        with reachable():
+            batch = self._batches.create(order, tasks)
+        self._queue.prelabel(batch.id)
+        return batch
+
+    def order_once(self, order: Order, tasks: Sequence[int]) -> Receipt:
+        """Have those tasks predicted that no running batch of the same version has; all of them: nothing is added.
+
+        Tasks go to a batch of the same origin that runs already: events that come one by one make one batch.
+        """
+        with reachable(), self._batches.ordering():
+            left, found = list(tasks), None
+            for batch in self._alike(order):
+                missing = self._batches.missing(batch.id, left)
+                if len(missing) < len(left):
+                    left, found = missing, found or batch.id
+            if left:
+                found = self._join(order, left) or self._batches.create(order, left).id
+        self._queue.prelabel(str(found))
+        return Receipt(str(found), len(left))
+
+    def get(self, batch: str, reasons: bool = True) -> Batch:
+        """A batch, with the reasons of what failed. Raises NotFound."""
+        with reachable():
+            return self._batches.get(batch, reasons)
+
+    def all(self) -> list[Batch]:
+        """All batches, the newest first, without reasons."""
+        with reachable():
+            return list(self._batches.all())
+
+    def cancel(self, batch: str, note: str = "") -> Batch:
+        """Stop a batch, and say why; what is predicted stays. Raises NotFound."""
+        with reachable():
+            return self._batches.cancel(batch, note)
+
+    def resume(self, batch: str) -> Batch:
+        """Go on with a cancelled batch, or try again what failed in one that is done. Raises NotFound."""
+        with reachable():
+            resumed = self._batches.resume(batch)
+        if resumed.state == "running":
+            self._queue.prelabel(batch)
+        return resumed
+
+    def revive(self) -> None:
+        """Make sure that each running batch has a runner that waits."""
+        with reachable():
+            running = self._batches.running()
+        for batch in running:
+            self._queue.prelabel(batch.id)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs that wait, run, or ended lately."""
+        return self._queue.recent()
+
+    def workers(self) -> dict[str, int]:
+        """How many workers there are of each kind, see `JobQueue.workers`."""
+        return self._queue.workers()
+
+    def _alike(self, order: Order) -> Iterator[Batch]:
+        for batch in self._batches.running():
+            if (batch.order.project, batch.order.version) == (order.project, order.version) and not batch.order.prompts:
+                yield batch
+
+    def _join(self, order: Order, tasks: Sequence[int]) -> str | None:
+        joined = (batch.id for batch in self._alike(order) if batch.order.origin == order.origin == "webhook")
+        return next((batch for batch in joined if self._batches.add(batch, tasks)), None)

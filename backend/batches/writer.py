@@ -1,0 +1,154 @@
+"""The thread that writes a runner's chunks to Label Studio and hands them in, one behind the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from backend.active_learning.strategies import Pair
+from backend.batches.leases import Leases
+from backend.batches.project import Project
+from backend.batches.store import Chunk
+from backend.errors import LabelStudioRefused, LabelStudioUnreachable
+
+_log = logging.getLogger(__name__)
+
+# JSON written in one request, so that neither side holds much more.
+_WRITE_BYTES = 16 << 20
+
+LEFT_OUT = "Label Studio doesn't keep its prediction: its log says why. Perhaps the labelling interface was changed."
+
+
+@dataclass(eq=False)
+class Work:
+    """A chunk in the making. present: tasks that need no prediction. answers: JSON of the predictions.
+
+    pairs: what ranking the tasks takes.
+    """
+
+    chunk: Chunk
+    present: int = 0
+    answers: dict[int, bytes] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+
+    def fail(self, task: int, reason: Exception | str) -> None:
+        _log.warning("Task %s is left out. %s", task, reason)
+        self.answers.pop(task, None)
+        self.failed[task] = str(reason)
+
+
+class Writer:
+    """A thread that writes chunks to Label Studio and hands them in, one behind the model."""
+
+    def __init__(self, project: Project, leases: Leases) -> None:
+        self.chunks = self.tasks = 0
+        self._project, self._leases = project, leases
+        self._thread = ThreadPoolExecutor(1, "write")
+        self._last: Future[None] | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._thread.shutdown()
+            if self._last:
+                self._last.result()
+
+    def write(self, work: Work) -> None:
+        """Have a chunk written; waits for the one before, and raises what went wrong with that."""
+        if self._last:
+            self._last.result()
+        self._last = self._thread.submit(self._write, work)
+        # Nobody would wait for a chunk that can't be written.
+        self._last.add_done_callback(lambda written: self._leases.over.set() if written.exception() else None)
+
+    def _write(self, work: Work) -> None:
+        # First: pairs without a prediction do no harm.
+        self._project.note(work.pairs)
+        try:
+            done = sum(self._store(work, part) for part in list(_parts(work.answers)))
+        except _Lost:
+            _log.warning("Chunk %s was given to somebody else.", work.chunk.name)
+        except _Unanswered as error:
+            # Perhaps it is written, perhaps not: whoever claims the chunk after that time will see.
+            _log.warning("Chunk %s is left for later. %s", work.chunk.name, error)
+            self._leases.give_up(work.chunk.name, at_once=False)
+        else:
+            skipped = work.present + len(work.answers) - done
+            if self._leases.finish(work.chunk.name, done, skipped, work.failed):
+                self.chunks += 1
+                self.tasks += len(work.chunk.tasks)
+
+    def _store(self, work: Work, tasks: Sequence[int]) -> int:
+        """Write the predictions of those of the tasks that need one; how many were written."""
+        if not self._project.order.force:
+            return self._import(work, tasks)
+        present = self._project.predicted(tasks)
+        old = [task for task in tasks if present.get(task)]
+        for task in old:
+            self._begin(work)
+            self._project.replace(present[task], work.answers[task])
+        return len(old) + self._import(work, [task for task in tasks if present.get(task) == []])
+
+    def _import(self, work: Work, tasks: Sequence[int]) -> int:
+        try:
+            return self._project.patience(lambda: self._post(work, tasks))
+        except LabelStudioRefused as error:
+            if len(tasks) == 1:
+                work.fail(tasks[0], error)
+                return 0
+        # It takes all or none: one of them is to blame.
+        return sum(self._import(work, [task]) for task in tasks)
+
+    def _post(self, work: Work, tasks: Sequence[int]) -> int:
+        # Read each time: what failed may have been stored, a task may have been deleted, a person may have opened one.
+        present = self._project.predicted(tasks)
+        new = [task for task in tasks if present.get(task) == []]
+        if not new:
+            return 0
+        self._begin(work)
+        try:
+            added = self._project.add([work.answers[task] for task in new])
+        except LabelStudioUnreachable as error:
+            if isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout):
+                raise
+            raise _Unanswered(str(error)) from error
+        if added < len(new):
+            present = self._project.predicted(new)
+            for task in new:
+                if present.get(task) == []:
+                    work.fail(task, LEFT_OUT)
+        return added
+
+    def _begin(self, work: Work) -> None:
+        if not self._leases.begin(work.chunk.name):
+            raise _Lost
+
+
+class _Lost(Exception):
+    """The chunk is somebody else's by now, or the batch was cancelled."""
+
+
+class _Unanswered(Exception):
+    """A request was sent, and nobody knows what came of it."""
+
+
+def _parts(answers: Mapping[int, bytes]) -> Iterator[list[int]]:
+    """The tasks in groups, whose answers aren't too long for one request."""
+    part: list[int] = []
+    length = 0
+    for task, answer in answers.items():
+        if part and length + len(answer) > _WRITE_BYTES:
+            yield part
+            part, length = [], 0
+        part.append(task)
+        length += len(answer)
+    if part:
+        yield part

@@ -1,0 +1,1 @@
+"""The commands of `ris`: what is typed, and what is printed."""

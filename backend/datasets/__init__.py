@@ -1,0 +1,1 @@
+"""From annotations to datasets: what people drew and changed, immutable snapshots, exports."""

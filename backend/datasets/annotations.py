@@ -1,0 +1,236 @@
+"""What people say in a project's annotations: the objects they drew, and which sentence means which of them.
+
+Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and no model.
+
+- Of a task's annotations one counts: a ground truth before others, then the latest; skipped ones never.
+- A mask without a pixel isn't there. A mask's sentence is the one that `read_annotation` finds; failing that,
+  the task's own sentence, if it has just one.
+- A submitted annotation without a mask says that what was asked for isn't in the picture: each sentence typed
+  in it (or else the task's own) becomes an expression without a target. One with rectangles says nothing of masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from backend.errors import RegionError
+from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, read_annotation
+from backend.prompts.requests import label_for, prompts_for
+from ris_core.errors import PromptError
+from ris_core.masks import Mask, decode_rle, encode_rle
+
+Kind = Literal["accepted", "corrected", "manual"]
+
+UNLABELLED = "unlabelled"
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an annotator did to a prediction, see `backend.datasets.edits`.
+
+    kind: "accepted" (not a pixel is other), "corrected", or "manual" (nothing was predicted). iou, changed_pixels: of
+    the prediction and what was submitted; None where there is nothing to compare with. lead_time: of the annotation, in
+    seconds. version: of the prediction.
+    """
+
+    kind: Kind
+    iou: float | None = None
+    changed_pixels: int | None = None
+    lead_time: float | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class DrawnObject:
+    """One drawn mask, at the image's size after EXIF.
+
+    rle: COCO's compressed run lengths, exact. label: a label's value; where
+    the mask has none, the one that its sentence names; without a sentence, "unlabelled".
+    origin: Label Studio's "manual", "prediction" (accepted as it was) or "prediction-changed".
+    """
+
+    region: str
+    label: str
+    rle: Mapping[str, Any]
+    origin: str
+
+    def mask(self) -> Mask:
+        """HxW bool."""
+        return decode_rle(dict(self.rle))
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A sentence as it was typed, and the regions that it means together. None: it isn't in the picture.
+
+    change: what was done to the prediction for that sentence; None where nobody has measured it.
+    """
+
+    prompt: str
+    regions: tuple[str, ...]
+    change: Change | None = None
+
+    @property
+    def cleaned(self) -> str:
+        return clean(self.prompt)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The annotation of one task that counts. `image` is the value in its data that names the picture.
+
+    lead_time: seconds of work on it. change: of all of its expressions together; None where nobody has measured it.
+    """
+
+    task: int
+    annotation: int
+    image: str
+    objects: tuple[DrawnObject, ...]
+    expressions: tuple[Expression, ...]
+    parent_prediction: int | None = None
+    completed_by: int | None = None
+    ground_truth: bool = False
+    lead_time: float | None = None
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class SkippedTask:
+    """A task that is left out, and why."""
+
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """A project's corrections and the tasks that couldn't be read, both by rising task id."""
+
+    items: tuple[Correction, ...]
+    skipped: tuple[SkippedTask, ...]
+
+
+def clean(prompt: str) -> str:
+    """A sentence in lower case, its words one space apart: prompts that agree in this are one expression."""
+    return " ".join(prompt.lower().split())
+
+
+def read_corrections(tasks: Iterable[Mapping[str, Any]], config: LabelConfig) -> Corrections:
+    """Read tasks as `GET /api/tasks` gives them, annotations included. One bad task costs that task alone."""
+    items: list[Correction] = []
+    skipped: list[SkippedTask] = []
+    for task in tasks:
+        try:
+            correction = read_task(task, config)
+        except RegionError as error:
+            skipped.append(SkippedTask(int(task["id"]), str(error)))
+        else:
+            items.extend([correction] if correction else [])
+    items.sort(key=lambda item: item.task)
+    skipped.sort(key=lambda item: item.task)
+    return Corrections(tuple(items), tuple(skipped))
+
+
+def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None:
+    """The correction that a task holds, or None if nobody has submitted an annotation.
+
+    Raises:
+        RegionError: a mask can't be read, or the task has no image under the key that the interface shows.
+    """
+    annotation = chosen_annotation(task.get("annotations") or [])
+    if annotation is None:
+        return None
+    read = read_annotation(annotation.get("result"), config)
+    masks = [mask for mask in read.masks if mask.mask.any()]
+    asked = _asked(task, config)
+    return Correction(
+        task=int(task["id"]),
+        annotation=int(annotation["id"]),
+        image=_image(task, config),
+        objects=_objects(masks, config),
+        expressions=_said(masks, read, asked),
+        parent_prediction=annotation.get("parent_prediction"),
+        completed_by=annotation.get("completed_by"),
+        ground_truth=bool(annotation.get("ground_truth")),
+        lead_time=annotation.get("lead_time"),
+    )
+
+
+def chosen_annotation(annotations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The annotation that counts: ground truth first, then the one updated last; None if all were skipped."""
+    submitted = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+    return max(submitted, key=_precedence, default=None)
+
+
+def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
+    # As text, "02:23Z" would sort after "02:23.85Z": times are compared as times.
+    updated = annotation.get("updated_at") or annotation.get("created_at")
+    when = datetime.fromisoformat(updated) if updated else _NEVER
+    return bool(annotation.get("ground_truth")), when, int(annotation["id"])
+
+
+def _asked(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
+    """The task's own sentences."""
+    try:
+        return [request.prompt for request in prompts_for(task, None, config)]
+    except PromptError:
+        # Data that can't be asked for doesn't spoil what a person drew.
+        return []
+
+
+def _image(task: Mapping[str, Any], config: LabelConfig) -> str:
+    value = (task.get("data") or {}).get(config.image.key)
+    if not isinstance(value, str) or not value:
+        raise RegionError(f'Task {task["id"]} has no "{config.image.key}" in its data: import it with an image.')
+    return value
+
+
+def _said(masks: Sequence[AnnotatedMask], read: AnnotatedMasks, asked: Sequence[str]) -> tuple[Expression, ...]:
+    if masks:
+        return _expressions(masks, asked)
+    return () if read.boxed else _absent(read.prompts or asked)
+
+
+def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:
+    return tuple(
+        DrawnObject(region, _label(mask, config), encode_rle(mask.mask), mask.origin)
+        for region, mask in zip(_region_ids(masks), masks, strict=True)
+    )
+
+
+def _label(mask: AnnotatedMask, config: LabelConfig) -> str:
+    if mask.label:
+        return mask.label
+    known = mask.prompt or len(config.labels) == 1
+    return label_for(mask.prompt or "", config).value if known else UNLABELLED
+
+
+def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:
+    """Ids that differ even where an importer gave two regions the same."""
+    seen: dict[str, int] = {}
+    ids = []
+    for mask in masks:
+        count = seen[mask.region_id] = seen.get(mask.region_id, 0) + 1
+        ids.append(mask.region_id if count == 1 else f"{mask.region_id}#{count}")
+    return ids
+
+
+def _expressions(masks: Sequence[AnnotatedMask], asked: Sequence[str]) -> tuple[Expression, ...]:
+    """One expression a sentence, in the order of the first region that it means."""
+    fallback = asked[0] if len(asked) == 1 else None
+    found: dict[str, tuple[str, list[str]]] = {}
+    for region, mask in zip(_region_ids(masks), masks, strict=True):
+        prompt = mask.prompt or fallback
+        if prompt and clean(prompt):
+            found.setdefault(clean(prompt), (prompt, []))[1].append(region)
+    return tuple(Expression(prompt, tuple(regions)) for prompt, regions in found.values())
+
+
+def _absent(prompts: Sequence[str]) -> tuple[Expression, ...]:
+    first = {clean(prompt): prompt for prompt in reversed(prompts) if clean(prompt)}
+    return tuple(Expression(prompt, ()) for prompt in reversed(first.values()))

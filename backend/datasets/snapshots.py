@@ -1,0 +1,350 @@
+"""Snapshots: a project's corrections as an immutable dataset folder named by its content. Knows no model.
+
+    <home>/snapshots/<project>/<id>/
+        images/<task>_<name>    each picture once, as it was uploaded
+        instances.json          COCO; masks as exact run lengths
+        refs.json               RefCOCO's refs: the sentences, what they mean, and the split
+        manifest.json           the SHA-256 of every other file
+
+The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time: the same
+annotations of the same predictions give the same id, also after the predictions were deleted, as long as home keeps
+what was measured of them (`backend.datasets.edits`). Training reads it; an export is a copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from backend.datasets.annotations import Correction, Corrections, SkippedTask, read_corrections
+from backend.datasets.edits import Ledger, measured
+from backend.datasets.formats import coco
+from backend.datasets.image_store import Picture, PictureStore, link
+from backend.errors import BadRequest, FetchError
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.images import Credentials, ImageResolver
+from backend.labelstudio.label_config import LabelConfig, parse
+from backend.locks import exclusive
+from ris_core.errors import DatasetError, ImageError, InputError
+from ris_core.files import atomic_dir, sha256
+from ris_core.images import MAX_PIXELS
+
+FORMAT = "ris-studio snapshot 1"
+MANIFEST = "manifest.json"
+EXPORT_FORMATS = ("coco",)
+_LONGEST_NAME = 100
+
+Fetch = Callable[[Correction], bytes]
+
+
+@dataclass(frozen=True)
+class AnnotatedProject:
+    """What Label Studio holds of a project at one moment. credentials: for the hosts of its pictures."""
+
+    number: int
+    config: LabelConfig
+    corrections: Corrections
+    credentials: Credentials | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A dataset folder that is complete. skipped: the tasks that have corrections, but aren't in it."""
+
+    folder: Path
+    images: int
+    annotations: int
+    refs: int
+    skipped: tuple[SkippedTask, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.folder.name
+
+
+def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProject:
+    """A project's interface, all that its annotations say, and what was done to the predictions.
+
+    Predictions are asked for where that isn't known yet; below home it is kept.
+
+    Raises:
+        ConfigError: its interface can't carry masks.
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    answer = client.project(project)
+    config = parse(answer["label_config"])
+    login, password = answer.get("task_data_login"), answer.get("task_data_password")
+    corrections = read_corrections(client.annotated_tasks(project), config)
+    ledger = Ledger(home, project)
+    return AnnotatedProject(
+        number=project,
+        config=config,
+        corrections=measured(corrections, ledger, lambda ids: client.predictions_of(project, ids), config),
+        credentials=(login, password) if login and password else None,
+    )
+
+
+def snapshot_project(
+    project: AnnotatedProject,
+    images: ImageResolver,
+    home: Path,
+    max_pixels: int = MAX_PIXELS,
+    report: Callable[[float], None] = lambda share: None,
+) -> Snapshot:
+    """`build_snapshot` of a project that has been read. `report` hears before each picture the share of them done."""
+    number = count()
+
+    def fetch(correction: Correction) -> bytes:
+        report(next(number) / len(project.corrections.items))
+        return images.fetch(correction.image, correction.task, project.credentials)
+
+    return build_snapshot(project.number, project.corrections, project.config, fetch, home, max_pixels=max_pixels)
+
+
+def export_project(
+    client: LabelStudio,
+    images: ImageResolver,
+    project: int,
+    out: Path,
+    *,
+    home: Path,
+    fmt: str = "coco",
+    max_pixels: int = MAX_PIXELS,
+) -> dict[str, Any]:
+    """Export a project's corrections to the folder `out`; an earlier export there is replaced.
+
+    Returns:
+        A report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list of
+        {task, reason}.
+
+    Raises:
+        BadRequest: there is no such format.
+        DatasetError: there is nothing to export, or `out` holds something else.
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    if fmt not in EXPORT_FORMATS:
+        raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
+    _check_replaceable(out)
+    snapshot = snapshot_project(read_project(client, project, home), images, home, max_pixels)
+    export_snapshot(snapshot, out)
+    return {
+        "project": project,
+        "format": fmt,
+        "out": str(out),
+        "snapshot": snapshot.id,
+        "images": snapshot.images,
+        "annotations": snapshot.annotations,
+        "refs": snapshot.refs,
+        "skipped": [asdict(task) for task in snapshot.skipped],
+    }
+
+
+def snapshot_folder(home: Path, project: int, identity: str) -> Path:
+    """Where a project's snapshot of that id is, or would be."""
+    return home / "snapshots" / str(project) / identity
+
+
+def snapshots(home: Path, project: int) -> list[Path]:
+    """The folders of a project's snapshots, the one that was made or asked for last first."""
+    parent = snapshot_folder(home, project, "")
+    found = [folder for folder in parent.glob("[!.]*") if folder.is_dir()]
+    return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
+
+
+def spare_snapshots(home: Path, project: int, named: Collection[str], since: float) -> list[Path]:
+    """A project's snapshots but the `named`, the newest, and those asked for since a time, in seconds of the epoch."""
+    old = (folder for folder in snapshots(home, project)[1:] if folder.stat().st_mtime < since)
+    return [folder for folder in old if folder.name not in named]
+
+
+def prune_snapshots(home: Path, project: int, named: Collection[str], since: float) -> list[Path]:
+    """Delete what `spare_snapshots` finds, each in one step. Who has a file of theirs open can go on reading it."""
+    parent = snapshot_folder(home, project, "")
+    with exclusive(parent / ".lock"):
+        gone = spare_snapshots(home, project, named, since)
+        for folder in gone:
+            folder.rename(parent / f".{folder.name}.pruned")
+        _sweep(parent)
+    return gone
+
+
+def build_snapshot(
+    project: int,
+    corrections: Corrections,
+    config: LabelConfig,
+    fetch: Fetch,
+    home: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Snapshot:
+    """Write a project's corrections as a snapshot, or find the one that holds just these.
+
+    One picture is in memory at a time. A task whose picture can't be had, or isn't of its masks' size, is
+    left out and reported. Whatever ends the process, the folder is either whole or absent.
+
+    Args:
+        fetch: the bytes of a correction's picture; raises a `FetchError` where it can't be had. Any other error
+            ends the build: where Label Studio itself is down, half a snapshot would be worse than none.
+
+    Raises:
+        DatasetError: no task is left.
+    """
+    store = PictureStore(home / "pictures", max_pixels)
+    items, failed = _illustrate(corrections.items, fetch, store)
+    skipped = tuple(sorted((*corrections.skipped, *failed), key=lambda task: task.task))
+    if not items:
+        raise DatasetError(_nothing(project, skipped))
+    instances = coco.instances(project, items, config)
+    refs = coco.refs(items, instances["categories"])
+    documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
+    folder = _write(home, project, items, documents)
+    return Snapshot(folder, len(items), len(instances["annotations"]), len(refs), skipped)
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a snapshot or an export against its manifest.
+
+    Raises:
+        DatasetError: it has no manifest, or a file is missing or has another content.
+    """
+    for name, digest in read_manifest(folder).items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            raise DatasetError(f"{path} is missing or was changed. Export the project again.")
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """File names of a snapshot or an export, relative to it -> SHA-256.
+
+    Raises:
+        DatasetError: the folder has no manifest of ours.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] == FORMAT:
+            return {str(name): str(digest) for name, digest in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
+
+
+def export_snapshot(snapshot: Snapshot, out: Path) -> None:
+    """Copy a snapshot to `out`: real copies, so that editing them can't harm the snapshot.
+
+    An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
+    anything else, and leaves it alone.
+    """
+    _check_replaceable(out)
+    previous = out.with_name(f".{out.name}.previous")
+    # Left behind only by a process that was killed after the new export had been made.
+    shutil.rmtree(previous, ignore_errors=True)
+    fresh = out.with_name(f".{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with atomic_dir(fresh) as folder:
+        shutil.copytree(snapshot.folder, folder, dirs_exist_ok=True)
+    if out.exists():
+        out.rename(previous)
+    fresh.rename(out)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _illustrate(
+    corrections: Sequence[Correction], fetch: Fetch, store: PictureStore
+) -> tuple[list[coco.Illustrated], list[SkippedTask]]:
+    items, skipped = [], []
+    for correction in corrections:
+        try:
+            picture = store.add(fetch(correction))
+            _check_size(correction, picture)
+        except (InputError, FetchError) as error:
+            skipped.append(SkippedTask(correction.task, str(error)))
+        else:
+            items.append(coco.Illustrated(correction, picture, _file_name(correction, picture)))
+    return items, skipped
+
+
+def _check_size(correction: Correction, picture: Picture) -> None:
+    for drawn in correction.objects:
+        height, width = drawn.rle["size"]
+        if (height, width) != (picture.height, picture.width):
+            raise ImageError(
+                f"Task {correction.task}'s masks were drawn on {width} x {height} pixels, but its picture "
+                f"has {picture.width} x {picture.height}. Annotate it again."
+            )
+
+
+def _file_name(correction: Correction, picture: Picture) -> str:
+    """`<task>_<base name>`: unique, and free of whatever else the picture's address holds."""
+    name = PurePosixPath(_path(correction.image)).name
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(name).stem)[:_LONGEST_NAME].strip("._") or "image"
+    return f"{correction.task}_{stem}{picture.suffix}"
+
+
+def _path(value: str) -> str:
+    if value.startswith("data:"):
+        return ""
+    parts = urlsplit(value)
+    # Label Studio's local files: /data/local-files/?d=folder/name.png
+    local = parse_qs(parts.query).get("d")
+    return local[0] if local else unquote(parts.path)
+
+
+def _write(home: Path, project: int, items: Sequence[coco.Illustrated], documents: Mapping[str, bytes]) -> Path:
+    files = {f"images/{item.file_name}": item.picture.digest for item in items}
+    files |= {name: sha256(data) for name, data in documents.items()}
+    manifest = _json({"format": FORMAT, "files": files})
+    folder = snapshot_folder(home, project, sha256(manifest))
+    with exclusive(folder.parent / ".lock"):
+        _sweep(folder.parent)
+        if folder.exists():
+            # It is the newest again.
+            os.utime(folder)
+            return folder
+        with atomic_dir(folder) as temporary:
+            (temporary / "images").mkdir()
+            for item in items:
+                link(item.picture.path, temporary / "images" / item.file_name)
+            for name, data in {**documents, MANIFEST: manifest}.items():
+                (temporary / name).write_bytes(data)
+    return folder
+
+
+def _sweep(parent: Path) -> None:
+    # Nobody else writes while the lock is held, so hidden folders are what killed writers left.
+    for folder in parent.glob(".*/"):
+        shutil.rmtree(folder)
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _nothing(project: int, skipped: Sequence[SkippedTask]) -> str:
+    if skipped:
+        return f"None of project {project}'s tasks can be used. Task {skipped[0].task}: {skipped[0].reason}"
+    return f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first."
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise DatasetError(f"{out} is a file. Choose a folder to export to.")
+    foreign = set(_files(out)) - {*read_manifest(out), MANIFEST}
+    if foreign:
+        raise DatasetError(
+            f"{out} holds {min(foreign)}, which no export wrote. Move it away, or export to another folder."
+        )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())

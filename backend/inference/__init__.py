@@ -1,0 +1,1 @@
+"""Serving one project's model: the models in memory, what a project asks of them, predictions."""

@@ -1,0 +1,241 @@
+"""How each project is answered: what is asked for, and the version string of the answers.
+
+The string is `<model version>.<digest>`, such as lda-794c684f.3fa2c1. Label Studio takes a task as done once it has a
+prediction of the string that /setup names, so the string changes with whatever changes answers of a batch:
+- before the dot the registry's name of the model version: its weights, design and operating point;
+- the labels: value, alias and the attributes prompt, prompts, negative and predicted_values;
+- the tags that answers are shown in: kind, name, tolerance, objects, smallest; the Image tag and the prompt TextArea;
+- the prompt sheet;
+- the knobs `KNOBS` of the project;
+- `_REVISION`, raised when the code makes other answers of the same.
+Not covered are prompts in a task's data: who changes those predicts again by `--force`. Colours, hints and hotkeys
+don't change it.
+
+Two more strings are never taken for it. Somebody who opens one task gets a plain /predict of that task alone:
+    ...#offered   the prompt typed last in this project, tried on a task without one
+    ...#opened    nothing yet: to ask for every label by its name is left to batches, where nobody is there to type
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from backend.errors import ConfigError
+from backend.labelstudio.label_config import Defaults, Label, LabelConfig, MaskControl, parse
+from backend.labelstudio.regions import typed_prompt
+from backend.prompts.label_matching import Vectors
+from backend.prompts.last_prompt import FileMemory, Memory
+from backend.prompts.requests import Asking, PromptRequest
+from backend.prompts.sheet import PromptSheet, load_sheet
+from backend.registry import Registry, Version
+from backend.settings import Settings
+from ris_core.files import atomic_write, sha256
+
+_log = logging.getLogger(__name__)
+
+OFFERED, OPENED = "#offered", "#opened"
+
+KNOBS = ("prelabel_labels",)
+ATTRIBUTES = ("negative", "predicted_values", "prompt", "prompts")
+_REVISION = 1
+_DIGITS = 6
+
+
+def answer_version(version_name: str, config: LabelConfig, sheet: PromptSheet, settings_digest: str) -> str:
+    """The string under which a version's answers are known, see above: the same wherever it is made."""
+    covered = {
+        "revision": _REVISION,
+        "labels": [_label(label) for label in config.labels],
+        "controls": [_control(control) for control in config.controls],
+        "image": _plain(config.image),
+        "prompt": _plain(config.prompt),
+        "sheet": sheet.as_json(),
+        "settings": settings_digest,
+    }
+    return f"{version_name}.{_digest(covered)[:_DIGITS]}"
+
+
+def settings_digest(settings: Settings) -> str:
+    """Hexadecimal digits that change with the knobs that change answers."""
+    return _digest({knob: getattr(settings, knob) for knob in KNOBS})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be asked of one task's image, and the version string of the answer."""
+
+    requests: tuple[PromptRequest, ...]
+    version: str
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How one project is answered at this moment. `name` is the version string of a batch's answers."""
+
+    project: int
+    version: Version
+    config: LabelConfig
+    sheet: PromptSheet
+    settings: Settings
+    memory: Memory
+    vectors: Vectors | None = None
+
+    @cached_property
+    def name(self) -> str:
+        return answer_version(self.version.name, self.config, self.sheet, settings_digest(self.settings))
+
+    def asked(self, task: Mapping[str, Any], context: Mapping[str, Any] | None = None, opened: bool = False) -> Asked:
+        """What a task asks for; `context` is None unless somebody is at work on it.
+
+        Args:
+            opened: the request is about this task alone, so perhaps somebody opens it.
+
+        Raises:
+            PromptError: what it asks for can't be asked.
+        """
+        asking, name = self._asking(f"task {task.get('id')}"), self.name
+        if context is not None:
+            return self._told(task, asking.of_editor(task, context), name)
+        requests = asking.of_batch(task, names=False)
+        if opened and (offered := self._offered(requests)):
+            return self._told(task, offered, name + OFFERED)
+        if requests or not self.settings.prelabel_labels:
+            return self._told(task, requests, name)
+        if opened and self.config.prompt:
+            return Asked((), name + OPENED)
+        return Asked(tuple(asking.of_batch(task, names=True)), name)
+
+    def given(self, prompts: Iterable[tuple[str, str | None]]) -> list[PromptRequest]:
+        """Prompts that a command gives for all tasks of the project, each with its label or None: the one it names.
+
+        Raises:
+            PromptError: one of them can't be asked, or they are too many.
+        """
+        return self._asking("the command").of_sentences(prompts, "command")
+
+    def remember(self, context: Mapping[str, Any]) -> None:
+        """Keep the sentence that was typed, once it is answered, for the next picture."""
+        sentence = typed_prompt(context, self.config)
+        if sentence and self.settings.prelabel_remember:
+            self.memory.remember(self.project, sentence)
+
+    def _offered(self, requests: list[PromptRequest]) -> list[PromptRequest]:
+        """What is asked of a task that somebody opens: the prompt typed last, if the task itself says nothing."""
+        if not self.settings.prelabel_remember or not self.config.prompt:
+            return []
+        if any(request.source == "task" for request in requests):
+            return []
+        sentence = self.memory.recall(self.project)
+        if not sentence:
+            return []
+        [offered] = self._asking("the prompt typed last").of_sentences([(sentence, None)], "offered")
+        return [offered, *(request for request in requests if request.label.value != offered.label.value)]
+
+    def _told(self, task: Mapping[str, Any], requests: list[PromptRequest], version: str) -> Asked:
+        for note in (note for request in requests for note in request.notes):
+            _log.info("Task %s of project %s: %s.", task.get("id"), self.project, note)
+        return Asked(tuple(requests), version)
+
+    def _asking(self, about: str) -> Asking:
+        limits = self.settings.max_prompt_length, self.settings.max_prompts
+        return Asking(self.config, self.sheet, about, *limits, self.vectors)
+
+
+class Answers:
+    """How all projects are answered, from what their files say at that moment. Safe for threads and processes."""
+
+    def __init__(
+        self, registry: Registry, settings: Settings, memory: Memory | None = None, vectors: Vectors | None = None
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._memory = memory or FileMemory(settings.home)
+        self._vectors = vectors
+
+    def read(self, project: int, xml: str) -> LabelConfig:
+        """A project's labelling interface, with the project's defaults. Raises ConfigError, SettingsError."""
+        return parse(xml, _defaults(self._settings.of_project(project)))
+
+    def of(self, project: int, config: LabelConfig, version: Version | None = None) -> Answering:
+        """How a project is answered by a version of the model, the one in production unless given.
+
+        Raises:
+            RegistryError, SettingsError, SheetError: one of the project's files is damaged.
+        """
+        settings = self._settings.of_project(project)
+        sheet = load_sheet(settings.home, project)
+        version = version or self._registry.current(project)
+        return Answering(project, version, config, sheet, settings, self._memory, self._vectors)
+
+    def note_interface(self, project: int, xml: str) -> None:
+        """Keep a project's labelling interface for `versions`; Label Studio sends it with /setup alone."""
+        file = interface_file(self._settings.home, project)
+        try:
+            if not file.exists() or file.read_text(encoding="utf-8") != xml:
+                atomic_write(file, xml.encode())
+        except OSError as error:
+            # A full disk shouldn't cost people their predictions.
+            _log.warning("The labelling interface of project %s isn't kept: %s", project, error)
+
+    def versions(self, project: int | None = None) -> list[str]:
+        """The version strings of a project, or of all, oldest model first; the bare names before any /setup."""
+        if project is not None:
+            return self._versions(project)
+        found = [name for each in self._projects() for name in self._versions(each)]
+        return list(dict.fromkeys(found)) or [self._registry.base.name]
+
+    def _versions(self, project: int) -> list[str]:
+        names = [version.name for version in self._registry.versions(project)]
+        config = self._noted(project)
+        if config is None:
+            return names
+        answering = self.of(project, config)
+        digest = settings_digest(answering.settings)
+        return [answer_version(name, config, answering.sheet, digest) for name in names]
+
+    def _noted(self, project: int) -> LabelConfig | None:
+        try:
+            return self.read(project, interface_file(self._settings.home, project).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ConfigError):
+            return None
+
+    def _projects(self) -> list[int]:
+        files = interface_file(self._settings.home, 0).parent.glob("*.interface.xml")
+        noted = {int(number) for file in files if (number := file.name.partition(".")[0]).isdecimal()}
+        return sorted(noted | set(self._registry.projects()))
+
+
+def interface_file(home: Path, project: int) -> Path:
+    """Where the labelling interface is kept that a project's last /setup showed."""
+    return home / "projects" / f"{project}.interface.xml"
+
+
+def _defaults(settings: Settings) -> Defaults:
+    return Defaults(settings.prelabel_objects, settings.prelabel_tolerance, settings.prelabel_smallest)
+
+
+def _label(label: Label) -> dict[str, Any]:
+    told = {name: label.attributes[name] for name in ATTRIBUTES if name in label.attributes}
+    return {"value": label.value, "alias": label.alias, **told}
+
+
+def _control(control: MaskControl) -> dict[str, Any]:
+    return {**_plain(control), "labels": [label.value for label in control.labels]}
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are plain values."""
+    if part is None:
+        return {}
+    values = ((each.name, getattr(part, each.name)) for each in fields(part))
+    return {name: value for name, value in values if isinstance(value, str | int | float | None)}
+
+
+def _digest(value: object) -> str:
+    return sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())

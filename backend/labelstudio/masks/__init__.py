@@ -1,0 +1,1 @@
+"""Label Studio's three ways to store a mask, both ways."""

@@ -1,0 +1,305 @@
+"""A candidate: the version in production trained further, within a given time. Knows no Label Studio, no registry.
+
+All that a killed training needs to go on lies in its run folder: the plan, and the state after each pass.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate, chain, compress, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ris_core import checkpoint
+from ris_core.data import Sample
+from ris_core.data.folder import by_photo
+from ris_core.files import atomic_write
+from ris_core.models import RISModel
+from ris_core.models.class_alignment import class_names
+from ris_core.training.balance import balance
+from ris_core.training.batches import RECALLED
+from ris_core.training.feature_cache import FeatureCache
+from ris_core.training.loop import Progress, Recipe, agreed, is_first, process_count, train
+
+PLAN, CHECKPOINT = "plan.json", "checkpoint"
+
+# Half the rate for a model from scratch: the weights are good already, and corrections are few. Four views of a photo,
+# in turn: each is encoded once.
+RECIPE = Recipe(rate=5e-4, warm_up=10, views=4)
+# More passes over a few photos learn the photos by heart.
+MAX_PASSES = 60
+# Of the way from the base to what training came to; docs/learning.md says what others would do.
+LEARNT = 0.4
+# Bytes of encoded views that are kept: 1,600 of them at 480 pixels.
+CACHED = 2 << 30
+_SIDE = 96
+# Steps below which batches get smaller, and photos that they keep.
+_STEPS, _LEAST_BATCH = 32, 2
+# Where time is too short for all photos: the share of those that aren't new.
+_REPLAYED = 1 / 3
+# Photos from which the pace is taken.
+_LOOKED_AT = 2
+# What is recalled: names that it is drawn from (all 1,000 take seconds to encode), how many of them a photo has, and
+# the cosine similarity below which a name is another thing.
+_NAMES, _RECALLED, _FAR, _NO_REF = 250, 64, 0.4, -1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What fits into the time: so many passes over these photos (names of files), so many of them a batch.
+
+    batch: None means as many as the recipe says.
+    """
+
+    passes: int
+    photos: tuple[str, ...]
+    batch: int | None = None
+
+
+class Pace(NamedTuple):
+    """Seconds that a photo takes. first: to encode a view of it. again: to learn from it, in every pass."""
+
+    first: float
+    again: float
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a candidate is to be made of.
+
+    base: the checkpoint that is trained further.
+    seconds: about how long it may take.
+    new: image ids that haven't been learnt from; they are drawn more often, and before others where time is too short
+        for all photos.
+    photos: of a batch, at most; fewer take less memory. [as the recipe says]
+    features: folder for what the encoder makes of photos, a cache that runs may share. [in the run folder]
+    """
+
+    base: Path
+    samples: Sequence[Sample]
+    seconds: float
+    new: Collection[int] = ()
+    photos: int | None = None
+    features: Path | None = None
+
+
+def train_candidate(
+    order: Order, run: Path, report: Callable[[float], None], stop: Callable[[], bool] = lambda: False
+) -> Path:
+    """Carry out an order -> the candidate's checkpoint, inside the folder `run`.
+
+    Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
+    weights. Of several processes that train together, the first writes what they learnt.
+
+    Args:
+        report: hears the share done, from 0 to 1.
+        stop: asked between steps; once it is true, what was learnt is saved and the training ends.
+
+    Raises:
+        Interrupted: `stop` was true.
+        CheckpointError: the base can't be loaded.
+        TrainingError: there are no samples, or the loss is no number.
+    """
+    folder, started = run / CHECKPOINT, time.monotonic()
+    if folder.exists():
+        return folder
+    model, point = checkpoint.load(order.base, merged=True)
+    # Each process needs a photo.
+    batch = max(process_count(), order.photos or RECIPE.photos)
+    recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=batch)
+    with fixed_encoders(model):
+        cache = FeatureCache(order.features or run / "features", model.image_encoder, CACHED)
+        teacher, _ = checkpoint.load(order.base, merged=True)
+        taught, weights = _lesson(model, order)
+
+        def measure() -> Plan:
+            pace = _pace(order, teacher, taught, recipe, cache, stop)
+            left = order.seconds - (time.monotonic() - started)
+            return plan_for(order.samples, order.new, left, pace, recipe.photos)
+
+        plan = _settled(run, measure)
+        photos = set(plan.photos)
+        drawn = [sample.image.name in photos for sample in taught]
+        taught, weights = list(compress(taught, drawn)), list(compress(weights, drawn))
+        recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
+
+        def hear(at: Progress) -> None:
+            report(at.step / at.steps)
+
+        train(model, taught, recipe, run, hear, features=cache, weights=weights, teacher=teacher, stop=stop)
+        _blend(model, teacher)
+    if is_first():
+        checkpoint.save(model, point, folder, _card(checkpoint.version(order.base), plan, len(taught)))
+    return folder
+
+
+@contextmanager
+def fixed_encoders(model: RISModel) -> Iterator[None]:
+    """Inside, training changes the decoder alone: adapters of the base stay part of the version, as they are.
+
+    Few corrections teach an encoder little, and the way back through it takes most of a step's time and memory. What it
+    makes of a view is then the same in every version that comes of a base, so all of it can be kept.
+    """
+    encoders = (model.image_encoder, model.text_encoder)
+    trained = [weight for encoder in encoders for weight in encoder.parameters() if weight.requires_grad]
+    frozen = model.image_encoder.frozen
+    for weight in trained:
+        weight.requires_grad_(False)
+    model.image_encoder.frozen = len(model.image_encoder.stages)
+    try:
+        yield
+    finally:
+        model.image_encoder.frozen = frozen
+        for weight in trained:
+            weight.requires_grad_(True)
+
+
+@torch.no_grad()
+def _blend(model: RISModel, base: RISModel) -> None:
+    """Move `model` back on the straight line to `base`: much of what it learnt stays, most of what it lost comes back.
+
+    Wortsman et al. 2022, arXiv 2109.01903.
+    """
+    for weight, was in zip(model.parameters(), base.parameters(), strict=True):
+        weight.lerp_(was, 1 - LEARNT)
+
+
+def _lesson(model: RISModel, order: Order) -> tuple[list[Sample], list[float]]:
+    """What is learnt from, and how often each of it is drawn."""
+    if not order.samples:
+        return [], []
+    weights, recalled = balance(order.samples, order.new), recalled_samples(model, order.samples)
+    usual, absent = sum(weights) / len(weights), defaultdict[Path, list[float]](list)
+    for sample, weight in zip(order.samples, weights, strict=True):
+        if not sample.has_target:
+            absent[sample.image].append(weight)
+    # Beside an expression of which a person said that it isn't there, one of these has an even chance.
+    means = {image: sum(those) / len(those) for image, those in absent.items()}
+    return [*order.samples, *recalled], weights + [means.get(sample.image, usual) for sample in recalled]
+
+
+def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
+    """Expressions about each photo of which nobody said anything: what the base answers to them is to be kept.
+
+    They are class names of ImageNet, far in meaning from all that the project's corrections speak of. Most are refused,
+    which a model forgets otherwise: corrections name what is there.
+    """
+    said = model.encode_text(sorted({sample.sentence for sample in samples})).sentence
+    names = random.Random(0).sample(class_names(), _NAMES)
+    nearness = (model.encode_text(names).sentence @ said.T).amax(dim=1)
+    far = [name for name, near in zip(names, nearness.tolist(), strict=True) if near < _FAR]
+    recalled = []
+    for photo in by_photo(samples):
+        drawn = random.Random(photo[0].image.name).sample(far, min(_RECALLED, len(far)))
+        # One ref: they are drawn as one.
+        recalled += [
+            replace(photo[0], ref_id=_NO_REF, sentence=name, segmentations=(), kind=RECALLED) for name in drawn
+        ]
+    return recalled
+
+
+def _settled(run: Path, make: Callable[[], Plan]) -> Plan:
+    """The plan that the run began with; else one that is made now, written down, and the same in all processes."""
+    plan = agreed(_written(run))
+    if plan is None:
+        plan = agreed(make())
+        if is_first():
+            atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
+    return plan
+
+
+def _written(run: Path) -> Plan | None:
+    """The plan that the run began with."""
+    path = run / PLAN
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Plan(content["passes"], tuple(content["photos"]), content.get("batch"))
+
+
+def plan_for(samples: Sequence[Sample], new: Collection[int], seconds: float, pace: Pace, batch: int) -> Plan:
+    """As many passes over all photos as fit, or one over the new and some of the others; never none.
+
+    Where little fits, batches are of fewer photos than `batch`: many small steps teach more than few large ones.
+    """
+    photos = list(by_photo(samples))
+    costs = list(
+        accumulate(pace.again + (pace.first if number < RECIPE.views else 0.0) for number in range(MAX_PASSES))
+    )
+    passes = sum(len(photos) * cost <= seconds for cost in costs)
+    if not passes:
+        photos = _some(photos, new, max(_least_photos(), int(seconds / costs[0])))
+    passes = max(1, passes)
+    fitting = min(batch, max(_LEAST_BATCH, process_count(), passes * len(photos) // _STEPS))
+    return Plan(passes, tuple(photo[0].image.name for photo in photos), fitting)
+
+
+def _least_photos() -> int:
+    """Photos of which a batch has one for each process, though upright and wide ones don't share a batch."""
+    return 1 if process_count() == 1 else 2 * process_count()
+
+
+def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[list[Sample]]:
+    """`count` photos, new ones first, but for the share of others that keeps what was learnt from being forgotten."""
+    # The seed makes the choice repeatable.
+    random.Random(len(photos)).shuffle(photos)
+    groups = [[photo for photo in photos if (photo[0].image_id in new) is is_new] for is_new in (True, False)]
+    others = min(len(groups[1]), max(int(count * _REPLAYED), count - len(groups[0])))
+    return groups[0][: count - others] + groups[1][:others]
+
+
+def _pace(
+    order: Order,
+    teacher: RISModel,
+    taught: Sequence[Sample],
+    recipe: Recipe,
+    cache: FeatureCache,
+    stop: Callable[[], bool],
+) -> Pace:
+    """What a photo takes here, from three passes over a few with a model that is thrown away."""
+    # New ones: of others the views may be known already. Of one orientation: they are one batch.
+    photos = sorted(by_photo(taught), key=lambda photo: photo[0].image_id not in order.new)
+    most_are_upright = 2 * sum(map(_is_upright, photos)) > len(photos)
+    few = [photo for photo in photos if _is_upright(photo) is most_are_upright]
+    few = few[: max(process_count(), min(_LOOKED_AT, recipe.photos))]
+    model, _ = checkpoint.load(order.base, merged=True)
+    times = [time.monotonic()]
+
+    def hear(_: Progress) -> None:
+        times.append(time.monotonic())
+
+    with tempfile.TemporaryDirectory() as folder, fixed_encoders(model):
+        recipe = replace(recipe, epochs=3, photos=max(1, len(few)), views=1)
+        train(
+            model,
+            list(chain.from_iterable(few)),
+            recipe,
+            Path(folder),
+            hear,
+            features=cache,
+            teacher=teacher,
+            stop=stop,
+        )
+    first, *others = (later - earlier for earlier, later in pairwise(times))
+    again = min(others)
+    return Pace(max(0.0, first - again) / len(few), again / len(few))
+
+
+def _is_upright(photo: Sequence[Sample]) -> bool:
+    return photo[0].height > photo[0].width
+
+
+def _card(base: str, plan: Plan, expressions: int) -> str:
+    return (
+        f"# Fine-tuned from {base}\n\n{plan.passes} passes over {expressions} expressions about "
+        f"{len(plan.photos)} photos. `version.json` names the snapshot and says how it compares.\n"
+    )

@@ -1,0 +1,213 @@
+"""A candidate trained by several processes of this machine together, one for each GPU. Knows no queue.
+
+Each is `python -m backend.learning.distributed ORDER RANK`, a group of its own that ends when the one that started it
+does: then its standard input, over which it is also asked to stop, is closed. The first
+tells on its standard output how it goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from backend.learning.candidate import CHECKPOINT, Order, train_candidate
+from backend.queue import cancellation
+from ris_core.data import read_folder
+from ris_core.errors import OutOfMemory, RisError, TrainingError
+from ris_core.files import atomic_write
+from ris_core.inference.predictor import is_memory
+from ris_core.training.loop import Interrupted
+
+_ORDER, _MEETING = "order.json", "meeting"
+_POLL_SECONDS = 0.1
+# What their exit status says.
+_INTERRUPTED, _OUT_OF_MEMORY = 3, 4
+_END_SECONDS = 10.0
+
+
+def train_together(
+    processes: int,
+    snapshot: Path,
+    order: Order,
+    run: Path,
+    report: Callable[[float], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """`train_candidate` in so many processes. The samples are of the dataset folder `snapshot`, where each reads them.
+
+    Raises:
+        Interrupted: `stop` was true; the state of that step is saved.
+        OutOfMemory: one of them was killed for it, or said so.
+        TrainingError: one of them failed; what it said besides is in the log.
+    """
+    written = {
+        "processes": processes,
+        "snapshot": str(snapshot.absolute()),
+        "run": str(run.absolute()),
+        "base": str(order.base.absolute()),
+        "refs": sorted({sample.ref_id for sample in order.samples}),
+        "seconds": order.seconds,
+        "new": sorted(order.new),
+        "photos": order.photos,
+        "features": order.features and str(order.features.absolute()),
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    atomic_write(run / _ORDER, json.dumps(written).encode())
+    # Where they find each other: what an earlier group left there would mislead them.
+    (run / _MEETING).unlink(missing_ok=True)
+    with _started(run / _ORDER, processes) as group:
+        _follow(group, report, stop)
+    return run / CHECKPOINT
+
+
+@contextmanager
+def _started(order: Path, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes, none of which is left in the end."""
+    threads = max(1, torch.get_num_threads() // processes)
+    group: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(processes):
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "OMP_NUM_THREADS": threads}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "backend.learning.distributed", str(order), str(rank)],
+                env={**os.environ, **{name: str(value) for name, value in names.items()}},
+                stdin=subprocess.PIPE,
+                stdout=None if rank else subprocess.PIPE,
+                process_group=0,
+            )
+            group.append(process)
+        yield group
+    finally:
+        for process in group:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for stream in filter(None, (process.stdin, process.stdout)):
+                stream.close()
+
+
+def _follow(group: list[subprocess.Popen[bytes]], report: Callable[[float], None], stop: Callable[[], bool]) -> None:
+    """Until all have ended: pass on what the first says, and to all that they should stop."""
+    news: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(group[0], news), daemon=True)
+    reader.start()
+    asked = False
+    said: Mapping[str, Any] = {}
+    while True:
+        codes = [process.poll() for process in group]
+        while not news.empty():
+            said = news.get()
+            if "share" in said:
+                report(said["share"])
+        if any(codes) or all(code == 0 for code in codes):
+            break
+        if not asked and stop():
+            asked = True
+            for process in group:
+                assert process.stdin
+                # One that has just ended hears nothing any more.
+                with suppress(BrokenPipeError):
+                    process.stdin.write(cancellation.STOP)
+                    process.stdin.flush()
+        time.sleep(_POLL_SECONDS)
+    _judge(group, reader, news, said)
+
+
+def _judge(
+    group: list[subprocess.Popen[bytes]],
+    reader: threading.Thread,
+    news: queue.SimpleQueue[Mapping[str, Any]],
+    said: Mapping[str, Any],
+) -> None:
+    """Raise what the end of the first process to end means."""
+    codes = [code for process in group if (code := process.poll())]
+    if not codes:
+        return
+    # Who waits for one that failed would do so for ever, but what the first has to say is on its way.
+    with suppress(subprocess.TimeoutExpired):
+        group[0].wait(_END_SECONDS)
+    reader.join(1)
+    while not news.empty():
+        said = news.get()
+    if _INTERRUPTED in codes:
+        raise Interrupted
+    if {_OUT_OF_MEMORY, -signal.SIGKILL} & {*codes}:
+        raise OutOfMemory(
+            "One of the processes that train together was killed for memory, or found none: lower RIS_FINETUNE_PHOTOS."
+        )
+    if "error" in said:
+        raise TrainingError(said["error"])
+    raise TrainingError("One of the processes that train together failed; the worker's log says why.")
+
+
+def _read(process: subprocess.Popen[bytes], news: queue.SimpleQueue[Mapping[str, Any]]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        # A library may print something as well.
+        with suppress(ValueError):
+            told = json.loads(line)
+            if isinstance(told, dict):
+                news.put(told)
+
+
+def _tell(**what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def _read_order(told: Mapping[str, Any]) -> Order:
+    refs = set(told["refs"])
+    samples = [sample for sample in read_folder(Path(told["snapshot"])) if sample.ref_id in refs]
+    features = told["features"] and Path(told["features"])
+    return Order(Path(told["base"]), samples, told["seconds"], told["new"], told["photos"], features)
+
+
+def main(file: Path, rank: int) -> int:
+    """Be one of the processes -> exit status."""
+    cancellation.listen(sys.stdin.fileno())
+    told = json.loads(file.read_bytes())
+    device = torch.cuda.is_available()
+    if device:
+        torch.cuda.set_device(rank)
+    distributed.init_process_group(
+        "nccl" if device else "gloo",
+        init_method=f"file://{Path(told['run']) / _MEETING}",
+        rank=rank,
+        world_size=told["processes"],
+    )
+    try:
+        train_candidate(
+            _read_order(told),
+            Path(told["run"]),
+            lambda share: None if rank else _tell(share=share),
+            cancellation.asked,
+        )
+    except Interrupted:
+        return _INTERRUPTED
+    except RisError as error:
+        if not rank:
+            _tell(error=str(error))
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        return _OUT_OF_MEMORY
+    finally:
+        distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

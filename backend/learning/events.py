@@ -1,0 +1,289 @@
+"""The log of what Label Studio says has changed: a stream a project in Valkey. It decides when to look, never what is
+learnt: that is read from Label Studio each time.
+
+- An event of an annotation is told by the time of its update: one that is repeated, or comes after a later one, adds
+  nothing. After a deletion nothing is added any more.
+- Ids, times and actions are kept, and nothing else: what Label Studio sends holds tokens.
+- Where Valkey is away, events go to a file below home, which `unspool` puts into the log. That file and the stream
+  are bounded: what falls out of them is found by the reconciler.
+- A learning begins with what is logged by then (`begin`). While it runs, that is `pending`; should it fail or die,
+  it is so still, and the next one is about it too.
+
+Kept of a project, under ris:events:<project>, and as long as it isn't silent for KEPT_SECONDS:
+
+    (stream)   the events, oldest first       :newest    annotation -> time of its last event, in microseconds
+    :state     mark: the last event that a learning has begun with. pending: how many corrections that one is taking
+               care of, or has left; since: the time of the first of them. job: the learning that isn't at its end.
+               asked, heard: when learning was queued last, and the last event then. seen, looked: what the
+               reconciler saw last, and when
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from backend.labelstudio.webhooks import START_TRAINING, TASKS_DELETED, UPDATED, Event
+from backend.locks import exclusive
+
+_log = logging.getLogger(__name__)
+
+# Of the reconciler: what the log had missed, and a project that it sees for the first time.
+MISSED, UNKNOWN = "MISSED", "UNKNOWN"
+
+
+KEPT_SECONDS = 30 * 86400
+MAX_EVENTS = 10_000
+MAX_SPOOL_BYTES = 1 << 20
+
+_PROJECTS = "ris:events:projects"
+
+Appended = Literal["new", "known", "spooled"]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What has changed since a learning last began. Times in seconds since 1970, by Valkey's clock.
+
+    fresh: how many tasks; first: the time of the first. pending: how many corrections that learning is taking care of,
+    or has left; since: the time of the first of those; job: which learning it is, "" where it has ended. asked: when
+    learning was queued for just these; 0 if it wasn't. forced: somebody pressed "Start Training". unknown: nothing is
+    known of the project. mark: the last event.
+    """
+
+    now: float
+    fresh: int
+    first: float | None
+    pending: int
+    since: float | None
+    job: str
+    asked: float
+    forced: bool
+    unknown: bool
+    mark: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What Label Studio held when the reconciler looked: tasks, submitted annotations, the newest `updated_at`."""
+
+    tasks: int
+    annotations: int
+    updated: str = ""
+
+
+class EventLog:
+    """The logs of all projects. Safe for any number of threads and processes.
+
+    `append` spools what Valkey can't take; of all other methods, what Valkey raises goes through.
+    """
+
+    def __init__(self, connection: Redis, home: Path) -> None:
+        self._connection = connection
+        self._spool = home / "spool" / "events.jsonl"
+        self._append = connection.register_script(_APPEND)
+
+    def append(self, project: int, event: Event) -> Appended:
+        """Log an event. "known": it was there already, or a later one of the annotation. "spooled": Valkey is away.
+
+        Raises ValueError if the event's time is none.
+        """
+        try:
+            return "new" if self._log(project, event) else "known"
+        except RedisError:
+            _spool(self._spool, {"project": project, **asdict(event)})
+            return "spooled"
+
+    def unspool(self) -> int:
+        """Put what was spooled into the log. Returns how many events that was. One caller at a time.
+
+        Killed midway, it is repeated by the next call: what is logged already adds nothing then.
+        """
+        reading = self._spool.with_name("events.reading.jsonl")
+        if not reading.exists():
+            with _locked(self._spool):
+                if not self._spool.exists():
+                    return 0
+                self._spool.rename(reading)
+        spooled = list(_lines(reading))
+        for line in spooled:
+            project = line.pop("project")
+            self._log(project, Event(**line))
+        reading.unlink()
+        return len(spooled)
+
+    def projects(self) -> set[int]:
+        """The projects that have ever sent an event."""
+        return {int(project) for project in self._connection.smembers(_PROJECTS)}
+
+    def events(self, project: int, after: str = "0") -> Iterator[tuple[str, Event]]:
+        """The events of a project after the one of that id, each with its own."""
+        entries: Any = self._connection.xrange(_key(project), min=f"({after}")
+        for identity, fields in entries:
+            yield _text(identity), Event(**json.loads(fields[b"event"]))
+
+    def changes(self, project: int) -> Changes:
+        """What has changed since a learning last began."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(_key(project, ":state"))
+            pipeline.time()
+            found, (seconds, micros) = pipeline.execute()
+        state = {_text(name): _text(value) for name, value in found.items()}
+        mark, pending = state.get("mark", "0"), int(state.get("pending", 0))
+        events = list(self.events(project, mark))
+        last = events[-1][0] if events else mark
+        actions = {event.action for _, event in events}
+        return Changes(
+            now=seconds + micros / 1_000_000,
+            fresh=_changed(event for _, event in events),
+            first=_seconds(events[0][0]) if events else None,
+            pending=pending,
+            since=float(state["since"]) if pending else None,
+            job=state.get("job", ""),
+            asked=float(state["asked"]) if state.get("heard") == last else 0.0,
+            forced=START_TRAINING in actions,
+            unknown=UNKNOWN in actions,
+            mark=last,
+        )
+
+    def asked(self, project: int, changes: Changes) -> None:
+        """Note that learning is queued for these."""
+        self._note(project, {"asked": changes.now, "heard": changes.mark})
+
+    def begin(self, project: int, job: str) -> None:
+        """A learning begins, and will read all that has been logged."""
+        changes = self.changes(project)
+        times = [time for time in (changes.since, changes.first) if time is not None]
+        pending = changes.pending + changes.fresh
+        since = min(times, default=changes.now)
+        self._note(project, {"mark": changes.mark, "pending": pending, "since": since, "job": job})
+
+    def end(self, project: int, left: int) -> None:
+        """It has ended; so many new corrections were too few to learn from."""
+        self._note(project, {"pending": left}, "job")
+
+    def fail(self, project: int) -> None:
+        """It has failed, or was stopped and will begin again."""
+        self._note(project, {}, "job")
+
+    def seen(self, project: int) -> tuple[Seen | None, float]:
+        """What the reconciler saw last, and the seconds since it looked; None and infinity if it never did."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.hmget(_key(project, ":state"), ["seen", "looked"])
+            pipeline.time()
+            (seen, looked), (now, _) = pipeline.execute()
+        age = now - int(looked) if looked else float("inf")
+        return Seen(**json.loads(seen)) if seen else None, age
+
+    def look(self, project: int, seen: Seen | None = None) -> None:
+        """Note that the reconciler looks now, and what it saw, if anything."""
+        (now, _) = self._connection.time()
+        self._note(project, {"looked": now, **({"seen": json.dumps(asdict(seen))} if seen else {})})
+
+    def _log(self, project: int, event: Event) -> bool:
+        keys = [_key(project), _key(project, ":newest"), _PROJECTS]
+        subject = "" if event.annotation is None else str(event.annotation)
+        if event.action == TASKS_DELETED:
+            subject = f"task {event.task}"
+        fields = {name: value for name, value in asdict(event).items() if value}
+        arguments: list[Any] = [
+            project,
+            subject,
+            event.stamp if subject else 0,
+            json.dumps(fields),
+            MAX_EVENTS,
+            KEPT_SECONDS,
+        ]
+        return bool(self._append(keys=keys, args=arguments))
+
+    def _note(self, project: int, values: Mapping[str, float | str], *gone: str) -> None:
+        key = _key(project, ":state")
+        with self._connection.pipeline() as pipeline:
+            if values:
+                pipeline.hset(key, items=[field for pair in values.items() for field in pair])
+            if gone:
+                pipeline.hdel(key, *gone)
+            pipeline.expire(key, KEPT_SECONDS)
+            pipeline.execute()
+
+
+_APPEND = """
+local stream, newest, projects = unpack(KEYS)
+local project, subject, stamp, event, most, kept = unpack(ARGV)
+if subject ~= '' then
+  local known = redis.call('HGET', newest, subject)
+  if known and tonumber(known) >= tonumber(stamp) then return 0 end
+  redis.call('HSET', newest, subject, stamp)
+  redis.call('EXPIRE', newest, kept)
+end
+redis.call('XADD', stream, 'MAXLEN', '~', most, '*', 'event', event)
+redis.call('EXPIRE', stream, kept)
+redis.call('SADD', projects, project)
+return 1
+"""
+
+
+def _changed(events: Iterable[Event]) -> int:
+    """How many tasks the events are about: of a task's annotations one counts.
+
+    A skip says nothing, unless it takes an annotation back.
+    """
+    owners: dict[int, int] = {}
+    changed: set[object] = set()
+    for event in events:
+        if event.action in (START_TRAINING, UNKNOWN) or (event.cancelled and event.action != UPDATED):
+            continue
+        if event.annotation is not None and event.task is not None:
+            owners[event.annotation] = event.task
+        # Of a deletion Label Studio names the annotation alone.
+        task = event.task if event.task is not None else owners.get(event.annotation or 0)
+        changed.add(("task", task) if task is not None else ("annotation", event.annotation))
+    return len(changed)
+
+
+def _spool(path: Path, line: Mapping[str, Any]) -> None:
+    data = json.dumps(line).encode() + b"\n"
+    with _locked(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(descriptor).st_size + len(data) > MAX_SPOOL_BYTES:
+                _log.error("Valkey is away, and %s is full: events are lost. The reconciler will find them.", path)
+                return
+            os.write(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _locked(path: Path) -> AbstractContextManager[None]:
+    return exclusive(path.with_name("events.lock"))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            # The writer was killed in the middle of its last line.
+            continue
+
+
+def _key(project: int, part: str = "") -> str:
+    return f"ris:events:{project}{part}"
+
+
+def _seconds(identity: str) -> float:
+    return int(identity.partition("-")[0]) / 1000
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

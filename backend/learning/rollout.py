@@ -1,0 +1,233 @@
+"""After a promotion, or a way back: predictions are made anew, then Label Studio is told to go by them.
+
+Whenever the version in production isn't the one that a project was last refreshed for, a batch predicts its tasks
+without annotation, the least sure first. Once that is done, `project.model_version` becomes the string that those
+predictions carry: Label Studio orders tasks by the scores of that string's predictions and shows them alone. What is
+to be done follows from three things, however often and by whomever it is looked at: the registry's pointer, the
+record kept in Valkey under ris:refresh, and the state of the batch that it names. Workers look when something ended
+and once a minute.
+
+Killed here, then what?
+- Before the batch is made: nobody was told, it is made at the next look.
+- Between the batch and its record: the next look finds a batch of that origin and version, and takes it.
+- While the batch runs: batches outlive that, see `backend.batches.runner`.
+- Between Label Studio's answer and the record: Label Studio is asked, and has the string already.
+- Valkey loses everything: tasks that have their prediction are left alone by the batch that is made again.
+A newer promotion cancels a refresh that still runs, and what that one wrote is left for `ris prune --predictions`.
+
+As long as `project.model_version` names a version, Label Studio 1.23.2 doesn't ask the backend when it serves the next
+task: tasks that come in later have no prediction until a batch makes one (RIS_PRELABEL_NEW). A project that wants
+answers at the moment of opening instead of an order of tasks turns this off: RIS_PRELABEL_REFRESH=false.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from redis import Redis
+
+from backend.batches.service import Prelabelling
+from backend.batches.store import Batch, Order
+from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRefused, NotFound, Unavailable
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.responses import Json
+from backend.locks import exclusive
+from backend.queue.queue import JobQueue, reachable
+from backend.registry import Registry, RegistryError
+from backend.settings import Settings, SettingsError
+from ris_core.errors import RisError
+
+if TYPE_CHECKING:
+    # It brings torch, and workers look at what is due without.
+    from backend.inference.project_model import Answers
+
+_log = logging.getLogger(__name__)
+
+ORIGIN = "promotion"
+_KEY = "ris:refresh"
+_SUPERSEDED = "Another version was put into production."
+
+State = Literal["off", "waiting", "running", "stopped", "done"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a project's last refresh. promotion: which one it is for. closed: nothing is left to do."""
+
+    promotion: str
+    batch: str = ""
+    closed: bool = False
+    note: str = ""
+
+
+class Records:
+    """The last refresh of each project. What Valkey raises is raised as Unavailable."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+
+    def get(self, project: int) -> Record | None:
+        with reachable():
+            kept = self._connection.hget(_KEY, str(project))
+        return Record(**json.loads(kept)) if kept else None
+
+    def put(self, project: int, record: Record) -> Record:
+        with reachable():
+            self._connection.hset(_KEY, str(project), json.dumps(asdict(record)))
+        return record
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What refreshing needs of the rest. Safe for any number of processes of one machine."""
+
+    client: LabelStudio
+    batches: Prelabelling
+    answers: Answers
+    registry: Registry
+    settings: Settings
+    records: Records
+
+    def tend(self, project: int) -> State:
+        """Do what is to be done for a project at this moment; another look is needed when its batch has ended.
+
+        Raises what says that the project can't be refreshed, or that Valkey is away. Label Studio being away is no
+        error: the next look tries again.
+        """
+        if not self.settings.of_project(project).prelabel_refresh:
+            return "off"
+        with exclusive(self.settings.home / "projects" / f"{project}.refresh.lock"):
+            try:
+                return self._tend(project)
+            except Unavailable:
+                raise
+            except RisError as error:
+                if isinstance(error, LabelStudioError) and not isinstance(error, LabelStudioNotFound):
+                    _log.warning("The predictions of project %s aren't refreshed yet. %s", project, error)
+                    return "waiting"
+                # It would fail each minute.
+                self.records.put(project, Record(promotion(self.registry, project), closed=True, note=str(error)))
+                raise
+
+    def begin(self, project: int) -> Batch:
+        """Start a refresh, whatever was done before. Raises LabelStudioError, ConfigError, Unavailable."""
+        with exclusive(self.settings.home / "projects" / f"{project}.refresh.lock"):
+            return self._begin(project, promotion(self.registry, project))
+
+    def _tend(self, project: int) -> State:
+        record, current = self.records.get(project), promotion(self.registry, project)
+        if record is None or record.promotion != current:
+            self._begin(project, current)
+            return "running"
+        if record.closed:
+            return "done"
+        batch = _find(self.batches, record.batch)
+        if batch is None:
+            self._begin(project, current)
+            return "running"
+        if batch.state == "done":
+            return self._announce(project, record, batch)
+        return "stopped" if batch.state == "cancelled" else "running"
+
+    def _begin(self, project: int, current: str) -> Batch:
+        order, found = self._order(project), None
+        for batch in self.batches.all():
+            if batch.state != "running" or not _is_refresh(batch, project):
+                continue
+            if batch.order == order:
+                found = batch
+            else:
+                self.batches.cancel(batch.id, _SUPERSEDED)
+        found = found or self.batches.order(order, least_sure_first(self.client.predicted_tasks(project)))
+        self.records.put(project, Record(current, found.id))
+        return found
+
+    def _order(self, project: int) -> Order:
+        config = self.answers.read(project, self.client.project(project)["label_config"])
+        answering = self.answers.of(project, config)
+        return Order(project, answering.version.name, answering.name, origin=ORIGIN)
+
+    def _announce(self, project: int, record: Record, batch: Batch) -> State:
+        string, note = batch.order.version, ""
+        try:
+            self._show(project, string)
+            _log.info("Label Studio goes by the predictions of %s in project %s now.", string, project)
+        except LabelStudioRefused as error:
+            # It takes a string only if a prediction has it. By an older one, new tasks would be shown none at all.
+            note = f"No task without annotation has a prediction of {string}: {error}"
+            _log.info("Label Studio asks the backend for each task of project %s. %s", project, note)
+            for backend in self.client.ml_backends(project)[:1]:
+                self._show(project, backend["title"])
+        self.records.put(project, Record(record.promotion, record.batch, closed=True, note=note))
+        return "done"
+
+    def _show(self, project: int, name: str) -> None:
+        if self.client.project(project).get("model_version") != name:
+            self.client.update_project(project, model_version=name)
+
+
+def tick(connection: Redis, settings: Settings, registry: Registry) -> list[int]:
+    """Queue a look at the projects that want one, and name them; without Label Studio, so cheap enough for each minute.
+
+    Raises Unavailable where Valkey is away.
+    """
+    queue = JobQueue(connection)
+    batches, records = Prelabelling(connection, queue), Records(connection)
+    found = [project for project in registry.projects() if _wants(project, settings, registry, batches, records)]
+    for project in found:
+        queue.refresh(project)
+    return found
+
+
+def promotion(registry: Registry, project: int) -> str:
+    """What names the last change of a project's production."""
+    return f"{registry.production(project)} since {registry.since(project)}"
+
+
+def least_sure_first(tasks: Iterable[Json]) -> Sequence[int]:
+    """The ids of tasks without annotation: those with the lowest score in front, those without a prediction last."""
+    open_tasks = [(_score(task), int(task["id"])) for task in tasks if not task.get("annotations")]
+    return [task for _, task in sorted(open_tasks)]
+
+
+def _score(task: Json) -> float:
+    """The score of the latest prediction; infinite without one."""
+    scored = [each for each in task.get("predictions") or [] if isinstance(each.get("score"), int | float)]
+    return float(max(scored, key=lambda each: int(each["id"]))["score"]) if scored else float("inf")
+
+
+def _wants(project: int, settings: Settings, registry: Registry, batches: Prelabelling, records: Records) -> bool:
+    try:
+        return settings.of_project(project).prelabel_refresh and _is_due(project, registry, batches, records)
+    except (SettingsError, RegistryError) as error:
+        # One damaged project doesn't keep others from theirs.
+        _log.warning("Whether the predictions of project %s want refreshing can't be told. %s", project, error)
+        return False
+
+
+def _is_due(project: int, registry: Registry, batches: Prelabelling, records: Records) -> bool:
+    if registry.since(project) is None:
+        # It never left the shipped model.
+        return False
+    record = records.get(project)
+    if record is None or record.promotion != promotion(registry, project):
+        return True
+    if record.closed:
+        return False
+    batch = _find(batches, record.batch)
+    return batch is None or batch.state == "done"
+
+
+def _is_refresh(batch: Batch, project: int) -> bool:
+    return batch.order.project == project and batch.order.origin == ORIGIN
+
+
+def _find(batches: Prelabelling, name: str) -> Batch | None:
+    try:
+        return batches.get(name, reasons=False)
+    except NotFound:
+        return None

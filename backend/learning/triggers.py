@@ -1,0 +1,240 @@
+"""When a project learns: the triggers, and what webhooks lost. The log of events decides when to look; what there is
+to learn, `finetune.learn` reads from Label Studio.
+
+Learning is queued when
+- as many tasks have changed as RIS_FINETUNE_MIN_NEW says,
+- the first of at least RIS_FINETUNE_LEAST_NEW changes is RIS_FINETUNE_MINUTES old,
+- somebody pressed "Start Training": then one new correction suffices.
+
+Label Studio sends an event once and waits a second for the answer. What got lost is found by asking it, every few
+minutes, for the newest change and the number of annotations: one request, however large the project. Where that is
+other than before, the changed tasks are listed, and what the log lacks is added to it. Where nothing is known of a
+project, because it is new or Valkey was emptied, learning is queued and finds out. Knows no HTTP server and no model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from redis import Redis
+from redis.exceptions import LockError
+
+from backend.errors import LabelStudioNotFound, NotFound, Unavailable
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.webhooks import Event
+from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, Seen
+from backend.queue.queue import JobQueue, Ticket, reachable
+from backend.settings import Settings, project_file
+from ris_core.errors import RisError
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 180
+# The same changes don't queue learning again sooner: it failed, and would so once more.
+ASK_AGAIN_SECONDS = 900
+# For all projects of one tick: the worker has jobs to do.
+_TICK_SECONDS = 10
+_LOCK_SECONDS = 50
+_TIMEOUT = httpx.Timeout(5.0)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
+# Label Studio notes the time of a change before it commits it: a later one may be visible earlier.
+_OVERLAP = timedelta(seconds=10)
+_ACTIVE = ("queued", "started", "deferred", "scheduled")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of events. logged: how many were news; degraded: Valkey is away, and it was left to a later tick."""
+
+    logged: int
+    degraded: bool
+    ticket: Ticket | None = None
+
+
+@dataclass
+class Learning:
+    """left: how many new corrections were too few to learn from, to be set before the learning ends."""
+
+    left: int = 0
+
+
+class Reconciler:
+    """Hears events and queues learning. knobs: the settings of a project."""
+
+    def __init__(self, log: EventLog, queue: JobQueue, knobs: Callable[[int], Settings]) -> None:
+        self._log, self._queue, self._knobs = log, queue, knobs
+
+    def hear(self, project: int, events: Sequence[Event]) -> Heard:
+        """Log events; where one is news, see whether it is time to learn. Takes milliseconds."""
+        became = [self._log.append(project, event) for event in events]
+        logged = became.count("new")
+        if "spooled" in became or not logged:
+            return Heard(logged, "spooled" in became)
+        try:
+            return Heard(logged, False, self.ask(project))
+        except Unavailable:
+            # Valkey went away in between: what is logged is looked at by the next tick.
+            return Heard(logged, True)
+
+    def ask(self, project: int) -> Ticket | None:
+        """Queue learning if it is time, unless that was done for the same changes a while ago.
+
+        Raises:
+            Unavailable: Valkey can't be reached.
+            SettingsError: the project's own settings are wrong.
+        """
+        with reachable():
+            changes = self._log.changes(project)
+        least = enough(changes, self._is_running(changes.job), self._knobs(project))
+        if least is None or changes.now - changes.asked < ASK_AGAIN_SECONDS:
+            return None
+        ticket = self._queue.learn(project, least)
+        # Killed right before this, the next tick queues it again, which adds nothing to what waits.
+        with reachable():
+            self._log.asked(project, changes)
+        return ticket
+
+    def look(self, client: LabelStudio, project: int) -> int:
+        """Ask Label Studio what has changed, and log what is news. Returns how many events had been missed.
+
+        Raises LabelStudioError.
+        """
+        before, _ = self._log.seen(project)
+        now = glance(client, project)
+        missed = [] if now == before else list(_missed(client, project, before, now))
+        became = [self._log.append(project, event) for event in missed]
+        self._log.look(project, now)
+        return became.count("new")
+
+    def _is_running(self, job: str) -> bool:
+        with suppress(NotFound):
+            return bool(job) and self._queue.describe(job)["status"] in _ACTIVE
+        return False
+
+
+def enough(changes: Changes, running: bool, settings: Settings) -> int | None:
+    """How many new corrections suffice to learn now; None: it isn't time.
+
+    running: the learning that takes care of what is pending hasn't come to its end.
+    """
+    count = changes.fresh + (0 if running else changes.pending)
+    times = [time for time in (changes.first, None if running else changes.since) if time is not None]
+    waited = changes.now - min(times, default=changes.now)
+    least = []
+    if changes.forced:
+        least.append(1)
+    if changes.unknown or count >= settings.finetune_min_new:
+        least.append(settings.finetune_min_new)
+    if count >= settings.finetune_least_new and waited >= 60 * settings.finetune_minutes > 0:
+        least.append(settings.finetune_least_new)
+    return min(least, default=None)
+
+
+@contextmanager
+def learning(log: EventLog, client: LabelStudio, project: int, job: str) -> Iterator[Learning]:
+    """Inside, a project learns: what is logged by now is taken care of. Whatever is raised inside, it isn't.
+
+    Raises LabelStudioError.
+    """
+    # Before anything is read: what changes from now on is news to the next look.
+    seen = glance(client, project)
+    log.begin(project, job)
+    turn = Learning()
+    try:
+        yield turn
+    except BaseException:
+        log.fail(project)
+        raise
+    log.end(project, turn.left)
+    log.look(project, seen)
+
+
+def tick(connection: Redis, settings: Settings) -> None:
+    """What a worker does each minute: log what was spooled, look what was missed, queue what is due. Takes seconds.
+
+    One worker at a time does it. What goes wrong with Label Studio is logged, and tried again later.
+    """
+    log, queue = EventLog(connection, settings.home), JobQueue(connection)
+    # Of a worker that is killed inside, the lock runs out before the next tick.
+    lock = connection.lock("ris:reconciler", timeout=_LOCK_SECONDS, blocking=False)
+    if not lock.acquire():
+        return
+    try:
+        log.unspool()
+        reconciler = Reconciler(log, queue, settings.of_project)
+        _look_around(reconciler, log, settings)
+        for project in log.projects():
+            with _complaining(project):
+                reconciler.ask(project)
+    finally:
+        with suppress(LockError):
+            lock.release()
+
+
+def _look_around(reconciler: Reconciler, log: EventLog, settings: Settings) -> None:
+    """Look at the projects whose turn it is, those first that were looked at longest ago."""
+    ages = {project: log.seen(project)[1] for project in log.projects() | _connected(settings.home)}
+    due = [project for project in sorted(ages, key=lambda project: -ages[project]) if ages[project] >= LOOK_SECONDS]
+    if not due or settings.label_studio_token is None:
+        return
+    end = time.monotonic() + _TICK_SECONDS
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token"), _TIMEOUT) as client:
+        for project in due:
+            if time.monotonic() >= end:
+                return
+            # First, so that one that can't be looked at doesn't keep the others waiting.
+            log.look(project)
+            with _complaining(project):
+                missed = reconciler.look(client, project)
+                if missed:
+                    _log.info("Of project %s, %d events had been missed.", project, missed)
+
+
+def glance(client: LabelStudio, project: int) -> Seen:
+    """What Label Studio holds of a project, by one small request. Raises LabelStudioError."""
+    answer = client.newest_task(project)
+    newest = next((str(task["updated_at"]) for task in answer["tasks"]), "")
+    return Seen(int(answer["total"]), int(answer["total_annotations"]), newest)
+
+
+def _missed(client: LabelStudio, project: int, before: Seen | None, now: Seen) -> Iterator[Event]:
+    """What may have been missed, as events; the log tells which of them are news."""
+    if before is None:
+        # What of it was learnt from, only learning knows.
+        yield from [Event(UNKNOWN)] if now.annotations else []
+        return
+    if now.annotations < before.annotations or now.tasks < before.tasks:
+        # Of what was deleted, nothing is left to be listed.
+        yield Event(MISSED)
+    since = datetime.fromisoformat(before.updated) - _OVERLAP if before.updated else _EVER
+    for task in client.changed_tasks(project, since):
+        for annotation in task["annotations"]:
+            if datetime.fromisoformat(annotation["updated_at"]) >= since:
+                cancelled = bool(annotation["was_cancelled"])
+                yield Event(MISSED, int(task["id"]), int(annotation["id"]), annotation["updated_at"], cancelled)
+
+
+def _connected(home: Path) -> set[int]:
+    """The projects that have shown the backend their interface; their events may all have been lost."""
+    names = (file.name.partition(".")[0] for file in project_file(home, 0).parent.glob("*.interface.xml"))
+    return {int(name) for name in names if name.isdecimal()}
+
+
+@contextmanager
+def _complaining(project: int) -> Iterator[None]:
+    """Log what goes wrong with one project: the others still have their turn."""
+    try:
+        yield
+    except LabelStudioNotFound:
+        _log.debug("Project %s isn't there any more.", project)
+    except Unavailable:
+        raise
+    except RisError as error:
+        _log.warning("Project %s can't be looked after now. %s", project, error)

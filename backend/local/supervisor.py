@@ -1,0 +1,184 @@
+"""Run services as child processes: start them, wait until they answer, restart what dies, stop all in order.
+
+Knows processes and signals; knows nothing of what the services are. One that dies is started again, because
+all that matters is on disk; one that keeps dying ends the whole, since somebody has to look.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from backend.errors import StartError
+from backend.local import launch
+
+_POLL = 0.2
+_TAIL_LINES = 12
+_TAIL_BYTES = 4096
+_LOG_BYTES = 10 << 20
+
+# A service may die this often in a row, each time within STEADY seconds of its start.
+_PATIENCE = 5
+_STEADY = 60.0
+_LONGEST_DELAY = 30.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program to keep running.
+
+    `ready` is asked with the process id until it says yes, for `start_seconds` at most; `stop_seconds` is
+    what the process gets between SIGTERM and SIGKILL.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    ready: Callable[[int], bool]
+    start_seconds: float = 60.0
+    stop_seconds: float = 10.0
+
+
+@dataclass
+class _Child:
+    service: Service
+    process: subprocess.Popen[bytes]
+    started: float
+    deaths: int = 0
+    restart_at: float | None = None
+
+
+@dataclass
+class Supervisor:
+    """The children, in order of start. `logs` is an existing folder; `say` takes a sentence for the user."""
+
+    logs: Path
+    say: Callable[[str], None]
+    _children: dict[str, _Child] = field(default_factory=dict)
+
+    def start(self, service: Service) -> None:
+        """Start a service; its output goes to `<logs>/<name>.log`. Must be called from the main thread."""
+        self._children[service.name] = _Child(service, self._spawn(service), time.monotonic())
+
+    def wait_ready(self, names: Sequence[str], on_ready: Callable[[str, float], None]) -> None:
+        """Return once each of `names` answers; `on_ready` hears each as it does, and the seconds that it took.
+
+        Raises StartError with the last lines of its log if one dies or takes too long.
+        """
+        waiting = list(names)
+        while waiting:
+            for name in list(waiting):
+                if self._answers(self._children[name]):
+                    waiting.remove(name)
+                    on_ready(name, time.monotonic() - self._children[name].started)
+            if waiting:
+                time.sleep(_POLL)
+
+    def watch(self) -> NoReturn:
+        """Restart what dies, for ever. Raises StartError once a service keeps dying."""
+        while True:
+            for child in self._children.values():
+                self._tend(child)
+            time.sleep(_POLL)
+
+    def stop(self, names: Sequence[str] | None = None) -> None:
+        """Stop the services, the last started first, each given its time; an interrupt kills them."""
+        children = [self._children[name] for name in reversed(names or list(self._children))]
+        try:
+            for child in children:
+                self._end(child)
+        except KeyboardInterrupt:
+            self.say("Killing what is left.")
+            for child in children:
+                _signal_group(child.process, signal.SIGKILL)
+                child.process.wait()
+        for child in children:
+            del self._children[child.service.name]
+
+    def pid(self, name: str) -> int:
+        """Process id of a started service."""
+        return self._children[name].process.pid
+
+    def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
+        log = self._log(service)
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_suffix(".old.log"))
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-S", launch.__file__, str(os.getpid()), *service.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(service.environment),
+                # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop them in order.
+                start_new_session=True,
+            )
+
+    def _answers(self, child: _Child) -> bool:
+        service, waited = child.service, time.monotonic() - child.started
+        if child.process.poll() is not None:
+            raise StartError(self._obituary(child))
+        if service.ready(child.process.pid):
+            return True
+        if waited > service.start_seconds:
+            raise StartError(f"{service.name} does not answer after {waited:.0f} s. {self._last_words(service)}")
+        return False
+
+    def _tend(self, child: _Child) -> None:
+        now = time.monotonic()
+        if child.restart_at is not None:
+            if now >= child.restart_at:
+                child.process, child.started, child.restart_at = self._spawn(child.service), now, None
+            return
+        if child.process.poll() is None:
+            return
+        # What it leaves behind (a forked job, a web worker) would get in the way of its successor.
+        _signal_group(child.process, signal.SIGKILL)
+        child.deaths = child.deaths + 1 if now - child.started < _STEADY else 1
+        if child.deaths >= _PATIENCE:
+            raise StartError(f"{child.service.name} died {child.deaths} times in a row. {self._obituary(child)}")
+        delay = min(2.0 ** (child.deaths - 1), _LONGEST_DELAY)
+        child.restart_at = now + delay
+        self.say(f"{self._obituary(child)}\nIt starts again in {delay:.0f} s.")
+
+    def _end(self, child: _Child) -> None:
+        process, seconds = child.process, child.service.stop_seconds
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.say(f"{child.service.name} did not stop within {seconds:.0f} s and is killed.")
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
+    def _obituary(self, child: _Child) -> str:
+        code = child.process.returncode
+        cause = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        return f"{child.service.name} {cause}. {self._last_words(child.service)}"
+
+    def _last_words(self, service: Service) -> str:
+        log = self._log(service)
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        return "\n".join([f"Its log is {log}, and ends so:", *(f"    {line}" for line in lines)])
+
+    def _log(self, service: Service) -> Path:
+        return self.logs / f"{service.name}.log"
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal the process and its descendants; each child leads a group of its own."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        # PermissionError is what macOS answers for a group of zombies.
+        return

@@ -1,0 +1,315 @@
+"""`ris up`: Label Studio, Valkey, the backend and its two workers on this machine, connected, with one command.
+
+A thin door: services.py says what runs, supervisor.py keeps it running, connect.py joins it together. What
+dies is started again, after a growing pause; what dies five times in a row stops everything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backend.errors import AlreadyRunning, LabelStudioUnauthorized, StartError
+from backend.local import readiness
+from backend.local.home import LOGS, SECRETS_FILE, locked, prepare, remember
+from backend.local.services import BACKEND, LABEL_STUDIO, TRAINER, VALKEY, WORKER, commands, label_studio_environment
+from backend.local.supervisor import Service, Supervisor
+from backend.projects import connect, samples
+from backend.settings import Settings, load
+from ris_core.errors import RisError
+
+_LOOPBACK = "127.0.0.1"
+_REDIS_PORT = 6379
+_HTTP_PORT = 80
+
+Work = Callable[[Settings, Console], None]
+"""What is done while the studio runs."""
+
+
+def up(home: Path) -> int:
+    """Start everything in `home`, connect it, and keep it running until SIGINT, SIGTERM or SIGHUP.
+
+    Returns 0 after such a signal and 1 after a failure, which is said on the console. A second start goes on
+    where the first stopped: nothing is made twice.
+    """
+    return _command(home, lambda console: _studio(home, console, None))
+
+
+def during(home: Path, work: Work) -> int:
+    """Do `work` with the studio: the one that runs in `home` already, else one that runs for as long as it takes.
+
+    Returns 0 when it is done or was interrupted, and 1 after a failure, which is said on the console.
+    """
+
+    def run(console: Console) -> None:
+        try:
+            _studio(home, console, work)
+        except AlreadyRunning:
+            work(load(), console)
+
+    return _command(home, run)
+
+
+def _command(home: Path, run: Callable[[Console], None]) -> int:
+    console = Console(highlight=False)
+    os.environ["RIS_HOME"] = str(home.absolute())
+    listen_to_signals()
+    try:
+        prepare(home)
+        run(console)
+    except KeyboardInterrupt:
+        _say(console, "Stopped. The next start goes on from here.")
+    except RisError as error:
+        _complain(console, error)
+        return 1
+    return 0
+
+
+def listen_to_signals() -> None:
+    """Have SIGTERM and SIGHUP (a closed terminal) interrupt, as Ctrl-C does; what `nohup` ignores stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _studio(home: Path, console: Console, work: Work | None) -> None:
+    """Bring the services up, do `work`, or without any wait for what may happen, and stop them again."""
+    with locked(home):
+        settings = load()
+        check_ports(settings)
+        services = local_services(settings, find_label_studio())
+        supervisor = Supervisor(home / LOGS, lambda text: _say(console, text))
+        try:
+            _bring_up(home, settings, services, supervisor, console)
+            if work:
+                work(load(), console)
+            else:
+                supervisor.watch()
+        finally:
+            _say(console, "Stopping the workers, the backend, Label Studio and Valkey ...")
+            supervisor.stop()
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    # The text may quote a log, whose brackets and line ends aren't ours to interpret. The terminal may be gone,
+    # which must not keep us from stopping what runs; rich makes an exit of a broken pipe.
+    with suppress(OSError, SystemExit):
+        console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _complain(console: Console, error: RisError) -> None:
+    _say(console, str(error), "red")
+
+
+def _bring_up(
+    home: Path, settings: Settings, services: Sequence[Service], supervisor: Supervisor, console: Console
+) -> None:
+    servers = [service for service in services if service.name in (VALKEY, LABEL_STUDIO)]
+    ours = [service for service in services if service not in servers]
+    # The backend and its workers need a token. From the second start on there is one, and all start at once.
+    _start(supervisor, services if settings.label_studio_token else servers, console)
+    token = _token(home, settings, console)
+    if settings.label_studio_token is None or token != settings.secret("label_studio_token"):
+        if settings.label_studio_token:
+            supervisor.stop([service.name for service in ours])
+        remember(home, {"RIS_LABEL_STUDIO_TOKEN": token})
+        settings = load()
+        _start(supervisor, ours, console)
+    connection = connect.connect(settings, samples.photos)
+    console.print(_welcome(settings, connection, home))
+
+
+def _start(supervisor: Supervisor, services: Sequence[Service], console: Console) -> None:
+    """Start services side by side and wait for all, with a line each: name, state, seconds."""
+    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<13}"))
+    state = (TextColumn("{task.fields[state]:<9}"), TimeElapsedColumn())
+    with Progress(*columns, *state, console=console, disable=not console.is_terminal) as progress:
+        lines = {}
+        for service in services:
+            supervisor.start(service)
+            lines[service.name] = progress.add_task(service.name, total=1, state="starting")
+
+        def on_ready(name: str, seconds: float) -> None:
+            progress.update(lines[name], completed=1, state="ready")
+            if not console.is_terminal:
+                _say(console, f"{name} is ready after {seconds:.0f} s.")
+
+        supervisor.wait_ready(list(lines), on_ready)
+
+
+def _token(home: Path, settings: Settings, console: Console) -> str:
+    try:
+        return connect.sign_in(settings)
+    except LabelStudioUnauthorized:
+        _reset_password(settings)
+        _say(console, f"The password of {settings.label_studio_email} is again the one in {home / SECRETS_FILE}.")
+        return connect.sign_in(settings)
+
+
+def _reset_password(settings: Settings) -> None:
+    """Give the login the password of ris.env: the file was lost, while Label Studio's database was not."""
+    command = [str(find_label_studio()), "reset_password", "--username", settings.label_studio_email]
+    password = settings.secret("label_studio_password")
+    done = subprocess.run(
+        command,
+        input=f"{password}\n",
+        text=True,
+        capture_output=True,
+        env=_label_studio_process_environment(settings),
+        # Without a terminal of its own it reads the password from its input, not from the user's keyboard.
+        start_new_session=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StartError(
+            f"Label Studio refuses the login {settings.label_studio_email}, and its password can't be reset: "
+            f"{done.stderr.strip()[-300:]}"
+        )
+
+
+def _welcome(settings: Settings, connection: connect.Connection, home: Path) -> Panel:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("[bold]Open", f"{settings.label_studio_url}/projects/{connection.project}/data")
+    table.add_row("[bold]Log in", f"{settings.label_studio_email}   {settings.secret('label_studio_password')}")
+    table.add_row(
+        "[bold]Then",
+        "Open a photo, switch on Auto-Annotation and Auto-Accept below it, type what is there, press Enter.",
+    )
+    table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {home}, logs in {home / LOGS}.")
+    return Panel(table, title="ris is running", border_style="green", expand=False)
+
+
+def local_services(settings: Settings, label_studio: Path) -> list[Service]:
+    """The services as processes of this machine, in the order of start; `label_studio` is its program.
+
+    Raises StartError if a setting names another machine.
+    """
+    redis_url = settings.secret("redis_url")
+    lines = commands(_LOOPBACK, _local_port("RIS_LABEL_STUDIO_URL", settings.label_studio_url, _HTTP_PORT))
+    ours = {**os.environ, "RIS_HOME": str(settings.home.absolute())}
+    own = Path(sys.executable).parent
+
+    def worker(name: str, stop_seconds: float) -> Service:
+        return Service(
+            name,
+            _in(own, lines[name]),
+            ours,
+            lambda pid: readiness.worker_registered(redis_url, pid),
+            start_seconds=120,
+            stop_seconds=stop_seconds,
+        )
+
+    label_studio_health, health = (
+        f"{settings.label_studio_url}/health",
+        f"{connect.backend_url(settings)}/health",
+    )
+    return [
+        Service(VALKEY, _in(own, lines[VALKEY]), ours, lambda _: readiness.valkey_answers(redis_url)),
+        Service(
+            LABEL_STUDIO,
+            _in(label_studio.parent, lines[LABEL_STUDIO]),
+            _label_studio_process_environment(settings),
+            lambda _: readiness.http_answers(label_studio_health),
+            # The first start migrates an empty database: half a minute, more on a slow disk.
+            start_seconds=300,
+        ),
+        Service(
+            BACKEND,
+            _in(own, lines[BACKEND]),
+            ours,
+            lambda _: readiness.http_answers(health),
+            start_seconds=120,
+            # Gunicorn gives requests that are under way 30 seconds.
+            stop_seconds=35,
+        ),
+        # What an export gets to finish; one that takes longer is started again by the next worker.
+        worker(WORKER, stop_seconds=20),
+        # A training stops at its next step, and the next worker goes on from there.
+        worker(TRAINER, stop_seconds=10),
+    ]
+
+
+def check_ports(settings: Settings) -> None:
+    """Raise StartError, with a sentence for each port that another program has and the setting to change."""
+    redis = _local_port("RIS_REDIS_URL", settings.secret("redis_url"), _REDIS_PORT)
+    label_studio = _local_port("RIS_LABEL_STUDIO_URL", settings.label_studio_url, _HTTP_PORT)
+    needs = (
+        (VALKEY, redis, f"the port in RIS_REDIS_URL to {redis + 1}"),
+        (LABEL_STUDIO, label_studio, f"RIS_LABEL_STUDIO_URL=http://{_LOOPBACK}:{label_studio + 1}"),
+        (BACKEND, settings.port, f"RIS_PORT={settings.port + 1}"),
+    )
+    taken = [
+        f"Port {port}, which {name} needs, is taken by another program: stop that one, or set {change} "
+        f"in {settings.home / SECRETS_FILE}."
+        for name, port, change in needs
+        if not _is_free(port)
+    ]
+    if taken:
+        raise StartError("\n".join(taken))
+
+
+def find_label_studio() -> Path:
+    """Label Studio's program: in the environment that `make` makes beside ours, else on the PATH.
+
+    Raises StartError if it is nowhere.
+    """
+    beside = Path(sys.prefix).with_name(".venv-label-studio") / "bin" / "label-studio"
+    found = beside if beside.exists() else shutil.which("label-studio")
+    if not found:
+        raise StartError(
+            f"Label Studio isn't installed: {beside} is missing and no label-studio is on the PATH. "
+            "`make up` installs it."
+        )
+    return Path(found)
+
+
+def _label_studio_process_environment(settings: Settings) -> dict[str, str]:
+    # It would take PORT, HOST, DEBUG, PASSWORD and the like from the user, so it gets little of those.
+    passed = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
+    data = str(settings.home.absolute() / "label-studio")
+    return {
+        **{name: os.environ[name] for name in passed if name in os.environ},
+        **label_studio_environment(data, f"{_LOOPBACK}/32"),
+        "LABEL_STUDIO_USERNAME": settings.label_studio_email,
+        "LABEL_STUDIO_PASSWORD": settings.secret("label_studio_password"),
+        "PYTHONUNBUFFERED": "1",
+        # It asks git for its version, and would be told that of the repository that it is installed in.
+        "GIT_DIR": os.devnull,
+    }
+
+
+def _in(folder: Path, command: tuple[str, ...]) -> tuple[str, ...]:
+    return (str(folder / command[0]), *command[1:])
+
+
+def _local_port(name: str, url: str, default: int) -> int:
+    parts = urlsplit(url)
+    if parts.hostname not in (_LOOPBACK, "localhost"):
+        raise StartError(
+            f"{name} names the host {parts.hostname}, but `ris up` starts everything on this machine: "
+            f"write {_LOOPBACK} there, or use docker-compose.yml."
+        )
+    return parts.port or default
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        # As the servers do: a port whose last connection is only winding down counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind((_LOOPBACK, port))
+            return True
+    return False

@@ -1,0 +1,229 @@
+"""Join Label Studio and the backend: a token, a project with sample photos, the ML backend and its webhook.
+
+Each step looks before it acts, so that it can be repeated, or go on where it was interrupted. Each project has an
+address of its own, `<backend>/projects/<id>`, since Label Studio doesn't always say which project it asks for; one
+that was connected at another address is moved there. Knows Label Studio's API; knows no processes. For containers:
+`python -m backend.projects.connect login`, then `... project`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from backend.errors import LabelStudioUnauthorized, StartError
+from backend.labelstudio.client import LabelStudio, login_for_token
+from backend.labelstudio.label_config import parse
+from backend.labelstudio.responses import Json
+from backend.labelstudio.webhooks import SECRET_HEADER
+from backend.local.home import remember
+from backend.projects import samples
+from backend.settings import Settings, load
+from ris_core.errors import RisError
+
+PROJECT = "Referring segmentation"
+BACKEND = "RIS"
+
+# Written once all sample photos are in: those that a person deletes later stay deleted.
+_DESCRIPTION = "Type what you are looking for, and accept or correct the mask. The model learns from it."
+
+# The prompt alone is smart: what is drawn by hand, with the brush, is nobody's question to the model.
+LABEL_CONFIG = """\
+<View>
+  <Header size="6" value="Type what is there and press Enter. Once: switch on Auto-Annotation and Auto-Accept below."/>
+  <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
+            placeholder="What are you looking for, e.g. the person on the left"/>
+  <BrushLabels name="brush" toName="image" smart="false">
+    <Label value="person" background="#e6194b"/>
+    <Label value="cat" background="#f58231"/>
+    <Label value="cup" background="#ffe119"/>
+    <Label value="rocket" background="#3cb44b"/>
+    <Label value="building" background="#42d4f4"/>
+    <Label value="flower" background="#f032e6"/>
+    <Label value="sky" background="#4363d8"/>
+    <Label value="other" background="#a9a9a9"/>
+  </BrushLabels>
+  <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true"/>
+</View>
+"""
+
+Photos = Callable[[], Iterable[tuple[str, bytes]]]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What is connected, with Label Studio's numbers, and what was done for it now.
+
+    url: the project's address here. made: whether the project is new. moved_from: where the backend was registered
+    before; None if nowhere, or here already. photos: how many were added.
+    """
+
+    project: int
+    title: str
+    url: str
+    backend: int
+    webhook: int
+    made: bool = False
+    registered: bool = False
+    moved_from: str | None = None
+    photos: int = 0
+
+
+def sign_in(settings: Settings) -> str:
+    """A personal access token that Label Studio accepts: the one of the settings, else a new one.
+
+    A new one revokes the login's old one. Raises LabelStudioUnauthorized if the login's password is wrong.
+    """
+    if settings.label_studio_token:
+        token = settings.secret("label_studio_token")
+        with suppress(LabelStudioUnauthorized), LabelStudio(settings.label_studio_url, token) as client:
+            client.whoami()
+            return token
+    password = settings.secret("label_studio_password")
+    return login_for_token(settings.label_studio_url, settings.label_studio_email, password, replace=True)
+
+
+def connect(settings: Settings, photos: Photos, label_config: str = LABEL_CONFIG) -> Connection:
+    """Make sure of the sample project, its photos, the backend and its webhook, and check that they work together.
+
+    Raises StartError if Label Studio says that it can't talk to the backend, and LabelStudioError.
+    """
+    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        project, made = _project(client, PROJECT, label_config)
+        added = _import_photos(client, project, photos)
+        connection = connect_backend(client, project["id"], settings)
+    return replace(connection, made=made, photos=added)
+
+
+def connect_titled(client: LabelStudio, title: str, label_config: str, settings: Settings) -> Connection:
+    """Connect the project of that title, which is made if there is none; one that is there keeps its interface.
+
+    Raises ConfigError if the labelling interface can't carry masks, and what `connect_backend` raises.
+    """
+    parse(label_config)
+    project, made = _project(client, title, label_config)
+    return replace(connect_backend(client, project["id"], settings), made=made)
+
+
+def connect_backend(client: LabelStudio, project: int, settings: Settings) -> Connection:
+    """Connect the backend to a project that is there.
+
+    Raises:
+        ConfigError: its labelling interface can't carry masks.
+        StartError: Label Studio can't talk to the backend.
+        LabelStudioError: it refuses something else, or there is no such project.
+    """
+    found = client.project(project)
+    parse(str(found.get("label_config") or "<View/>"))
+    url = project_url(settings, project)
+    login = settings.username, settings.secret("password")
+    known = [row for row in client.ml_backends(project) if _is_ours(row, settings, project)]
+    if known:
+        # Always: its password can't be read back, so nobody knows whether it is still the right one.
+        row = client.update_ml_backend(known[0]["id"], url, known[0]["title"], *login)
+    else:
+        row = client.create_ml_backend(project, url, BACKEND, *login)
+    # The shared address too: a move may have been interrupted before its webhook was deleted.
+    stale = [_webhook_of(each) for each in (backend_url(settings), *(old["url"] for old in known))]
+    webhook = _webhook(client, project, _webhook_of(url), stale, settings)
+    _verify(client, project, row["id"], webhook)
+    before = str(known[0]["url"]).rstrip("/") if known else None
+    moved_from = before if before != url else None
+    return Connection(project, found["title"], url, int(row["id"]), webhook, False, not known, moved_from)
+
+
+def backend_url(settings: Settings) -> str:
+    """The backend, as Label Studio reaches it."""
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
+    return (settings.backend_url or f"http://{host}:{settings.port}").rstrip("/")
+
+
+def project_url(settings: Settings, project: int) -> str:
+    """The address of one project at the backend, as Label Studio reaches it."""
+    return f"{backend_url(settings)}/projects/{project}"
+
+
+def _is_ours(row: Json, settings: Settings, project: int) -> bool:
+    """Whether a backend of the project is this one: by its title, or registered by hand at an address of ours."""
+    return row["title"] == BACKEND or str(row["url"]).rstrip("/") in (
+        backend_url(settings),
+        project_url(settings, project),
+    )
+
+
+def _project(client: LabelStudio, title: str, label_config: str) -> tuple[Json, bool]:
+    for project in client.projects():
+        if project["title"] == title:
+            return project, False
+    return client.create_project(title, label_config), True
+
+
+def _webhook_of(url: str) -> str:
+    """The webhook that Label Studio makes for a backend."""
+    return f"{url.rstrip('/')}/webhook"
+
+
+def _import_photos(client: LabelStudio, project: Json, photos: Photos) -> int:
+    if project.get("description"):
+        return 0
+    present = [str(task["data"].get("image", "")) for task in client.tasks(project["id"])]
+    missing = [
+        # Label Studio puts a random prefix before the name of an uploaded file.
+        (name, content)
+        for name, content in photos()
+        if not any(image.endswith(f"-{name}") for image in present)
+    ]
+    for name, content in missing:
+        client.upload(project["id"], name, content)
+    client.update_project(project["id"], description=_DESCRIPTION)
+    return len(missing)
+
+
+def _webhook(client: LabelStudio, project: int, url: str, stale: list[str], settings: Settings) -> int:
+    rows = client.webhooks(project)
+    for row in rows:
+        # The backend has moved to another address: nothing listens at the old one.
+        if row["url"] in stale and row["url"] != url:
+            client.delete_webhook(row["id"])
+    present = [row for row in rows if row["url"] == url]
+    webhook = int((present[0] if present else client.create_webhook(project, url))["id"])
+    client.update_webhook(webhook, {SECRET_HEADER: settings.secret("webhook_secret")})
+    return webhook
+
+
+def _verify(client: LabelStudio, project: int, backend: int, webhook: int) -> None:
+    row = next(row for row in client.ml_backends(project) if row["id"] == backend)
+    if row["state"] != "CO":
+        raise StartError(
+            f"Label Studio can't talk to the backend at {row['url']} ({row['readable_state']}): "
+            f"{row['error_message']}. Look into the backend's log."
+        )
+    headers = next(row["headers"] for row in client.webhooks(project) if row["id"] == webhook)
+    if SECRET_HEADER not in headers:
+        raise StartError(
+            f"Label Studio did not keep the secret header of webhook {webhook}: start again, or add "
+            f"{SECRET_HEADER} under the project's Settings, Webhooks."
+        )
+
+
+def main() -> None:
+    """One step as a container: `login` keeps a token in the home folder, `project` connects."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=("login", "project"))
+    settings = load()
+    if parser.parse_args().step == "login":
+        remember(settings.home, {"RIS_LABEL_STUDIO_TOKEN": sign_in(settings)})
+        print("Logged in to Label Studio.")
+    else:
+        connection = connect(settings, samples.photos)
+        print(f"Project {connection.project} is connected to {connection.url}.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RisError as error:
+        sys.exit(str(error))

@@ -1,0 +1,339 @@
+"""Where prompts come from, and what a negative or a place makes of an answer. Knows no HTTP, no files and no model.
+
+In the editor one prompt counts: the sentence that was typed last; or, if a smart point or rectangle was drawn, the one
+in the draft (or the annotation) that it belongs to, about what is at that place. Without either, a place asks for the
+label that it was drawn with.
+
+In a batch, first to last; what comes earlier replaces what comes later for the same label, different labels add up:
+1. the task's data, under the key that the prompt TextArea shows (`value="$caption"`), else under `prompt` and
+   `prompts`, else `caption`, else `expression`: a sentence, {label: sentence}, {"label": ..., "prompt": ...,
+   "negative": ...}, or a list of these;
+2. the attributes of each Label: `prompt`, or `prompts` separated by |;
+3. the project's prompt sheet;
+4. if nothing of this asks for anything, and the project wants it, each label by its name, except other and the like.
+
+"the dogs; not the puppy" takes what "the puppy" finds away from what "the dogs" finds. In a batch the label's own
+negatives (its attribute `negative`, else the sheet's) are taken away as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from backend.labelstudio.label_config import Label, LabelConfig
+from backend.labelstudio.regions import typed_prompt
+from backend.prompts.geometry import Place, read_place
+from backend.prompts.label_matching import Named, Vectors, alternatives, find_label, is_catch_all, label_for
+from backend.prompts.sheet import EMPTY, PromptSheet
+from ris_core.errors import PromptError
+from ris_core.masks import Mask
+
+if TYPE_CHECKING:
+    from ris_core.inference.predictor import Prediction
+
+__all__ = ["Asking", "PromptRequest", "Source", "combine", "echoes", "label_for", "prompts_for"]
+
+MAX_LENGTH = 500
+MAX_PROMPTS = 32
+
+# Where a negative leaves less than this share of a mask, both sentences found the same thing.
+_REST = 0.1
+
+Source = Literal["typed", "draft", "task", "label", "sheet", "name", "offered", "command"]
+
+_KEYS = (("prompt", "prompts"), ("caption",), ("expression",))
+_NOT = re.compile(r"\s*;\s*not\s+", re.IGNORECASE)
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """A sentence, the label that the mask it asks for gets, and what narrows the answer down.
+
+    negatives: sentences whose masks are taken away. place: where the thing is.
+    echo: the sentence to show in the prompt TextArea; empty where it is there already, or nobody wrote it for this
+    picture. notes: what people should know about the label.
+    """
+
+    prompt: str
+    label: Label
+    negatives: tuple[str, ...] = ()
+    place: Place | None = None
+    source: Source = "typed"
+    echo: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that the model is to be asked for this request."""
+        return (self.prompt, *self.negatives)
+
+
+def prompts_for(
+    task: Mapping[str, Any],
+    context: Mapping[str, Any] | None,
+    config: LabelConfig,
+    sheet: PromptSheet = EMPTY,
+    max_length: int = MAX_LENGTH,
+    max_prompts: int = MAX_PROMPTS,
+    *,
+    vectors: Vectors | None = None,
+    names: bool = False,
+) -> list[PromptRequest]:
+    """What to look for in a task's image; `context` is None in a batch. Nothing asked for gives [].
+
+    Args:
+        max_length: of a sentence, in characters. max_prompts: sentences a task, negatives among them.
+        vectors: to find labels by meaning.
+        names: whether labels are asked for by their names where nothing else is.
+
+    Raises:
+        PromptError: a sentence is blank, too long or not text; or there are too many.
+    """
+    asking = Asking(config, sheet, f"task {task.get('id')}", max_length, max_prompts, vectors)
+    return asking.of_batch(task, names) if context is None else asking.of_editor(task, context)
+
+
+def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Prediction] = ()) -> Prediction:
+    """The answer to `request.prompt` without what its negatives found, at its place.
+
+    Taken away is all that a negative finds, however sure the model is of either: whoever writes "not the puppy" has
+    seen it count as a dog. Where next to nothing would be left, the model can't tell the two apart, and the surer one
+    has it all. An answer that loses everything says that the thing isn't there.
+
+    Args:
+        negatives: the answers to `request.negatives`.
+    """
+    if not answer.present:
+        return answer
+    mask = answer.mask
+    for negative in negatives:
+        if negative.present:
+            mask = _without(mask, negative, answer.score)
+    if request.place:
+        mask = request.place.keep(mask)
+    if mask.any():
+        return replace(answer, mask=mask)
+    return replace(answer, mask=mask, present=False, score=1 - answer.score)
+
+
+def echoes(requests: Sequence[PromptRequest], answers: Sequence[Prediction]) -> list[str]:
+    """The sentences to show in the prompt TextArea beside these answers.
+
+    What somebody asks of this very picture stays, found or not: submitted without a mask it says that the thing isn't
+    there. A prompt that is only tried here would say so too, so it is shown where it found something.
+    """
+    return [
+        request.echo
+        for request, answer in zip(requests, answers, strict=True)
+        if request.echo and (answer.present or request.source != "offered")
+    ]
+
+
+def _without(mask: Mask, negative: Prediction, score: float) -> Mask:
+    rest = mask & ~negative.mask
+    if np.count_nonzero(rest) >= _REST * np.count_nonzero(mask):
+        return rest
+    return np.zeros_like(mask) if negative.score > score else mask
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Makes requests for one picture; `about` names it in errors. Every method raises PromptError."""
+
+    config: LabelConfig
+    sheet: PromptSheet = EMPTY
+    about: str = "the command"
+    max_length: int = MAX_LENGTH
+    max_prompts: int = MAX_PROMPTS
+    vectors: Vectors | None = None
+
+    def of_editor(self, task: Mapping[str, Any], context: Mapping[str, Any]) -> list[PromptRequest]:
+        """What somebody at work on the task asks for."""
+        place = read_place(context)
+        typed = typed_prompt(context, self.config)
+        if typed is None and _is_submitted_blank(context, self.config):
+            typed = ""
+        if typed is not None:
+            return self._checked([self._request(typed, "typed", place=place)])
+        if place is None:
+            # A region of another tag, or one just deleted, asks for nothing.
+            return []
+        drafted = next(filter(None, (typed_prompt(each, self.config) for each in _written(task))), None)
+        if drafted is not None:
+            return self._checked([self._request(drafted, "draft", place=place)])
+        label = self.config.label(place.label) if place.label else None
+        ways = _merged(self._of_task(task), self._of_labels(), self._of_sheet(), self._of_names())
+        return self._checked(replace(way, place=place, echo="") for way in ways if way.label == label)
+
+    def of_batch(self, task: Mapping[str, Any], names: bool) -> list[PromptRequest]:
+        """What a task is asked for when nobody is at work on it."""
+        requests = _merged(self._of_task(task), self._of_labels(), self._of_sheet())
+        return self._checked(requests or (list(self._of_names()) if names else []))
+
+    def of_sentences(self, given: Iterable[tuple[str, str | None]], source: Source) -> list[PromptRequest]:
+        """Sentences for any picture, each with one of its label's names, or None for the label that it names."""
+        named = ((sentence, self._label(label) if label else None) for sentence, label in given)
+        return self._checked([self._request(sentence, source, named=found, echo=True) for sentence, found in named])
+
+    def _of_task(self, task: Mapping[str, Any]) -> Iterator[PromptRequest]:
+        for said, label, negatives in _entries(_task_value(task, self.config)):
+            named = self._label(label) if label else None
+            request = self._request(said, "task", named=named, echo=True)
+            yield self._with_negatives(request, self._sentences(negatives))
+
+    def _of_labels(self) -> Iterator[PromptRequest]:
+        for label in self.config.labels:
+            for name in ("prompt", "prompts"):
+                yield from self._about(label, alternatives(label.attributes.get(name, "")), "label")
+
+    def _of_sheet(self) -> Iterator[PromptRequest]:
+        for label in self.config.labels:
+            yield from self._about(label, self.sheet.entry(label.value, label.alias).prompts, "sheet")
+
+    def _of_names(self) -> Iterator[PromptRequest]:
+        for label in self.config.labels:
+            if not is_catch_all(label):
+                yield from self._about(label, [label.value.replace("_", " ")], "name")
+
+    def _about(self, label: Label, sentences: Iterable[str], source: Source) -> Iterator[PromptRequest]:
+        return (self._with_negatives(self._request(each, source, named=Named(label))) for each in sentences)
+
+    def _with_negatives(self, request: PromptRequest, more: Iterable[str] = ()) -> PromptRequest:
+        label = request.label
+        own = alternatives(label.attributes.get("negative", ""))
+        own = own or list(self.sheet.entry(label.value, label.alias).negatives)
+        negatives = dict.fromkeys([*request.negatives, *more, *self._sentences(own)])
+        return replace(request, negatives=tuple(each for each in negatives if each != request.prompt))
+
+    def _request(
+        self,
+        said: object,
+        source: Source,
+        named: Named | None = None,
+        place: Place | None = None,
+        echo: bool = False,
+    ) -> PromptRequest:
+        sentence = self._sentence(said)
+        prompt, *negatives = (self._sentence(part) for part in _NOT.split(sentence))
+        if named is None:
+            chosen = self.config.label(place.label) if place and place.label else None
+            named = Named(chosen) if chosen else self._label(prompt)
+        shown = sentence if echo else ""
+        notes = (named.note,) if named.note else ()
+        return PromptRequest(prompt, named.label, tuple(negatives), place, source, shown, notes)
+
+    def _label(self, sentence: str) -> Named:
+        exact = self.config.label(sentence)
+        return Named(exact) if exact else find_label(sentence, self.config, self._known_as, self.vectors)
+
+    @cached_property
+    def _known_as(self) -> dict[str, list[str]]:
+        return {label.value: self.sheet.names(label.value, label.alias) for label in self.config.labels}
+
+    def _sentences(self, said: Iterable[object]) -> list[str]:
+        return [self._sentence(each) for each in said]
+
+    def _sentence(self, said: object) -> str:
+        name = f"A prompt of {self.about}"
+        if not isinstance(said, str):
+            raise PromptError(f"{name} isn't text but {type(said).__name__}. Write it as a sentence.")
+        sentence = " ".join(said.split())
+        if not sentence:
+            raise PromptError(f"{name} is empty. Describe the thing to find, such as: the red car on the left.")
+        if len(sentence) > self.max_length:
+            raise PromptError(
+                f"{name} has {len(sentence)} characters, more than {self.max_length}. "
+                "Shorten it, or raise RIS_MAX_PROMPT_LENGTH."
+            )
+        return sentence
+
+    def _checked(self, requests: Iterable[PromptRequest]) -> list[PromptRequest]:
+        """Each request once, and not too many."""
+        first: dict[tuple[str, str], PromptRequest] = {}
+        for request in requests:
+            first.setdefault((request.prompt, request.label.value), request)
+        kept = list(first.values())
+        count = sum(len(request.sentences) for request in kept)
+        if count > self.max_prompts:
+            raise PromptError(
+                f"{self.about.capitalize()} has {count} prompts, more than {self.max_prompts}. "
+                "Split it, or raise RIS_MAX_PROMPTS."
+            )
+        return kept
+
+
+def _merged(*sources: Iterable[PromptRequest]) -> list[PromptRequest]:
+    kept: list[PromptRequest] = []
+    for source in sources:
+        taken = {request.label.value for request in kept}
+        kept += [request for request in source if request.label.value not in taken]
+    return kept
+
+
+def _task_value(task: Mapping[str, Any], config: LabelConfig) -> list[object]:
+    """What the task's data says that is to be found, as it is written there."""
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        return []
+    shown = config.prompt.key if config.prompt else None
+    for keys in ((shown,),) if shown in data else _KEYS:
+        values = [data[key] for key in keys if data.get(key) not in (None, "", [], {})]
+        if values:
+            return [each for value in values for each in (value if isinstance(value, list) else [value])]
+    return []
+
+
+def _entries(values: Iterable[object]) -> Iterator[tuple[object, str | None, list[object]]]:
+    """(sentence, its label if that is said, its negatives) of each prompt in a task's data."""
+    for value in values:
+        if value in (None, ""):
+            continue
+        if not isinstance(value, Mapping):
+            yield value, None, []
+        elif "prompt" in value and value.keys() <= {"label", "prompt", "negative"}:
+            yield value["prompt"], _name(value.get("label")), _listed(value.get("negative"))
+        else:
+            yield from ((said, str(label), []) for label, each in value.items() for said in _listed(each))
+
+
+def _name(label: object) -> str | None:
+    return str(label) if label else None
+
+
+def _listed(value: object) -> list[object]:
+    return [each for each in (value if isinstance(value, list) else [value]) if each not in (None, "")]
+
+
+def _written(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The drafts of whoever is at work on a task, then the annotations, the newest first."""
+    lists = (task.get(name) for name in ("drafts", "annotations"))
+    found = [[each for each in rows if isinstance(each, Mapping)] if isinstance(rows, list) else [] for rows in lists]
+    return [each for rows in found for each in sorted(rows, key=_changed, reverse=True)]
+
+
+def _changed(row: Mapping[str, Any]) -> datetime:
+    try:
+        # As text, "02:23Z" would sort after "02:23.85Z".
+        when = datetime.fromisoformat(str(row.get("updated_at") or row.get("created_at")))
+    except ValueError:
+        return _NEVER
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _is_submitted_blank(context: Mapping[str, Any], config: LabelConfig) -> bool:
+    """Whether a sentence was submitted that has no word: a mistake to report."""
+    return config.prompt is not None and any(
+        isinstance(region, Mapping)
+        and region.get("from_name") == config.prompt.name
+        and isinstance(region.get("value"), Mapping)
+        and bool(region["value"].get("text"))
+        for region in context.get("result") or ()
+    )

@@ -1,0 +1,275 @@
+"""The queues of jobs in Valkey: put work in, ask how it goes. Knows no job's content; payloads are JSON.
+
+There are three queues: learning, which takes minutes of all cores; runners of batches; and the rest, exports. So a
+worker can serve learning alone, and nothing else ever waits for it (`ris up` runs two workers). A worker that serves
+all queues turns to batches last.
+
+Learning is coalesced: a project has at most one job that runs and one that waits. An event that finds a job
+waiting adds nothing, since that job will read all annotations when it starts; an event that finds none adds
+one. The choice is atomic: a burst of events makes one job, and an event during a run always makes one more. Runners
+of batches are coalesced as well: of a batch one runner waits, while any number run.
+
+A job is at every moment in its queue, in the intermediate one of those just taken, or among those that were started:
+wherever a worker is killed, the next one finds it (recovery.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.exceptions import RedisError, WatchError
+from redis.retry import Retry as RedisRetry
+from rq import Queue, Retry, Worker
+from rq.exceptions import DequeueTimeout, NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from backend.errors import NotFound, Unavailable
+from backend.queue.allow_list import GuardedJob
+
+NAME, TRAINING, BATCHES = "ris", "ris-train", "ris-batch"
+QUEUES = (NAME, TRAINING, BATCHES)
+"""All queues, in the order in which a worker that serves all looks at them."""
+KINDS = {"training": (TRAINING,), "batches": (NAME, BATCHES)}
+"""What `ris worker --only` offers: the queues of each kind of worker."""
+
+# The longest fine-tuning that RIS_FINETUNE_SECONDS allows, and two hours to fetch pictures and to compare versions.
+LEARN_SECONDS = 8 * 3600
+EXPORT_SECONDS = 3600
+# To list a large project's tasks; a batch predicts them.
+REFRESH_SECONDS = 1800
+# A runner makes room for others after minutes: this is for one that hangs.
+RUNNER_SECONDS = 1800
+RESULT_SECONDS = 7 * 86400
+RUNNER_RESULT_SECONDS = 3600
+FAILURE_SECONDS = 30 * 86400
+# A job whose worker is killed starts again; one that kills its worker each time must come to an end.
+RETRIES = 2
+
+_LATELY = 20
+# In a job's record: how many new corrections suffice for it to learn.
+_LEAST = "least"
+
+# Label Studio's webhooks wait one second, once: Valkey gets a part of that, and no second attempt.
+_SOCKET_SECONDS = 0.4
+# Between two looks at empty queues.
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A job that will do what was asked; `new` is False where it was waiting already."""
+
+    job: str
+    new: bool
+
+
+def connect(url: str, patient: bool = False) -> Redis:
+    """A connection to Valkey; `patient` ones are a worker's, others give up within a webhook's second."""
+    if patient:
+        return Redis.from_url(url)
+    return Redis.from_url(
+        url,
+        socket_timeout=_SOCKET_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
+        retry=RedisRetry(NoBackoff(), 0),
+    )
+
+
+class KeptQueue(Queue):
+    """RQ's queue; what a worker takes from one of several isn't lost with it, as it isn't with a single one."""
+
+    @classmethod
+    def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
+        """The first job of the first queue that has one -> (queue's key, job's id); it moves to the intermediate queue.
+
+        RQ takes it by BLPOP, and Valkey has no blocking move from several lists: so this looks again and again.
+        """
+        end = time.monotonic() + (timeout or 0)
+        while True:
+            found = (cls.lmove(connection, key, None) for key in queue_keys)  # type: ignore[arg-type]
+            taken = next(filter(None, found), None)
+            if taken or timeout is None:
+                return taken
+            if time.monotonic() >= end:
+                raise DequeueTimeout(timeout, queue_keys)
+            time.sleep(_POLL_SECONDS)
+
+
+def open_queue(connection: Redis, job_class: type[Job] = GuardedJob, name: str = NAME) -> KeptQueue:
+    """A queue that the backend fills and a worker empties."""
+    return KeptQueue(name, connection=connection, serializer=JSONSerializer, job_class=job_class)
+
+
+def least_new(job: Job) -> int | None:
+    """How many new corrections suffice for a job of `JobQueue.learn`; None: as many as the settings say."""
+    found = _text(job.connection.hget(job.key, _LEAST))
+    return None if found is None else int(found)
+
+
+class JobQueue:
+    """What the backend does with jobs. Every method raises Unavailable where Valkey can't be reached."""
+
+    def __init__(self, connection: Redis, learn: str = "backend.jobs.functions.learn") -> None:
+        self._connection = connection
+        self._queue, self._training, self._batches = (open_queue(connection, name=name) for name in QUEUES)
+        self._learn = learn
+
+    def learn(self, project: int, least: int | None = None) -> Ticket:
+        """Make sure that a job waits which will learn from all that is annotated by now.
+
+        least: how many new corrections suffice; None: RIS_FINETUNE_MIN_NEW. A job that waits already is content with
+        as few from now on.
+        """
+        job = partial(self._job, self._learn, (project,), f"learn-{project}", LEARN_SECONDS)
+        return self._once(f"ris:learn:{project}", job, self._training, least)
+
+    def learn_now(self, project: int) -> Ticket:
+        """The same, with however few corrections are new."""
+        return self.learn(project, least=0)
+
+    def prelabel(self, batch: str) -> Ticket:
+        """Make sure that a runner of a batch waits."""
+        function = "backend.jobs.functions.prelabel"
+        job = partial(self._job, function, (batch,), f"prelabel-{batch}", RUNNER_SECONDS, RUNNER_RESULT_SECONDS)
+        return self._once(f"ris:runner:{batch}", job, self._batches)
+
+    def refresh(self, project: int) -> Ticket:
+        """Make sure that a job waits which looks whether a project's predictions are to be made anew."""
+        function = "backend.jobs.functions.refresh"
+        job = partial(self._job, function, (project,), f"refresh-{project}", REFRESH_SECONDS, RUNNER_RESULT_SECONDS)
+        return self._once(f"ris:refreshing:{project}", job, self._queue)
+
+    def export(self, project: int, form: str, name: str) -> Ticket:
+        """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to."""
+        job = self._job("backend.jobs.functions.export", (project, form, name), f"export-{project}", EXPORT_SECONDS)
+        with reachable():
+            self._queue.enqueue_job(job)
+        return Ticket(job.id, new=True)
+
+    def describe(self, job_id: str) -> dict[str, Any]:
+        """A job as JSON: status, function, arguments, progress, result, error, times. Raises NotFound."""
+        with reachable():
+            job = self._find(job_id)
+            if job is None:
+                raise NotFound(f"There is no job {job_id!r:.100}: it never was, or its record has expired.")
+            return _description(job)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Jobs as JSON: all that run or wait, and the last that ended."""
+        with reachable():
+            ids = [job_id for queue in (self._training, self._queue, self._batches) for job_id in _recent(queue)]
+            return [_description(job) for job in map(self._find, ids) if job is not None]
+
+    def workers(self) -> dict[str, int]:
+        """How many workers there are for each of `KINDS`; one that serves all queues counts for each."""
+        queues = {"training": self._training, "batches": self._batches}
+        with reachable():
+            return {kind: Worker.count(queue=queue) for kind, queue in queues.items()}
+
+    def _once(self, key: str, make: Callable[[], Job], queue: Queue, least: int | None = None) -> Ticket:
+        with reachable(), self._connection.pipeline() as pipeline:
+            while True:
+                try:
+                    return self._try_once(key, make, queue, least, pipeline)
+                except WatchError:
+                    # Somebody else put a job in just now, or the one that waited has started: look again.
+                    continue
+
+    def _try_once(
+        self, key: str, make: Callable[[], Job], queue: Queue, least: int | None, pipeline: Pipeline
+    ) -> Ticket:
+        pipeline.watch(key)  # type: ignore[no-untyped-call]
+        waiting = _text(pipeline.get(key))
+        if waiting and self._waits(waiting, pipeline):
+            self._lower(waiting, least, pipeline)
+            return Ticket(waiting, new=False)
+        job = make()
+        pipeline.multi()
+        pipeline.set(key, job.id, ex=FAILURE_SECONDS)
+        queue.enqueue_job(job, pipeline=pipeline)
+        if least is not None:
+            pipeline.hset(job.key, _LEAST, str(least))
+        pipeline.execute()
+        return Ticket(job.id, new=True)
+
+    def _lower(self, job_id: str, least: int | None, pipeline: Pipeline) -> None:
+        key = GuardedJob.key_for(job_id)
+        asked = _text(pipeline.hget(key, _LEAST))
+        pipeline.multi()
+        if least is not None and (asked is None or least < int(asked)):
+            pipeline.hset(key, _LEAST, str(least))
+        pipeline.execute()
+
+    def _find(self, job_id: str) -> Job | None:
+        try:
+            return GuardedJob.fetch(job_id, self._connection, JSONSerializer)
+        except NoSuchJobError:
+            return None
+
+    def _waits(self, job_id: str, pipeline: Pipeline) -> bool:
+        # A job is marked as started before it reads anything: one that still waits will see this annotation.
+        key = GuardedJob.key_for(job_id)
+        pipeline.watch(key)  # type: ignore[no-untyped-call]
+        return _text(pipeline.hget(key, "status")) == JobStatus.QUEUED
+
+    def _job(
+        self, function: str, arguments: tuple[Any, ...], name: str, seconds: int, result_seconds: int = RESULT_SECONDS
+    ) -> Job:
+        return self._queue.create_job(
+            function,
+            args=arguments,
+            job_id=f"{name}-{secrets.token_hex(4)}",
+            timeout=seconds,
+            result_ttl=result_seconds,
+            failure_ttl=FAILURE_SECONDS,
+            # In front: what was begun goes on before anything else.
+            retry=Retry(max=RETRIES, enqueue_at_front=True),
+        )
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Raises Unavailable where Valkey can't be reached."""
+    try:
+        yield
+    except RedisError:
+        raise Unavailable(
+            "The job queue can't be reached, so nothing was queued. Annotations are safe in Label Studio: "
+            "start Valkey again, and repeat it; what is annotated is picked up at the next submit."
+        ) from None
+
+
+def _description(job: Job) -> dict[str, Any]:
+    if isinstance(job, GuardedJob) and job.refusal:
+        return {"id": job.id, "status": str(job.get_status().value), "error": {"code": "forbidden_job"}}
+    times = {"queued": job.enqueued_at, "started": job.started_at, "ended": job.ended_at}
+    return {
+        "id": job.id,
+        "status": job.get_status().value,
+        "function": str(job.func_name).rpartition(".")[2],
+        "arguments": list(job.args),
+        "progress": job.meta.get("progress"),
+        "result": job.return_value(),
+        "error": job.meta.get("error"),
+        **{name: time and time.isoformat() for name, time in times.items()},
+    }
+
+
+def _recent(queue: Queue) -> list[str]:
+    ended = (queue.finished_job_registry, queue.failed_job_registry)
+    lately = [job for registry in ended for job in registry.get_job_ids(-_LATELY, -1, cleanup=False)]
+    return [*queue.started_job_registry.get_job_ids(cleanup=False), *queue.get_job_ids(), *lately]
+
+
+def _text(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value

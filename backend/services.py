@@ -1,0 +1,70 @@
+"""The parts of the studio, put together as the settings say. The only module that knows both knobs and parts."""
+
+from __future__ import annotations
+
+from backend.batches.runner import Services
+from backend.batches.service import Prelabelling
+from backend.batches.store import Batches
+from backend.inference.model_pool import Models
+from backend.inference.predict import Limits, Prelabeller
+from backend.inference.project_model import Answers
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.images import ImageResolver
+from backend.learning.rollout import Records, Refresh
+from backend.prompts.last_prompt import FileMemory, SharedMemory
+from backend.prompts.sentence_vectors import vectors
+from backend.queue.queue import JobQueue, connect
+from backend.registry import Registry
+from backend.settings import Settings
+
+
+def registry(settings: Settings) -> Registry:
+    return Registry(settings.home / "models")
+
+
+def images(settings: Settings) -> ImageResolver:
+    """Raises SettingsError if Label Studio's token isn't set."""
+    return ImageResolver(
+        settings.label_studio_url,
+        settings.secret("label_studio_token"),
+        cache=settings.home / "images",
+        hosts=settings.image_hosts,
+        local_files_root=settings.local_files_root,
+        max_bytes=settings.max_image_bytes,
+    )
+
+
+def models(settings: Settings) -> Models:
+    return Models(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
+
+
+def answers(settings: Settings) -> Answers:
+    """How projects are answered; what is typed is kept in Valkey where there is one."""
+    url = settings.redis_url and settings.redis_url.get_secret_value()
+    memory = SharedMemory(connect(url)) if url else FileMemory(settings.home)
+    return Answers(registry(settings), settings, memory, vectors)
+
+
+def prelabeller(settings: Settings, answering: Answers, loaded: Models) -> Prelabeller:
+    """Raises SettingsError if Label Studio's token isn't set."""
+    limits = Limits(seconds=settings.predict_seconds, waiting=settings.max_waiting, batch_from=settings.batch_from)
+    return Prelabeller(answering, images(settings), loaded, limits)
+
+
+def prelabelling(settings: Settings) -> Prelabelling:
+    """The batches. Raises SettingsError if Valkey's address isn't set."""
+    connection = connect(settings.secret("redis_url"))
+    return Prelabelling(connection, JobQueue(connection))
+
+
+def runner_services(settings: Settings, client: LabelStudio, batches: Batches) -> Services:
+    """What works on a batch needs. Raises SettingsError if Label Studio's token isn't set."""
+    answering = answers(settings)
+    return Services(client, batches, prelabeller(settings, answering, models(settings)), answering, registry(settings))
+
+
+def refresh(settings: Settings, client: LabelStudio) -> Refresh:
+    """What makes predictions anew after a promotion. Raises SettingsError if Valkey's address isn't set."""
+    connection = connect(settings.secret("redis_url"), patient=True)
+    batches = Prelabelling(connection, JobQueue(connection))
+    return Refresh(client, batches, answers(settings), registry(settings), settings, Records(connection))

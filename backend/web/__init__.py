@@ -1,0 +1,1 @@
+"""HTTP: Label Studio's ML backend contract, as a Flask app that gunicorn serves."""

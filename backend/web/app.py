@@ -1,0 +1,156 @@
+"""The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
+
+Every route is there twice: by itself, and below /projects/<id>, the address of one project. /health is open. /webhook
+wants the secret header that `connect` installs, or the password: Label Studio signs only START_TRAINING with the
+latter. All else wants the password.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
+from backend.labelstudio.webhooks import SECRET_HEADER
+from backend.settings import Settings
+from backend.web.ml_backend import MLBackend
+from ris_core.errors import InputError, RisError
+
+_log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5
+
+_HEALTH = {"status": "UP", "model_class": "RISModel"}
+_PREFIXES = ("", "/projects/<int(max=2147483647):project>")
+_LONGEST_REASON = 300
+_TRY_AGAIN = (429, 503)
+
+
+def create_app(settings: Settings, contract: MLBackend) -> Flask:
+    """The app. Raises SettingsError if RIS_PASSWORD or RIS_WEBHOOK_SECRET isn't set: nothing is open by default."""
+    app = Flask("backend", static_folder=None)
+    # One more than is allowed: of a body without announced length, Werkzeug cuts off the rest in silence.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes + 1
+    app.before_request(_start)
+    app.before_request(_gate(settings))
+    app.after_request(_finish)
+    app.register_error_handler(Exception, _answer_error)
+    _add_routes(app, contract, settings.max_request_bytes)
+    return app
+
+
+def _add_routes(app: Flask, contract: MLBackend, max_bytes: int) -> None:
+    def health(project: int | None = None) -> Response:
+        return jsonify(_HEALTH)
+
+    def posted(answer: Callable[[object, int | None], dict[str, Any]]) -> Callable[..., Response]:
+        return lambda project=None: jsonify(answer(_body(max_bytes), project))
+
+    def versions(project: int | None = None) -> Response:
+        return jsonify(contract.versions(project))
+
+    def job(job_id: str, project: int | None = None) -> Response:
+        return jsonify(contract.job(job_id))
+
+    for prefix in _PREFIXES:
+        app.add_url_rule(f"{prefix}/", f"{prefix}/", health, strict_slashes=False)
+        app.add_url_rule(f"{prefix}/health", f"{prefix}/health", health)
+        app.add_url_rule(f"{prefix}/setup", f"{prefix}/setup", posted(contract.setup), methods=["POST"])
+        app.add_url_rule(f"{prefix}/predict", f"{prefix}/predict", posted(contract.predict), methods=["POST"])
+        app.add_url_rule(f"{prefix}/webhook", f"{prefix}/webhook", posted(contract.webhook), methods=["POST"])
+        app.add_url_rule(f"{prefix}/versions", f"{prefix}/versions", versions)
+        app.add_url_rule(f"{prefix}/jobs/<job_id>", f"{prefix}/jobs", job)
+
+
+def _gate(settings: Settings) -> Callable[[], None]:
+    login = settings.username, settings.secret("password")
+    header = settings.secret("webhook_secret")
+
+    def check() -> None:
+        route = request.endpoint or ""
+        if route.endswith("/health"):
+            return
+        if route.endswith("/webhook") and _same(request.headers.get(SECRET_HEADER), header):
+            return
+        # Both are compared, whatever the first says, so that time tells nothing about either.
+        given = request.authorization
+        username, password = (given.username, given.password) if given else (None, None)
+        matches = [_same(username, login[0]), _same(password, login[1])]
+        if not all(matches):
+            raise Unauthorized(
+                "The user name or password is missing or wrong. In Label Studio, give the ML backend those in ris.env."
+            )
+
+    return check
+
+
+def _same(given: str | None, expected: str) -> bool:
+    return hmac.compare_digest((given or "").encode("utf-8", "replace"), expected.encode())
+
+
+def _body(max_bytes: int) -> object:
+    content = request.get_data(cache=False)
+    if len(content) > max_bytes:
+        raise RequestEntityTooLarge
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise BadRequest("The request's body isn't JSON.") from None
+
+
+def _start() -> None:
+    g.request_id = secrets.token_hex(8)
+    g.started = time.perf_counter()
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    milliseconds = 1000 * (time.perf_counter() - g.started)
+    _log.info(
+        "%s %s %s in %.0f ms (%s)",
+        request.method,
+        # Quoted, for a path may hold line breaks.
+        repr(request.path[:200]),
+        response.status_code,
+        milliseconds,
+        g.request_id,
+    )
+    return response
+
+
+def _answer_error(error: Exception) -> Response:
+    status, code, message = _explain(error)
+    response = jsonify(code=code, message=message, request_id=g.request_id)
+    # Label Studio shows people the HTTP reason, never the body.
+    reason = message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")
+    response.status = f"{status} {reason[:_LONGEST_REASON]}"
+    if status in _TRY_AGAIN:
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    if status == Unauthorized.status:
+        response.headers["WWW-Authenticate"] = 'Basic realm="ris"'
+    return response
+
+
+def _explain(error: Exception) -> tuple[int, str, str]:
+    """HTTP status, stable code and sentence. What isn't meant for a caller is logged, and only named by its id."""
+    if isinstance(error, RequestEntityTooLarge):
+        error = TooLarge("The request is larger than RIS_MAX_REQUEST_BYTES allows. Send fewer tasks, or raise it.")
+    if isinstance(error, BackendError):
+        _log.warning("%s (%s): %s", error.code, g.request_id, error)
+        return error.status, error.code, str(error)
+    if isinstance(error, InputError):
+        return BadRequest.status, error.code, str(error)
+    if isinstance(error, HTTPException):
+        status = error.code or 500
+        return status, "http_error", f"{error.name}: there is no {request.method} {request.path[:200]} here."
+    _log.error("Request %s failed.", g.request_id, exc_info=error)
+    code = error.code if isinstance(error, RisError) else "internal_error"
+    return 500, code, f"Something went wrong in the backend. Its log says what, under {g.request_id}."

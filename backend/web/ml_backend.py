@@ -1,0 +1,200 @@
+"""Label Studio's ML backend contract: JSON in, JSON out, as Label Studio 1.23.2 speaks it. Knows no HTTP.
+
+/setup and /webhook must answer within seconds, whatever else runs: neither touches the model or calls Label Studio.
+/versions doesn't say which project it asks for, so each project has an address of its own; `project` is the one whose
+address was called, None at the address that all share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend import services
+from backend.batches.service import Prelabelling, Receipt
+from backend.batches.store import Order
+from backend.errors import BadRequest, TooLarge, Unavailable
+from backend.inference.model_pool import ModelBusy
+from backend.inference.predict import Prelabeller
+from backend.inference.project_model import Answering, Answers
+from backend.labelstudio.images import Credentials
+from backend.labelstudio.webhooks import read_events
+from backend.learning.events import EventLog
+from backend.learning.triggers import Reconciler
+from backend.queue.queue import JobQueue, connect
+from backend.settings import Settings
+
+Json = dict[str, Any]
+
+NEW_TASKS = "TASKS_CREATED"
+
+
+class InBackground(Unavailable):
+    """It is being done, only not within the request."""
+
+    code = "in_background"
+
+
+@dataclass(frozen=True)
+class MLBackend:
+    """Answers to Label Studio.
+
+    Every method raises BadRequest where the request isn't one of Label Studio's, or is about another project than the
+    one whose address was called.
+    """
+
+    answers: Answers
+    prelabeller: Prelabeller
+    queue: JobQueue
+    reconciler: Reconciler
+    batches: Prelabelling
+    max_tasks: int = 10_000
+    wants_new: Callable[[int], bool] = lambda project: False
+
+    def setup(self, body: object, project: int | None = None) -> Json:
+        """The version string of a batch's answers. Raises ConfigError if the labelling interface can't carry masks."""
+        request = _object(body)
+        schema, asked = _text(request, "schema"), _project(request.get("project"), project)
+        name = self.answers.of(asked, self.answers.read(asked, schema)).name
+        self.answers.note_interface(asked, schema)
+        return {"model_version": name}
+
+    def predict(self, body: object, project: int | None = None) -> Json:
+        """One prediction a task; or, for more tasks than there is time for, a batch in the background.
+
+        That one answers 503 (InBackground). Label Studio 1.23.2 stores nothing then, and tells the person in either
+        case that it has retrieved predictions; with an empty prediction of another version a task, each task would
+        show that as its prediction, and each repetition would add one.
+
+        Raises:
+            InBackground: a batch predicts these tasks.
+            TooLarge: these are too many tasks even for that.
+            RisError: what `Prelabeller.predict` raises.
+        """
+        request = _object(body)
+        tasks = self._tasks(request)
+        asked = _project(request.get("project"), project)
+        config = self.answers.read(asked, _text(request, "label_config"))
+        params = _object(request.get("params") or {})
+        context = params.get("context")
+        if context is not None:
+            return {"results": self.prelabeller.predict(tasks, config, asked, _object(context), _credentials(params))}
+        if not self.prelabeller.fits(len(tasks)):
+            raise self._in_background(tasks, self.answers.of(asked, config), "predict")
+        try:
+            return {"results": self.prelabeller.predict(tasks, config, asked, None, _credentials(params))}
+        except ModelBusy:
+            raise self._in_background(tasks, self.answers.of(asked, config), "predict") from None
+
+    def webhook(self, body: object, project: int | None = None) -> Json:
+        """Log an event about annotations, and queue learning if it is time; pre-label new tasks where the project
+        wants that. All other events are ignored.
+
+        Label Studio sends an event once: where Valkey is away it is kept in a file ("degraded"), and not refused.
+        """
+        request = _object(body)
+        action = _text(request, "action")
+        if action == NEW_TASKS:
+            return self._new_tasks(request, project)
+        events = read_events(request)
+        if not events:
+            return {"ignored": action}
+        heard = self.reconciler.hear(_project(_object(request.get("project")).get("id"), project), events)
+        if heard.degraded:
+            return {"logged": heard.logged, "degraded": True}
+        job = {"job": heard.ticket.job, "new": heard.ticket.new} if heard.ticket else {}
+        return {"logged": heard.logged, **job}
+
+    def versions(self, project: int | None = None) -> Json:
+        """The version strings of the project; of all projects at the address that they share."""
+        return {"versions": self.answers.versions(project)}
+
+    def job(self, job_id: str) -> Json:
+        """How a job goes. Raises NotFound."""
+        return self.queue.describe(job_id)
+
+    def _new_tasks(self, request: Json, addressed: int | None) -> Json:
+        described = _object(request.get("project"))
+        project = _project(described.get("id"), addressed)
+        if not self.wants_new(project):
+            return {"ignored": NEW_TASKS}
+        config = self.answers.read(project, _text(described, "label_config"))
+        receipt = self._order(self._tasks(request), self.answers.of(project, config), "webhook")
+        return {"batch": receipt.batch, "new": receipt.new}
+
+    def _in_background(self, tasks: Sequence[Json], answering: Answering, origin: str) -> InBackground:
+        batch = self._order(tasks, answering, origin).batch
+        what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
+        return InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
+
+    def _order(self, tasks: Sequence[Json], answering: Answering, origin: str) -> Receipt:
+        order = Order(answering.project, answering.version.name, answering.name, origin=origin)
+        return self.batches.order_once(order, [_id(task) for task in tasks])
+
+    def _tasks(self, request: Json) -> Sequence[Json]:
+        tasks = request.get("tasks")
+        if not isinstance(tasks, list) or not tasks:
+            raise BadRequest('The request has no tasks: "tasks" should be a list with at least one.')
+        if len(tasks) > self.max_tasks:
+            raise TooLarge(
+                f"{len(tasks)} tasks were sent at once, more than {self.max_tasks}. "
+                "Select fewer, run `ris prelabel`, or raise RIS_MAX_TASKS."
+            )
+        return [_object(task) for task in tasks]
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise BadRequest(f"The request holds {type(value).__name__} where Label Studio sends an object.")
+    return value
+
+
+def _id(task: Json) -> int:
+    identity = task.get("id")
+    if not isinstance(identity, int) or isinstance(identity, bool):
+        raise BadRequest(f"The request has a task whose id is {str(identity)[:40]!r}, not a number.")
+    return identity
+
+
+def _text(request: Mapping[str, Any], key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest(f'The request has no "{key}", which Label Studio always sends.')
+    return value
+
+
+def _project(value: object, addressed: int | None) -> int:
+    """Label Studio calls a project `<id>.<time of creation>` in its requests, and `<id>` in its events."""
+    identity = str(value).partition(".")[0]
+    if not identity.isdecimal() or not identity.isascii():
+        raise BadRequest(f"The request names the project {str(value)[:40]!r}, not <number>.<time>.")
+    if addressed not in (None, int(identity)):
+        raise BadRequest(
+            f"The request is about project {identity[:40]}, but this is the address of project {addressed}. "
+            f"Connect that project by itself: ris connect --project {identity[:40]}"
+        )
+    return int(identity)
+
+
+def _credentials(params: Mapping[str, Any]) -> Credentials | None:
+    login, password = params.get("login"), params.get("password")
+    return (str(login), str(password or "")) if login else None
+
+
+def build(settings: Settings) -> MLBackend:
+    """What answers Label Studio; the shipped model begins to load. Raises SettingsError for a missing secret."""
+    loaded, answering = services.models(settings), services.answers(settings)
+    connection = connect(settings.secret("redis_url"))
+    jobs = JobQueue(connection)
+    backend = MLBackend(
+        answers=answering,
+        prelabeller=services.prelabeller(settings, answering, loaded),
+        queue=jobs,
+        reconciler=Reconciler(EventLog(connection, settings.home), jobs, settings.of_project),
+        batches=Prelabelling(connection, jobs),
+        max_tasks=settings.max_tasks,
+        wants_new=lambda project: settings.of_project(project).prelabel_new,
+    )
+    loaded.warm(services.registry(settings).base)
+    return backend

@@ -1,0 +1,1 @@
+"""Datasets made of others: expressions derived from masks and pixels."""

@@ -1,0 +1,162 @@
+"""Which of several things of one class can be told apart by place or size, and in what words.
+
+A choice must be beyond doubt, so one that people might make otherwise isn't offered. Source of the margins: ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ris_core.data.derive import phrases
+from ris_core.data.derive.words import ORDINALS, Noun
+from ris_core.masks import Mask
+
+# Of the photo's pixels; people don't point at less.
+SMALL = 0.005
+# Smaller than this part of the least that can be meant, and nobody thinks of it.
+_BACKGROUND = 1 / 8
+# Of the photo's longer side, between two centres.
+_GAP = 0.05
+# Between the areas, and between the boxes' areas, of the largest and the next.
+_LARGER = 1.5
+# More are hard to take in.
+_MOST, _MOST_IN_ORDER = 8, 6
+
+
+class Extent(NamedTuple):
+    """Where a thing begins, has its centre of mass and ends along one axis, in parts of the photo's longer side."""
+
+    low: float
+    centre: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """One object of a photo. name: its class. mask: HxW. noun: what one of them and all are called."""
+
+    name: str
+    mask: Mask
+    noun: Noun
+
+    @cached_property
+    def share(self) -> float:
+        """Of the photo's pixels."""
+        return float(self.mask.mean())
+
+    @cached_property
+    def across(self) -> Extent:
+        return _extent(self.mask, 0)
+
+    @cached_property
+    def down(self) -> Extent:
+        return _extent(self.mask, 1)
+
+    @property
+    def box(self) -> float:
+        """Area of the box around it."""
+        return (self.across.high - self.across.low) * (self.down.high - self.down.low)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it reaches the edge of the photo, where some of it may be missing."""
+        return any(bool(edge.any()) for edge in (self.mask[0], self.mask[-1], self.mask[:, 0], self.mask[:, -1]))
+
+
+class Choice(NamedTuple):
+    """Templates that all mean `thing` of its class, see `phrases`."""
+
+    templates: tuple[str, ...]
+    thing: Thing
+
+
+def choices(group: Sequence[Thing]) -> Iterator[Choice]:
+    """What can be said of single things among all of a class in a photo."""
+    rivals = [thing for thing in group if thing.share >= SMALL]
+    least = min((thing.share for thing in rivals), default=0.0)
+    if not 2 <= len(rivals) <= _MOST or any(_BACKGROUND * least < thing.share < SMALL for thing in group):
+        return
+    yield from _at_the_sides(rivals)
+    yield from _above_or_below(rivals)
+    if not group[0].noun.is_pair:
+        yield from _by_size(rivals)
+    if len(rivals) == len(group) <= _MOST_IN_ORDER:
+        yield from _in_order(rivals)
+
+
+def _at_the_sides(rivals: Sequence[Thing]) -> Iterator[Choice]:
+    order = sorted(rivals, key=lambda thing: thing.across.centre)
+    if all(_apart(order[0].across, other.across) for other in order[1:]):
+        yield Choice(phrases.side(True, len(order)), order[0])
+    if all(_apart(other.across, order[-1].across) for other in order[:-1]):
+        yield Choice(phrases.side(False, len(order)), order[-1])
+
+
+def _above_or_below(rivals: Sequence[Thing]) -> Iterator[Choice]:
+    order = sorted(rivals, key=lambda thing: thing.down.centre)
+    if all(_is_above(order[0], other) for other in order[1:]):
+        yield Choice(phrases.TOP, order[0])
+    if all(_is_above(other, order[-1]) for other in order[:-1]):
+        yield Choice(phrases.BOTTOM, order[-1])
+
+
+def _by_size(rivals: Sequence[Thing]) -> Iterator[Choice]:
+    order = sorted(rivals, key=lambda thing: thing.share)
+    two = len(order) == 2
+    if all(_is_larger(order[-1], other) for other in order[:-1]):
+        yield Choice(phrases.LARGER if two else phrases.LARGEST, order[-1])
+    # What is cut off or half hidden may be small in the photo only.
+    whole = not order[0].is_cut and not any(_touch(order[0], other) for other in order[1:])
+    if whole and all(_is_larger(other, order[0]) for other in order[1:]):
+        yield Choice(phrases.SMALLER if two else phrases.SMALLEST, order[0])
+
+
+def _in_order(rivals: Sequence[Thing]) -> Iterator[Choice]:
+    """ "Second from the left", "in the middle": of things that stand in a row, each clear of the next."""
+    order = sorted(rivals, key=lambda thing: thing.across.centre)
+    spread = order[-1].across.centre - order[0].across.centre
+    heights = [thing.down.centre for thing in order]
+    clear = all(_apart(one.across, other.across) for one, other in pairwise(order))
+    if len(order) < 3 or not clear or max(heights) - min(heights) > spread / 2:
+        return
+    if len(order) % 2:
+        yield Choice(phrases.MIDDLE, order[len(order) // 2])
+    for place in ORDINALS:
+        if place <= (len(order) + 1) // 2:
+            yield Choice(phrases.rank(place, left=True), order[place - 1])
+            yield Choice(phrases.rank(place, left=False), order[-place])
+
+
+def _apart(one: Extent, other: Extent) -> bool:
+    """Whether `one` comes first: neither reaches the other's centre."""
+    return one.centre < other.low and one.high < other.centre and other.centre - one.centre >= _GAP
+
+
+def _is_above(one: Thing, other: Thing) -> bool:
+    """Whether that is how people would put it, rather than by left and right."""
+    beside = abs(one.across.centre - other.across.centre)
+    return _apart(one.down, other.down) and other.down.centre - one.down.centre > beside
+
+
+def _is_larger(one: Thing, other: Thing) -> bool:
+    return one.share >= _LARGER * other.share and one.box >= _LARGER * other.box
+
+
+def _touch(one: Thing, other: Thing) -> bool:
+    # Masks drawn by hand leave a few pixels between.
+    grown = cv2.dilate(one.mask.astype(np.uint8), np.ones((11, 11), np.uint8))
+    return bool((grown.astype(bool) & other.mask).any())
+
+
+def _extent(mask: Mask, axis: int) -> Extent:
+    counts, unit = np.count_nonzero(mask, axis=axis), max(mask.shape)
+    places = np.flatnonzero(counts)
+    centre = float((places * counts[places]).sum() / counts.sum()) + 0.5
+    return Extent(places[0] / unit, centre / unit, (places[-1] + 1) / unit)

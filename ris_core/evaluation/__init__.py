@@ -1,0 +1,1 @@
+"""Measuring a model: figures, baselines, pictures of answers."""

@@ -1,0 +1,275 @@
+"""A model's figures on a dataset, and the operating point that validation data fixes.
+
+Two conventions. "original": at the photo's own size and at the operating point. "lavt", for tables whose rows follow
+LAVT's code: photo and target are resized to a square without padding, compared there, a pixel belongs to the mask from
+P = 0.5, and no sentence is refused unless its mask is empty.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from PIL import Image as Picture
+
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data.derive.expressions import Kind
+from ris_core.data.folder import Sample, by_photo
+from ris_core.errors import DatasetError
+from ris_core.evaluation.metrics import Score, interval, score, summarise
+from ris_core.inference.calibration import Bin, corrected, fit_correction, mean, reliability
+from ris_core.inference.predictor import Image, Map, Prediction, Predictor, decide, expect
+from ris_core.masks import Mask
+
+Convention = Literal["original", "lavt"]
+Progress = Callable[[int], None]
+
+ACCEPTED = 0.95
+_MASK_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+# Asked together; a photo's prompts stay together, however many they are.
+_PHOTOS, _PROMPTS = 8, 64
+
+
+@dataclass(frozen=True)
+class Report:
+    """`scores[i]` belongs to `samples[i]`. seconds: how long the model took, photos read and masks compared aside."""
+
+    samples: list[Sample]
+    scores: list[Score]
+    seconds: float = 0.0
+
+    @property
+    def figures(self) -> dict[str, float | int]:
+        """See `metrics.summarise`."""
+        return summarise(self.scores)
+
+    @property
+    def kinds(self) -> dict[str, dict[str, float | int]]:
+        """The same of each kind of expression, see `derive.Kind`; kinds of another name come last."""
+        groups: dict[str, list[Score]] = {kind: [] for kind in get_args(Kind)}
+        for sample, each in zip(self.samples, self.scores, strict=True):
+            groups.setdefault(sample.kind, []).append(each)
+        return {kind: summarise(scores) for kind, scores in groups.items() if scores}
+
+    @property
+    def bins(self) -> list[Bin]:
+        """How far the model's own scores can be believed."""
+        return reliability([each.expected for each in self.scores], [each.correct for each in self.scores])
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of mIoU over photos."""
+        return interval(self.scores, [str(sample.image) for sample in self.samples])
+
+
+class Answer(NamedTuple):
+    """One expression answered. image: HxWx3, as the convention shows it. target: HxW, None for what isn't there."""
+
+    sample: Sample
+    image: Image
+    target: Mask | None
+    prediction: Prediction
+    score: Score
+    seconds: float
+
+
+def evaluate(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    progress: Progress | None = None,
+    convention: Convention = "original",
+) -> Report:
+    """Answer every sample; `progress` hears how many are done.
+
+    Raises:
+        ImageError: a photo can't be read.
+        DatasetError: a mask can't be decoded, or a photo isn't of the size that its dataset says.
+    """
+    done: list[Sample] = []
+    scores: list[Score] = []
+    seconds = 0.0
+    for answer in answers(predictor, samples, convention):
+        done.append(answer.sample)
+        scores.append(answer.score)
+        seconds += answer.seconds
+        if progress:
+            progress(len(done))
+    return Report(done, scores, seconds)
+
+
+def answers(predictor: Predictor, samples: Sequence[Sample], convention: Convention = "original") -> Iterator[Answer]:
+    """Answer and judge every sample, photo by photo; raises as `evaluate` does."""
+    point = predictor.point
+    if convention == "lavt":
+        point = replace(point, mask=0.5, presence=0.0)
+    for asked in _ask(predictor, samples, convention):
+        prediction = decide(asked.sample.sentence, asked.found, point)
+        target = _target(asked.sample, asked.image) if asked.sample.has_target else None
+        judged = score(asked.found.probability >= point.mask, target, not prediction.present, prediction.score)
+        yield Answer(asked.sample, asked.image, target, prediction, judged, asked.seconds)
+
+
+def calibrate(
+    predictor: Predictor, samples: Sequence[Sample], accepted: float | None = ACCEPTED, progress: Progress | None = None
+) -> OperatingPoint:
+    """Fix the operating point on validation data, at the photos' own size and the predictor's side.
+
+    1. A pixel's threshold is the one of 0.2, 0.25 ... 0.6 with the highest mean IoU over the targets.
+    2. A thing's is the highest, in thousandths, at which at least the share `accepted` of the targets are answered. Who
+       types a prompt mostly sees the thing, so a wrong refusal costs more than a mask to delete. Where `accepted` is
+       None, both cost the same: of the share of targets answered and that of absent things refused, the smaller one is
+       as large as can be.
+    3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction`. Those
+       of refusals need `samples` of absent things; without them they stay as the model gives them.
+
+    Raises:
+        DatasetError: none of the samples has a target, or all have where shares are balanced, or as in `evaluate`.
+    """
+    trials = []
+    for asked in _ask(predictor, samples, "original"):
+        trials.append(_Trial.of(asked))
+        if progress:
+            progress(len(trials))
+    targets = [trial for trial in trials if trial.has_target]
+    if not targets:
+        raise DatasetError("No expression of the validation split has a target, so no operating point can be fixed.")
+    best = max(range(len(_MASK_THRESHOLDS)), key=lambda number: mean([trial.ious[number] for trial in targets]))
+    there, absent = ([trial.surely(best) for trial in trials if trial.has_target is each] for each in (True, False))
+    lowest = _balanced_presence(there, absent) if accepted is None else _lowest_presence(there, accepted)
+    point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
+    return _correct(point, [trial.answer(best, point) for trial in trials], [trial.has_target for trial in trials])
+
+
+class _Asked(NamedTuple):
+    sample: Sample
+    image: Image
+    found: Map
+    seconds: float
+
+
+class _Trial(NamedTuple):
+    """ious, filled: the IoU, and whether there is a mask at all, at each of `_MASK_THRESHOLDS`."""
+
+    has_target: bool
+    presence: float
+    quality: float
+    ious: list[float]
+    filled: list[bool]
+
+    def surely(self, number: int) -> float:
+        """P(it is there) at a mask's threshold: without a mask there is nothing."""
+        return self.presence if self.filled[number] else 0.0
+
+    def answer(self, number: int, point: OperatingPoint) -> tuple[bool, float, float]:
+        """Whether there is a mask, its score or that of a refusal, and what either came to."""
+        present = self.filled[number] and self.presence >= point.presence
+        came_to = self.ious[number] if present else float(not self.has_target)
+        return present, expect(present, self.presence, self.quality, point), came_to
+
+    @classmethod
+    def of(cls, asked: _Asked) -> _Trial:
+        masks = [asked.found.probability >= threshold for threshold in _MASK_THRESHOLDS]
+        target = asked.sample.mask() if asked.sample.has_target else None
+        ious = [score(mask, target, False).iou for mask in masks]
+        filled = [bool(mask.any()) for mask in masks]
+        return cls(target is not None, asked.found.presence, asked.found.quality, ious, filled)
+
+
+def _ask(predictor: Predictor, samples: Sequence[Sample], convention: Convention) -> Iterator[_Asked]:
+    for photos in _together(samples):
+        images = [_look(photo[0], predictor.point.side if convention == "lavt" else None) for photo in photos]
+        started = time.perf_counter()
+        sentences = [[sample.sentence for sample in photo] for photo in photos]
+        found = predictor.maps(list(zip(predictor.embed_all(images), sentences, strict=True)))
+        pace = (time.perf_counter() - started) / len(found)
+        asked = [(sample, image) for photo, image in zip(photos, images, strict=True) for sample in photo]
+        yield from (_Asked(*each, answer, pace) for each, answer in zip(asked, found, strict=True))
+
+
+def _together(samples: Sequence[Sample]) -> Iterator[list[list[Sample]]]:
+    photos: list[list[Sample]] = []
+    for photo in by_photo(samples):
+        photos.append(photo)
+        if len(photos) == _PHOTOS or sum(map(len, photos)) >= _PROMPTS:
+            yield photos
+            photos = []
+    if photos:
+        yield photos
+
+
+def _look(sample: Sample, square: int | None) -> Image:
+    image = sample.photo()
+    return _resized(image, (square, square), Picture.Resampling.BILINEAR) if square else image
+
+
+def _target(sample: Sample, image: Image) -> Mask:
+    mask, size = sample.mask(), (image.shape[0], image.shape[1])
+    if mask.shape == size:
+        return mask
+    return _resized(mask.astype(np.uint8), size, Picture.Resampling.NEAREST).astype(bool)
+
+
+def _resized(pixels: Image, size: tuple[int, int], kind: Picture.Resampling) -> Image:
+    """To (height, width), by Pillow as in LAVT's code: OpenCV smooths less and its nearest pixel is another."""
+    return np.asarray(Picture.fromarray(pixels).resize(size[::-1], kind))
+
+
+def _lowest_presence(presence: Sequence[float], accepted: float) -> float:
+    """The highest threshold that keeps the share `accepted`, rounded down to thousandths: up would refuse more."""
+    # 0.07 * 100 is a little more than 7.
+    kept = max(1, math.ceil(accepted * len(presence) - 1e-9))
+    return math.floor(sorted(presence, reverse=True)[kept - 1] * 1000) / 1000
+
+
+def _balanced_presence(there: Sequence[float], absent: Sequence[float]) -> float:
+    """The threshold, in thousandths above 0, whose smaller share is largest; the lowest of those that are equal."""
+    if not absent:
+        raise DatasetError("No expression of the validation split is of an absent thing: there is nothing to balance.")
+
+    def smaller(threshold: float) -> float:
+        return min(mean([each >= threshold for each in there]), mean([each < threshold for each in absent]))
+
+    return max((number / 1000 for number in range(1, 1001)), key=smaller)
+
+
+def recalibrate(point: OperatingPoint, report: Report, start: OperatingPoint) -> OperatingPoint:
+    """The operating point with its scores corrected to what the answers of `report` came to, as far as from `start`.
+
+    Thresholds stay, so answers do: `report` has to be of answers at `point`. A handful of them changes little about the
+    scores of `start`, which were corrected with many; and done again with the same answers it changes nothing.
+    """
+    answers = []
+    for each in report.scores:
+        scale, shift = _map(point, each.refused)
+        # What the model said itself.
+        raw = corrected(each.expected, 1 / scale, -shift / scale)
+        answers.append((not each.refused, corrected(raw, *_map(start, each.refused)), each.correct))
+    fitted = _correct(start, answers, [each.has_target for each in report.scores])
+    return replace(fitted, side=point.side, mask=point.mask, presence=point.presence)
+
+
+def _map(point: OperatingPoint, refused: bool) -> tuple[float, float]:
+    return (point.refusal_scale, point.refusal_shift) if refused else (point.answer_scale, point.answer_shift)
+
+
+def _correct(
+    point: OperatingPoint, answers: Sequence[tuple[bool, float, float]], there: Sequence[bool]
+) -> OperatingPoint:
+    """answers: whether there is a mask, the score at `point`, and what it came to. there: what has a target."""
+    masks, refusals = ([answer[1:] for answer in answers if answer[0] is has_mask] for has_mask in (True, False))
+    # Where everything is there, each refusal is wrong, and where nothing is, each mask: that says nothing of others.
+    answer = _line(masks if any(there) else [], point.answer_scale, point.answer_shift)
+    refusal = _line(refusals if not all(there) else [], point.refusal_scale, point.refusal_shift)
+    return replace(
+        point, answer_scale=answer[0], answer_shift=answer[1], refusal_scale=refusal[0], refusal_shift=refusal[1]
+    )
+
+
+def _line(pairs: Sequence[tuple[float, float]], scale: float, shift: float) -> tuple[float, float]:
+    """A line through the logit that already went through (scale, shift): both together are one line."""
+    more, further = fit_correction([given for given, _ in pairs], [came_to for _, came_to in pairs])
+    return round(more * scale, 4), round(more * shift + further, 4)

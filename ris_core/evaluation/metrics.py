@@ -1,0 +1,110 @@
+"""The field's figures over expressions, from counts of pixels. Definitions: RefCOCO's and gRefCOCO's protocols.
+
+A target that the model refuses has an intersection of 0; its union is that of target and raw mask, as if the mask had
+been given: ReLA's evaluation does so, others leave only the target's own pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ris_core.inference.calibration import calibration_error, mean, reliability
+from ris_core.masks import Mask
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one expression came out. Plain numbers: what several processes found is joined, then summarised.
+
+    intersection, union: pixels. refused: the model said "not there". expected: its own score, the IoU to expect.
+    """
+
+    intersection: int
+    union: int
+    has_target: bool
+    refused: bool
+    expected: float = 1.0
+
+    @property
+    def iou(self) -> float:
+        """0 where neither is a pixel of the thing nor one was found."""
+        return self.intersection / self.union if self.union else 0.0
+
+    @property
+    def correct(self) -> float:
+        """IoU where there is a target; without one 1 for a refusal, else 0. Its mean is gRefCOCO's gIoU."""
+        return self.iou if self.has_target else float(self.refused)
+
+
+def score(mask: Mask, target: Mask | None, refused: bool, expected: float = 1.0) -> Score:
+    """Compare two HxW masks. `mask` is raw, as if nothing were refused; `target` is None for what isn't there."""
+    if target is None:
+        return Score(0, 0 if refused else int(np.count_nonzero(mask)), False, refused, expected)
+    intersection = 0 if refused else int(np.count_nonzero(mask & target))
+    return Score(intersection, int(np.count_nonzero(mask | target)), True, refused, expected)
+
+
+def summarise(scores: Sequence[Score]) -> dict[str, float | int]:
+    """All figures by name; in [0, 1] but for `expressions`. The order of the scores makes no difference.
+
+    oIoU, mIoU, Prec@X: over expressions with a target.
+    gIoU, cIoU: gRefCOCO's, over all; N-acc and T-acc: share of absent things refused and of targets answered. Only
+    where some things are absent.
+    ECE: expected calibration error of the model's own score, see `calibration`.
+    """
+    there = [entry for entry in scores if entry.has_target]
+    figures: dict[str, float | int] = {"expressions": len(scores)}
+    if there:
+        figures |= _of_targets(there)
+    if len(there) < len(scores):
+        figures |= _with_absence(scores)
+    if scores:
+        bins = reliability([entry.expected for entry in scores], [entry.correct for entry in scores])
+        figures["ECE"] = calibration_error(bins)
+    return figures
+
+
+def interval(scores: Sequence[Score], photos: Sequence[Hashable], seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of mIoU: photos are drawn anew, each with all of its expressions; (0, 0) without targets.
+
+    Expressions about one photo succeed and fail together: to draw them one by one would make it too narrow.
+
+    Args:
+        photos: which one each score is about.
+    """
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for entry, photo in zip(scores, photos, strict=True):
+        if entry.has_target:
+            groups[photo].append(entry.iou)
+    if not groups:
+        return 0.0, 0.0
+    # Sorted, since draws go by position.
+    sums, counts = np.array(sorted((sum(sorted(ious)), len(ious)) for ious in groups.values())).T
+    draws = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _of_targets(there: Sequence[Score]) -> dict[str, float]:
+    ious = [entry.iou for entry in there]
+    precisions = {f"Prec@{each}": mean([iou >= each for iou in ious]) for each in THRESHOLDS}
+    return {"oIoU": _overall(there), "mIoU": mean(ious), **precisions}
+
+
+def _with_absence(scores: Sequence[Score]) -> dict[str, float]:
+    figures = {"gIoU": mean([entry.correct for entry in scores]), "cIoU": _overall(scores)}
+    figures["N-acc"] = mean([entry.refused for entry in scores if not entry.has_target])
+    if answered := [not entry.refused for entry in scores if entry.has_target]:
+        figures["T-acc"] = mean(answered)
+    return figures
+
+
+def _overall(scores: Sequence[Score]) -> float:
+    return sum(entry.intersection for entry in scores) / max(1, sum(entry.union for entry in scores))

@@ -1,0 +1,47 @@
+"""Test-time augmentation by mirroring: a photo is read as it is and mirrored, and the two answers are averaged.
+
+Twice the work, for measuring. The operating point stays as it was fixed for photos that are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ris_core.data.derive.words import mirror_words
+from ris_core.inference.predictor import Image, Map, Predictor, PreparedImage
+
+
+@dataclass(frozen=True)
+class Pair(PreparedImage):
+    """A photo, prepared as it is and mirrored."""
+
+    mirrored: PreparedImage
+
+
+class FlipPredictor(Predictor):
+    """Answers as a `Predictor` does, but for what is said above: left and right change places in mirrored prompts."""
+
+    def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
+        straight = super().embed_all(images)
+        mirrored = super().embed_all([np.ascontiguousarray(image[:, ::-1]) for image in images])
+        return [Pair(one.levels, one.frame, other) for one, other in zip(straight, mirrored, strict=True)]
+
+    def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
+        straight = super().maps(requests)
+        mirrored = super().maps([(_mirrored(image), [mirror_words(each) for each in said]) for image, said in requests])
+        return [_mean(one, other) for one, other in zip(straight, mirrored, strict=True)]
+
+
+def _mirrored(image: PreparedImage) -> PreparedImage:
+    if not isinstance(image, Pair):
+        raise TypeError("A FlipPredictor answers about what it embedded itself.")
+    return image.mirrored
+
+
+def _mean(one: Map, other: Map) -> Map:
+    """Of a photo's map and that of its mirror image."""
+    probability = np.float32(0.5) * (one.probability + other.probability[:, ::-1])
+    return Map(probability, (one.presence + other.presence) / 2, (one.quality + other.quality) / 2)

@@ -1,0 +1,84 @@
+"""Scores that say what to label next, from pairs alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.active_learning.strategies import Pair
+from backend.active_learning.task_scores import (
+    NothingToRank,
+    Scored,
+    corrections_by_prompt,
+    new_scores,
+    rescore,
+    scored,
+)
+
+
+def pair(
+    task: int, prompt: str = "cat", confidence: float = 0.5, disagreement: float = math.nan, at: float = 0
+) -> Pair:
+    angle = np.radians(at)
+    return Pair(task, prompt, confidence, disagreement, np.array([np.cos(angle), np.sin(angle)], dtype=np.float32))
+
+
+def predicted(task: int, score: float = 0.5, annotated: bool = False) -> Scored:
+    return Scored(task, 100 + task, score, annotated)
+
+
+@pytest.mark.parametrize("strategy", ["confidence", "uncertainty"])
+def test_a_task_is_as_sure_as_its_least_sure_answer(strategy: str) -> None:
+    pairs = [pair(1, "cat", 0.75), pair(1, "dog", 0.25), pair(2, confidence=0.5)]
+    assert new_scores([predicted(1), predicted(2)], pairs, strategy, {}) == {1: 0.25, 2: 0.5}
+
+
+def test_annotated_tasks_keep_their_score_and_count_as_labelled() -> None:
+    found = [predicted(1, annotated=True), predicted(2), predicted(3)]
+    scores = new_scores(found, [pair(1, at=0), pair(2, at=5), pair(3, at=80)], "diversity", {})
+    assert 1 not in scores
+    assert scores[3] < scores[2]
+
+
+def test_prompts_with_few_corrections_come_first() -> None:
+    scores = new_scores([predicted(1), predicted(2)], [pair(1, "cat"), pair(2, "dog")], "coverage", {"cat": 4})
+    assert scores[2] < scores[1]
+
+
+def test_disagreement_that_was_not_noted_is_asked_for() -> None:
+    with pytest.raises(NothingToRank, match="RIS_PRELABEL_SCORE=disagreement"):
+        new_scores([predicted(1)], [pair(1)], "disagreement", {})
+    # Of those alone that are ranked.
+    done = [predicted(1, annotated=True), predicted(2)]
+    assert new_scores(done, [pair(1), pair(2, disagreement=0.25)], "disagreement", {}) == {2: 0.75}
+
+
+def test_only_what_changes_is_written_and_twice_the_same_nothing() -> None:
+    written: dict[int, float] = {}
+    found = [predicted(1, 0.75), predicted(2, 0.9), predicted(3, 0.1), predicted(4, math.nan)]
+    pairs = [pair(1, confidence=0.75), pair(2, confidence=0.5), pair(4, confidence=0.25)]
+    assert rescore(found, pairs, "uncertainty", {}, written.__setitem__) == 2
+    assert written == {102: 0.5, 104: 0.25}
+    again = [predicted(1, 0.75), predicted(2, 0.5), predicted(3, 0.1), predicted(4, 0.25)]
+    assert rescore(again, pairs, "uncertainty", {}, written.__setitem__) == 0
+
+
+def test_the_oldest_prediction_of_the_version_is_the_tasks() -> None:
+    predictions = [
+        {"id": 7, "model_version": "b", "score": 0.1},
+        {"id": 6, "model_version": "a", "score": 0.2},
+        {"id": 5, "model_version": "b", "score": None},
+    ]
+    task = {"id": 1, "predictions": predictions, "annotations": [{}]}
+    assert scored(task, "a") == Scored(1, 6, 0.2, annotated=True)
+    found = scored(task, "b")
+    assert found is not None
+    assert (found.prediction, math.isnan(found.score)) == (5, True)
+    assert scored(task, "c") is None
+
+
+def test_without_a_snapshot_no_prompt_has_corrections(tmp_path: Path) -> None:
+    assert corrections_by_prompt(tmp_path, 3) == {}

@@ -1,0 +1,266 @@
+"""Batches in a real Valkey: what is claimed, lost, handed in, cancelled and tried again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+
+from backend.batches import store as module
+from backend.batches.store import CLOSING, Batch, BatchEnded, Batches, Chunk, Order, chunk_size
+from backend.errors import NotFound
+
+ORDER = Order(project=3, model="lda-1a2b3c4d", version="lda-1a2b3c4d.3fa2c1", prompts=(("the cat", None),))
+
+
+@pytest.fixture
+def batches(redis: Redis) -> Batches:
+    return Batches(redis)
+
+
+@pytest.fixture
+def make(batches: Batches) -> Callable[[int], str]:
+    return lambda tasks: batches.create(ORDER, range(1, tasks + 1)).id
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
+
+
+def claim(batches: Batches, batch: str, owner: str = "me") -> Chunk:
+    chunk = batches.claim(batch, owner)
+    assert chunk is not None
+    return chunk
+
+
+def work_off(batches: Batches, batch: str, owner: str = "me") -> list[int]:
+    """Claim and hand in all that there is; which tasks that were."""
+    tasks: list[int] = []
+    while (chunk := claim(batches, batch, owner)).name != CLOSING:
+        tasks += chunk.tasks
+        assert batches.finish(batch, owner, chunk.name, done=len(chunk.tasks))
+    assert batches.close(batch, owner)
+    return tasks
+
+
+def test_what_was_ordered_is_kept(batches: Batches) -> None:
+    made = batches.create(ORDER, [4, 5, 4])
+    assert batches.get(made.id) == made
+    assert (made.order, made.state, made.total, made.handled) == (ORDER, "running", 2, 0)
+    assert sorted(batches.tasks(made.id)) == [4, 5]
+
+
+def test_each_task_is_claimed_once_and_then_the_batch_is_done(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(40)
+    assert work_off(batches, batch) == list(range(1, 41))
+    ended = batches.get(batch)
+    assert (ended.state, ended.done, ended.handled) == ("done", 40, 40)
+    assert batches.running() == []
+
+
+def test_many_owners_share_the_tasks_without_overlap(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(1000)
+
+    def run(owner: int) -> list[int]:
+        tasks: list[int] = []
+        while (chunk := batches.claim(batch, str(owner))) and chunk.name != CLOSING:
+            tasks += chunk.tasks
+            batches.finish(batch, str(owner), chunk.name, done=len(chunk.tasks))
+        return tasks
+
+    with ThreadPoolExecutor(8) as threads:
+        shares = list(threads.map(run, range(8)))
+    assert sorted(task for share in shares for task in share) == list(range(1, 1001))
+    assert batches.get(batch).done == 1000
+
+
+def test_while_others_hold_what_is_left_there_is_nothing_to_claim(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(5)
+    chunk = claim(batches, batch, "first")
+    assert batches.claim(batch, "second") is None
+    batches.finish(batch, "first", chunk.name, done=5)
+    assert claim(batches, batch, "second").name == CLOSING
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_the_chunk_of_a_dead_owner_is_claimed_again_and_its_late_word_does_not_count(
+    batches: Batches, make: Callable[[int], str]
+) -> None:
+    batch = make(5)
+    chunk = claim(batches, batch, "dead")
+    assert batches.claim(batch, "living") is None
+    time.sleep(0.06)
+    assert claim(batches, batch, "living") == chunk
+    assert not batches.begin(batch, "dead", chunk.name, 30)
+    assert not batches.finish(batch, "dead", chunk.name, done=5)
+    batches.release(batch, "dead", chunk.name)
+    assert batches.claim(batch, "third") is None
+    assert batches.finish(batch, "living", chunk.name, done=5)
+    assert batches.get(batch).done == 5
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_lease_that_is_renewed_lasts(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(5)
+    chunk = claim(batches, batch)
+    for _ in range(4):
+        time.sleep(0.03)
+        assert batches.renew(batch, "me", [chunk.name])
+    assert batches.claim(batch, "other") is None
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_chunk_that_is_being_written_is_out_of_reach_for_longer(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(5)
+    chunk = claim(batches, batch, "dies writing")
+    assert batches.begin(batch, "dies writing", chunk.name, 0.3)
+    # A renewal that comes after it doesn't shorten it.
+    batches.renew(batch, "dies writing", [chunk.name])
+    batches.release(batch, "dies writing", chunk.name, at_once=False)
+    time.sleep(0.1)
+    assert batches.claim(batch, "other") is None
+    time.sleep(0.25)
+    assert claim(batches, batch, "other") == chunk
+
+
+def test_what_is_given_back_is_claimed_at_once(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(5)
+    chunk = claim(batches, batch)
+    batches.release(batch, "me", chunk.name)
+    assert claim(batches, batch, "other") == chunk
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_task_that_kills_whoever_works_on_it_fails_alone(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(3)
+    done: list[int] = []
+    while (chunk := batches.claim(batch, "me")) is None or chunk.name != CLOSING:
+        if chunk is None or 2 in chunk.tasks:
+            time.sleep(0.06)
+            continue
+        done += chunk.tasks
+        batches.finish(batch, "me", chunk.name, done=len(chunk.tasks))
+    assert sorted(done) == [1, 3]
+    ended = batches.get(batch, reasons=True)
+    assert (ended.failed, list(ended.reasons)) == (1, [2])
+    assert "dies" in ended.reasons[2]
+
+
+def test_failures_are_kept_with_their_reasons_and_tried_again_by_resume(
+    batches: Batches, make: Callable[[int], str]
+) -> None:
+    batch = make(3)
+    chunk = claim(batches, batch)
+    batches.finish(batch, "me", chunk.name, done=1, skipped=1, failed={3: "The image is damaged." + "x" * 1000})
+    claim(batches, batch)
+    batches.close(batch, "me")
+    ended = batches.get(batch, reasons=True)
+    assert (ended.state, ended.done, ended.skipped, ended.failed) == ("done", 1, 1, 1)
+    assert ended.reasons[3].startswith("The image is damaged.")
+    assert len(ended.reasons[3]) < 500
+    assert batches.failures(batch, [1, 2, 3]) == {3}
+    assert (batches.resume(batch).state, batches.get(batch).failed) == ("running", 0)
+    assert claim(batches, batch).tasks == (3,)
+
+
+def test_the_closing_queues_what_is_missing_again(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(3)
+    chunk = claim(batches, batch)
+    batches.finish(batch, "me", chunk.name, done=3)
+    assert claim(batches, batch).name == CLOSING
+    assert batches.close(batch, "me", missing=[2])
+    again = batches.get(batch)
+    assert (again.state, again.done, again.rounds) == ("running", 2, 1)
+    assert work_off(batches, batch) == [2]
+    assert batches.get(batch).done == 3
+
+
+def test_a_cancelled_batch_gives_nothing_and_takes_nothing_until_it_is_resumed(
+    batches: Batches, make: Callable[[int], str], redis: Redis
+) -> None:
+    batch = make(40)
+    chunk = claim(batches, batch)
+    assert batches.cancel(batch, "Not now.").note == "Not now."
+    with pytest.raises(BatchEnded):
+        batches.claim(batch, "other")
+    assert not batches.begin(batch, "me", chunk.name, 30)
+    assert not batches.renew(batch, "me", [chunk.name])
+    assert not batches.add(batch, [99])
+    assert 0 < redis.ttl(f"ris:batch:{batch}") <= module.KEPT_SECONDS
+    batches.release(batch, "me", chunk.name)
+    assert batches.resume(batch).note == ""
+    assert redis.ttl(f"ris:batch:{batch}") == -1
+    assert work_off(batches, batch) == list(range(1, 41))
+
+
+def test_tasks_join_a_running_batch_once(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(2)
+    assert batches.missing(batch, [2, 3]) == [3]
+    assert batches.add(batch, [2, 3])
+    assert batches.get(batch).total == 3
+    assert work_off(batches, batch) == [1, 2, 3]
+
+
+def test_tasks_that_join_during_the_closing_are_done_too(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(1)
+    batches.finish(batch, "me", claim(batches, batch).name, done=1)
+    assert claim(batches, batch).name == CLOSING
+    batches.add(batch, [7])
+    batches.close(batch, "me")
+    assert batches.get(batch).state == "running"
+    assert work_off(batches, batch) == [7]
+
+
+def test_a_batch_whose_listing_broke_off_never_runs_and_vanishes(batches: Batches, redis: Redis) -> None:
+    def listing() -> object:
+        yield 1
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        batches.create(ORDER, listing())  # type: ignore[arg-type]
+    assert list(batches.all()) == []
+    assert all(0 < redis.ttl(key) <= 3600 for key in redis.keys("ris:batch:*"))
+
+
+def test_thousands_of_tasks_are_read_page_by_page(batches: Batches, redis: Redis) -> None:
+    held = []
+
+    def ids() -> object:
+        for number in range(5000):
+            if number % 1000 == 0:
+                held.append(redis.dbsize())
+            yield number + 1
+
+    made = batches.create(ORDER, ids())  # type: ignore[arg-type]
+    assert made.total == 5000
+    # What came before was in Valkey before the rest was asked for.
+    assert held[-1] > held[0]
+
+
+def test_unknown_batches_are_said_to_be(batches: Batches) -> None:
+    for call in (batches.get, batches.cancel, batches.resume):
+        with pytest.raises(NotFound, match="ris jobs"):
+            call("nowhere")
+
+
+def test_a_note_says_what_it_waits_for_until_a_chunk_is_handed_in(batches: Batches, make: Callable[[int], str]) -> None:
+    batch = make(2)
+    batches.note(batch, "Waiting: Label Studio can't be reached.")
+    assert "Waiting" in batches.get(batch).note
+    batches.finish(batch, "me", claim(batches, batch).name, done=2)
+    assert batches.get(batch).note == ""
+
+
+@pytest.mark.parametrize(("tasks", "size"), [(1, 16), (1000, 16), (2000, 31), (100_000, 64)])
+def test_chunks_grow_with_the_batch_within_bounds(tasks: int, size: int) -> None:
+    assert chunk_size(tasks) == size
+
+
+def test_a_batch_as_json_has_its_rate_and_the_time_left() -> None:
+    batch = Batch("b", ORDER, "running", 0.0, total=100, done=20, skipped=30, seconds=10.0)
+    assert (batch.as_json()["rate"], batch.as_json()["seconds_left"]) == (2.0, 25.0)
+    assert Batch("b", ORDER, "running", 0.0, total=1).as_json()["seconds_left"] is None

@@ -1,0 +1,99 @@
+"""How annotators took the predictions: the figures of `ris corrections`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from annotated import CONFIG, annotation, drawn, task, typed
+from labelstudio.site import Site
+from studio import PROJECT, TOKEN, Studio
+
+from backend.cli.acceptance import summary
+from backend.datasets.annotations import Change, Correction, Expression, read_corrections
+
+Run = Callable[..., tuple[int, str, str]]
+MASK = np.zeros((20, 20), dtype=np.bool_)
+MASK[5:15, 5:15] = True
+HALF = MASK & (np.arange(20) < 10)
+
+
+def said(prompt: str, kind: str, iou: float | None = None, version: str | None = "a", there: bool = True) -> Expression:
+    return Expression(prompt, ("r",) if there else (), Change(kind, iou, 0, version=version))  # type: ignore[arg-type]
+
+
+def made(*expressions: Expression, lead_time: float | None = None) -> Correction:
+    (read,) = read_corrections([task(1, annotation(1, drawn("r", MASK, "cat")))], CONFIG).items
+    return Correction(1, 1, "", read.objects, expressions, lead_time=lead_time)
+
+
+def test_figures_by_hand() -> None:
+    found = summary(
+        [
+            made(said("a cat", "accepted", 1.0), said("two cats", "corrected", 0.5), lead_time=4.0),
+            made(said("a cat", "manual", 0.0, "b"), said("a cup", "accepted", 1.0, "b", there=False), lead_time=2.0),
+            made(said("a cat", "manual", None, None)),
+        ],
+        CONFIG,
+    )
+    counts = {"accepted": 1, "corrected": 1, "manual": 2, "absent": 1}
+    assert {name: found[name] for name in counts} == counts
+    assert (found["annotations"], found["expressions"], found["compared"]) == (3, 5, 4)
+    assert (found["accepted_share"], found["iou"], found["lead_time"]) == (0.5, 0.625, 3.0)
+    assert list(found["by_label"]) == ["cat", "cup"]
+    assert found["by_label"]["cup"]["absent"] == 1
+    assert {name: row["iou"] for name, row in found["by_version"].items()} == {"a": 0.75, "b": 0.5, "none": None}
+
+
+def test_nothing_submitted_has_figures_too() -> None:
+    found = summary([], CONFIG)
+    assert (found["expressions"], found["accepted_share"], found["iou"], found["lead_time"]) == (0, None, None, None)
+
+
+# The command
+
+
+@pytest.fixture
+def studio() -> Studio:
+    cat = drawn("a", MASK, "cat", "a cat", origin="prediction")
+    predictions = [{"id": 7, "result": [cat], "model_version": "lda-1.aa"}]
+    half = drawn("a", HALF, "cat", "a cat", origin="prediction-changed")
+    tasks: list[dict[str, Any]] = [
+        task(1, annotation(1, cat, parent_prediction=7, lead_time=3.0)),
+        task(2, annotation(2, half, parent_prediction=7, lead_time=5.0)),
+        task(3, annotation(3, typed("a cup"))),
+        task(4),
+    ]
+    return Studio([{**each, "predictions": predictions} for each in tasks])
+
+
+@pytest.fixture
+def home(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Iterator[Path]:
+    (tmp_path / "ris.env").write_text(f"RIS_LABEL_STUDIO_URL={site.url}\nRIS_LABEL_STUDIO_TOKEN={TOKEN}\n")
+    monkeypatch.setenv("RIS_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def test_the_command_says_it_in_sentences_and_as_json(home: Path, run_ris: Run, studio: Studio) -> None:
+    code, printed, _ = run_ris("corrections", "--project", str(PROJECT))
+    assert code == 0
+    assert "3 annotations, 3 expressions: 1 accepted, 1 corrected, 0 manual, 1 absent." in printed
+    assert "Of 2 that a prediction is known for, 50% were submitted without a change" in printed
+    assert "0.750" in printed
+    assert "An annotation takes 4.0 s" in printed
+    # Predictions that are deleted meanwhile don't change what is known.
+    for each in studio.tasks:
+        each["predictions"] = []
+    found = json.loads(run_ris("corrections", "--project", str(PROJECT), "--json")[1])
+    assert (found["project"], found["iou"], found["accepted_share"]) == (PROJECT, 0.75, 0.5)
+    assert found["by_version"]["lda-1.aa"]["corrected"] == 1
+
+
+def test_a_project_without_annotations_says_so(home: Path, run_ris: Run, studio: Studio) -> None:
+    studio.tasks[:] = [task(1)]
+    assert "has no submitted annotation yet" in run_ris("corrections", "--project", str(PROJECT))[1]

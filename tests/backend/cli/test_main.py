@@ -1,0 +1,294 @@
+"""`ris` as a person and a script meet it: help, tables, JSON, and one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapes
+from checkpoints import random_checkpoint
+from PIL import Image
+from safetensors.torch import load_file
+
+from backend.cli import main
+from backend.projects.samples import photos
+from backend.queue.queue import KINDS
+from ris_core import checkpoint
+from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
+from ris_core.masks import bounding_box, decode_rle
+from ris_core.models import MODELS
+
+
+@pytest.fixture
+def ris(run_ris, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Run a command in an empty folder -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RIS_HOME", raising=False)
+    return run_ris
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    (tmp_path / "cat.png").write_bytes(dict(photos())["chelsea.png"])
+    return tmp_path / "cat.png"
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_help_says_what_is_taken_where_nothing_is_given(ris) -> None:
+    code, out, _ = ris("segment", "--help")
+    assert code == 0
+    assert "the shipped one" in out and "PHOTO-masks" in out
+
+
+def test_help_names_every_command(ris) -> None:
+    code, out, _ = ris("--help")
+    assert code == 0
+    for command in (
+        "segment",
+        "evaluate",
+        "calibrate",
+        "average",
+        "train",
+        "convert",
+        "models",
+        "fetch",
+        "up",
+        "demo",
+        "connect",
+        "finetune",
+        "export",
+        "versions",
+        "promote",
+        "rollback",
+        "compare",
+        "prune",
+    ):
+        assert f" {command} " in out
+
+
+def test_segment_json(ris, cat: Path, tmp_path: Path) -> None:
+    code, out, _ = ris("segment", "cat.png", "the cat", "the rocket", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["model_version"] == version(shipped())
+    there, absent = answer["results"]
+    assert there["present"] and not absent["present"]
+    mask = decode_rle(there["rle"])
+    assert mask.shape == (300, 451)
+    assert there["area"] == int(mask.sum()) > 40_000
+    assert there["bbox"] == bounding_box(mask)
+    assert (pixels(tmp_path / there["mask"]) > 0).tolist() == mask.tolist()
+    assert (absent["area"], absent["mask"], absent["bbox"]) == (0, None, [0, 0, 0, 0])
+    assert pixels(tmp_path / answer["overlay"]).shape == (300, 451, 3)
+
+
+def test_segment_prints_a_table(ris, cat: Path) -> None:
+    code, out, _ = ris("segment", "cat.png", "the cat", "--out", "masks")
+    assert code == 0
+    assert "the cat" in out and "yes" in out and "Overlay: masks" in out
+    assert {path.name for path in Path("masks").iterdir()} == {"cat.1-the-cat.png", "cat.overlay.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("segment", "nowhere.png", "the cat"), 2, "nowhere.png doesn't exist"),
+        (("segment", "text.png", "the cat"), 2, "isn't a picture"),
+        (("segment", "cat.png", " "), 2, "The prompt is empty"),
+        (("segment", "cat.png", "the cat", "--model", "nowhere"), 1, "isn't a checkpoint"),
+        (("evaluate", "--dataset", "nowhere"), 1, "instances.json is missing"),
+        (("train", "--dataset", "x", "--out", "y", "--model", "yolo"), 2, "no model 'yolo'"),
+        (("train", "--dataset", "x", "--out", "y", "--option", "wings=2"), 2, "lda has no switch wings"),
+        (("train", "--dataset", "x", "--out", "y", "--option", "fusion=glue"), 2, "--option fusion=glue: Input should"),
+        (("train", "--dataset", "x", "--out", "y", "--side", "100"), 2, "multiple of 96"),
+        (("train", "--dataset", "x", "--out", "y", "--paste", "0.5", "--views", "2"), 2, "pasted onto views"),
+        (("average", "one", "--out", "y"), 2, "two checkpoints or more"),
+        (("average", "one", "two", "--out", "y"), 1, "one isn't a checkpoint"),
+        (("fetch", "yolo"), 1, "no encoder 'yolo'"),
+        (("fetch", "sam-vit-b", "--file", "text.png"), 1, "isn't the published file"),
+        (("convert", "voc", "a", "b"), 2, "no converter 'voc'"),
+        (("export", "--project", "1"), 1, "RIS_REDIS_URL isn't set"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_one_sentence(ris, cat: Path, arguments: tuple[str, ...], code: int, sentence: str) -> None:
+    Path("text.png").write_text("hello")
+    found, out, err = ris(*arguments)
+    assert found == code
+    assert err.startswith("ris: ") and sentence in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert out == ""
+
+
+def test_evaluate_prints_one_json_object(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=2)
+    code, out, _ = ris("evaluate", "--dataset", str(folder), "--json", "--pictures", "pictures")
+    assert code == 0
+    figures = json.loads(out)
+    assert (figures["expressions"], figures["convention"]) == (10, "original")
+    assert figures["model_version"] == version(shipped())
+    assert figures["ms-per-expression"] > 0
+    shares = {"oIoU", "mIoU", "gIoU", "cIoU", "N-acc", "T-acc", "ECE", *(f"Prec@0.{digit}" for digit in range(5, 10))}
+    shares |= {"mIoU-low", "mIoU-high"}
+    others = {"expressions", "convention", "flip", "model_version", "ms-per-expression", "kinds"}
+    assert figures.keys() - shares == others
+    assert {kind: each["expressions"] for kind, each in figures["kinds"].items()} == {"name": 4, "absent": 6}
+    assert all(0 <= figures[name] <= 1 for name in shares)
+    assert figures["mIoU-low"] <= figures["mIoU"] <= figures["mIoU-high"]
+    written = {path.name for path in Path("pictures").iterdir()}
+    assert written == {"reliability.png", "best.jpg", "worst.jpg", "random.jpg"}
+
+
+def test_evaluate_prints_a_table_of_kinds_and_may_mirror(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=2)
+    code, out, _ = ris("evaluate", "--dataset", str(folder))
+    assert code == 0
+    assert "by kind of expression" in out and "absent" in out and "mirrored" not in out
+    code, out, _ = ris("evaluate", "--dataset", str(folder), "--flip")
+    assert code == 0
+    assert "mirrored" in out
+    evaluate = ("evaluate", "--dataset", str(folder), "--json")
+    plain, flipped = (json.loads(ris(*evaluate, *how)[1]) for how in ((), ("--flip",)))
+    assert (plain["flip"], flipped["flip"]) == (False, True)
+    assert plain["mIoU"] != flipped["mIoU"]
+
+
+def test_evaluate_as_lavt_does(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=2)
+    code, out, _ = ris("evaluate", "--dataset", str(folder), "--convention", "lavt")
+    assert code == 0
+    assert "lavt" in out and "mIoU" in out
+    code, _, err = ris("evaluate", "--dataset", str(folder), "--convention", "cris")
+    assert code == 2
+    assert "'original', 'lavt'" in err
+
+
+def test_calibrate_changes_the_operating_point_alone(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    base = random_checkpoint(tmp_path / "base")
+    again = ("calibrate", "--model", "base", "--dataset", str(folder), "--accepted", "0.75", "--out", "again")
+    code, out, err = ris(*again)
+    assert code == 0, err
+    assert version(Path("again")) in out
+    assert version(Path("again")) != version(base)
+    assert Path("again", WEIGHTS).read_bytes() == (base / WEIGHTS).read_bytes()
+    old, new = (json.loads((path / CONFIG).read_text()) for path in (base, Path("again")))
+    assert {name for name in new if new[name] != old[name]} == {"operating_point"}
+    card = Path("again/card.md").read_text()
+    assert card.startswith("# Random\n")
+    assert f"ris calibrate --model {version(base)} --dataset {folder.name} --accepted 0.75\n" in card
+    code, out, _ = ris("evaluate", "--model", "again", "--dataset", str(folder), "--split", "val", "--json")
+    figures = json.loads(out)
+    assert figures["T-acc"] >= 0.75
+    assert f"| {folder.name} | val | {figures['expressions']} | {figures['oIoU']:.3f} | {figures['mIoU']:.3f} |" in card
+    code, _, err = ris(*again)
+    assert code == 2
+    assert "isn't empty" in err
+
+
+def test_calibrate_may_balance(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    random_checkpoint(tmp_path / "base")
+    code, _, err = ris("calibrate", "--model", "base", "--dataset", str(folder), "--balance", "--out", "even")
+    assert code == 0, err
+    assert f"--dataset {folder.name} --balance\n" in Path("even/card.md").read_text()
+
+
+def test_average(ris, tmp_path: Path) -> None:
+    one, other = (random_checkpoint(tmp_path / name, seed) for seed, name in enumerate(("one", "other")))
+    Path("mean").mkdir()
+    code, out, err = ris("average", "one", "other", "--out", "mean")
+    assert code == 0, err
+    assert version(Path("mean")) in out
+    assert f"ris average {version(one)} {version(other)}\n" in Path("mean/card.md").read_text()
+    mean, first, second = (load_file(Path(name, WEIGHTS)) for name in ("mean", "one", "other"))
+    assert all(np.allclose(tensor, (first[name] + second[name]) / 2, atol=1e-6) for name, tensor in mean.items())
+    assert ris("average", "one", "other", "--out", "mean")[0] == 2
+
+
+def test_evaluate_an_empty_split(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=1)
+    code, _, err = ris("evaluate", "--dataset", str(folder), "--split", "testA")
+    assert code == 1
+    assert "no expression in split 'testA'" in err
+
+
+def test_models_json(ris) -> None:
+    code, out, _ = ris("models", "--json")
+    assert code == 0
+    listed = json.loads(out)
+    models = {model["model"]: model for model in listed["models"]}
+    assert list(models) == ["vipa", "maris", "haris", "lda"]
+    assert models["lda"]["version"] == version(shipped())
+    assert all(model["version"].startswith(f"{name}-") for name, model in models.items())
+    assert all(model["parameters"] > model["trainable"] > 500_000 for model in models.values())
+    encoders = {encoder["name"]: encoder for encoder in listed["encoders"]}
+    assert encoders["efficientnet-lite2"]["folder"] and encoders["minilm"]["folder"]
+    assert {"swin-base", "clip-vit-b16", "sam-vit-b", "sam-vit-l", "sam-vit-h"} <= encoders.keys()
+
+
+TINY = ("--epochs", "1", "--workers", "0", "--side", "96", "--option", "width=32", "--run", "run")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_and_segments(ris, tmp_path: Path, cat: Path, name: str) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    train = ("train", "--dataset", str(folder), "--model", name, "--image-encoder", "efficientnet-lite0", *TINY)
+    train += ("--accepted", "0.9")
+    code, out, err = ris(*train, "--out", "model")
+    assert code == 0, err
+    assert f"{name}-" in out
+    card = Path("model/card.md").read_text()
+    assert f"--model {name} --image-encoder efficientnet-lite0 --text-encoder minilm --option width=32" in card
+    assert card.count(" --accepted 0.9\n") == 1
+    code, out, _ = ris("segment", "cat.png", "the cat", "--model", "model", "--json")
+    assert code == 0
+    assert json.loads(out)["model_version"] == version(Path("model"))
+    code, _, err = ris(*train, "--out", "model")
+    assert code == 2
+    assert "isn't empty" in err
+
+
+def test_training_as_it_is_asked_for(ris, tmp_path: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    train = ("train", "--dataset", str(folder), "--image-encoder", "efficientnet-lite0", *TINY)
+    asked = ("--paste", "0.5", "--precision", "bfloat16", "--accumulate", "2")
+    code, _, err = ris(*train, *asked, "--out", "model")
+    assert code == 0, err
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["paste"], config["precision"], config["accumulate"]) == (0.5, "bfloat16", 2)
+    assert "--precision bfloat16 --accumulate 2 --paste 0.5" in Path("model/card.md").read_text()
+    assert [path.name for path in Path("run/overlays").iterdir()] == ["pass-001.jpg"]
+    assert any("mIoU" in line for line in Path("run/metrics.jsonl").read_text().splitlines())
+    code, _, err = ris(*train, "--no-validate", "--run", "unwatched", "--out", "other")
+    assert code == 0, err
+    assert not Path("unwatched/overlays").exists()
+
+
+def test_training_goes_on_with_the_adapters_of_its_start(ris, tmp_path: Path, cat: Path) -> None:
+    folder = shapes.make(tmp_path / "shapes", photos=14)
+    train = ("train", "--dataset", str(folder), "--epochs", "1", "--workers", "0", "--side", "96")
+    code, _, err = ris(*train, "--from", str(shipped()), "--out", "adapted", "--run", "run")
+    assert code == 0, err
+    assert checkpoint.tuning(tmp_path / "adapted") == checkpoint.tuning(shipped())
+    assert f"--from {version(shipped())} --encoders adapters --stages 3" in Path("adapted/card.md").read_text()
+    assert ris("segment", "cat.png", "the cat", "--model", "adapted", "--json")[0] == 0
+    old, new = (load_file(parent / WEIGHTS) for parent in (shipped(), tmp_path / "adapted"))
+    adapters = [name for name in new if "lora_" in name]
+    assert adapters
+    assert any((old[name] != new[name]).any() for name in adapters)
+    code, _, err = ris(*train, "--from", str(shipped()), "--encoders", "frozen", "--out", "frozen", "--run", "other")
+    assert (code, "train it further as it is" in err) == (1, True)
+
+
+def test_a_worker_may_serve_one_kind_of_jobs(ris) -> None:
+    assert [each.value for each in main.Work] == list(KINDS)
+    code, _, err = ris("worker", "--only", "typing")
+    assert code == 2
+    assert "training" in err

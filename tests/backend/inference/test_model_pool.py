@@ -1,0 +1,168 @@
+"""Models in memory, with the real predictor over random weights: what is loaded, kept, and waited for."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import random_checkpoint
+from PIL import Image
+
+from backend.inference.model_pool import ModelBusy, Models
+from backend.registry import Version
+from ris_core import checkpoint
+from ris_core.errors import CheckpointError, ImageError
+from ris_core.inference.predictor import Map, Predictor, PreparedImage
+
+
+def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (shade, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+class Loads:
+    """Counts the loads that go through to the real one."""
+
+    def __init__(self) -> None:
+        self.folders: list[Path] = []
+        self.embeddings = 0
+
+    def __call__(self, folder: Path) -> Predictor:
+        self.folders.append(folder)
+        predictor = Predictor.load(folder)
+        embed_all = predictor.embed_all
+
+        def count(images: Sequence[np.ndarray]) -> object:
+            self.embeddings += len(images)
+            return embed_all(images)
+
+        predictor.embed_all = count  # type: ignore[method-assign, assignment]
+        return predictor
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> list[Version]:
+    root = tmp_path_factory.mktemp("versions")
+    folders = [random_checkpoint(root / str(seed), seed) for seed in range(3)]
+    return [Version(checkpoint.version(folder), folder) for folder in folders]
+
+
+def test_each_prompt_is_answered_at_the_images_size(versions: list[Version]) -> None:
+    found = Models().segment(versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
+    assert [answer.prompt for answer in found] == ["the cat", "the dog"]
+    assert all(answer.mask.shape == (30, 40) for answer in found)
+
+
+def test_a_version_is_loaded_once_and_an_image_embedded_once_a_version(versions: list[Version]) -> None:
+    loads = Loads()
+    models = Models(load=loads)
+    for version in (versions[0], versions[1], versions[0]):
+        for _ in range(3):
+            models.segment(version, picture(1), ["the cat"], soon())
+    assert len(loads.folders) == 2
+    assert loads.embeddings == 2
+
+
+def test_the_limit_of_versions_counts(versions: list[Version]) -> None:
+    loads = Loads()
+    models = Models(versions=2, load=loads)
+    for number in (0, 1, 0, 2, 0, 1):
+        models.segment(versions[number], picture(1), ["the cat"], soon())
+    assert loads.folders == [versions[number].folder for number in (0, 1, 2, 1)]
+
+
+def test_the_limit_of_embeddings_counts(versions: list[Version]) -> None:
+    loads = Loads()
+    models = Models(embeddings=2, load=loads)
+    for shade in (1, 2, 1, 3, 1, 2):
+        models.segment(versions[0], picture(shade), ["the cat"], soon())
+    assert loads.embeddings == 4
+
+
+def test_the_limit_of_pixels_counts(versions: list[Version]) -> None:
+    Models(max_pixels=1200).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
+    with pytest.raises(ImageError, match="RIS_MAX_IMAGE_PIXELS"):
+        Models(max_pixels=1199).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
+
+
+def test_a_damaged_image_costs_itself_alone(versions: list[Version]) -> None:
+    models = Models()
+    with pytest.raises(ImageError):
+        models.segment(versions[0], b"no image", ["the cat"], soon())
+    assert models.segment(versions[0], picture(1), ["the cat"], soon())
+
+
+def test_who_waits_too_long_is_told_so(versions: list[Version]) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> Predictor:
+        entered.set()
+        leave.wait(30)
+        return Predictor.load(folder)
+
+    models = Models(load=slow)
+    loading = models.warm(versions[0])
+    assert entered.wait(10)
+    start = time.monotonic()
+    with pytest.raises(ModelBusy):
+        models.segment(versions[0], picture(1), ["the cat"], start + 0.2)
+    assert 0.15 < time.monotonic() - start < 5
+    leave.set()
+    loading.join(30)
+    assert models.segment(versions[0], picture(1), ["the cat"], soon())
+
+
+def test_warming_a_broken_version_is_logged_and_forgiven(
+    tmp_path: Path, versions: list[Version], caplog: pytest.LogCaptureFixture
+) -> None:
+    models, broken = Models(), Version("lda-broken", tmp_path / "nothing")
+    models.warm(broken).join(30)
+    assert "lda-broken can't be loaded" in caplog.text
+    with pytest.raises(CheckpointError):
+        models.segment(broken, picture(1), ["the cat"], soon())
+    assert models.segment(versions[0], picture(1), ["the cat"], soon())
+
+
+def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
+    seen = set()
+
+    class Seen(Predictor):
+        def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
+            seen.add(threading.get_ident())
+            return super().maps(requests)
+
+    models = Models(load=Seen.load)
+    for number in range(3):
+        asking = threading.Thread(target=models.segment, args=(versions[0], picture(number), ["the cat"], soon()))
+        asking.start()
+        asking.join(30)
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen
+
+
+def test_threads_share_one_model(versions: list[Version]) -> None:
+    loads = Loads()
+    models = Models(load=loads)
+    answers: list[object] = []
+
+    def ask(shade: int) -> None:
+        answers.append(models.segment(versions[0], picture(shade % 3), ["the cat"], soon()))
+
+    threads = [threading.Thread(target=ask, args=(shade,)) for shade in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 12
+    assert len(loads.folders) == 1
+    assert loads.embeddings == 3

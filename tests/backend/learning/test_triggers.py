@@ -1,0 +1,407 @@
+"""When a project learns, on a real Valkey and beside a Label Studio over HTTP: triggers, lost events, failures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotated import annotation, task
+from labelstudio.site import Site
+from ports import free_port
+from redis import Redis
+from studio import PROJECT, TOKEN, Studio, running
+
+from backend.errors import LabelStudioError
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.webhooks import CREATED, START_TRAINING, UPDATED, Event
+from backend.learning import triggers
+from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog
+from backend.learning.triggers import LOOK_SECONDS, Reconciler, enough, learning, tick
+from backend.queue.queue import TRAINING, JobQueue, connect, least_new, open_queue
+from backend.settings import Settings, project_file
+
+MakeSettings = Callable[..., Settings]
+START = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> str:
+    return (START + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def submitted(number: int, seconds: float, **more: Any) -> dict[str, Any]:
+    """Task `number` with an annotation of that id."""
+    return task(number, annotation(number, updated_at=at(seconds), **more))
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, redis_url: str, site: Site) -> Settings:
+    limits = {"finetune_min_new": 3, "finetune_minutes": 30, "finetune_least_new": 2}
+    return make_settings(redis_url=redis_url, label_studio_url=site.url, label_studio_token=TOKEN, **limits)
+
+
+@pytest.fixture
+def studio() -> Studio:
+    return Studio([])
+
+
+@pytest.fixture
+def client(site: Site) -> Iterator[LabelStudio]:
+    with LabelStudio(site.url, TOKEN) as client:
+        yield client
+
+
+@pytest.fixture
+def log(redis_url: str, settings: Settings) -> EventLog:
+    return EventLog(connect(redis_url), settings.home)
+
+
+@pytest.fixture
+def ours(redis_url: str, log: EventLog, settings: Settings) -> Reconciler:
+    return Reconciler(log, JobQueue(connect(redis_url)), settings.of_project)
+
+
+def waiting(redis: Redis) -> list[tuple[Any, int | None]]:
+    """The project of each learning that waits, and how many new corrections suffice for it."""
+    return [(job.args[0], least_new(job)) for job in open_queue(redis, name=TRAINING).jobs]
+
+
+def logged(log: EventLog) -> list[Event]:
+    return [event for _, event in log.events(PROJECT)]
+
+
+def asked(site: Site) -> list[str]:
+    return [path for path in site.paths() if path == "/api/tasks/"]
+
+
+# Triggers
+
+
+@pytest.mark.parametrize(
+    ("changed", "running", "least"),
+    [
+        ({}, False, None),
+        ({"fresh": 2}, False, None),
+        ({"fresh": 3}, False, 3),
+        ({"fresh": 2, "pending": 1}, False, 3),
+        # A learning is at work on those.
+        ({"fresh": 2, "pending": 1}, True, None),
+        ({"fresh": 2, "first": 1799.0}, False, None),
+        ({"fresh": 2, "first": 1800.0}, False, 2),
+        ({"fresh": 1, "first": 9000.0}, False, None),
+        ({"pending": 2, "since": 9000.0}, False, 2),
+        ({"pending": 2, "since": 9000.0}, True, None),
+        # What came since then isn't as old.
+        ({"pending": 2, "since": 9000.0, "fresh": 2, "first": 60.0}, True, None),
+        ({"pending": 1, "since": 9000.0, "fresh": 1, "first": 60.0}, False, 2),
+        ({"fresh": 5, "first": 9000.0}, False, 2),
+        ({"forced": True}, False, 1),
+        ({"forced": True, "fresh": 5, "first": 9000.0}, True, 1),
+        ({"unknown": True}, False, 3),
+    ],
+    ids=lambda value: "-".join(f"{name}={of:g}" for name, of in value.items()) if isinstance(value, dict) else None,
+)
+def test_what_it_takes(changed: dict[str, Any], running: bool, least: int | None, settings: Settings) -> None:
+    quiet = {"fresh": 0, "first": None, "pending": 0, "since": None, "job": "", "asked": 0.0}
+    ages = {name: 10_000 - changed[name] for name in ("first", "since") if name in changed}
+    flags = {"forced": False, "unknown": False, "mark": "0"}
+    changes = Changes(now=10_000.0, **{**quiet, **flags, **changed, **ages})
+    assert enough(changes, running, settings) == least
+
+
+def test_time_alone_teaches_nothing_unless_it_is_set(settings: Settings) -> None:
+    changes = Changes(10_000.0, 2, 0.0, 0, None, "", 0.0, False, False, "0")
+    assert enough(changes, False, settings) == 2
+    assert enough(changes, False, settings.model_copy(update={"finetune_minutes": 0})) is None
+
+
+def test_events_are_heard_until_they_are_enough(ours: Reconciler, redis: Redis) -> None:
+    heard = [ours.hear(PROJECT, [Event(CREATED, number, number, at(0))]) for number in (1, 2, 2, 3, 3, 4)]
+    assert [each.logged for each in heard] == [1, 1, 0, 1, 0, 1]
+    assert [bool(each.ticket) for each in heard] == [False, False, False, True, False, True]
+    assert waiting(redis) == [(PROJECT, 3)]
+    # The one that waits already is content with less from now on.
+    assert ours.hear(PROJECT, [Event(START_TRAINING)]).ticket == heard[3].ticket.__class__(heard[3].ticket.job, False)
+    assert waiting(redis) == [(PROJECT, 1)]
+
+
+def test_events_during_a_learning_wait_for_its_end(ours: Reconciler, log: EventLog, redis: Redis) -> None:
+    for number in (1, 2, 3):
+        ticket = ours.hear(PROJECT, [Event(CREATED, number, number, at(0))]).ticket
+    assert ticket is not None
+    log.begin(PROJECT, ticket.job)
+    job = open_queue(redis, name=TRAINING).fetch_job(ticket.job)
+    assert job is not None
+    job.set_status("started")
+    assert [ours.hear(PROJECT, [Event(CREATED, number, number, at(0))]).ticket for number in (4, 5)] == [None, None]
+    assert (found := ours.hear(PROJECT, [Event(CREATED, 6, 6, at(0))]).ticket)
+    assert found.job != ticket.job
+    # Had it been killed for good, what it was about would count again.
+    redis.delete(job.key)
+    assert enough(log.changes(PROJECT), ours._is_running(ticket.job), ours._knobs(PROJECT)) == 3
+
+
+def test_the_same_changes_ask_again_only_after_a_while(
+    ours: Reconciler, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours.hear(PROJECT, [Event(START_TRAINING)])
+    open_queue(redis, name=TRAINING).empty()
+    assert ours.ask(PROJECT) is None
+    monkeypatch.setattr(triggers, "ASK_AGAIN_SECONDS", 0)
+    assert ours.ask(PROJECT)
+    assert waiting(redis) == [(PROJECT, 1)]
+
+
+def test_valkey_going_away_in_between_leaves_it_to_a_later_tick(
+    settings: Settings, log: EventLog, ours: Reconciler, redis: Redis
+) -> None:
+    nowhere = JobQueue(connect(f"redis://127.0.0.1:{free_port()}/0"))
+    heard = Reconciler(log, nowhere, settings.of_project).hear(PROJECT, [Event(START_TRAINING)])
+    assert (heard.logged, heard.degraded, heard.ticket) == (1, True, None)
+    assert ours.ask(PROJECT)
+    assert waiting(redis) == [(PROJECT, 1)]
+
+
+def test_a_thousand_duplicates_of_one_event_lead_to_one_training(
+    settings: Settings, log: EventLog, redis_url: str, tmp_path: Path
+) -> None:
+    """Before, while and after a real worker trains."""
+    jobs = JobQueue(connect(redis_url), learn="jobs_under_test.trigger")
+    ours = Reconciler(log, jobs, lambda project: settings.model_copy(update={"finetune_min_new": 1}))
+    event = [Event(CREATED, 1, 1, at(0))]
+
+    def hail() -> int:
+        with ThreadPoolExecutor(8) as threads:
+            return sum(heard.logged for heard in threads.map(lambda _: ours.hear(PROJECT, event), range(334)))
+
+    def trained() -> int:
+        return len(list(tmp_path.glob("trigger.*")))
+
+    assert hail() == 1
+    file = Path(__file__).parents[1] / "jobs" / "jobs_under_test.py"
+    environment = {**os.environ, "QUEUE": redis_url, "TRACES": str(tmp_path), "RIS_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, str(file), "--burst"], env=environment, stderr=subprocess.DEVNULL) as worker:
+        end = time.monotonic() + 60
+        while not trained():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert hail() == 0
+        (tmp_path / "go").touch()
+        assert worker.wait(60) == 0
+    assert hail() == 0
+    assert trained() == 1
+    assert jobs.recent()[-1]["status"] == "finished"
+    assert not open_queue(connect(redis_url), name=TRAINING).count
+
+
+# What was lost
+
+
+def test_a_project_seen_for_the_first_time_is_looked_through_once(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, redis: Redis
+) -> None:
+    studio.tasks.append(submitted(1, 0))
+    assert ours.look(client, PROJECT) == 1
+    assert [event.action for event in logged(log)] == [UNKNOWN]
+    assert ours.ask(PROJECT)
+    assert waiting(redis) == [(PROJECT, 3)]
+    assert ours.look(client, PROJECT) == 0
+
+
+def test_where_nothing_is_annotated_there_is_nothing_to_look_through(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
+) -> None:
+    studio.tasks += [task(1), task(2, annotation(2, was_cancelled=True))]
+    assert ours.look(client, PROJECT) == 0
+    assert logged(log) == []
+
+
+def test_lost_events_are_found_and_those_that_came_are_not_repeated(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, site: Site
+) -> None:
+    studio.tasks += [task(number) for number in range(1, 9)]
+    ours.look(client, PROJECT)
+    for number in (1, 2, 3):
+        studio.tasks[number - 1] = submitted(number, 60 + number)
+    studio.tasks[7] = submitted(8, 64, was_cancelled=True)
+    log.append(PROJECT, Event(CREATED, 2, 2, at(62)))
+    assert ours.look(client, PROJECT) == 2
+    assert [(event.action, event.annotation) for event in logged(log)] == [(CREATED, 2), (MISSED, 1), (MISSED, 3)]
+    assert log.changes(PROJECT).fresh == 3
+    # Where nothing changed, one request says so.
+    site.asked.clear()
+    assert ours.look(client, PROJECT) == 0
+    assert len(asked(site)) == 1
+    # An event that comes after all adds nothing.
+    assert log.append(PROJECT, Event(CREATED, 3, 3, at(63))) == "known"
+    # A lost update.
+    studio.tasks[0] = submitted(1, 70)
+    assert ours.look(client, PROJECT) == 1
+    assert logged(log)[-1] == Event(MISSED, 1, 1, at(70))
+
+
+def test_a_change_that_shows_late_is_found(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
+) -> None:
+    """Label Studio notes a time, then commits: a later change may be seen earlier."""
+    studio.tasks += [task(1), submitted(2, 60)]
+    ours.look(client, PROJECT)
+    log.begin(PROJECT, "")
+    studio.tasks[0] = submitted(1, 59.5)
+    ours.look(client, PROJECT)
+    assert Event(MISSED, 1, 1, at(59.5)) in logged(log)
+
+
+@pytest.mark.parametrize("deleted", ["annotation", "task"])
+def test_a_lost_deletion_counts(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, deleted: str
+) -> None:
+    studio.tasks += [submitted(1, 0), submitted(2, 1)]
+    ours.look(client, PROJECT)
+    log.begin(PROJECT, "")
+    studio.tasks[0:1] = [task(1)] if deleted == "annotation" else []
+    ours.look(client, PROJECT)
+    assert log.changes(PROJECT).fresh >= 1
+
+
+def test_what_changes_while_a_project_learns_is_news_afterwards(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
+) -> None:
+    studio.tasks += [submitted(1, 0), submitted(3, 30), task(2)]
+    with learning(log, client, PROJECT, "a") as turn:
+        studio.tasks[2] = submitted(2, 60)
+        turn.left = 1
+    assert (log.changes(PROJECT).pending, log.changes(PROJECT).job) == (1, "")
+    # What it has read itself isn't unknown any more. Of the last moments before, nobody can be sure.
+    ours.look(client, PROJECT)
+    assert logged(log) == [Event(MISSED, 3, 3, at(30)), Event(MISSED, 2, 2, at(60))]
+
+
+def test_a_learning_that_fails_takes_care_of_nothing(
+    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
+) -> None:
+    studio.tasks.append(submitted(1, 0))
+    log.append(PROJECT, Event(CREATED, 1, 1, at(0)))
+    with pytest.raises(MemoryError), learning(log, client, PROJECT, "a"):
+        raise MemoryError
+    found = log.changes(PROJECT)
+    assert (found.pending, found.job, log.seen(PROJECT)[0]) == (1, "", None)
+    studio.failing.add("/api/tasks/")
+    with pytest.raises(LabelStudioError), learning(log, client, PROJECT, "a"):
+        pass
+    assert log.changes(PROJECT).pending == 1
+
+
+# Each minute
+
+
+def connected(settings: Settings, project: int) -> None:
+    file = project_file(settings.home, project).with_name(f"{project}.interface.xml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("<View/>")
+
+
+def test_a_tick_reads_back_looks_and_asks(
+    settings: Settings, studio: Studio, log: EventLog, redis: Redis, site: Site
+) -> None:
+    away = EventLog(connect(f"redis://127.0.0.1:{free_port()}/0"), settings.home)
+    studio.tasks += [submitted(number, number) for number in (1, 2, 3)]
+    away.append(PROJECT, Event(CREATED, 1, 1, at(1)))
+    log.look(PROJECT, triggers.Seen(3, 0, at(-99)))
+    redis.hset(f"ris:events:{PROJECT}:state", "looked", 0)
+    tick(redis, settings)
+    assert [(event.action, event.task) for event in logged(log)] == [(CREATED, 1), (MISSED, 2), (MISSED, 3)]
+    assert waiting(redis) == [(PROJECT, 3)]
+    # The next one finds nothing to do, and doesn't even look.
+    site.asked.clear()
+    tick(redis, settings)
+    assert site.asked == []
+    assert len(waiting(redis)) == 1
+
+
+def test_a_project_whose_events_are_all_lost_is_found_by_its_interface(
+    settings: Settings, studio: Studio, redis: Redis
+) -> None:
+    studio.tasks.append(submitted(1, 0))
+    connected(settings, PROJECT)
+    # Somebody deleted that one.
+    connected(settings, 99)
+    tick(redis, settings)
+    assert waiting(redis) == [(PROJECT, 3)]
+
+
+def test_changes_that_are_old_enough_are_learnt_from_without_another_event(
+    settings: Settings, log: EventLog, redis: Redis
+) -> None:
+    for number in (1, 2):
+        log.append(PROJECT, Event(UPDATED, number, number, at(0)))
+    log.begin(PROJECT, "")
+    log.fail(PROJECT)
+    tick(redis, settings)
+    assert waiting(redis) == []
+    redis.hset(f"ris:events:{PROJECT}:state", "since", time.time() - 1801)
+    tick(redis, settings)
+    assert waiting(redis) == [(PROJECT, 2)]
+
+
+def test_label_studio_being_away_keeps_no_trigger_from_working(
+    make_settings: MakeSettings, redis_url: str, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(redis_url=redis_url, label_studio_url=f"http://127.0.0.1:{free_port()}")
+    EventLog(redis, settings.home).append(PROJECT, Event(START_TRAINING))
+    tick(redis, settings)
+    assert waiting(redis) == [(PROJECT, 1)]
+    assert "can't be reached" in caplog.text
+    caplog.clear()
+    # Not each minute: it was looked at just now.
+    tick(redis, settings)
+    assert caplog.text == ""
+
+
+def test_wrong_settings_of_one_project_cost_that_project_alone(
+    settings: Settings, log: EventLog, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for project in (PROJECT, 4):
+        log.append(project, Event(START_TRAINING))
+    file = project_file(settings.home, 4)
+    file.parent.mkdir(parents=True)
+    file.write_text("RIS_FINETUNE_MIN_NEW=many\n")
+    tick(redis, settings)
+    assert waiting(redis) == [(PROJECT, 1)]
+    assert "RIS_FINETUNE_MIN_NEW" in caplog.text
+
+
+def test_one_worker_at_a_time_ticks(settings: Settings, log: EventLog, redis: Redis) -> None:
+    log.append(PROJECT, Event(START_TRAINING))
+    with redis.lock("ris:reconciler", timeout=9):
+        tick(redis, settings)
+        assert waiting(redis) == []
+    tick(redis, settings)
+    assert len(waiting(redis)) == 1
+
+
+def test_projects_are_looked_at_every_few_minutes(
+    settings: Settings, studio: Studio, log: EventLog, redis: Redis, site: Site
+) -> None:
+    connected(settings, PROJECT)
+    tick(redis, settings)
+    assert len(asked(site)) == 1
+    redis.hset(f"ris:events:{PROJECT}:state", "looked", int(time.time()) - LOOK_SECONDS)
+    tick(redis, settings)
+    assert len(asked(site)) == 2
+
+
+def test_a_task_that_is_deleted_while_others_are_read_hides_none(studio: Studio, tmp_path: Path) -> None:
+    studio.tasks += [submitted(number, number) for number in range(1, 251)]
+    with running(studio, tmp_path) as (client, _, _):
+        reading = client.annotated_tasks(PROJECT)
+        first = [next(reading)["id"] for _ in range(100)]
+        del studio.tasks[:5]
+        assert first + [each["id"] for each in reading] == list(range(1, 251))

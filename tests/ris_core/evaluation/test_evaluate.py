@@ -1,0 +1,291 @@
+"""Evaluation and calibration around a stand-in for the model, whose answers are known, and once around a real one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from known import Known, columns, left, sample
+from PIL import Image
+
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data import Sample
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.errors import DatasetError, ImageError
+from ris_core.evaluation.evaluate import (
+    Report,
+    _balanced_presence,
+    _lowest_presence,
+    answers,
+    calibrate,
+    evaluate,
+    recalibrate,
+)
+from ris_core.evaluation.metrics import Score, summarise
+from ris_core.inference.calibration import calibration_error, corrected
+from ris_core.inference.predictor import Predictor
+from ris_core.models import LDA, LDAOptions
+
+
+def test_figures_at_the_photos_own_size(tmp_path: Path) -> None:
+    """Columns are 5 pixels wide, 50 pixels each. A target refused keeps the union of its raw mask."""
+    known = Known(
+        OperatingPoint(side=8, mask=0.4, presence=0.5),
+        {
+            "half": (columns(0, 1), 0.9, 0.8),
+            "refused": (columns(1, 2), 0.3, 0.8),
+            "faint": (0.39 * columns(0), 0.9, 0.8),
+            "absent": (columns(0), 0.1, 0.8),
+            "imagined": (0.4 * columns(3), 0.6, 0.5),
+        },
+    )
+    targets = {"half": left(5), "refused": left(10), "faint": left(5), "absent": None, "imagined": None}
+    report = evaluate(known, [sample(tmp_path, sentence, target) for sentence, target in targets.items()])
+    assert [(each.intersection, each.union, each.refused) for each in report.scores] == [
+        (50, 100, False),
+        (0, 150, True),
+        (0, 50, True),
+        (0, 0, True),
+        (0, 50, False),
+    ]
+    assert [each.expected for each in report.scores] == pytest.approx([0.72, 0.7, 0.1, 0.9, 0.3])
+    figures = report.figures
+    assert figures == summarise(report.scores)
+    assert (figures["mIoU"], figures["oIoU"]) == pytest.approx((0.5 / 3, 50 / 300))
+    assert (figures["gIoU"], figures["cIoU"]) == pytest.approx((1.5 / 5, 50 / 350))
+    assert calibration_error(report.bins) == figures["ECE"]
+    assert known.seen == [(10, 20, 3)]
+    assert report.interval == pytest.approx((0.5 / 3, 0.5 / 3))
+
+
+def test_lavts_convention(tmp_path: Path) -> None:
+    """10 x 20 pixels become 8 x 8, half a column is lost, P = 0.5 decides, and nothing is refused."""
+    known = Known(
+        OperatingPoint(side=8, mask=0.9, presence=0.5),
+        {"half": (0.5 * columns(0, 1), 0.1, 0.8), "faint": (0.49 * columns(0, 1), 0.9, 0.8)},
+    )
+    samples = [sample(tmp_path, sentence, left(8)) for sentence in known.answers]
+    first, second = answers(known, samples, "lavt")
+    assert known.seen == [(8, 8, 3)]
+    # Pillow reads columns 1, 3, 6, 8 ... of the 20: three of them lie in the target.
+    assert first.target is not None
+    assert first.target.tolist() == [[True] * 3 + [False] * 5] * 8
+    assert (first.score.intersection, first.score.union, first.score.refused) == (24, 32, False)
+    assert first.prediction.present
+    assert first.score.expected == pytest.approx(0.1 * 0.8)
+    # An empty mask is the only refusal that is left.
+    assert (second.score.intersection, second.score.union, second.score.refused) == (0, 24, True)
+
+
+def test_nearest_is_pillows(tmp_path: Path) -> None:
+    """Every second column of 16: OpenCV would keep none of them."""
+    target = np.zeros((8, 16), dtype=bool)
+    target[:, 1::2] = True
+    known = Known(OperatingPoint(side=8), {"x": (np.ones((1, 1)), 0.9, 0.9)})
+    (answer,) = answers(known, [sample(tmp_path, "x", target, (8, 16))], "lavt")
+    assert answer.score.iou == 1
+
+
+def test_a_photo_of_another_size_is_refused(tmp_path: Path) -> None:
+    known = Known(OperatingPoint(), {"x": (np.ones((1, 1)), 0.9, 0.9)})
+    good = sample(tmp_path, "x", left(5))
+    with pytest.raises(DatasetError, match=r"10x20.png isn't of the size"):
+        evaluate(known, [replace(good, height=20, width=10)])
+    with pytest.raises(ImageError, match="doesn't exist"):
+        evaluate(known, [replace(good, image=tmp_path / "gone.png")])
+
+
+def test_batches_give_what_single_photos_give(tmp_path: Path) -> None:
+    """More photos than one batch holds, upright and not, some of one canvas; their expressions shuffled."""
+    draw = np.random.default_rng(0)
+    samples = []
+    for size in [(60 + number, 96) for number in range(7)] + [(96, 60 + number) for number in range(4)]:
+        Image.fromarray(draw.integers(0, 255, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{size[0]}x{size[1]}.png")
+        targets = {"a": left(30, size), "a cat": left(50, size), "no dog": None}
+        samples += [sample(tmp_path, sentence, target, size) for sentence, target in targets.items()]
+    samples = samples[::2] + samples[1::2]
+    encoders = image_encoder("efficientnet-lite0"), text_encoder("minilm")
+    # After the encoders are there: loading them draws random numbers.
+    torch.manual_seed(0)
+    model = LDA(*encoders, LDAOptions(width=16))
+    predictor = Predictor(model, OperatingPoint(side=96, presence=0.0, mask=0.5), "test")
+    heard: list[int] = []
+    report = evaluate(predictor, samples, heard.append)
+    assert heard == list(range(1, len(samples) + 1))
+    assert sorted(map(repr, report.samples)) == sorted(map(repr, samples))
+    assert report.seconds > 0
+    alone = [evaluate(predictor, [each]).scores[0] for each in report.samples]
+    assert sum(0.05 < each.iou < 0.95 for each in alone) > 10
+    for one, other in zip(report.scores, alone, strict=True):
+        assert one.expected == pytest.approx(other.expected, abs=1e-4)
+        assert (one.has_target, one.refused) == (other.has_target, other.refused)
+        assert one.iou == pytest.approx(other.iou, abs=0.01)
+
+
+def test_no_samples_no_figures() -> None:
+    report = evaluate(Known(OperatingPoint(), {}), [])
+    assert (report.figures, report.bins, report.interval) == ({"expressions": 0}, [], (0, 0))
+
+
+# Ten targets, found less and less surely; five absent things, refused less and less surely.
+TARGETS = {f"there {number}": (columns(0, 1), 0.95 - 0.1 * number, 0.9) for number in range(10)}
+ABSENT = {f"absent {number}": (columns(2), 0.12 + 0.1 * number, 0.9) for number in range(5)}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Sample]:
+    there = [sample(tmp_path, sentence, left(5)) for sentence in TARGETS]
+    return there + [sample(tmp_path, sentence, None) for sentence in ABSENT]
+
+
+@pytest.mark.parametrize(("accepted", "presence", "refused"), [(1, 0.05, 0), (0.9, 0.15, 0.2), (0.51, 0.45, 0.8)])
+def test_the_highest_threshold_that_keeps_enough_targets(
+    mixed: list[Sample], accepted: float, presence: float, refused: float
+) -> None:
+    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known.point = calibrate(known, mixed, accepted)
+    assert (known.point.side, known.point.presence) == (8, pytest.approx(presence, abs=0.0011))
+    figures = evaluate(known, mixed).figures
+    assert figures["T-acc"] == pytest.approx(1 - presence + 0.05)
+    assert figures["T-acc"] >= accepted
+    assert figures["N-acc"] == refused
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(0, 1))
+def test_enough_is_kept_and_not_a_thousandth_more(presence: list[float], accepted: float) -> None:
+    threshold = _lowest_presence(presence, accepted)
+
+    def kept(threshold: float) -> int:
+        return sum(each >= threshold for each in presence)
+
+    wanted = max(1, accepted * len(presence) - 1e-6)
+    assert kept(threshold) >= wanted
+    assert kept(threshold + 0.001) < wanted + 1
+
+
+def test_faint_masks_are_tried_too(tmp_path: Path) -> None:
+    known = Known(OperatingPoint(side=8), {"x": (np.array([[0.9, 0.27, 0.22, 0.1]]), 0.9, 0.9)})
+    assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.25
+    assert calibrate(known, [sample(tmp_path, "x", left(15))]).mask == 0.2
+
+
+def test_balanced_shares(mixed: list[Sample]) -> None:
+    """Targets at 0.05, 0.15 ... 0.95, absent things at 0.12, 0.22 ... 0.52: of both, seven in ten or more at 0.321."""
+    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known.point = calibrate(known, mixed, None)
+    figures = evaluate(known, mixed).figures
+    assert known.point.presence == pytest.approx(0.321)
+    assert (figures["T-acc"], figures["N-acc"]) == pytest.approx((0.7, 0.6))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_no_other_threshold_is_more_even(there: list[float], absent: list[float]) -> None:
+    def smaller(threshold: float) -> float:
+        kept, refused = (np.mean(np.array(each) >= threshold) for each in (there, absent))
+        return float(min(kept, 1 - refused))
+
+    best = smaller(_balanced_presence(there, absent))
+    assert best >= max(smaller(number / 1000) for number in range(1, 1001)) - 1e-9
+
+
+def test_without_absent_things_there_is_nothing_to_balance(mixed: list[Sample]) -> None:
+    with pytest.raises(DatasetError, match="nothing to balance"):
+        calibrate(Known(OperatingPoint(side=8), TARGETS), mixed[:10], None)
+
+
+def test_figures_of_each_kind(tmp_path: Path) -> None:
+    known = Known(OperatingPoint(side=8, mask=0.4), TARGETS | ABSENT)
+    kinds = {"there 0": "derived", "there 1": "name", "there 9": "name", "absent 0": "absent", "there 2": "said"}
+    samples = [
+        replace(sample(tmp_path, sentence, None if kind == "absent" else left(5)), kind=kind)
+        for sentence, kind in kinds.items()
+    ]
+    report = evaluate(known, samples)
+    assert list(report.kinds) == ["name", "derived", "absent", "said"]
+    assert [each["expressions"] for each in report.kinds.values()] == [2, 1, 1, 1]
+    assert report.kinds["name"] == summarise([report.scores[1], report.scores[2]])
+    assert report.kinds["name"]["mIoU"] == 0.25
+    assert report.kinds["absent"]["N-acc"] == 1
+
+
+def test_the_pixels_threshold_is_the_best_for_the_mean_iou(tmp_path: Path) -> None:
+    """One column at P = 0.9, one at 0.42: the target ends between them, or after the second."""
+    steps = np.array([[0.9, 0.42, 0.1, 0.1]])
+    known = Known(OperatingPoint(side=8), {"x": (steps, 0.9, 0.9)})
+    assert calibrate(known, [sample(tmp_path, "x", left(5))]).mask == 0.45
+    assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.2
+
+
+def test_a_target_without_a_mask_is_not_answered_at_any_threshold(tmp_path: Path) -> None:
+    known = Known(OperatingPoint(side=8), {"x": (columns(0), 0.6, 0.9), "y": (0 * columns(0), 0.9, 0.9)})
+    samples = [sample(tmp_path, sentence, left(5)) for sentence in known.answers]
+    assert calibrate(known, samples, 0.5).presence == 0.6
+    assert calibrate(known, samples, 1).presence == 0
+
+
+def test_scores_are_corrected_to_what_they_came_to(mixed: list[Sample]) -> None:
+    """Masks are worth 0.5 where the model expects up to 0.86; no refusal of what is there, all of them right."""
+    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    before = evaluate(known, mixed).figures["ECE"]
+    known.point = calibrate(known, mixed, 0.6)
+    report = evaluate(known, mixed)
+    assert report.figures["ECE"] < before - 0.1
+    for judged, (_, presence, quality) in zip(report.scores, (TARGETS | ABSENT).values(), strict=True):
+        if judged.refused:
+            assert judged.expected == corrected(1 - presence, known.point.refusal_scale, known.point.refusal_shift)
+        else:
+            assert judged.expected == corrected(presence * quality, known.point.answer_scale, known.point.answer_shift)
+    assert known.point.answer_shift != 0 != known.point.refusal_shift
+
+
+def test_scores_are_corrected_to_other_answers_and_masks_stay(mixed: list[Sample]) -> None:
+    """The first correction was to other samples. Done again and again, the second stays what it was."""
+    first = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
+    known = Known(first, TARGETS | ABSENT)
+    before = evaluate(known, mixed)
+    known.point = once = recalibrate(first, before, first)
+    after = evaluate(known, mixed)
+    assert after.figures["ECE"] < before.figures["ECE"] - 0.1
+    assert [each.correct for each in after.scores] == [each.correct for each in before.scores]
+    assert replace(once, answer_scale=1.2, answer_shift=0.3, refusal_scale=0.9, refusal_shift=-0.2) == first
+    for _ in range(5):
+        known.point = recalibrate(known.point, evaluate(known, mixed), first)
+    assert vars(known.point) == pytest.approx(vars(once), abs=1e-3)
+
+
+def test_answers_of_one_kind_say_nothing_of_the_other(mixed: list[Sample]) -> None:
+    point = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
+    assert recalibrate(point, Report([], [], 0.0), point) == point
+    known = Known(point, TARGETS | ABSENT)
+    there, absent = (
+        recalibrate(point, evaluate(known, [each for each in mixed if each.has_target is has_target]), point)
+        for has_target in (True, False)
+    )
+    assert (there.refusal_scale, there.refusal_shift) == (0.9, -0.2)
+    assert (absent.answer_scale, absent.answer_shift) == (1.2, 0.3)
+
+
+def test_without_absent_things_refusals_keep_their_scores(mixed: list[Sample]) -> None:
+    point = calibrate(Known(OperatingPoint(side=8), TARGETS), mixed[:10], 0.5)
+    assert (point.refusal_scale, point.refusal_shift) == (1, 0)
+    assert point.answer_scale != 1
+    assert OperatingPoint(**json.loads(json.dumps(vars(point)))) == point
+
+
+def test_without_a_target_nothing_can_be_fixed(mixed: list[Sample]) -> None:
+    with pytest.raises(DatasetError, match="No expression of the validation split has a target"):
+        calibrate(Known(OperatingPoint(side=8), ABSENT), mixed[10:])
+
+
+def test_scores_join_across_reports(mixed: list[Sample]) -> None:
+    """Half of the photos here, half there: plain data that JSON carries."""
+    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    parts = [evaluate(known, mixed[:7]).scores, evaluate(known, mixed[7:]).scores]
+    carried = [Score(**each) for part in parts for each in json.loads(json.dumps([vars(score) for score in part]))]
+    assert summarise(carried[::-1]) == evaluate(known, mixed).figures
