@@ -1,0 +1,113 @@
+"""The home folder (`.ris`): where everything in it is. Paths alone: nothing here reads or writes.
+
+ris.env                     secrets and settings of all projects
+lock                        held while `ris up` runs
+logs/                       a log of each service of `ris up`
+models/                     versions of the model, see `backend.registry`
+projects/<project>.*        settings, labelling interface, prompt sheet and the like of one project
+snapshots/<project>/<id>/   datasets that were trained on, see `backend.datasets.snapshots`
+pictures/                   each picture of them, once
+exports/<name>/             copies of snapshots
+learning/<project>/         state of a training that isn't at its end
+spool/                      events that came while Valkey was away
+images/ features/ pairs/    caches: downloads, encoded photos, what predictions are ranked by
+valkey/ label-studio/       data of the servers that `ris up` starts
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def env_file(home: Path) -> Path:
+    return home / "ris.env"
+
+
+def lock_file(home: Path) -> Path:
+    return home / "lock"
+
+
+def logs_folder(home: Path) -> Path:
+    return home / "logs"
+
+
+def models_folder(home: Path) -> Path:
+    return home / "models"
+
+
+def project_env_file(home: Path, project: int) -> Path:
+    """Where the knobs of one project are, those by which it learns and is pre-labelled; they win over all others."""
+    return _of_project(home, project, "env")
+
+
+def interface_file(home: Path, project: int) -> Path:
+    """The labelling interface that Label Studio showed last."""
+    return _of_project(home, project, "interface.xml")
+
+
+def interfaces(home: Path) -> dict[int, Path]:
+    """Project -> `interface_file`, of all projects that have shown one."""
+    files = (home / "projects").glob("*.interface.xml")
+    return {int(name): file for file in files if (name := file.name.partition(".")[0]).isdecimal()}
+
+
+def prompt_sheet_file(home: Path, project: int) -> Path:
+    return _of_project(home, project, "prompts.json")
+
+
+def last_prompt_file(home: Path, project: int) -> Path:
+    """What was typed last, where there is no Valkey to keep it."""
+    return _of_project(home, project, "typed.json")
+
+
+def edits_file(home: Path, project: int) -> Path:
+    """What annotators did to predictions, as it was measured."""
+    return _of_project(home, project, "changes.json")
+
+
+def rollout_lock(home: Path, project: int) -> Path:
+    return _of_project(home, project, "refresh.lock")
+
+
+def snapshots_folder(home: Path, project: int) -> Path:
+    return home / "snapshots" / str(project)
+
+
+def pictures_folder(home: Path) -> Path:
+    return home / "pictures"
+
+
+def exports_folder(home: Path) -> Path:
+    return home / "exports"
+
+
+def learning_folder(home: Path, project: int) -> Path:
+    return home / "learning" / str(project)
+
+
+def spool_file(home: Path) -> Path:
+    return home / "spool" / "events.jsonl"
+
+
+def images_folder(home: Path) -> Path:
+    return home / "images"
+
+
+def features_folder(home: Path) -> Path:
+    return home / "features"
+
+
+def pairs_folder(home: Path) -> Path:
+    return home / "pairs"
+
+
+def valkey_folder(home: Path) -> Path:
+    return home / "valkey"
+
+
+def label_studio_folder(home: Path) -> Path:
+    return home / "label-studio"
+
+
+def _of_project(home: Path, project: int, suffix: str) -> Path:
+    return home / "projects" / f"{int(project)}.{suffix}"

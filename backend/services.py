@@ -5,6 +5,7 @@ from __future__ import annotations
 from backend.batches.runner import Services
 from backend.batches.service import Prelabelling
 from backend.batches.store import Batches
+from backend.home import images_folder, models_folder
 from backend.inference.model_pool import Models
 from backend.inference.predict import Limits, Prelabeller
 from backend.inference.project_model import Answers
@@ -19,7 +20,7 @@ from backend.settings import Settings
 
 
 def registry(settings: Settings) -> Registry:
-    return Registry(settings.home / "models")
+    return Registry(models_folder(settings.home))
 
 
 def images(settings: Settings) -> ImageResolver:
@@ -27,7 +28,7 @@ def images(settings: Settings) -> ImageResolver:
     return ImageResolver(
         settings.label_studio_url,
         settings.secret("label_studio_token"),
-        cache=settings.home / "images",
+        cache=images_folder(settings.home),
         hosts=settings.image_hosts,
         local_files_root=settings.local_files_root,
         max_bytes=settings.max_image_bytes,

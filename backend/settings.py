@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.home import env_file, project_env_file
 from ris_core.errors import RisError
 
 PREFIX = "RIS_"
@@ -123,7 +124,7 @@ class Settings(BaseSettings):
 
     def of_project(self, project: int) -> Settings:
         """These knobs as one project has them. Raises SettingsError, one sentence a mistake."""
-        own = _own(project_file(self.home, project))
+        own = _own(project_env_file(self.home, project))
         return _with(self, tuple(own.items())) if own else self
 
     def secret(self, knob: str) -> str:
@@ -132,7 +133,7 @@ class Settings(BaseSettings):
         if value is None or not value.get_secret_value():
             raise SettingsError(
                 f"{PREFIX}{knob.upper()} isn't set. `ris up` makes one; "
-                f"else put it into {self.home / 'ris.env'} or the environment."
+                f"else put it into {env_file(self.home)} or the environment."
             )
         return value.get_secret_value()
 
@@ -149,15 +150,10 @@ def load(project: int | None = None) -> Settings:
 
     Raises SettingsError, one sentence a mistake.
     """
-    file = Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default) / "ris.env"
+    file = env_file(Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default))
     _refuse_misspelt(file)
     settings = _checked(home=file.parent, _env_file=file)
     return settings if project is None else settings.of_project(project)
-
-
-def project_file(home: Path, project: int) -> Path:
-    """Where the knobs of one project are, those by which it learns and is pre-labelled; they win over all others."""
-    return home / "projects" / f"{project}.env"
 
 
 def _checked(**given: Any) -> Settings:

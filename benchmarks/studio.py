@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 from start import free_port
 
+from backend.home import logs_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import mask_regions, prompt_region
-from backend.local.home import LOGS, prepare, remember
+from backend.local.secrets import prepare, remember
 from backend.local.services import BACKEND, LABEL_STUDIO, VALKEY
 from backend.local.supervisor import Supervisor
 from backend.local.up import find_label_studio, local_services
@@ -90,7 +91,7 @@ def running_studio(folder: Path, **knobs: object) -> Iterator[Studio]:
     os.environ["RIS_HOME"] = str(home)
     prepare(home)
     remember(home, {f"RIS_{name.upper()}": str(value) for name, value in {**_ports(), **knobs}.items()})
-    supervisor = Supervisor(home / LOGS, print)
+    supervisor = Supervisor(logs_folder(home), print)
     try:
         _start(supervisor, VALKEY, LABEL_STUDIO)
         remember(home, {"RIS_LABEL_STUDIO_TOKEN": connect.sign_in(load())})

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.active_learning.strategies import Pair
+from backend.home import pairs_folder
 from ris_core.files import atomic_write, sha256
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Pairs:
     """The pairs of all projects. Safe for any number of threads and processes: files are whole or absent."""
 
     def __init__(self, home: Path) -> None:
-        self._root = home / "pairs"
+        self._root = pairs_folder(home)
 
     def keep(self, project: int, version: str, pairs: Sequence[Pair]) -> None:
         """Keep pairs of some tasks, in place of what is kept of those. A full disk costs the ranking, no prediction."""

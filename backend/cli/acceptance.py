@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from backend.datasets.annotations import UNLABELLED, Change, Correction
-from backend.datasets.snapshots import read_project
+from backend.datasets.project import read_project
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import LabelConfig
 from backend.prompts.requests import label_for

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backend.errors import ConfigError
-from backend.inference.project_model import interface_file
+from backend.home import interface_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import LabelConfig, parse
 from backend.projects import connect

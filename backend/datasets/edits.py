@@ -23,10 +23,10 @@ import numpy as np
 
 from backend.datasets.annotations import Change, Correction, Corrections, DrawnObject, Expression, Kind, clean
 from backend.errors import RegionError
+from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.regions import AnnotatedMasks, read_annotation
 from backend.locks import exclusive
-from backend.settings import project_file
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask
 from ris_core.masks import iou as mask_iou
@@ -65,7 +65,7 @@ class Ledger:
     """What was measured of a project's annotations, in a file below home. Any number of processes may share it."""
 
     def __init__(self, home: Path, project: int) -> None:
-        self._file = project_file(home, project).with_name(f"{project}.changes.json")
+        self._file = edits_file(home, project)
 
     def read(self) -> dict[str, dict[str, Any]]:
         """By annotation and expression, see `_key`, the fields of a `Change`; nothing from a file that is damaged."""

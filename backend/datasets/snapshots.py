@@ -17,21 +17,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import count
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from backend.datasets.annotations import Correction, Corrections, SkippedTask, read_corrections
-from backend.datasets.edits import Ledger, measured
+from backend.datasets.annotations import Correction, Corrections, SkippedTask
 from backend.datasets.formats import coco
 from backend.datasets.image_store import Picture, PictureStore, link
-from backend.errors import BadRequest, FetchError
-from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.images import Credentials, ImageResolver
-from backend.labelstudio.label_config import LabelConfig, parse
+from backend.errors import FetchError
+from backend.home import pictures_folder, snapshots_folder
+from backend.labelstudio.label_config import LabelConfig
 from backend.locks import exclusive
 from ris_core.errors import DatasetError, ImageError, InputError
 from ris_core.files import atomic_dir, sha256
@@ -39,20 +36,9 @@ from ris_core.images import MAX_PIXELS
 
 FORMAT = "ris-studio snapshot 1"
 MANIFEST = "manifest.json"
-EXPORT_FORMATS = ("coco",)
 _LONGEST_NAME = 100
 
 Fetch = Callable[[Correction], bytes]
-
-
-@dataclass(frozen=True)
-class AnnotatedProject:
-    """What Label Studio holds of a project at one moment. credentials: for the hosts of its pictures."""
-
-    number: int
-    config: LabelConfig
-    corrections: Corrections
-    credentials: Credentials | None
 
 
 @dataclass(frozen=True)
@@ -71,91 +57,14 @@ class Snapshot:
         return self.folder.name
 
 
-def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProject:
-    """A project's interface, all that its annotations say, and what was done to the predictions.
-
-    Predictions are asked for where that isn't known yet; below home it is kept.
-
-    Raises:
-        ConfigError: its interface can't carry masks.
-        LabelStudioError: Label Studio can't be reached, or refuses.
-    """
-    answer = client.project(project)
-    config = parse(answer["label_config"])
-    login, password = answer.get("task_data_login"), answer.get("task_data_password")
-    corrections = read_corrections(client.annotated_tasks(project), config)
-    ledger = Ledger(home, project)
-    return AnnotatedProject(
-        number=project,
-        config=config,
-        corrections=measured(corrections, ledger, lambda ids: client.predictions_of(project, ids), config),
-        credentials=(login, password) if login and password else None,
-    )
-
-
-def snapshot_project(
-    project: AnnotatedProject,
-    images: ImageResolver,
-    home: Path,
-    max_pixels: int = MAX_PIXELS,
-    report: Callable[[float], None] = lambda share: None,
-) -> Snapshot:
-    """`build_snapshot` of a project that has been read. `report` hears before each picture the share of them done."""
-    number = count()
-
-    def fetch(correction: Correction) -> bytes:
-        report(next(number) / len(project.corrections.items))
-        return images.fetch(correction.image, correction.task, project.credentials)
-
-    return build_snapshot(project.number, project.corrections, project.config, fetch, home, max_pixels=max_pixels)
-
-
-def export_project(
-    client: LabelStudio,
-    images: ImageResolver,
-    project: int,
-    out: Path,
-    *,
-    home: Path,
-    fmt: str = "coco",
-    max_pixels: int = MAX_PIXELS,
-) -> dict[str, Any]:
-    """Export a project's corrections to the folder `out`; an earlier export there is replaced.
-
-    Returns:
-        A report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list of
-        {task, reason}.
-
-    Raises:
-        BadRequest: there is no such format.
-        DatasetError: there is nothing to export, or `out` holds something else.
-        LabelStudioError: Label Studio can't be reached, or refuses.
-    """
-    if fmt not in EXPORT_FORMATS:
-        raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
-    _check_replaceable(out)
-    snapshot = snapshot_project(read_project(client, project, home), images, home, max_pixels)
-    export_snapshot(snapshot, out)
-    return {
-        "project": project,
-        "format": fmt,
-        "out": str(out),
-        "snapshot": snapshot.id,
-        "images": snapshot.images,
-        "annotations": snapshot.annotations,
-        "refs": snapshot.refs,
-        "skipped": [asdict(task) for task in snapshot.skipped],
-    }
-
-
 def snapshot_folder(home: Path, project: int, identity: str) -> Path:
     """Where a project's snapshot of that id is, or would be."""
-    return home / "snapshots" / str(project) / identity
+    return snapshots_folder(home, project) / identity
 
 
 def snapshots(home: Path, project: int) -> list[Path]:
     """The folders of a project's snapshots, the one that was made or asked for last first."""
-    parent = snapshot_folder(home, project, "")
+    parent = snapshots_folder(home, project)
     found = [folder for folder in parent.glob("[!.]*") if folder.is_dir()]
     return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
 
@@ -168,7 +77,7 @@ def spare_snapshots(home: Path, project: int, named: Collection[str], since: flo
 
 def prune_snapshots(home: Path, project: int, named: Collection[str], since: float) -> list[Path]:
     """Delete what `spare_snapshots` finds, each in one step. Who has a file of theirs open can go on reading it."""
-    parent = snapshot_folder(home, project, "")
+    parent = snapshots_folder(home, project)
     with exclusive(parent / ".lock"):
         gone = spare_snapshots(home, project, named, since)
         for folder in gone:
@@ -198,7 +107,7 @@ def build_snapshot(
     Raises:
         DatasetError: no task is left.
     """
-    store = PictureStore(home / "pictures", max_pixels)
+    store = PictureStore(pictures_folder(home), max_pixels)
     items, failed = _illustrate(corrections.items, fetch, store)
     skipped = tuple(sorted((*corrections.skipped, *failed), key=lambda task: task.task))
     if not items:
@@ -235,26 +144,6 @@ def read_manifest(folder: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
-
-
-def export_snapshot(snapshot: Snapshot, out: Path) -> None:
-    """Copy a snapshot to `out`: real copies, so that editing them can't harm the snapshot.
-
-    An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
-    anything else, and leaves it alone.
-    """
-    _check_replaceable(out)
-    previous = out.with_name(f".{out.name}.previous")
-    # Left behind only by a process that was killed after the new export had been made.
-    shutil.rmtree(previous, ignore_errors=True)
-    fresh = out.with_name(f".{out.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with atomic_dir(fresh) as folder:
-        shutil.copytree(snapshot.folder, folder, dirs_exist_ok=True)
-    if out.exists():
-        out.rename(previous)
-    fresh.rename(out)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _illustrate(
@@ -332,19 +221,3 @@ def _nothing(project: int, skipped: Sequence[SkippedTask]) -> str:
     if skipped:
         return f"None of project {project}'s tasks can be used. Task {skipped[0].task}: {skipped[0].reason}"
     return f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first."
-
-
-def _check_replaceable(out: Path) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise DatasetError(f"{out} is a file. Choose a folder to export to.")
-    foreign = set(_files(out)) - {*read_manifest(out), MANIFEST}
-    if foreign:
-        raise DatasetError(
-            f"{out} holds {min(foreign)}, which no export wrote. Move it away, or export to another folder."
-        )
-
-
-def _files(folder: Path) -> Iterator[str]:
-    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())

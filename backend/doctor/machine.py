@@ -22,8 +22,8 @@ from rq.worker import BaseWorker
 
 from backend import services
 from backend.doctor.checks import Scene, Verdict, broken, ok, warning
+from backend.home import env_file
 from backend.jobs.recovery import runs
-from backend.local.home import SECRETS_FILE
 from backend.queue import queue
 from backend.settings import PREFIX, Settings
 from ris_core.files import atomic_write
@@ -42,7 +42,7 @@ _LABEL_STUDIO_QUEUES = {b"rq:queue:critical", b"rq:queue:high", b"rq:queue:low"}
 
 def settings(scene: Scene) -> Verdict:
     """The settings can be read, nobody else can read them, and no secret is missing."""
-    file = Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default) / SECRETS_FILE
+    file = env_file(Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default))
     try:
         known = scene.settings
     except (OSError, UnicodeDecodeError) as error:

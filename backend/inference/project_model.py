@@ -23,10 +23,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from backend.errors import ConfigError
+from backend.home import interface_file, interfaces
 from backend.labelstudio.label_config import Defaults, Label, LabelConfig, MaskControl, parse
 from backend.labelstudio.regions import typed_prompt
 from backend.prompts.label_matching import Vectors
@@ -206,14 +206,9 @@ class Answers:
             return None
 
     def _projects(self) -> list[int]:
-        files = interface_file(self._settings.home, 0).parent.glob("*.interface.xml")
+        files = interfaces(self._settings.home).values()
         noted = {int(number) for file in files if (number := file.name.partition(".")[0]).isdecimal()}
         return sorted(noted | set(self._registry.projects()))
-
-
-def interface_file(home: Path, project: int) -> Path:
-    """Where the labelling interface is kept that a project's last /setup showed."""
-    return home / "projects" / f"{project}.interface.xml"
 
 
 def _defaults(settings: Settings) -> Defaults:

@@ -21,8 +21,9 @@ from rq.job import Job, get_current_job
 from backend import services
 from backend.batches import runner
 from backend.batches.store import Batches
-from backend.datasets import snapshots
+from backend.datasets.export import export_project
 from backend.errors import BadRequest, Unavailable
+from backend.home import exports_folder
 from backend.jobs import memory_limit
 from backend.labelstudio.client import LabelStudio
 from backend.learning import finetune, triggers
@@ -77,11 +78,11 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
         # A path from the queue could lead anywhere on the disk.
         raise BadRequest(f"{name!r:.100} can't name an export. Use letters, digits, dots and dashes.")
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        return snapshots.export_project(
+        return export_project(
             client,
             services.images(settings),
             _number(project),
-            settings.home / "exports" / name,
+            exports_folder(settings.home) / name,
             home=settings.home,
             fmt=form,
             max_pixels=settings.max_image_pixels,

@@ -29,7 +29,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
-from backend import logs
+from backend import logs, services
 from backend.batches.service import Prelabelling
 from backend.errors import Unavailable
 from backend.jobs import memory_limit
@@ -38,7 +38,6 @@ from backend.learning import rollout, triggers
 from backend.queue import cancellation
 from backend.queue.allow_list import GuardedJob
 from backend.queue.queue import KINDS, QUEUES, JobQueue, KeptQueue, connect, open_queue
-from backend.registry import Registry
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory, RisError
 
@@ -87,7 +86,7 @@ class GuardedWorker(Worker):
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         Prelabelling(self.connection, JobQueue(self.connection)).revive()
         settings = load()
-        rollout.tick(self.connection, settings, Registry(settings.home / "models"))
+        rollout.tick(self.connection, settings, services.registry(settings))
         triggers.tick(self.connection, settings)
 
     def handle_warm_shutdown_request(self) -> None:

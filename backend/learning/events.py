@@ -32,6 +32,7 @@ from typing import Any, Literal
 from redis import Redis
 from redis.exceptions import RedisError
 
+from backend.home import spool_file
 from backend.labelstudio.webhooks import START_TRAINING, TASKS_DELETED, UPDATED, Event
 from backend.locks import exclusive
 
@@ -89,7 +90,7 @@ class EventLog:
 
     def __init__(self, connection: Redis, home: Path) -> None:
         self._connection = connection
-        self._spool = home / "spool" / "events.jsonl"
+        self._spool = spool_file(home)
         self._append = connection.register_script(_APPEND)
 
     def append(self, project: int, event: Event) -> Appended:

@@ -18,7 +18,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from backend.datasets.annotations import Correction, SkippedTask
-from backend.datasets.snapshots import read_manifest, read_project, snapshot_folder, snapshot_project
+from backend.datasets.project import read_project, snapshot_project
+from backend.datasets.snapshots import read_manifest, snapshot_folder
+from backend.home import features_folder, learning_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.learning.candidate import Order, train_candidate
@@ -217,7 +219,7 @@ def _improve(
     snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
     training = [sample for sample in samples if sample.split == "train"]
     processes = _processes(training, settings)
-    seconds, photos, features = settings.finetune_seconds, settings.finetune_photos, settings.home / "features"
+    seconds, photos, features = settings.finetune_seconds, settings.finetune_photos, features_folder(settings.home)
     order = Order(base.folder, training, seconds, new, photos, features)
     train = train_candidate if processes == 1 else partial(train_together, processes, snapshot)
     candidate = train(order, run, lambda share: report("training", share), stop)
@@ -291,7 +293,7 @@ def _target(sample: Sample) -> str:
 
 def _run_folder(begun: Outcome, settings: Settings) -> Path:
     """Where this training keeps its state; what is left of others of the project is of no use any more."""
-    parent = settings.home / "learning" / str(begun.project)
+    parent = learning_folder(settings.home, begun.project)
     run = parent / f"{str(begun.snapshot)[:16]}-{begun.base}-{settings.finetune_photos}"
     run.mkdir(parents=True, exist_ok=True)
     for other in parent.iterdir():

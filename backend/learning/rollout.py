@@ -33,6 +33,7 @@ from redis import Redis
 from backend.batches.service import Prelabelling
 from backend.batches.store import Batch, Order
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRefused, NotFound, Unavailable
+from backend.home import rollout_lock
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.responses import Json
 from backend.locks import exclusive
@@ -100,7 +101,7 @@ class Refresh:
         """
         if not self.settings.of_project(project).prelabel_refresh:
             return "off"
-        with exclusive(self.settings.home / "projects" / f"{project}.refresh.lock"):
+        with exclusive(rollout_lock(self.settings.home, project)):
             try:
                 return self._tend(project)
             except Unavailable:
@@ -115,7 +116,7 @@ class Refresh:
 
     def begin(self, project: int) -> Batch:
         """Start a refresh, whatever was done before. Raises LabelStudioError, ConfigError, Unavailable."""
-        with exclusive(self.settings.home / "projects" / f"{project}.refresh.lock"):
+        with exclusive(rollout_lock(self.settings.home, project)):
             return self._begin(project, promotion(self.registry, project))
 
     def _tend(self, project: int) -> State:

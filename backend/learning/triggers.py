@@ -20,18 +20,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 from redis import Redis
 from redis.exceptions import LockError
 
 from backend.errors import LabelStudioNotFound, NotFound, Unavailable
+from backend.home import interfaces
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import Event
 from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, Seen
 from backend.queue.queue import JobQueue, Ticket, reachable
-from backend.settings import Settings, project_file
+from backend.settings import Settings
 from ris_core.errors import RisError
 
 _log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def tick(connection: Redis, settings: Settings) -> None:
 
 def _look_around(reconciler: Reconciler, log: EventLog, settings: Settings) -> None:
     """Look at the projects whose turn it is, those first that were looked at longest ago."""
-    ages = {project: log.seen(project)[1] for project in log.projects() | _connected(settings.home)}
+    ages = {project: log.seen(project)[1] for project in log.projects() | interfaces(settings.home).keys()}
     due = [project for project in sorted(ages, key=lambda project: -ages[project]) if ages[project] >= LOOK_SECONDS]
     if not due or settings.label_studio_token is None:
         return
@@ -219,12 +219,6 @@ def _missed(client: LabelStudio, project: int, before: Seen | None, now: Seen) -
             if datetime.fromisoformat(annotation["updated_at"]) >= since:
                 cancelled = bool(annotation["was_cancelled"])
                 yield Event(MISSED, int(task["id"]), int(annotation["id"]), annotation["updated_at"], cancelled)
-
-
-def _connected(home: Path) -> set[int]:
-    """The projects that have shown the backend their interface; their events may all have been lost."""
-    names = (file.name.partition(".")[0] for file in project_file(home, 0).parent.glob("*.interface.xml"))
-    return {int(name) for name in names if name.isdecimal()}
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from rich.table import Table
 from backend import services
 from backend.cli.learning import open_jobs, wait
 from backend.errors import BackendError
+from backend.home import exports_folder, project_env_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import Label, LabelConfig, parse
 from backend.labelstudio.regions import mask_regions, prompt_region, read_annotation
@@ -28,7 +29,7 @@ from backend.projects import samples
 from backend.projects.connect import LABEL_CONFIG, connect_backend
 from backend.projects.samples import SampleMask
 from backend.queue.queue import JobQueue
-from backend.settings import Settings, project_file
+from backend.settings import Settings
 from ris_core.data import split_of
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask, decode_rle, iou
@@ -94,7 +95,7 @@ def run(settings: Settings, console: Console) -> None:
 def lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
     """Have this project learn once all its corrections are in, and be compared on the few that are held out."""
     lines = f"RIS_FINETUNE_MIN_NEW={prompts}\nRIS_FINETUNE_MIN_VALIDATION={_MIN_VALIDATION}\n"
-    atomic_write(project_file(settings.home, project), lines.encode())
+    atomic_write(project_env_file(settings.home, project), lines.encode())
 
 
 def _import(client: LabelStudio, project: int) -> list[Photo]:
@@ -160,7 +161,7 @@ def _learnt(settings: Settings, project: int, waited: dict[str, Any]) -> Mapping
 def _export(jobs: JobQueue, settings: Settings, project: int) -> Path:
     name = f"demo-{project}"
     wait(jobs, jobs.export(project, "coco", name).job)
-    return settings.home / "exports" / name
+    return exports_folder(settings.home) / name
 
 
 def _count_exact(client: LabelStudio, project: int, config: LabelConfig, folder: Path) -> int:

@@ -23,8 +23,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend.errors import AlreadyRunning, LabelStudioUnauthorized, StartError
+from backend.home import env_file, label_studio_folder, logs_folder
 from backend.local import readiness
-from backend.local.home import LOGS, SECRETS_FILE, locked, prepare, remember
+from backend.local.secrets import locked, prepare, remember
 from backend.local.services import BACKEND, LABEL_STUDIO, TRAINER, VALKEY, WORKER, commands, label_studio_environment
 from backend.local.supervisor import Service, Supervisor
 from backend.projects import connect, samples
@@ -91,7 +92,7 @@ def _studio(home: Path, console: Console, work: Work | None) -> None:
         settings = load()
         check_ports(settings)
         services = local_services(settings, find_label_studio())
-        supervisor = Supervisor(home / LOGS, lambda text: _say(console, text))
+        supervisor = Supervisor(logs_folder(home), lambda text: _say(console, text))
         try:
             _bring_up(home, settings, services, supervisor, console)
             if work:
@@ -155,7 +156,7 @@ def _token(home: Path, settings: Settings, console: Console) -> str:
         return connect.sign_in(settings)
     except LabelStudioUnauthorized:
         _reset_password(settings)
-        _say(console, f"The password of {settings.label_studio_email} is again the one in {home / SECRETS_FILE}.")
+        _say(console, f"The password of {settings.label_studio_email} is again the one in {env_file(home)}.")
         return connect.sign_in(settings)
 
 
@@ -188,7 +189,7 @@ def _welcome(settings: Settings, connection: connect.Connection, home: Path) -> 
         "[bold]Then",
         "Open a photo, switch on Auto-Annotation and Auto-Accept below it, type what is there, press Enter.",
     )
-    table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {home}, logs in {home / LOGS}.")
+    table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {home}, logs in {logs_folder(home)}.")
     return Panel(table, title="ris is running", border_style="green", expand=False)
 
 
@@ -253,7 +254,7 @@ def check_ports(settings: Settings) -> None:
     )
     taken = [
         f"Port {port}, which {name} needs, is taken by another program: stop that one, or set {change} "
-        f"in {settings.home / SECRETS_FILE}."
+        f"in {env_file(settings.home)}."
         for name, port, change in needs
         if not _is_free(port)
     ]
@@ -279,7 +280,7 @@ def find_label_studio() -> Path:
 def _label_studio_process_environment(settings: Settings) -> dict[str, str]:
     # It would take PORT, HOST, DEBUG, PASSWORD and the like from the user, so it gets little of those.
     passed = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
-    data = str(settings.home.absolute() / "label-studio")
+    data = str(label_studio_folder(settings.home.absolute()))
     return {
         **{name: os.environ[name] for name in passed if name in os.environ},
         **label_studio_environment(data, f"{_LOOPBACK}/32"),

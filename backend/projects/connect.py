@@ -2,14 +2,11 @@
 
 Each step looks before it acts, so that it can be repeated, or go on where it was interrupted. Each project has an
 address of its own, `<backend>/projects/<id>`, since Label Studio doesn't always say which project it asks for; one
-that was connected at another address is moved there. Knows Label Studio's API; knows no processes. For containers:
-`python -m backend.projects.connect login`, then `... project`.
+that was connected at another address is moved there. Knows Label Studio's API; knows no processes.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,10 +16,7 @@ from backend.labelstudio.client import LabelStudio, login_for_token
 from backend.labelstudio.label_config import parse
 from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import SECRET_HEADER
-from backend.local.home import remember
-from backend.projects import samples
-from backend.settings import Settings, load
-from ris_core.errors import RisError
+from backend.settings import Settings
 
 PROJECT = "Referring segmentation"
 BACKEND = "RIS"
@@ -207,23 +201,3 @@ def _verify(client: LabelStudio, project: int, backend: int, webhook: int) -> No
             f"Label Studio did not keep the secret header of webhook {webhook}: start again, or add "
             f"{SECRET_HEADER} under the project's Settings, Webhooks."
         )
-
-
-def main() -> None:
-    """One step as a container: `login` keeps a token in the home folder, `project` connects."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("login", "project"))
-    settings = load()
-    if parser.parse_args().step == "login":
-        remember(settings.home, {"RIS_LABEL_STUDIO_TOKEN": sign_in(settings)})
-        print("Logged in to Label Studio.")
-    else:
-        connection = connect(settings, samples.photos)
-        print(f"Project {connection.project} is connected to {connection.url}.")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except RisError as error:
-        sys.exit(str(error))

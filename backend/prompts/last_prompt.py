@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from redis import Redis
 from redis.exceptions import RedisError
 
+from backend.home import last_prompt_file
 from ris_core.files import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class FileMemory:
             return None
 
     def _file(self, project: int) -> Path:
-        return self._home / "projects" / f"{project}.typed.json"
+        return last_prompt_file(self._home, project)
 
 
 def _key(project: int) -> str:

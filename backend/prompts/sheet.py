@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import BadRequest
+from backend.home import prompt_sheet_file
 from backend.locks import exclusive
 from backend.prompts.label_matching import alternatives, bare
 from ris_core.files import atomic_write
@@ -74,14 +75,9 @@ class PromptSheet:
 EMPTY = PromptSheet()
 
 
-def sheet_file(home: Path, project: int) -> Path:
-    """Where a project's sheet is, beside its settings."""
-    return home / "projects" / f"{project}.prompts.json"
-
-
 def load_sheet(home: Path, project: int) -> PromptSheet:
     """A project's sheet, an empty one where it has none. Raises SheetError, which names the file."""
-    file = sheet_file(home, project)
+    file = prompt_sheet_file(home, project)
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -94,7 +90,7 @@ def edit_sheet(home: Path, project: int, change: Callable[[PromptSheet], PromptS
 
     Raises SheetError, and then nothing is changed.
     """
-    file = sheet_file(home, project)
+    file = prompt_sheet_file(home, project)
     with exclusive(file.with_suffix(".lock")):
         sheet = change(load_sheet(home, project))
         if sheet.entries:

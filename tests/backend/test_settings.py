@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.settings import Settings, SettingsError, load, project_file
+from backend.home import project_env_file
+from backend.settings import Settings, SettingsError, load
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_wrong_secret_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def own(home: Path, *lines: str) -> None:
-    file = project_file(home, 7)
+    file = project_env_file(home, 7)
     file.parent.mkdir(exist_ok=True)
     file.write_text("\n".join(lines))
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from checkpoints import random_checkpoint
+from held_out import PROJECT, snapshot
 from PIL import Image
-from test_versions import PROJECT, snapshot
 
 from backend.cli import label_errors
 from backend.cli.label_errors import _judge, find_suspects, show_suspects

@@ -10,7 +10,7 @@ import pytest
 from labelstudio.site import Site
 from registrations import Studio
 
-from backend.inference.project_model import interface_file
+from backend.home import interface_file
 from backend.projects.connect import LABEL_CONFIG
 from backend.prompts.sheet import load_sheet
 

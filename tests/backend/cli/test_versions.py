@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -10,54 +9,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
-from annotated import CONFIG, annotation, drawn, task, typed
 from checkpoints import random_checkpoint
+from held_out import PROJECT, pictures, snapshot
 from PIL import Image
 
 from backend.cli.versions import compare, list_versions, promote, prune, rollback
-from backend.datasets.annotations import Correction, read_corrections
-from backend.datasets.snapshots import Snapshot, build_snapshot, snapshots
+from backend.datasets.snapshots import snapshots
 from backend.errors import NotFound, Unavailable
 from backend.inference.model_pool import Models
 from backend.registry import NothingEarlier, Registry
 from backend.settings import Settings
 from ris_core import checkpoint
-from ris_core.data import split_of
 from ris_core.errors import DatasetError
-from ris_core.files import sha256
-
-PROJECT = 7
-HEIGHT, WIDTH = 30, 40
-
-
-@cache
-def pictures() -> list[bytes]:
-    """Six pictures that are held out."""
-    found = []
-    for shade in range(256):
-        file = io.BytesIO()
-        Image.new("RGB", (WIDTH, HEIGHT), (shade, 90, 120)).save(file, "PNG")
-        if split_of(sha256(file.getvalue())) != "train":
-            found.append(file.getvalue())
-    return found[:6]
-
-
-def snapshot(home: Path, photos: int = 6) -> Snapshot:
-    """The right half of each picture is "the cat"; in the last one there is none."""
-    half = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    half[:, WIDTH // 2 :] = True
-    said = [drawn("a", half, "cat", "the cat")] * (photos - 1) + [typed("the cat")]
-    tasks = [task(number, annotation(number, result)) for number, result in enumerate(said, 1)]
-
-    def fetch(correction: Correction) -> bytes:
-        return pictures()[correction.task - 1]
-
-    return build_snapshot(PROJECT, read_corrections(tasks, CONFIG), CONFIG, fetch, home)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from annotated import CONFIG, annotation, drawn, slow_decode, task, typed
+from backend.datasets.export import export_project, export_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -28,7 +29,7 @@ from backend.datasets import snapshots
 from backend.datasets.annotations import Change, Correction, Corrections, read_corrections
 from backend.datasets.formats import coco
 from backend.datasets.image_store import Picture, PictureStore
-from backend.datasets.snapshots import Snapshot, build_snapshot, export_project, export_snapshot, read_manifest, verify
+from backend.datasets.snapshots import Snapshot, build_snapshot, read_manifest, verify
 from backend.errors import BadRequest, FetchFailed, LabelStudioError, LabelStudioUnreachable
 from ris_core.data import read_folder
 from ris_core.errors import DatasetError

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from checkpoints import random_checkpoint
 
-from backend.inference.project_model import Answering, Answers, answer_version, interface_file, settings_digest
+from backend.home import interface_file, project_env_file, prompt_sheet_file
+from backend.inference.project_model import Answering, Answers, answer_version, settings_digest
 from backend.labelstudio.label_config import LabelConfig, parse
 from backend.prompts.last_prompt import FileMemory
-from backend.prompts.sheet import EMPTY, PromptSheet, SheetError, edit_sheet, sheet_file
+from backend.prompts.sheet import EMPTY, PromptSheet, SheetError, edit_sheet
 from backend.registry import Registry
-from backend.settings import Settings, SettingsError, project_file
+from backend.settings import Settings, SettingsError
 
 XML = (
     '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
@@ -142,7 +143,7 @@ def test_the_prompt_sheet_changes_it(make: Make, settings: Settings) -> None:
 )
 def test_the_knobs_of_the_project_change_it(make: Make, settings: Settings, line: str) -> None:
     before, other = make().name, make(project=8).name
-    file = project_file(settings.home, 7)
+    file = project_env_file(settings.home, 7)
     file.parent.mkdir(parents=True)
     file.write_text(line)
     assert make().name != before
@@ -212,12 +213,12 @@ def test_many_at_once_leave_one_whole_interface(answers: Answers, settings: Sett
 
 
 def test_damaged_files_are_named(make: Make, settings: Settings) -> None:
-    sheet_file(settings.home, 7).parent.mkdir(parents=True)
-    sheet_file(settings.home, 7).write_text("{")
+    prompt_sheet_file(settings.home, 7).parent.mkdir(parents=True)
+    prompt_sheet_file(settings.home, 7).write_text("{")
     with pytest.raises(SheetError, match=r"7\.prompts\.json"):
         make()
-    sheet_file(settings.home, 7).unlink()
-    project_file(settings.home, 7).write_text("RIS_PRELABEL_LABELS=maybe")
+    prompt_sheet_file(settings.home, 7).unlink()
+    project_env_file(settings.home, 7).write_text("RIS_PRELABEL_LABELS=maybe")
     with pytest.raises(SettingsError, match="RIS_PRELABEL_LABELS should be a valid boolean"):
         make()
 
@@ -233,7 +234,7 @@ def test_a_batch_asks_for_names_where_nothing_else_is_asked(make: Make, settings
 
 
 def test_a_project_may_not_want_names(make: Make, settings: Settings) -> None:
-    file = project_file(settings.home, 7)
+    file = project_env_file(settings.home, 7)
     file.parent.mkdir(parents=True)
     file.write_text("RIS_PRELABEL_LABELS=false")
     assert asked(make(), {"id": 1}) == asked(make(), {"id": 1}, opened=True) == ([], "")
@@ -277,10 +278,10 @@ def test_only_what_was_typed_is_remembered(make: Make) -> None:
 
 def test_a_project_may_not_want_to_be_reminded(make: Make, settings: Settings) -> None:
     make().remember(typed("the black dog"))
-    project_file(settings.home, 7).write_text("RIS_PRELABEL_REMEMBER=false")
+    project_env_file(settings.home, 7).write_text("RIS_PRELABEL_REMEMBER=false")
     assert asked(make(), {"id": 2}, opened=True)[1] == "#opened"
     FileMemory(settings.home).remember(8, "kept")
-    project_file(settings.home, 8).write_text("RIS_PRELABEL_REMEMBER=false")
+    project_env_file(settings.home, 8).write_text("RIS_PRELABEL_REMEMBER=false")
     make(project=8).remember(typed("the black dog"))
     assert FileMemory(settings.home).recall(8) == "kept"
 

@@ -20,13 +20,14 @@ from redis import Redis
 from studio import PROJECT, TOKEN, Studio, running
 
 from backend.errors import LabelStudioError
+from backend.home import interface_file, project_env_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import CREATED, START_TRAINING, UPDATED, Event
 from backend.learning import triggers
 from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog
 from backend.learning.triggers import LOOK_SECONDS, Reconciler, enough, learning, tick
 from backend.queue.queue import TRAINING, JobQueue, connect, least_new, open_queue
-from backend.settings import Settings, project_file
+from backend.settings import Settings
 
 MakeSettings = Callable[..., Settings]
 START = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
@@ -303,7 +304,7 @@ def test_a_learning_that_fails_takes_care_of_nothing(
 
 
 def connected(settings: Settings, project: int) -> None:
-    file = project_file(settings.home, project).with_name(f"{project}.interface.xml")
+    file = interface_file(settings.home, project)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("<View/>")
 
@@ -370,7 +371,7 @@ def test_wrong_settings_of_one_project_cost_that_project_alone(
 ) -> None:
     for project in (PROJECT, 4):
         log.append(project, Event(START_TRAINING))
-    file = project_file(settings.home, 4)
+    file = project_env_file(settings.home, 4)
     file.parent.mkdir(parents=True)
     file.write_text("RIS_FINETUNE_MIN_NEW=many\n")
     tick(redis, settings)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.home import prompt_sheet_file
 from backend.prompts.sheet import (
     EMPTY,
     Entry,
@@ -20,7 +21,6 @@ from backend.prompts.sheet import (
     parse_csv,
     parse_json,
     read_sheet,
-    sheet_file,
 )
 
 CSV = (
@@ -130,10 +130,10 @@ def test_a_project_has_its_own_sheet(tmp_path: Path) -> None:
     assert load_sheet(tmp_path, 7) is EMPTY
     edit_sheet(tmp_path, 7, lambda sheet: sheet.change("car", prompts=["das schöne Auto"]))
     assert load_sheet(tmp_path, 7).entry("car").prompts == ("das schöne Auto",)
-    assert "schöne" in sheet_file(tmp_path, 7).read_text(encoding="utf-8")
+    assert "schöne" in prompt_sheet_file(tmp_path, 7).read_text(encoding="utf-8")
     assert load_sheet(tmp_path, 8) is EMPTY
     edit_sheet(tmp_path, 7, lambda sheet: EMPTY)
-    assert not sheet_file(tmp_path, 7).exists()
+    assert not prompt_sheet_file(tmp_path, 7).exists()
 
 
 def test_a_failed_change_leaves_the_sheet(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_a_failed_change_leaves_the_sheet(tmp_path: Path) -> None:
 
 
 def test_a_damaged_sheet_names_its_file(tmp_path: Path) -> None:
-    sheet_file(tmp_path, 7).parent.mkdir()
-    sheet_file(tmp_path, 7).write_text("{")
+    prompt_sheet_file(tmp_path, 7).parent.mkdir()
+    prompt_sheet_file(tmp_path, 7).write_text("{")
     with pytest.raises(SheetError, match=r"7\.prompts\.json isn't JSON"):
         load_sheet(tmp_path, 7)
 

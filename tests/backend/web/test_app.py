@@ -22,8 +22,8 @@ from werkzeug.test import TestResponse
 
 from backend import services
 from backend.batches.store import Batch, Batches
+from backend.home import prompt_sheet_file
 from backend.labelstudio.webhooks import SECRET_HEADER
-from backend.prompts.sheet import sheet_file
 from backend.queue.queue import BATCHES, TRAINING, least_new, open_queue
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
@@ -254,7 +254,7 @@ def test_an_address_without_a_number_is_none(client: FlaskClient, path: str) -> 
 
 
 def test_a_damaged_prompt_sheet_is_what_label_studio_shows(client: FlaskClient, settings: Settings) -> None:
-    file = sheet_file(settings.home, 1)
+    file = prompt_sheet_file(settings.home, 1)
     file.parent.mkdir(parents=True)
     file.write_text("{")
     answer = send(client, "setup")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import StartError
-from backend.local.home import SECRETS_FILE, locked, prepare, read_env, remember
+from backend.home import env_file
+from backend.local.secrets import locked, prepare, read_env, remember
 from backend.settings import Settings
 
 NAMES = {"RIS_PASSWORD", "RIS_WEBHOOK_SECRET", "RIS_REDIS_URL", "RIS_LABEL_STUDIO_PASSWORD"}
@@ -30,17 +31,17 @@ def home(tmp_path: Path) -> Path:
 
 def test_only_the_owner_reads_anything(home: Path) -> None:
     assert mode(home) == mode(home / "logs") == 0o700
-    assert mode(home / SECRETS_FILE) == 0o600
+    assert mode(env_file(home)) == 0o600
 
 
 def test_an_open_folder_is_closed(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
-    (home / SECRETS_FILE).write_text("RIS_PASSWORD=mine\n")
-    (home / SECRETS_FILE).chmod(0o644)
+    (env_file(home)).write_text("RIS_PASSWORD=mine\n")
+    (env_file(home)).chmod(0o644)
     prepare(home)
     assert mode(home) == 0o700
-    assert mode(home / SECRETS_FILE) == 0o600
+    assert mode(env_file(home)) == 0o600
     assert read_env(home)["RIS_PASSWORD"] == "mine"
 
 
@@ -54,15 +55,15 @@ def test_secrets_are_long_and_all_different(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_start_changes_nothing(home: Path) -> None:
-    before = (home / SECRETS_FILE).read_bytes()
+    before = (env_file(home)).read_bytes()
     prepare(home)
-    assert (home / SECRETS_FILE).read_bytes() == before
+    assert (env_file(home)).read_bytes() == before
 
 
 @pytest.mark.parametrize("lost", sorted(NAMES))
 @pytest.mark.parametrize("left", ["", "{name}=\n"], ids=["line gone", "value gone"])
 def test_a_lost_secret_is_made_again_and_the_others_stay(home: Path, lost: str, left: str) -> None:
-    before, file = read_env(home), home / SECRETS_FILE
+    before, file = read_env(home), env_file(home)
     kept = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(f"{lost}=")]
     file.write_text("".join(kept) + left.format(name=lost))
     prepare(home)
@@ -73,7 +74,7 @@ def test_a_lost_secret_is_made_again_and_the_others_stay(home: Path, lost: str, 
 
 
 def test_remember_keeps_comments_and_other_settings(home: Path) -> None:
-    file = home / SECRETS_FILE
+    file = env_file(home)
     file.write_text("# mine\nRIS_PORT=9191\nRIS_LABEL_STUDIO_TOKEN=old\nRIS_USERNAME='a b'\n")
     remember(home, {"RIS_LABEL_STUDIO_TOKEN": "new"})
     assert file.read_text() == "# mine\nRIS_PORT=9191\nRIS_USERNAME='a b'\nRIS_LABEL_STUDIO_TOKEN=new\n"
@@ -92,7 +93,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_the_lock_keeps_a_second_holder_out_and_ends_with_the_first(home: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from backend.local.home import locked\n"
+        "import sys, time; from pathlib import Path; from backend.local.secrets import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script, home], stdout=subprocess.PIPE) as holder:

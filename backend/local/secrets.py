@@ -16,10 +16,8 @@ from urllib.parse import quote
 from dotenv import dotenv_values
 
 from backend.errors import AlreadyRunning, StartError
+from backend.home import env_file, lock_file, logs_folder
 from ris_core.files import atomic_write
-
-SECRETS_FILE = "ris.env"
-LOGS = "logs"
 
 _HEADER = "# Made by `ris up`. It holds passwords, so keep it to yourself. Any RIS_ setting may be added.\n"
 _VALKEY_PORT = 6390
@@ -32,7 +30,7 @@ def prepare(home: Path) -> None:
     Raises StartError where the folder can't be made.
     """
     try:
-        for folder in (home, home / LOGS):
+        for folder in (home, logs_folder(home)):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
     except OSError as error:
@@ -53,13 +51,13 @@ def _fresh_secrets() -> dict[str, str]:
 
 def read_env(home: Path) -> dict[str, str]:
     """What the file of secrets sets; a name without a value counts as absent."""
-    file = home / SECRETS_FILE
+    file = env_file(home)
     return {name: value for name, value in dotenv_values(file).items() if value}
 
 
 def remember(home: Path, values: Mapping[str, str]) -> None:
     """Set `values` in the file of secrets, whole or not at all, mode 600; other lines stay as they are."""
-    file = home / SECRETS_FILE
+    file = env_file(home)
     text = file.read_text(encoding="utf-8") if file.exists() else _HEADER
     kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in values]
     added = [f"{name}={value}" for name, value in values.items()]
@@ -72,7 +70,7 @@ def locked(home: Path) -> Iterator[None]:
 
     The system drops the lock with its holder, however that one ends.
     """
-    with (home / "lock").open("a+", encoding="utf-8") as file:
+    with lock_file(home).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

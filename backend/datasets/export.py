@@ -1,0 +1,94 @@
+"""An export: a copy of a snapshot in a folder of its own, which an earlier one gives way to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backend.datasets.project import read_project, snapshot_project
+from backend.datasets.snapshots import MANIFEST, Snapshot, read_manifest
+from backend.errors import BadRequest
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.images import ImageResolver
+from ris_core.errors import DatasetError
+from ris_core.files import atomic_dir
+from ris_core.images import MAX_PIXELS
+
+EXPORT_FORMATS = ("coco",)
+
+
+def export_project(
+    client: LabelStudio,
+    images: ImageResolver,
+    project: int,
+    out: Path,
+    *,
+    home: Path,
+    fmt: str = "coco",
+    max_pixels: int = MAX_PIXELS,
+) -> dict[str, Any]:
+    """Export a project's corrections to the folder `out`; an earlier export there is replaced.
+
+    Returns:
+        A report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list of
+        {task, reason}.
+
+    Raises:
+        BadRequest: there is no such format.
+        DatasetError: there is nothing to export, or `out` holds something else.
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    if fmt not in EXPORT_FORMATS:
+        raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
+    _check_replaceable(out)
+    snapshot = snapshot_project(read_project(client, project, home), images, home, max_pixels)
+    export_snapshot(snapshot, out)
+    return {
+        "project": project,
+        "format": fmt,
+        "out": str(out),
+        "snapshot": snapshot.id,
+        "images": snapshot.images,
+        "annotations": snapshot.annotations,
+        "refs": snapshot.refs,
+        "skipped": [asdict(task) for task in snapshot.skipped],
+    }
+
+
+def export_snapshot(snapshot: Snapshot, out: Path) -> None:
+    """Copy a snapshot to `out`: real copies, so that editing them can't harm the snapshot.
+
+    An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
+    anything else, and leaves it alone.
+    """
+    _check_replaceable(out)
+    previous = out.with_name(f".{out.name}.previous")
+    # Left behind only by a process that was killed after the new export had been made.
+    shutil.rmtree(previous, ignore_errors=True)
+    fresh = out.with_name(f".{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with atomic_dir(fresh) as folder:
+        shutil.copytree(snapshot.folder, folder, dirs_exist_ok=True)
+    if out.exists():
+        out.rename(previous)
+    fresh.rename(out)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise DatasetError(f"{out} is a file. Choose a folder to export to.")
+    foreign = set(_files(out)) - {*read_manifest(out), MANIFEST}
+    if foreign:
+        raise DatasetError(
+            f"{out} holds {min(foreign)}, which no export wrote. Move it away, or export to another folder."
+        )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
