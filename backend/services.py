@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from backend.batches.runner import Services
-from backend.batches.service import Prelabelling
-from backend.batches.store import Batches
+from backend.batches.runner import RunnerServices
+from backend.batches.service import BatchService
+from backend.batches.store import BatchStore
 from backend.home import images_folder, models_folder
-from backend.inference.model_pool import Models
+from backend.inference.model_pool import ModelPool
 from backend.inference.predict import Limits, Prelabeller
-from backend.inference.project_model import Answers
+from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
-from backend.learning.rollout import Records, Refresh
-from backend.prompts.last_prompt import FileMemory, SharedMemory
+from backend.learning.rollout import Rollout, RolloutRecords
+from backend.prompts.last_prompt import FileLastPrompt, SharedLastPrompt
 from backend.prompts.sentence_vectors import vectors
 from backend.queue.queue import JobQueue, connect
 from backend.registry import Registry
@@ -35,37 +35,39 @@ def images(settings: Settings) -> ImageResolver:
     )
 
 
-def models(settings: Settings) -> Models:
-    return Models(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
+def models(settings: Settings) -> ModelPool:
+    return ModelPool(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
 
 
-def answers(settings: Settings) -> Answers:
+def answers(settings: Settings) -> ProjectModels:
     """How projects are answered; what is typed is kept in Valkey where there is one."""
     url = settings.redis_url and settings.redis_url.get_secret_value()
-    memory = SharedMemory(connect(url)) if url else FileMemory(settings.home)
-    return Answers(registry(settings), settings, memory, vectors)
+    memory = SharedLastPrompt(connect(url)) if url else FileLastPrompt(settings.home)
+    return ProjectModels(registry(settings), settings, memory, vectors)
 
 
-def prelabeller(settings: Settings, answering: Answers, loaded: Models) -> Prelabeller:
+def prelabeller(settings: Settings, answering: ProjectModels, loaded: ModelPool) -> Prelabeller:
     """Raises SettingsError if Label Studio's token isn't set."""
     limits = Limits(seconds=settings.predict_seconds, waiting=settings.max_waiting, batch_from=settings.batch_from)
     return Prelabeller(answering, images(settings), loaded, limits)
 
 
-def prelabelling(settings: Settings) -> Prelabelling:
+def prelabelling(settings: Settings) -> BatchService:
     """The batches. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"))
-    return Prelabelling(connection, JobQueue(connection))
+    return BatchService(connection, JobQueue(connection))
 
 
-def runner_services(settings: Settings, client: LabelStudio, batches: Batches) -> Services:
+def runner_services(settings: Settings, client: LabelStudio, batches: BatchStore) -> RunnerServices:
     """What works on a batch needs. Raises SettingsError if Label Studio's token isn't set."""
     answering = answers(settings)
-    return Services(client, batches, prelabeller(settings, answering, models(settings)), answering, registry(settings))
+    return RunnerServices(
+        client, batches, prelabeller(settings, answering, models(settings)), answering, registry(settings)
+    )
 
 
-def refresh(settings: Settings, client: LabelStudio) -> Refresh:
+def refresh(settings: Settings, client: LabelStudio) -> Rollout:
     """What makes predictions anew after a promotion. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"), patient=True)
-    batches = Prelabelling(connection, JobQueue(connection))
-    return Refresh(client, batches, answers(settings), registry(settings), settings, Records(connection))
+    batches = BatchService(connection, JobQueue(connection))
+    return Rollout(client, batches, answers(settings), registry(settings), settings, RolloutRecords(connection))

@@ -31,7 +31,7 @@ from record import keep, machine
 from rich.console import Console
 from rich.table import Table
 
-from backend.learning.candidate import PLAN, Order, train_candidate
+from backend.learning.candidate import PLAN, CandidateSpec, train_candidate
 from backend.learning.gate import Compared, judge
 from backend.projects import samples as shipped
 from ris_core import checkpoint
@@ -69,7 +69,7 @@ def learn(
     """Train and compare -> figures by name."""
     run.mkdir()
     base, started, spent = checkpoint.shipped(), time.monotonic(), time.process_time()
-    candidate = train_candidate(Order(base, taught, seconds, features=encoded), run, lambda share: None)
+    candidate = train_candidate(CandidateSpec(base, taught, seconds, features=encoded), run, lambda share: None)
     trained = time.monotonic()
     before, after = (evaluate(Predictor.load(folder), held_out) for folder in (base, candidate))
     compared = [

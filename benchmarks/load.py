@@ -46,9 +46,9 @@ from record import record
 from studio import Door, Photo, Studio, annotate_samples, make_photos, running_studio, typed
 
 from backend import services
-from backend.batches.reader import Reader
-from backend.batches.runner import Services, run
-from backend.batches.store import Batches, Order
+from backend.batches.reader import TaskReader
+from backend.batches.runner import RunnerServices, run
+from backend.batches.store import BatchSpec, BatchStore
 from backend.local.up import listen_to_signals
 from backend.projects import connect
 from backend.queue.queue import JobQueue
@@ -291,10 +291,10 @@ def _stage(job: Mapping[str, Any]) -> str:
     return str((job.get("progress") or {}).get("stage"))
 
 
-def order_for(settings: Settings, project: int, config: str) -> Order:
+def order_for(settings: Settings, project: int, config: str) -> BatchSpec:
     answers = services.answers(settings)
     answering = answers.of(project, answers.read(project, config))
-    return Order(project, answering.version.name, answering.name)
+    return BatchSpec(project, answering.version.name, answering.name)
 
 
 def work_on(
@@ -309,7 +309,7 @@ def work_on(
     for runner in runners:
         assert runner.stdout
         runner.stdout.readline()
-    batches = Batches(connect_queue(settings.secret("redis_url"), patient=True))
+    batches = BatchStore(connect_queue(settings.secret("redis_url"), patient=True))
     name = batches.create(order_for(settings, project, config), tasks).id
     for runner in runners:
         assert runner.stdin
@@ -331,7 +331,7 @@ def work(threads: int) -> None:
     time_calls(TransformerText, "forward", spent, "model")
     for design in MODELS.values():
         time_calls(design, "forward", spent, "model")
-    time_calls(Reader, "next", spent, "waiting")
+    time_calls(TaskReader, "next", spent, "waiting")
     started = time.perf_counter()
     answers, models, registry = services.answers(settings), services.models(settings), services.registry(settings)
     models.warm(registry.base).join()
@@ -339,11 +339,11 @@ def work(threads: int) -> None:
     print("ready", flush=True)
     name = input()
     started = time.perf_counter()
-    batches = Batches(connect_queue(settings.secret("redis_url"), patient=True))
+    batches = BatchStore(connect_queue(settings.secret("redis_url"), patient=True))
     from backend.labelstudio.client import LabelStudio  # noqa: PLC0415
 
     with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
-        run(name, Services(client, batches, services.prelabeller(settings, answers, models), answers, registry))
+        run(name, RunnerServices(client, batches, services.prelabeller(settings, answers, models), answers, registry))
     spent["seconds"] = time.perf_counter() - started
     print(json.dumps(spent))
 

@@ -46,7 +46,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.active_learning.strategies import STRATEGIES, Pair, rank
-from backend.learning.candidate import PLAN, Order, Plan, train_candidate
+from backend.learning.candidate import PLAN, CandidateSpec, Plan, train_candidate
 from backend.learning.gate import MARGIN, Compared, judge
 from backend.locks import exclusive
 from ris_core import checkpoint
@@ -59,7 +59,7 @@ from ris_core.inference.predictor import Predictor
 from ris_core.inference.uncertainty import PASSES, Studied, study
 from ris_core.models.class_alignment import align
 from ris_core.training.batches import count_batches
-from ris_core.training.loop import Progress, Recipe, train
+from ris_core.training.loop import Recipe, TrainingProgress, train
 
 RECIPE = Recipe(epochs=int(os.environ.get("PASSES", "4")), photos=8, present=3, absent=1, side=288, views=4)
 CORRECTIONS, STEPS, BATCH = (25, 50, 100, 200), 60, 4
@@ -241,7 +241,9 @@ def fine_tune(base: Path, corrected: Sequence[Sample], run: Path, past: Sequence
     # A plan by steps instead of seconds: the same on every machine.
     atomic_write(run / PLAN, json.dumps(asdict(Plan(passes, photos, BATCH))).encode())
     new = {pair.image_id for pair in fresh}
-    return train_candidate(Order(base, taught, 3600, new, features=RUNS / "fine-tuning"), run, lambda share: None)
+    return train_candidate(
+        CandidateSpec(base, taught, 3600, new, features=RUNS / "fine-tuning"), run, lambda share: None
+    )
 
 
 def measure(model: Path, asked: Sequence[Sample], corrections: int) -> dict[str, float]:
@@ -339,7 +341,7 @@ def draw(runs: Sequence[dict[str, Any]]) -> None:
     plot(PICTURE, f"mIoU on labels that are new to a model of {RECIPE.epochs} passes", "corrections", lines)
 
 
-def _tell(at: Progress) -> None:
+def _tell(at: TrainingProgress) -> None:
     if at.step % 25 == 0:
         note(f"base model: step {at.step} of {at.steps}, {at.seconds_left:.0f} s left")
 

@@ -29,7 +29,7 @@ KEPT = 3
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-class Pairs:
+class PairStore:
     """The pairs of all projects. Safe for any number of threads and processes: files are whole or absent."""
 
     def __init__(self, home: Path) -> None:

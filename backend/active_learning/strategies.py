@@ -31,7 +31,7 @@ from backend.settings import Strategy
 
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
-Vectors: TypeAlias = NDArray[np.float32]
+Embeddings: TypeAlias = NDArray[np.float32]
 Values: TypeAlias = NDArray[np.float64]
 
 # Each costs a look at all pairs: 2 ms where there are 10,000 of them.
@@ -52,7 +52,7 @@ class Pair:
     prompt: str
     confidence: float
     disagreement: float
-    embedding: Vectors
+    embedding: Embeddings
 
 
 def rank(
@@ -60,7 +60,7 @@ def rank(
     strategy: str,
     known: Mapping[str, int],
     seed: int,
-    labelled: Vectors | None = None,
+    labelled: Embeddings | None = None,
 ) -> Values:
     """How soon to label each pair: (N,) priorities in [0, 1], the highest first. The pairs' order makes no difference.
 
@@ -85,7 +85,7 @@ def rank(
 
 
 def _rank(
-    pairs: Sequence[Pair], strategy: str, known: Mapping[str, int], seed: int, labelled: Vectors | None
+    pairs: Sequence[Pair], strategy: str, known: Mapping[str, int], seed: int, labelled: Embeddings | None
 ) -> Values:
     uncertainty = 1 - _numbers([pair.confidence for pair in pairs])
     if strategy == "uncertainty":
@@ -117,7 +117,7 @@ def _in_turns(pairs: Sequence[Pair], uncertainty: Values, known: Mapping[str, in
 
 def _spread(
     pairs: Sequence[Pair],
-    labelled: Vectors | None,
+    labelled: Embeddings | None,
     weight: Values,
     prompts: Sequence[Hashable],
     known: Mapping[str, int],
@@ -145,7 +145,7 @@ def _spread(
     return [*chosen, *rest[np.argsort(-worth[rest], kind="stable")].tolist()]
 
 
-def _distance_to_any(vectors: Vectors, labelled: Vectors | None) -> Values | None:
+def _distance_to_any(vectors: Embeddings, labelled: Embeddings | None) -> Values | None:
     """(N,) distances to the nearest of `labelled`; None if there are none."""
     if labelled is None or not len(labelled):
         return None
@@ -155,7 +155,7 @@ def _distance_to_any(vectors: Vectors, labelled: Vectors | None) -> Values | Non
     return _apart(nearest)
 
 
-def _distance(vectors: Vectors, vector: Vectors) -> Values:
+def _distance(vectors: Embeddings, vector: Embeddings) -> Values:
     """(N, D), (D,) of length 1 -> (N,) Euclidean distances, [0, 2]."""
     return _apart(vectors @ vector)
 
@@ -164,7 +164,7 @@ def _apart(cosines: NDArray[Any]) -> Values:
     return np.asarray(np.sqrt(np.maximum(2 - 2 * cosines.astype(np.float64), 0)), dtype=np.float64)
 
 
-def _directions(vectors: Vectors) -> Vectors:
+def _directions(vectors: Embeddings) -> Embeddings:
     """(N, D) -> the same at length 1; all that have no direction get the same."""
     finite = np.nan_to_num(np.asarray(vectors, dtype=np.float32), posinf=0.0, neginf=0.0)
     # By the greatest part first, so that no square overflows or vanishes.

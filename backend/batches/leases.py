@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from backend.batches.store import CLOSING, LEASE_SECONDS, Batches, Chunk
+from backend.batches.store import CLOSING, LEASE_SECONDS, BatchStore, Chunk
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRefused
 
 _log = logging.getLogger(__name__)
@@ -23,14 +23,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 T = TypeVar("T")
 
 
-class Stopped(Exception):
+class RunnerStopped(Exception):
     """It is others' turn, or the batch has ended: what isn't written is given back."""
 
 
 class Leases:
     """The chunks that this runner holds; a thread renews them. `over` is set when the batch has ended."""
 
-    def __init__(self, batch: str, batches: Batches) -> None:
+    def __init__(self, batch: str, batches: BatchStore) -> None:
         self.over = threading.Event()
         self._batch, self._batches = batch, batches
         self._owner = secrets.token_hex(8)
@@ -86,7 +86,7 @@ class Leases:
 class Patience:
     """Tries again what Label Studio can't do at the moment, for as long as the batch runs."""
 
-    def __init__(self, batch: str, batches: Batches, over: threading.Event, stop: Callable[[], bool]) -> None:
+    def __init__(self, batch: str, batches: BatchStore, over: threading.Event, stop: Callable[[], bool]) -> None:
         self._batch, self._batches = batch, batches
         self._over, self._stop = over, stop
 
@@ -105,7 +105,7 @@ class Patience:
 
     def rest(self, seconds: float) -> None:
         if self._over.wait(seconds) or self._stop():
-            raise Stopped
+            raise RunnerStopped
 
     def over(self) -> bool:
         return self._over.is_set() or self._stop()

@@ -8,13 +8,13 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from backend.active_learning.pair_store import Pairs
+from backend.active_learning.pair_store import PairStore
 from backend.active_learning.strategies import Pair
 from backend.active_learning.task_scores import CONFIDENCE, NothingToRank, Scored, corrections_by_prompt, rescore
-from backend.batches.leases import Patience, Stopped
+from backend.batches.leases import Patience, RunnerStopped
 from backend.batches.store import Batch, pages
 from backend.errors import BackendError, LabelStudioNotFound
-from backend.inference.project_model import Answers
+from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import SHORT_PAGE, LabelStudio
 from backend.labelstudio.images import Credentials
 from backend.labelstudio.responses import Json
@@ -32,14 +32,14 @@ class BatchChanged(BackendError):
     status = 409
 
 
-class Project:
+class BatchProject:
     """The batch's project in Label Studio, and how it is answered.
 
     Raises BatchChanged if that isn't how it was when the batch began.
     """
 
     def __init__(
-        self, batch: Batch, client: LabelStudio, answers: Answers, registry: Registry, patience: Patience
+        self, batch: Batch, client: LabelStudio, answers: ProjectModels, registry: Registry, patience: Patience
     ) -> None:
         self.order, self.batch = batch.order, batch.id
         self.client, self.patience = client, patience
@@ -48,7 +48,7 @@ class Project:
         self.credentials = _credentials(project)
         config = answers.read(self._number, project["label_config"])
         self.answering = answers.of(self._number, config, registry.version(self._number, batch.order.model))
-        self._pairs = Pairs(self.answering.settings.home)
+        self._pairs = PairStore(self.answering.settings.home)
         if self.answering.name != batch.order.version:
             raise BatchChanged(
                 f"The labelling interface, the prompt sheet or the settings of project {self._number} were changed "
@@ -86,7 +86,7 @@ class Project:
 
     def _change_score(self, prediction: int, score: float) -> None:
         if self.patience.over():
-            raise Stopped
+            raise RunnerStopped
         self.patience(lambda: self.client.update_score(prediction, score))
 
     def add(self, predictions: Sequence[bytes]) -> int:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from backend.active_learning.task_scores import Scored, scored
-from backend.batches.leases import Leases, Patience, Stopped
-from backend.batches.project import Project
-from backend.batches.store import CLOSING, Batches, Chunk, pages
-from backend.batches.writer import LEFT_OUT, Work
+from backend.batches.leases import Leases, Patience, RunnerStopped
+from backend.batches.project import BatchProject
+from backend.batches.store import CLOSING, BatchStore, Chunk, pages
+from backend.batches.writer import LEFT_OUT, ChunkWork
 from backend.errors import BadRequest
 from backend.inference.predict import GROUP, Prelabeller, Question
 from backend.labelstudio.client import SHORT_PAGE
@@ -33,20 +33,20 @@ _MOST_ROUNDS = 3
 class Item:
     """A task on its way to the model."""
 
-    work: Work
+    work: ChunkWork
     task: int
     question: Future[Question]
 
 
-Step: TypeAlias = Item | Work
+Step: TypeAlias = Item | ChunkWork
 """A task to answer; or the end of a chunk, all of whose tasks came before."""
 
 
-class Reader:
+class TaskReader:
     """A thread that claims chunks, reads their tasks and has the images fetched, always a little ahead."""
 
     def __init__(
-        self, project: Project, batches: Batches, prelabeller: Prelabeller, leases: Leases, patience: Patience
+        self, project: BatchProject, batches: BatchStore, prelabeller: Prelabeller, leases: Leases, patience: Patience
     ) -> None:
         self._project, self._leases, self._patience = project, leases, patience
         self._batches, self._prelabeller = batches, prelabeller
@@ -88,14 +88,14 @@ class Reader:
     def _claim(self) -> Chunk:
         while True:
             if self._patience.over():
-                raise Stopped
+                raise RunnerStopped
             chunk = self._leases.claim()
             if chunk:
                 return chunk
             self._patience.rest(_IDLE_SECONDS)
 
     def _read(self, chunk: Chunk) -> None:
-        work = Work(chunk)
+        work = ChunkWork(chunk)
         for page in pages(chunk.tasks, SHORT_PAGE):
             tasks = self._project.tasks(page)
             # Those that are gone need no prediction either.
@@ -105,7 +105,7 @@ class Reader:
                 self._read_task(task, work)
         self._put(work)
 
-    def _read_task(self, task: Json, work: Work) -> None:
+    def _read_task(self, task: Json, work: ChunkWork) -> None:
         if self._project.own(task) and not self._project.order.force:
             work.present += 1
             return

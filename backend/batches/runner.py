@@ -28,31 +28,31 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from backend.active_learning.strategies import Pair
-from backend.batches.leases import Leases, Patience, Stopped
-from backend.batches.project import Project
-from backend.batches.reader import Item, Reader
-from backend.batches.store import Batch, BatchEnded, Batches
-from backend.batches.writer import Work, Writer
+from backend.batches.leases import Leases, Patience, RunnerStopped
+from backend.batches.project import BatchProject
+from backend.batches.reader import Item, TaskReader
+from backend.batches.store import Batch, BatchEnded, BatchStore
+from backend.batches.writer import ChunkWork, PredictionWriter
 from backend.errors import BadRequest, FetchError
 from backend.inference.predict import GROUP, Prelabeller
-from backend.inference.project_model import Answering, Answers
+from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.registry import Registry
 from ris_core.errors import InputError, RisError
 
-__all__ = ["Services", "Worked", "run"]
+__all__ = ["RunnerServices", "Worked", "run"]
 
 _FOREVER = 1e6
 
 
 @dataclass(frozen=True)
-class Services:
+class RunnerServices:
     """What a runner needs of the rest."""
 
     client: LabelStudio
-    batches: Batches
+    batches: BatchStore
     prelabeller: Prelabeller
-    answers: Answers
+    answers: ProjectModels
     registry: Registry
 
 
@@ -69,7 +69,7 @@ class Worked:
         return asdict(self)
 
 
-def run(batch: str, services: Services, stop: Callable[[], bool] = lambda: False) -> Worked:
+def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda: False) -> Worked:
     """Work on a batch until it has come to its end, or `stop` says that it is others' turn.
 
     Raises:
@@ -80,7 +80,7 @@ def run(batch: str, services: Services, stop: Callable[[], bool] = lambda: False
     worked, started = Worked(batch), time.monotonic()
     found = services.batches.get(batch)
     try:
-        with suppress(BatchEnded, Stopped):
+        with suppress(BatchEnded, RunnerStopped):
             _work(found, services, stop, worked)
     except RedisError:
         raise
@@ -93,14 +93,14 @@ def run(batch: str, services: Services, stop: Callable[[], bool] = lambda: False
     return worked
 
 
-def _work(batch: Batch, services: Services, stop: Callable[[], bool], worked: Worked) -> None:
+def _work(batch: Batch, services: RunnerServices, stop: Callable[[], bool], worked: Worked) -> None:
     batches, prelabeller = services.batches, services.prelabeller
     leases = Leases(batch.id, batches)
     with leases.kept():
         patience = Patience(batch.id, batches, leases.over, stop)
-        project = Project(batch, services.client, services.answers, services.registry, patience)
-        reader = Reader(project, batches, prelabeller, leases, patience)
-        writer = Writer(project, leases)
+        project = BatchProject(batch, services.client, services.answers, services.registry, patience)
+        reader = TaskReader(project, batches, prelabeller, leases, patience)
+        writer = PredictionWriter(project, leases)
         try:
             with writer.running(), reader.running():
                 _answer_all(reader, writer, prelabeller, project.answering, stop)
@@ -109,7 +109,11 @@ def _work(batch: Batch, services: Services, stop: Callable[[], bool], worked: Wo
 
 
 def _answer_all(
-    reader: Reader, writer: Writer, prelabeller: Prelabeller, answering: Answering, stop: Callable[[], bool]
+    reader: TaskReader,
+    writer: PredictionWriter,
+    prelabeller: Prelabeller,
+    answering: ProjectModel,
+    stop: Callable[[], bool],
 ) -> None:
     """The model's part: ends by what the reader raises."""
     group: list[Item] = []
@@ -117,16 +121,16 @@ def _answer_all(
         step = reader.next()
         if isinstance(step, Item):
             group.append(step)
-        if group and (len(group) == GROUP or isinstance(step, Work)):
+        if group and (len(group) == GROUP or isinstance(step, ChunkWork)):
             if stop():
-                raise Stopped
+                raise RunnerStopped
             _answer(group, prelabeller, answering)
             group = []
-        if isinstance(step, Work):
+        if isinstance(step, ChunkWork):
             writer.write(step)
 
 
-def _answer(group: Sequence[Item], prelabeller: Prelabeller, answering: Answering) -> None:
+def _answer(group: Sequence[Item], prelabeller: Prelabeller, answering: ProjectModel) -> None:
     questions = []
     for item in group:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis import Redis
 
-from backend.batches.store import Batch, Batches, Order
+from backend.batches.store import Batch, BatchSpec, BatchStore
 from backend.queue.queue import JobQueue, reachable
 
 
@@ -23,21 +23,21 @@ class Receipt:
     new: int
 
 
-class Prelabelling:
+class BatchService:
     """What the backend and the commands do with batches. Every method raises Unavailable where Valkey is away."""
 
     def __init__(self, connection: Redis, queue: JobQueue) -> None:
-        self._batches = Batches(connection)
+        self._batches = BatchStore(connection)
         self._queue = queue
 
-    def order(self, order: Order, tasks: Iterable[int]) -> Batch:
+    def order(self, order: BatchSpec, tasks: Iterable[int]) -> Batch:
         """Have tasks predicted, whatever other batches do. `tasks` are read page by page."""
         with reachable():
             batch = self._batches.create(order, tasks)
         self._queue.prelabel(batch.id)
         return batch
 
-    def order_once(self, order: Order, tasks: Sequence[int]) -> Receipt:
+    def order_once(self, order: BatchSpec, tasks: Sequence[int]) -> Receipt:
         """Have those tasks predicted that no running batch of the same version has; all of them: nothing is added.
 
         Tasks go to a batch of the same origin that runs already: events that come one by one make one batch.
@@ -91,11 +91,11 @@ class Prelabelling:
         """How many workers there are of each kind, see `JobQueue.workers`."""
         return self._queue.workers()
 
-    def _alike(self, order: Order) -> Iterator[Batch]:
+    def _alike(self, order: BatchSpec) -> Iterator[Batch]:
         for batch in self._batches.running():
             if (batch.order.project, batch.order.version) == (order.project, order.version) and not batch.order.prompts:
                 yield batch
 
-    def _join(self, order: Order, tasks: Sequence[int]) -> str | None:
+    def _join(self, order: BatchSpec, tasks: Sequence[int]) -> str | None:
         joined = (batch.id for batch in self._alike(order) if batch.order.origin == order.origin == "webhook")
         return next((batch for batch in joined if self._batches.add(batch, tasks)), None)

@@ -47,7 +47,7 @@ _PARTS = ("", ":todo", ":leases", ":chunks", ":tasks", ":failed")
 _COUNTS = ("total", "done", "skipped", "failed")
 
 T = TypeVar("T")
-State = Literal["listing", "running", "cancelled", "done"]
+BatchState = Literal["listing", "running", "cancelled", "done"]
 
 
 class BatchEnded(BackendError):
@@ -58,7 +58,7 @@ class BatchEnded(BackendError):
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchSpec:
     """What is asked of each task of a batch.
 
     model: the name in the registry of the version that answers; version: what its predictions are called.
@@ -93,8 +93,8 @@ class Batch:
     """
 
     id: str
-    order: Order
-    state: State
+    order: BatchSpec
+    state: BatchState
     created: float
     total: int = 0
     done: int = 0
@@ -121,14 +121,14 @@ class Batch:
         return {**own, **order, "rate": self.rate, "seconds_left": left, "reasons": self.reasons}
 
 
-class Batches:
+class BatchStore:
     """All batches. Safe for any number of threads, processes and machines; what Valkey raises goes through."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
         self._scripts = {name: connection.register_script(_COMMON + source) for name, source in _SCRIPTS.items()}
 
-    def create(self, order: Order, tasks: Iterable[int]) -> Batch:
+    def create(self, order: BatchSpec, tasks: Iterable[int]) -> Batch:
         """A new batch of tasks. It runs once all of them are in it; should the caller die first, it vanishes."""
         batch = secrets.token_hex(4)
         with self._connection.pipeline() as pipeline:
@@ -272,7 +272,7 @@ def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:
     started, updated = (float(record.get(time, 0)) for time in ("started", "updated"))
     return Batch(
         id=name,
-        order=Order(**order),
+        order=BatchSpec(**order),
         state=record["state"],  # type: ignore[arg-type]
         created=float(record.get("created", 0)),
         **{count: max(0, int(record.get(count, 0))) for count in _COUNTS},

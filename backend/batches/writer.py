@@ -12,7 +12,7 @@ import httpx
 
 from backend.active_learning.strategies import Pair
 from backend.batches.leases import Leases
-from backend.batches.project import Project
+from backend.batches.project import BatchProject
 from backend.batches.store import Chunk
 from backend.errors import LabelStudioRefused, LabelStudioUnreachable
 
@@ -25,7 +25,7 @@ LEFT_OUT = "Label Studio doesn't keep its prediction: its log says why. Perhaps 
 
 
 @dataclass(eq=False)
-class Work:
+class ChunkWork:
     """A chunk in the making. present: tasks that need no prediction. answers: JSON of the predictions.
 
     pairs: what ranking the tasks takes.
@@ -43,10 +43,10 @@ class Work:
         self.failed[task] = str(reason)
 
 
-class Writer:
+class PredictionWriter:
     """A thread that writes chunks to Label Studio and hands them in, one behind the model."""
 
-    def __init__(self, project: Project, leases: Leases) -> None:
+    def __init__(self, project: BatchProject, leases: Leases) -> None:
         self.chunks = self.tasks = 0
         self._project, self._leases = project, leases
         self._thread = ThreadPoolExecutor(1, "write")
@@ -61,7 +61,7 @@ class Writer:
             if self._last:
                 self._last.result()
 
-    def write(self, work: Work) -> None:
+    def write(self, work: ChunkWork) -> None:
         """Have a chunk written; waits for the one before, and raises what went wrong with that."""
         if self._last:
             self._last.result()
@@ -69,7 +69,7 @@ class Writer:
         # Nobody would wait for a chunk that can't be written.
         self._last.add_done_callback(lambda written: self._leases.over.set() if written.exception() else None)
 
-    def _write(self, work: Work) -> None:
+    def _write(self, work: ChunkWork) -> None:
         # First: pairs without a prediction do no harm.
         self._project.note(work.pairs)
         try:
@@ -86,7 +86,7 @@ class Writer:
                 self.chunks += 1
                 self.tasks += len(work.chunk.tasks)
 
-    def _store(self, work: Work, tasks: Sequence[int]) -> int:
+    def _store(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         """Write the predictions of those of the tasks that need one; how many were written."""
         if not self._project.order.force:
             return self._import(work, tasks)
@@ -97,7 +97,7 @@ class Writer:
             self._project.replace(present[task], work.answers[task])
         return len(old) + self._import(work, [task for task in tasks if present.get(task) == []])
 
-    def _import(self, work: Work, tasks: Sequence[int]) -> int:
+    def _import(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         try:
             return self._project.patience(lambda: self._post(work, tasks))
         except LabelStudioRefused as error:
@@ -107,7 +107,7 @@ class Writer:
         # It takes all or none: one of them is to blame.
         return sum(self._import(work, [task]) for task in tasks)
 
-    def _post(self, work: Work, tasks: Sequence[int]) -> int:
+    def _post(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         # Read each time: what failed may have been stored, a task may have been deleted, a person may have opened one.
         present = self._project.predicted(tasks)
         new = [task for task in tasks if present.get(task) == []]
@@ -127,7 +127,7 @@ class Writer:
                     work.fail(task, LEFT_OUT)
         return added
 
-    def _begin(self, work: Work) -> None:
+    def _begin(self, work: ChunkWork) -> None:
         if not self._leases.begin(work.chunk.name):
             raise _Lost
 

@@ -11,10 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from backend import services
-from backend.active_learning.pair_store import Pairs
+from backend.active_learning.pair_store import PairStore
 from backend.active_learning.task_scores import NothingToRank, corrections_by_prompt, rescore, scored
-from backend.batches.service import Prelabelling
-from backend.batches.store import Batch, Order
+from backend.batches.service import BatchService
+from backend.batches.store import Batch, BatchSpec
 from backend.errors import BackendError
 from backend.labelstudio.client import LabelStudio
 from backend.settings import Settings, load
@@ -52,7 +52,7 @@ def prelabel(
     _report(follow(batches, batch.id), as_json)
 
 
-def follow(batches: Prelabelling, name: str) -> Batch:
+def follow(batches: BatchService, name: str) -> Batch:
     """Wait until a batch has come to its end, with a progress bar on standard error."""
     batch = batches.get(name, reasons=False)
     try:
@@ -100,7 +100,7 @@ def rank(settings: Settings, project: int, strategy: str | None, as_json: bool) 
         answers = services.answers(settings)
         version = answers.of(project, answers.read(project, described["label_config"])).name
         found = [each for task in client.predicted_tasks(project) if (each := scored(task, version))]
-        pairs = Pairs(settings.home).read(project, version)
+        pairs = PairStore(settings.home).read(project, version)
         if not found or not pairs:
             missing = "No task is predicted" if not found else "What ranking takes isn't kept of the predictions"
             advice = "" if not found else " --force"
@@ -150,7 +150,7 @@ def show(settings: Settings, as_json: bool) -> None:
 
 def _order(
     settings: Settings,
-    batches: Prelabelling,
+    batches: BatchService,
     project: int,
     view: int | None,
     prompts: list[tuple[str, str | None]],
@@ -162,7 +162,7 @@ def _order(
         answering = answers.of(project, config)
         # Now, and not in a worker an hour later, is the time to say that one can't be asked.
         answering.given(prompts)
-        order = Order(
+        order = BatchSpec(
             project,
             answering.version.name,
             answering.name,
@@ -196,7 +196,7 @@ def _counts(batch: Batch) -> str:
     return ", ".join(counts)
 
 
-def _detail(batch: Batch, batches: Prelabelling) -> str:
+def _detail(batch: Batch, batches: BatchService) -> str:
     if batch.note:
         return batch.note
     waits = batch.handled == 0 and not batches.workers()["batches"]

@@ -69,7 +69,7 @@ class Work(StrEnum):
     batches = "batches"
 
 
-class Seen(StrEnum):
+class Convention(StrEnum):
     """How `ris evaluate` compares pixels."""
 
     original = "original"
@@ -147,11 +147,11 @@ def evaluate(
     split: Annotated[Optional[str], typer.Option(help="Only this split, such as test.", show_default="all")] = None,
     model: Model = None,
     convention: Annotated[
-        Seen,
+        Convention,
         typer.Option(
             help="original: at the photos' own size; lavt: in a square, with thresholds of 0.5, as LAVT counts."
         ),
-    ] = Seen.original,
+    ] = Convention.original,
     pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Read each photo mirrored too, and average.")] = False,
     json: Json = False,

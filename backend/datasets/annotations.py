@@ -23,7 +23,7 @@ from backend.prompts.requests import label_for, prompts_for
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle
 
-Kind = Literal["accepted", "corrected", "manual"]
+ChangeKind = Literal["accepted", "corrected", "manual"]
 
 UNLABELLED = "unlabelled"
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -38,7 +38,7 @@ class Change:
     seconds. version: of the prediction.
     """
 
-    kind: Kind
+    kind: ChangeKind
     iou: float | None = None
     changed_pixels: int | None = None
     lead_time: float | None = None

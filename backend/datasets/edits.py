@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.datasets.annotations import Change, Correction, Corrections, DrawnObject, Expression, Kind, clean
+from backend.datasets.annotations import Change, ChangeKind, Correction, Corrections, DrawnObject, Expression, clean
 from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
@@ -32,7 +32,7 @@ from ris_core.masks import Mask
 from ris_core.masks import iou as mask_iou
 
 Json = Mapping[str, Any]
-Fetch = Callable[[Sequence[int]], Iterable[Json]]
+FetchPredictions = Callable[[Sequence[int]], Iterable[Json]]
 """Task ids -> those tasks with their `predictions`."""
 
 _DIGITS = 16
@@ -40,7 +40,7 @@ _PREDICTED, _CHANGED = "prediction", "prediction-changed"
 
 
 @dataclass(frozen=True)
-class Prediction:
+class StoredPrediction:
     """A prediction as it was stored. asked: the sentences, cleaned, that it is an answer to."""
 
     number: int
@@ -82,7 +82,7 @@ class Ledger:
                 atomic_write(self._file, kept.encode())
 
 
-def measured(corrections: Corrections, ledger: Ledger, fetch: Fetch, config: LabelConfig) -> Corrections:
+def measured(corrections: Corrections, ledger: Ledger, fetch: FetchPredictions, config: LabelConfig) -> Corrections:
     """Corrections with what was done to the predictions. Asks for predictions only where that isn't known yet."""
     known = ledger.read()
     unknown = {item.task: item for item in corrections.items if _is_unknown(item, known)}
@@ -96,7 +96,7 @@ def measured(corrections: Corrections, ledger: Ledger, fetch: Fetch, config: Lab
     return replace(corrections, items=tuple(_recalled(item, known) for item in corrections.items))
 
 
-def parent(correction: Correction, predictions: Iterable[Json], config: LabelConfig) -> Prediction | None:
+def parent(correction: Correction, predictions: Iterable[Json], config: LabelConfig) -> StoredPrediction | None:
     """The prediction that an annotation was made from; None if none of them is."""
     named = [each for each in predictions if each["id"] == correction.parent_prediction]
     regions = {drawn.region.partition("#")[0] for drawn in correction.objects}
@@ -109,10 +109,10 @@ def parent(correction: Correction, predictions: Iterable[Json], config: LabelCon
         read = read_annotation(best.get("result"), config)
     except RegionError:
         return None
-    return Prediction(int(best["id"]), str(best.get("model_version") or ""), read)
+    return StoredPrediction(int(best["id"]), str(best.get("model_version") or ""), read)
 
 
-def compare(correction: Correction, prediction: Prediction | None) -> Correction:
+def compare(correction: Correction, prediction: StoredPrediction | None) -> Correction:
     """The correction, each of its expressions with what was done to the prediction."""
     objects = {drawn.region: drawn for drawn in correction.objects}
     expressions = []
@@ -122,7 +122,7 @@ def compare(correction: Correction, prediction: Prediction | None) -> Correction
     return _summed(replace(correction, expressions=tuple(expressions)))
 
 
-def _change(expression: Expression, drawn: Sequence[DrawnObject], prediction: Prediction | None) -> Change:
+def _change(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Change:
     proposed = prediction.masks(expression) if prediction else []
     if prediction is None or not (proposed or expression.cleaned in prediction.asked):
         return _by_origin(drawn)
@@ -134,7 +134,7 @@ def _change(expression: Expression, drawn: Sequence[DrawnObject], prediction: Pr
     nothing = np.zeros(masks[0].shape if masks else (1, 1), dtype=np.bool_)
     before, after = (np.logical_or.reduce([nothing, *union]) for union in (proposed, submitted))
     changed = int(np.count_nonzero(before != after))
-    kind: Kind = "accepted" if not changed else "corrected" if proposed else "manual"
+    kind: ChangeKind = "accepted" if not changed else "corrected" if proposed else "manual"
     return Change(kind, mask_iou(before, after), changed, version=prediction.version)
 
 

@@ -25,7 +25,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
-class Picture:
+class StoredImage:
     """A readable picture. width and height in pixels, after its EXIF orientation; suffix such as ".jpg".
 
     original: the digest of the first picture here that had the same pixels, its own where it was that; "" for unknown.
@@ -44,14 +44,14 @@ class Picture:
         return self.original or self.digest
 
 
-class PictureStore:
+class ImageStore:
     """A folder of pictures named by content. What is in it is whole, can be decoded, and never changes."""
 
     def __init__(self, root: Path, max_pixels: int = MAX_PIXELS) -> None:
         self._root = root
         self._max_pixels = max_pixels
 
-    def add(self, data: bytes) -> Picture:
+    def add(self, data: bytes) -> StoredImage:
         """Keep a picture's bytes.
 
         Raises:
@@ -85,12 +85,12 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _describe(path: Path, digest: str, original: str) -> Picture:
+def _describe(path: Path, digest: str, original: str) -> StoredImage:
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             width, height = height, width
-        return Picture(digest, path, width, height, _suffix(image.format or ""), original)
+        return StoredImage(digest, path, width, height, _suffix(image.format or ""), original)
 
 
 def _suffix(name: str) -> str:

@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.datasets.annotations import Correction, Corrections, SkippedTask
 from backend.datasets.formats import coco
-from backend.datasets.image_store import Picture, PictureStore, link
+from backend.datasets.image_store import ImageStore, StoredImage, link
 from backend.errors import FetchError
 from backend.home import pictures_folder, snapshots_folder
 from backend.labelstudio.label_config import LabelConfig
@@ -38,7 +38,7 @@ FORMAT = "ris-studio snapshot 1"
 MANIFEST = "manifest.json"
 _LONGEST_NAME = 100
 
-Fetch = Callable[[Correction], bytes]
+FetchImage = Callable[[Correction], bytes]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def build_snapshot(
     project: int,
     corrections: Corrections,
     config: LabelConfig,
-    fetch: Fetch,
+    fetch: FetchImage,
     home: Path,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -107,7 +107,7 @@ def build_snapshot(
     Raises:
         DatasetError: no task is left.
     """
-    store = PictureStore(pictures_folder(home), max_pixels)
+    store = ImageStore(pictures_folder(home), max_pixels)
     items, failed = _illustrate(corrections.items, fetch, store)
     skipped = tuple(sorted((*corrections.skipped, *failed), key=lambda task: task.task))
     if not items:
@@ -147,7 +147,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def _illustrate(
-    corrections: Sequence[Correction], fetch: Fetch, store: PictureStore
+    corrections: Sequence[Correction], fetch: FetchImage, store: ImageStore
 ) -> tuple[list[coco.Illustrated], list[SkippedTask]]:
     items, skipped = [], []
     for correction in corrections:
@@ -161,7 +161,7 @@ def _illustrate(
     return items, skipped
 
 
-def _check_size(correction: Correction, picture: Picture) -> None:
+def _check_size(correction: Correction, picture: StoredImage) -> None:
     for drawn in correction.objects:
         height, width = drawn.rle["size"]
         if (height, width) != (picture.height, picture.width):
@@ -171,7 +171,7 @@ def _check_size(correction: Correction, picture: Picture) -> None:
             )
 
 
-def _file_name(correction: Correction, picture: Picture) -> str:
+def _file_name(correction: Correction, picture: StoredImage) -> str:
     """`<task>_<base name>`: unique, and free of whatever else the picture's address holds."""
     name = PurePosixPath(_path(correction.image)).name
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(name).stem)[:_LONGEST_NAME].strip("._") or "image"

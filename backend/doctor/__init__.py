@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.doctor import machine, studio
-from backend.doctor.checks import Check, Finding, Scene, examine
+from backend.doctor.checks import Check, CheckContext, Finding, examine
 from backend.terminal import err, out
 
 CHAIN = (
@@ -42,7 +42,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "broken": "red", "skipped": "dim
 
 def diagnose(project: int | None) -> Iterator[Finding]:
     """One finding a link, in the order of the chain; without a project, those that need one are skipped."""
-    with Scene(project) as scene:
+    with CheckContext(project) as scene:
         yield from examine(CHAIN, scene)
 
 

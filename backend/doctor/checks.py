@@ -14,13 +14,13 @@ from backend.labelstudio.client import LabelStudio
 from backend.settings import Settings, load
 from ris_core.errors import RisError
 
-State = Literal["ok", "warning", "broken", "skipped"]
+CheckState = Literal["ok", "warning", "broken", "skipped"]
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """How a link is. what: one sentence; remedy: what to do about it."""
 
-    state: State
+    state: CheckState
     what: str
     remedy: str = ""
 
@@ -30,7 +30,7 @@ class Finding:
     """The verdict on a link, by the link's name."""
 
     link: str
-    state: State
+    state: CheckState
     what: str
     remedy: str
 
@@ -40,11 +40,11 @@ class Check:
     """A look at a link. needs: the links without which there is nothing to look at."""
 
     link: str
-    look: Callable[[Scene], Verdict]
+    look: Callable[[CheckContext], CheckResult]
     needs: Sequence[str] = ()
 
 
-class Scene:
+class CheckContext:
     """What the checks look at; each thing is fetched once, when a check first asks for it."""
 
     def __init__(self, number: int | None) -> None:
@@ -80,30 +80,30 @@ class Scene:
         return self.client.ml_backends(self.number)
 
 
-def ok(what: str) -> Verdict:
-    return Verdict("ok", what)
+def ok(what: str) -> CheckResult:
+    return CheckResult("ok", what)
 
 
-def warning(what: str, remedy: str) -> Verdict:
-    return Verdict("warning", what, remedy)
+def warning(what: str, remedy: str) -> CheckResult:
+    return CheckResult("warning", what, remedy)
 
 
-def broken(what: str, remedy: str) -> Verdict:
-    return Verdict("broken", what, remedy)
+def broken(what: str, remedy: str) -> CheckResult:
+    return CheckResult("broken", what, remedy)
 
 
-def skipped(what: str, remedy: str = "") -> Verdict:
-    return Verdict("skipped", what, remedy)
+def skipped(what: str, remedy: str = "") -> CheckResult:
+    return CheckResult("skipped", what, remedy)
 
 
-def explained(error: RisError) -> Verdict:
+def explained(error: RisError) -> CheckResult:
     """An error of ours as a verdict. Its sentences say what happened, then what to do, after a stop or a colon."""
     text = str(error)
     what, _, remedy = text.partition(". " if ". " in text else ": ")
     return broken(f"{what.rstrip('.')}.", remedy[:1].upper() + remedy[1:])
 
 
-def examine(chain: Sequence[Check], scene: Scene) -> Iterator[Finding]:
+def examine(chain: Sequence[Check], scene: CheckContext) -> Iterator[Finding]:
     """Look at each link whose needs are met."""
     missing: set[str] = set()
     for check in chain:
@@ -114,7 +114,7 @@ def examine(chain: Sequence[Check], scene: Scene) -> Iterator[Finding]:
         yield Finding(check.link, *verdict)
 
 
-def _look(check: Check, scene: Scene) -> Verdict:
+def _look(check: Check, scene: CheckContext) -> CheckResult:
     try:
         return check.look(scene)
     except RisError as error:

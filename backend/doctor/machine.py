@@ -21,7 +21,7 @@ from rq.suspension import is_suspended
 from rq.worker import BaseWorker
 
 from backend import services
-from backend.doctor.checks import Scene, Verdict, broken, ok, warning
+from backend.doctor.checks import CheckContext, CheckResult, broken, ok, warning
 from backend.home import env_file
 from backend.jobs.recovery import runs
 from backend.queue import queue
@@ -40,7 +40,7 @@ _PROBE_SECONDS = 60
 _LABEL_STUDIO_QUEUES = {b"rq:queue:critical", b"rq:queue:high", b"rq:queue:low"}
 
 
-def settings(scene: Scene) -> Verdict:
+def settings(scene: CheckContext) -> CheckResult:
     """The settings can be read, nobody else can read them, and no secret is missing."""
     file = env_file(Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default))
     try:
@@ -60,7 +60,7 @@ def settings(scene: Scene) -> Verdict:
     return ok(f"Complete, from {file if file.exists() else 'the environment'}.")
 
 
-def disk(scene: Scene) -> Verdict:
+def disk(scene: CheckContext) -> CheckResult:
     """The home folder can be written and has room."""
     home = scene.settings.home
     if not home.is_dir():
@@ -81,7 +81,7 @@ def disk(scene: Scene) -> Verdict:
     return ok(f"{home} can be written; {free / 1e9:,.0f} GB are free.")
 
 
-def weights(scene: Scene) -> Verdict:
+def weights(scene: CheckContext) -> CheckResult:
     """The version in production answers a prompt."""
     versions = services.registry(scene.settings)
     version = versions.base if scene.number is None else versions.current(scene.number)
@@ -91,7 +91,7 @@ def weights(scene: Scene) -> Verdict:
     return ok(f"{version.name} loads and answers a prompt in {time.perf_counter() - start:.1f} s.")
 
 
-def redis(scene: Scene) -> Verdict:
+def redis(scene: CheckContext) -> CheckResult:
     """Valkey keeps what is written, behind a password, and through a restart."""
     url = scene.settings.secret("redis_url")
     parts = urlsplit(url)
@@ -121,7 +121,7 @@ def redis(scene: Scene) -> Verdict:
     return weakness or ok(f"Valkey at {place} keeps what is written.")
 
 
-def worker(scene: Scene) -> Verdict:
+def worker(scene: CheckContext) -> CheckResult:
     """Workers have shown themselves lately, and listen to every queue."""
     with queue.connect(scene.settings.secret("redis_url")) as connection:
         workers = Worker.all(connection=connection)
@@ -154,7 +154,7 @@ def _write_and_read(connection: Redis) -> None:
         raise ResponseError("it doesn't keep what is written")
 
 
-def _weakness(connection: Redis) -> Verdict | None:
+def _weakness(connection: Redis) -> CheckResult | None:
     """What may lose work later, though the server answers now."""
     state = {**connection.info("persistence"), **connection.info("memory")}
     if state.get("aof_last_write_status", "ok") != "ok" or state.get("rdb_last_bgsave_status", "ok") != "ok":

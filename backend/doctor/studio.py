@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from backend import services
-from backend.doctor.checks import Scene, Verdict, broken, explained, ok, skipped, warning
+from backend.doctor.checks import CheckContext, CheckResult, broken, explained, ok, skipped, warning
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUnauthorized
 from backend.labelstudio.auth import MAKE_ONE, is_legacy
 from backend.labelstudio.label_config import LabelConfig, parse
@@ -39,7 +39,7 @@ _UNBLOCK = (
 )
 
 
-def label_studio(scene: Scene) -> Verdict:
+def label_studio(scene: CheckContext) -> CheckResult:
     """Label Studio answers at RIS_LABEL_STUDIO_URL, and is Label Studio."""
     url = scene.settings.label_studio_url
     try:
@@ -63,7 +63,7 @@ def label_studio(scene: Scene) -> Verdict:
     return ok(f"Label Studio {versions.get('release', 'of unknown version')} at {url}.")
 
 
-def clock(scene: Scene) -> Verdict:
+def clock(scene: CheckContext) -> CheckResult:
     """Label Studio's clock and ours agree."""
     before = time.time()
     answer = _http("GET", f"{scene.settings.label_studio_url}/health/")
@@ -81,7 +81,7 @@ def clock(scene: Scene) -> Verdict:
     return ok(f"Within {max(1.0, abs(off)):.0f} s of Label Studio's.")
 
 
-def token(scene: Scene) -> Verdict:
+def token(scene: CheckContext) -> CheckResult:
     """Label Studio accepts the token."""
     legacy = is_legacy(scene.settings.secret("label_studio_token"))
     try:
@@ -95,7 +95,7 @@ def token(scene: Scene) -> Verdict:
     return ok(f"Accepted, as {owner.get('email')}.")
 
 
-def project(scene: Scene) -> Verdict:
+def project(scene: CheckContext) -> CheckResult:
     """The project is there, and its labelling interface can carry masks."""
     try:
         row = scene.project
@@ -110,7 +110,7 @@ def project(scene: Scene) -> Verdict:
     return ok(f"{row.get('title')!r}; its labelling interface can carry masks.")
 
 
-def backend(scene: Scene) -> Verdict:
+def backend(scene: CheckContext) -> CheckResult:
     """The backend is up at its address, in time, and knows the password."""
     url = backend_url(scene.settings)
     try:
@@ -131,7 +131,7 @@ def backend(scene: Scene) -> Verdict:
     return _refusal(versions, url) or _in_time(seconds, HEALTH_SECONDS, f"Up at {url}, and open to its password.")
 
 
-def setup(scene: Scene) -> Verdict:
+def setup(scene: CheckContext) -> CheckResult:
     """The backend answers for the project as Label Studio asks it."""
     assert scene.project is not None
     url = _address(scene)
@@ -150,7 +150,7 @@ def setup(scene: Scene) -> Verdict:
     )
 
 
-def registration(scene: Scene) -> Verdict:
+def registration(scene: CheckContext) -> CheckResult:
     """Label Studio has the backend at this address, reaches it, and sends it what people type."""
     url, connect = _address(scene), f"`ris connect --project {scene.number}`"
     row = _row(scene)
@@ -169,7 +169,7 @@ def registration(scene: Scene) -> Verdict:
     return _unasked(scene, row, connect) or ok(f"Connected, as {row['title']!r}, with version {row['model_version']}.")
 
 
-def webhook(scene: Scene) -> Verdict:
+def webhook(scene: CheckContext) -> CheckResult:
     """Label Studio's events reach the backend, and are let in."""
     assert scene.number is not None
     url, connect = f"{_address(scene)}/webhook", f"`ris connect --project {scene.number}`"
@@ -197,7 +197,7 @@ def webhook(scene: Scene) -> Verdict:
     return _refusal(answer, url) or _in_time(seconds, HEALTH_SECONDS, "Events arrive, and are let in by their secret.")
 
 
-def image(scene: Scene) -> Verdict:
+def image(scene: CheckContext) -> CheckResult:
     """The image of the project's first task can be fetched and read, past every cache."""
     assert scene.number is not None
     assert scene.project is not None
@@ -222,7 +222,7 @@ def image(scene: Scene) -> Verdict:
     return ok(f"Task {task['id']}: {width} x {height} pixels, {len(content) / 1e6:.1f} MB in {seconds:.1f} s.")
 
 
-def predictions(scene: Scene) -> Verdict:
+def predictions(scene: CheckContext) -> CheckResult:
     """The project shows the predictions of the version in production, in the order of their scores."""
     row = _row(scene)
     assert row is not None
@@ -242,7 +242,7 @@ def predictions(scene: Scene) -> Verdict:
     return ok(f"{shown} is shown, and tasks can be ordered by its scores.")
 
 
-def _row(scene: Scene) -> dict[str, Any] | None:
+def _row(scene: CheckContext) -> dict[str, Any] | None:
     """The backend among the project's, at the project's own address or the one that all share; None if it isn't."""
     assert scene.number is not None
     for url in (project_url(scene.settings, scene.number), backend_url(scene.settings)):
@@ -252,14 +252,14 @@ def _row(scene: Scene) -> dict[str, Any] | None:
     return None
 
 
-def _address(scene: Scene) -> str:
+def _address(scene: CheckContext) -> str:
     """Where Label Studio calls the backend for this project, or should."""
     assert scene.number is not None
     row = _row(scene)
     return row["url"].rstrip("/") if row else project_url(scene.settings, scene.number)
 
 
-def _unasked(scene: Scene, row: dict[str, Any], connect: str) -> Verdict | None:
+def _unasked(scene: CheckContext, row: dict[str, Any], connect: str) -> CheckResult | None:
     """What keeps typed prompts from the backend, if anything: Label Studio asks the first interactive one alone."""
     first = next((each for each in scene.registrations if each["is_interactive"]), None)
     if first is None:
@@ -272,7 +272,7 @@ def _unasked(scene: Scene, row: dict[str, Any], connect: str) -> Verdict | None:
     return None
 
 
-def _reason(scene: Scene, row: dict[str, Any]) -> str:
+def _reason(scene: CheckContext, row: dict[str, Any]) -> str:
     """Why Label Studio can't talk to the backend, in its words."""
     if row["state"] == "ER" and row["error_message"]:
         return str(row["error_message"])
@@ -285,7 +285,7 @@ def _reason(scene: Scene, row: dict[str, Any]) -> str:
     return "it failed a moment ago, but not now"
 
 
-def _disconnected(reason: str, url: str, connect: str) -> Verdict:
+def _disconnected(reason: str, url: str, connect: str) -> CheckResult:
     if any(text in reason for text in _BLOCKED):
         return broken(f"Label Studio doesn't call {url}, since that is a private address.", _UNBLOCK)
     if "401" in reason or "uthenticat" in reason:
@@ -297,7 +297,7 @@ def _disconnected(reason: str, url: str, connect: str) -> Verdict:
     )
 
 
-def _unsigned(scene: Scene, headers: dict[str, str], connect: str) -> Verdict:
+def _unsigned(scene: CheckContext, headers: dict[str, str], connect: str) -> CheckResult:
     if headers.get(SECRET_HEADER) == scene.settings.secret("webhook_secret"):
         return broken("The backend runs with another RIS_WEBHOOK_SECRET than the settings here.", "Start it again.")
     return broken(
@@ -307,7 +307,7 @@ def _unsigned(scene: Scene, headers: dict[str, str], connect: str) -> Verdict:
     )
 
 
-def _refusal(answer: httpx.Response, url: str) -> Verdict | None:
+def _refusal(answer: httpx.Response, url: str) -> CheckResult | None:
     """What the backend says against a request, if anything."""
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         return broken(
@@ -320,7 +320,7 @@ def _refusal(answer: httpx.Response, url: str) -> Verdict | None:
     return broken(f"The backend refuses {answer.request.url.path} ({answer.status_code}): {message}", "See its log.")
 
 
-def _in_time(seconds: float, most: float, what: str) -> Verdict:
+def _in_time(seconds: float, most: float, what: str) -> CheckResult:
     if seconds > most:
         return warning(
             f"{what} But it took {seconds:.1f} s, and Label Studio waits {most:g} s.",
@@ -333,7 +333,7 @@ def _config(row: dict[str, Any]) -> LabelConfig:
     return parse(str(row.get("label_config", "")))
 
 
-def _login(scene: Scene) -> tuple[str, str]:
+def _login(scene: CheckContext) -> tuple[str, str]:
     return scene.settings.username, scene.settings.secret("password")
 
 

@@ -39,7 +39,7 @@ class ModelBusy(Unavailable):
     code = "model_busy"
 
 
-class Models:
+class ModelPool:
     """Process-wide and safe for threads. What was used longest ago is dropped first."""
 
     def __init__(

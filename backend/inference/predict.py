@@ -28,8 +28,8 @@ from typing import Any, TypeAlias
 from backend.active_learning.strategies import Pair
 from backend.datasets.annotations import clean
 from backend.errors import BadRequest, FetchError, TooMany
-from backend.inference.model_pool import ModelBusy, Models
-from backend.inference.project_model import Answering, Answers
+from backend.inference.model_pool import ModelBusy, ModelPool
+from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
@@ -48,9 +48,9 @@ GROUP = 8
 _FRESH = 0.3
 
 Task: TypeAlias = Mapping[str, Any]
-Answer: TypeAlias = dict[str, Any] | list[Any]
+TaskPrediction: TypeAlias = dict[str, Any] | list[Any]
 """`{"result": [regions], "score": 0..1, "model_version": str}`, or [] to store nothing."""
-Unanswered: TypeAlias = InputError | FetchError | BadRequest | OutOfMemory
+UnansweredTask: TypeAlias = InputError | FetchError | BadRequest | OutOfMemory
 """What is wrong with a task, and costs no other."""
 
 
@@ -84,7 +84,7 @@ class Question:
 class _Request:
     """opened: it is about one task alone, so perhaps somebody opens it. deadline: on `time.monotonic`'s clock."""
 
-    answering: Answering
+    answering: ProjectModel
     context: Mapping[str, Any] | None
     credentials: Credentials | None
     deadline: float
@@ -100,7 +100,9 @@ class _Request:
 class Prelabeller:
     """Serves predictions from whichever version is in production at that moment. Safe for threads."""
 
-    def __init__(self, answers: Answers, images: ImageResolver, models: Models, limits: Limits | None = None) -> None:
+    def __init__(
+        self, answers: ProjectModels, images: ImageResolver, models: ModelPool, limits: Limits | None = None
+    ) -> None:
         self._answers = answers
         self._images = images
         self._models = models
@@ -120,7 +122,7 @@ class Prelabeller:
         project: int,
         context: Mapping[str, Any] | None = None,
         credentials: Credentials | None = None,
-    ) -> list[Answer]:
+    ) -> list[TaskPrediction]:
         """One answer for each task.
 
         The score is the confidence in the least sure answer, whether that is a mask or its absence.
@@ -162,11 +164,11 @@ class Prelabeller:
     def answer(
         self,
         questions: Sequence[Question],
-        answering: Answering,
+        answering: ProjectModel,
         deadline: float,
         echo: bool = True,
         noted: list[Pair] | None = None,
-    ) -> list[Answer | Unanswered]:
+    ) -> list[TaskPrediction | UnansweredTask]:
         """Answer questions together; those that ask for nothing need no image.
 
         Args:
@@ -181,7 +183,7 @@ class Prelabeller:
         asked = [(question.image, question.sentences) for question in questions if question.image is not None]
         passes = None if noted is None else _passes(answering)
         found = iter(self._models.segment_all(answering.version, asked, deadline, passes) if asked else [])
-        answers: list[Answer | Unanswered] = []
+        answers: list[TaskPrediction | UnansweredTask] = []
         for question in questions:
             predictions = next(found) if question.image is not None else []
             if isinstance(predictions, Exception):
@@ -201,14 +203,14 @@ class Prelabeller:
         finally:
             self._slots.release()
 
-    def _interact(self, task: Task, request: _Request) -> Answer:
+    def _interact(self, task: Task, request: _Request) -> TaskPrediction:
         question = self._question(task, request)
         [answer] = self.answer([question], request.answering, request.deadline, echo=False)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def _batch(self, tasks: Sequence[Task], request: _Request) -> list[Answer]:
+    def _batch(self, tasks: Sequence[Task], request: _Request) -> list[TaskPrediction]:
         started = time.monotonic()
         questions = [self._attempt(task, request) for task in tasks]
         asked = [question for question in questions if isinstance(question, Question)]
@@ -219,7 +221,7 @@ class Prelabeller:
             self._pace = (1 - _FRESH) * self._pace + _FRESH * pace if self._pace else pace
         return [_settled(task, each, request.answering) for task, each in zip(tasks, found, strict=True)]
 
-    def _attempt(self, task: Task, request: _Request) -> Question | Unanswered:
+    def _attempt(self, task: Task, request: _Request) -> Question | UnansweredTask:
         try:
             return self._question(task, request)
         except (InputError, FetchError, BadRequest) as error:
@@ -231,8 +233,8 @@ class Prelabeller:
 
 
 def _answer(
-    question: Question, predictions: Sequence[Prediction], answering: Answering, echo: bool
-) -> Answer | Unanswered:
+    question: Question, predictions: Sequence[Prediction], answering: ProjectModel, echo: bool
+) -> TaskPrediction | UnansweredTask:
     if not question.requests:
         return _prediction(question, [], 0.0, answering)
     each = iter(predictions)
@@ -251,7 +253,7 @@ def _combined(request: PromptRequest, answers: Sequence[Prediction]) -> Predicti
     return combine(request, answers[0], answers[1:])
 
 
-def _passes(answering: Answering) -> int:
+def _passes(answering: ProjectModel) -> int:
     return PASSES if answering.settings.prelabel_score == "disagreement" else 0
 
 
@@ -295,13 +297,13 @@ def _confidence(answer: Prediction) -> float:
     return answer.score if math.isfinite(answer.score) else 0.0
 
 
-def _prediction(question: Question, regions: list[Region], score: float, answering: Answering) -> Answer:
+def _prediction(question: Question, regions: list[Region], score: float, answering: ProjectModel) -> TaskPrediction:
     if not regions and question.version != answering.name:
         return []
     return {"result": regions, "score": float(score), "model_version": question.version}
 
 
-def _settled(task: Task, answer: Answer | Unanswered, answering: Answering) -> Answer:
+def _settled(task: Task, answer: TaskPrediction | UnansweredTask, answering: ProjectModel) -> TaskPrediction:
     if not isinstance(answer, Exception):
         return answer
     _log.warning("Task %s of project %s is left out. %s", task.get("id"), answering.project, answer)

@@ -29,8 +29,8 @@ from backend.errors import ConfigError
 from backend.home import interface_file, interfaces
 from backend.labelstudio.label_config import Defaults, Label, LabelConfig, MaskControl, parse
 from backend.labelstudio.regions import typed_prompt
-from backend.prompts.label_matching import Vectors
-from backend.prompts.last_prompt import FileMemory, Memory
+from backend.prompts.label_matching import SentenceVectors
+from backend.prompts.last_prompt import FileLastPrompt, LastPrompt
 from backend.prompts.requests import Asking, PromptRequest
 from backend.prompts.sheet import PromptSheet, load_sheet
 from backend.registry import Registry, Version
@@ -75,7 +75,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answering:
+class ProjectModel:
     """How one project is answered at this moment. `name` is the version string of a batch's answers."""
 
     project: int
@@ -83,8 +83,8 @@ class Answering:
     config: LabelConfig
     sheet: PromptSheet
     settings: Settings
-    memory: Memory
-    vectors: Vectors | None = None
+    memory: LastPrompt
+    vectors: SentenceVectors | None = None
 
     @cached_property
     def name(self) -> str:
@@ -147,22 +147,26 @@ class Answering:
         return Asking(self.config, self.sheet, about, *limits, self.vectors)
 
 
-class Answers:
+class ProjectModels:
     """How all projects are answered, from what their files say at that moment. Safe for threads and processes."""
 
     def __init__(
-        self, registry: Registry, settings: Settings, memory: Memory | None = None, vectors: Vectors | None = None
+        self,
+        registry: Registry,
+        settings: Settings,
+        memory: LastPrompt | None = None,
+        vectors: SentenceVectors | None = None,
     ) -> None:
         self._registry = registry
         self._settings = settings
-        self._memory = memory or FileMemory(settings.home)
+        self._memory = memory or FileLastPrompt(settings.home)
         self._vectors = vectors
 
     def read(self, project: int, xml: str) -> LabelConfig:
         """A project's labelling interface, with the project's defaults. Raises ConfigError, SettingsError."""
         return parse(xml, _defaults(self._settings.of_project(project)))
 
-    def of(self, project: int, config: LabelConfig, version: Version | None = None) -> Answering:
+    def of(self, project: int, config: LabelConfig, version: Version | None = None) -> ProjectModel:
         """How a project is answered by a version of the model, the one in production unless given.
 
         Raises:
@@ -171,7 +175,7 @@ class Answers:
         settings = self._settings.of_project(project)
         sheet = load_sheet(settings.home, project)
         version = version or self._registry.current(project)
-        return Answering(project, version, config, sheet, settings, self._memory, self._vectors)
+        return ProjectModel(project, version, config, sheet, settings, self._memory, self._vectors)
 
     def note_interface(self, project: int, xml: str) -> None:
         """Keep a project's labelling interface for `versions`; Label Studio sends it with /setup alone."""

@@ -20,7 +20,7 @@ from rq.job import Job, get_current_job
 
 from backend import services
 from backend.batches import runner
-from backend.batches.store import Batches
+from backend.batches.store import BatchStore
 from backend.datasets.export import export_project
 from backend.errors import BadRequest, Unavailable
 from backend.home import exports_folder
@@ -55,7 +55,7 @@ def learn(project: int) -> dict[str, Any]:
         _limited(settings, job),
         LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client,
     ):
-        parts = finetune.Services(client, services.images(settings), services.registry(settings), settings)
+        parts = finetune.LearningServices(client, services.images(settings), services.registry(settings), settings)
         os.nice(NICENESS["learn"])
         # One core stays free for predictions.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
@@ -96,7 +96,7 @@ def prelabel(batch: str) -> dict[str, Any]:
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     settings = load()
     connection = connect(settings.secret("redis_url"), patient=True)
-    batches = Batches(connection)
+    batches = BatchStore(connection)
     found = batches.get(batch)
     if found.state != "running":
         if found.order.origin == ORIGIN:
@@ -189,7 +189,7 @@ def _limited(settings: Settings, job: Job | None) -> Iterator[None]:
         with memory_limit.at_most(settings.finetune_memory, explain):
             yield
     except Interrupted:
-        raise cancellation.Stopped from None
+        raise cancellation.JobStopped from None
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
             raise

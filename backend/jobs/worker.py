@@ -30,7 +30,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
 from backend import logs, services
-from backend.batches.service import Prelabelling
+from backend.batches.service import BatchService
 from backend.errors import Unavailable
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
@@ -84,7 +84,7 @@ class GuardedWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """As RQ's, when the worker starts and each minute; and batches without a runner get one."""
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        Prelabelling(self.connection, JobQueue(self.connection)).revive()
+        BatchService(self.connection, JobQueue(self.connection)).revive()
         settings = load()
         rollout.tick(self.connection, settings, services.registry(settings))
         triggers.tick(self.connection, settings)
@@ -107,7 +107,7 @@ class GuardedWorker(Worker):
         super().main_work_horse(job, queue)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        if exc_info[0] is not cancellation.Stopped:
+        if exc_info[0] is not cancellation.JobStopped:
             super().handle_exception(job, *exc_info)
             return
         _log.info("Job %s has stopped with its worker. It goes on with the next.", job.id)

@@ -23,10 +23,10 @@ from typing import ClassVar, Literal, TypeAlias
 
 from backend.errors import ConfigError
 
-Kind: TypeAlias = Literal["brush", "bitmask", "polygon", "rectangle"]
+ControlKind: TypeAlias = Literal["brush", "bitmask", "polygon", "rectangle"]
 Objects: TypeAlias = Literal["one", "each"]
 
-_KINDS: Mapping[str, Kind] = {
+_KINDS: Mapping[str, ControlKind] = {
     "brushlabels": "brush",
     "bitmasklabels": "bitmask",
     "polygonlabels": "polygon",
@@ -76,7 +76,7 @@ class MaskControl:
     connected part. smallest: the least size of a part, as a share of the image.
     """
 
-    kind: Kind
+    kind: ControlKind
     name: str
     to_name: str
     labels: tuple[Label, ...]
@@ -180,7 +180,7 @@ def _points(tag: ET.Element) -> bool:
     return _kind(tag) == "rectangle" and tag.get("smart", "").lower() == "true"
 
 
-def _kind(tag: ET.Element) -> Kind:
+def _kind(tag: ET.Element) -> ControlKind:
     return _KINDS[str(tag.tag).lower()]
 
 

@@ -28,7 +28,7 @@ from ris_core.models.class_alignment import class_names
 from ris_core.training.balance import balance
 from ris_core.training.batches import RECALLED
 from ris_core.training.feature_cache import FeatureCache
-from ris_core.training.loop import Progress, Recipe, agreed, is_first, process_count, train
+from ris_core.training.loop import Recipe, TrainingProgress, agreed, is_first, process_count, train
 
 PLAN, CHECKPOINT = "plan.json", "checkpoint"
 
@@ -73,7 +73,7 @@ class Pace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class CandidateSpec:
     """What a candidate is to be made of.
 
     base: the checkpoint that is trained further.
@@ -93,7 +93,7 @@ class Order:
 
 
 def train_candidate(
-    order: Order, run: Path, report: Callable[[float], None], stop: Callable[[], bool] = lambda: False
+    order: CandidateSpec, run: Path, report: Callable[[float], None], stop: Callable[[], bool] = lambda: False
 ) -> Path:
     """Carry out an order -> the candidate's checkpoint, inside the folder `run`.
 
@@ -132,7 +132,7 @@ def train_candidate(
         taught, weights = list(compress(taught, drawn)), list(compress(weights, drawn))
         recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
 
-        def hear(at: Progress) -> None:
+        def hear(at: TrainingProgress) -> None:
             report(at.step / at.steps)
 
         train(model, taught, recipe, run, hear, features=cache, weights=weights, teacher=teacher, stop=stop)
@@ -173,7 +173,7 @@ def _blend(model: RISModel, base: RISModel) -> None:
         weight.lerp_(was, 1 - LEARNT)
 
 
-def _lesson(model: RISModel, order: Order) -> tuple[list[Sample], list[float]]:
+def _lesson(model: RISModel, order: CandidateSpec) -> tuple[list[Sample], list[float]]:
     """What is learnt from, and how often each of it is drawn."""
     if not order.samples:
         return [], []
@@ -258,7 +258,7 @@ def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[
 
 
 def _pace(
-    order: Order,
+    order: CandidateSpec,
     teacher: RISModel,
     taught: Sequence[Sample],
     recipe: Recipe,
@@ -274,7 +274,7 @@ def _pace(
     model, _ = checkpoint.load(order.base, merged=True)
     times = [time.monotonic()]
 
-    def hear(_: Progress) -> None:
+    def hear(_: TrainingProgress) -> None:
         times.append(time.monotonic())
 
     with tempfile.TemporaryDirectory() as folder, fixed_encoders(model):

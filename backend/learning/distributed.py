@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from backend.learning.candidate import CHECKPOINT, Order, train_candidate
+from backend.learning.candidate import CHECKPOINT, CandidateSpec, train_candidate
 from backend.queue import cancellation
 from ris_core.data import read_folder
 from ris_core.errors import OutOfMemory, RisError, TrainingError
@@ -41,7 +41,7 @@ _END_SECONDS = 10.0
 def train_together(
     processes: int,
     snapshot: Path,
-    order: Order,
+    order: CandidateSpec,
     run: Path,
     report: Callable[[float], None],
     stop: Callable[[], bool] = lambda: False,
@@ -167,11 +167,11 @@ def _tell(**what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
-def _read_order(told: Mapping[str, Any]) -> Order:
+def _read_order(told: Mapping[str, Any]) -> CandidateSpec:
     refs = set(told["refs"])
     samples = [sample for sample in read_folder(Path(told["snapshot"])) if sample.ref_id in refs]
     features = told["features"] and Path(told["features"])
-    return Order(Path(told["base"]), samples, told["seconds"], told["new"], told["photos"], features)
+    return CandidateSpec(Path(told["base"]), samples, told["seconds"], told["new"], told["photos"], features)
 
 
 def main(file: Path, rank: int) -> int:

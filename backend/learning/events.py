@@ -74,7 +74,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProjectCounts:
     """What Label Studio held when the reconciler looked: tasks, submitted annotations, the newest `updated_at`."""
 
     tasks: int
@@ -176,16 +176,16 @@ class EventLog:
         """It has failed, or was stopped and will begin again."""
         self._note(project, {}, "job")
 
-    def seen(self, project: int) -> tuple[Seen | None, float]:
+    def seen(self, project: int) -> tuple[ProjectCounts | None, float]:
         """What the reconciler saw last, and the seconds since it looked; None and infinity if it never did."""
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.hmget(_key(project, ":state"), ["seen", "looked"])
             pipeline.time()
             (seen, looked), (now, _) = pipeline.execute()
         age = now - int(looked) if looked else float("inf")
-        return Seen(**json.loads(seen)) if seen else None, age
+        return ProjectCounts(**json.loads(seen)) if seen else None, age
 
-    def look(self, project: int, seen: Seen | None = None) -> None:
+    def look(self, project: int, seen: ProjectCounts | None = None) -> None:
         """Note that the reconciler looks now, and what it saw, if anything."""
         (now, _) = self._connection.time()
         self._note(project, {"looked": now, **({"seen": json.dumps(asdict(seen))} if seen else {})})

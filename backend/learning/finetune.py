@@ -23,7 +23,7 @@ from backend.datasets.snapshots import read_manifest, snapshot_folder
 from backend.home import features_folder, learning_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
-from backend.learning.candidate import Order, train_candidate
+from backend.learning.candidate import CandidateSpec, train_candidate
 from backend.learning.distributed import train_together
 from backend.learning.gate import Compared, judge
 from backend.registry import PromotionConflict, Registry, Version
@@ -38,7 +38,7 @@ from ris_core.training.loop import Interrupted
 Decision = Literal["waiting", "kept", "promoted"]
 Figures = Mapping[str, float | int]
 STAGES = ("waiting", "reading", "collecting", "training", "evaluating")
-Progress = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 """Hears the stage, one of `STAGES` in that order, and the share of it done, 0 to 1."""
 
 # Of a digest: 64 bits, among a million pictures two agree with a chance of one in thirty million.
@@ -49,7 +49,7 @@ _Print: TypeAlias = tuple[int, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Services:
+class LearningServices:
     """What learning needs of the rest."""
 
     client: LabelStudio
@@ -97,11 +97,11 @@ class Outcome:
 
 def learn(
     project: int,
-    services: Services,
+    services: LearningServices,
     *,
     least: int | None = None,
     stop: Callable[[], bool] = lambda: False,
-    report: Progress = lambda stage, share: None,
+    report: OnProgress = lambda stage, share: None,
 ) -> Outcome:
     """Learn from a project's corrections, if there are enough new ones.
 
@@ -143,7 +143,7 @@ def finish_promotion(registry: Registry, project: int) -> None:
         registry.promote(project, last.name, instead_of=base)
 
 
-def compare_versions(before: Path, after: Path, snapshot: Path, report: Progress) -> Comparison:
+def compare_versions(before: Path, after: Path, snapshot: Path, report: OnProgress) -> Comparison:
     """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot.
 
     Raises:
@@ -175,7 +175,9 @@ def worked_before(version: Version) -> Mapping[str, float]:
     return version.card.get("worked", {}) if version.card.get("decision") == "promoted" else {}
 
 
-def _learn(project: int, services: Services, least: int | None, stop: Callable[[], bool], report: Progress) -> Outcome:
+def _learn(
+    project: int, services: LearningServices, least: int | None, stop: Callable[[], bool], report: OnProgress
+) -> Outcome:
     settings, base = services.settings, services.registry.current(project)
     known = _known(project, services)
     needed = settings.finetune_min_new if least is None else least
@@ -210,9 +212,9 @@ def _improve(
     begun: Outcome,
     samples: Sequence[Sample],
     new: set[int],
-    services: Services,
+    services: LearningServices,
     stop: Callable[[], bool],
-    report: Progress,
+    report: OnProgress,
 ) -> Outcome:
     settings, base = services.settings, services.registry.version(begun.project, begun.base)
     run = _run_folder(begun, settings)
@@ -220,7 +222,7 @@ def _improve(
     training = [sample for sample in samples if sample.split == "train"]
     processes = _processes(training, settings)
     seconds, photos, features = settings.finetune_seconds, settings.finetune_photos, features_folder(settings.home)
-    order = Order(base.folder, training, seconds, new, photos, features)
+    order = CandidateSpec(base.folder, training, seconds, new, photos, features)
     train = train_candidate if processes == 1 else partial(train_together, processes, snapshot)
     candidate = train(order, run, lambda share: report("training", share), stop)
     found = compare_versions(base.folder, candidate, snapshot, report)
@@ -256,7 +258,7 @@ def _processes(training: Sequence[Sample], settings: Settings) -> int:
     return wanted if len({sample.image for sample in training}) >= 2 * wanted else 1
 
 
-def _evaluate(folders: Sequence[Path], samples: Sequence[Sample], report: Progress) -> list[Report]:
+def _evaluate(folders: Sequence[Path], samples: Sequence[Sample], report: OnProgress) -> list[Report]:
     total = max(1, len(folders) * len(samples))
 
     def hear(number: int) -> Callable[[int], None]:
@@ -302,7 +304,7 @@ def _run_folder(begun: Outcome, settings: Settings) -> Path:
     return run
 
 
-def _known(project: int, services: Services) -> frozenset[_Print]:
+def _known(project: int, services: LearningServices) -> frozenset[_Print]:
     """What the project's last version was made from, promoted or not."""
     cards = [version.card for version in services.registry.versions(project)]
     identity = next((str(card["snapshot"]) for card in reversed(cards) if card.get("snapshot")), None)

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Literal
 
 from redis import Redis
 
-from backend.batches.service import Prelabelling
-from backend.batches.store import Batch, Order
+from backend.batches.service import BatchService
+from backend.batches.store import Batch, BatchSpec
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRefused, NotFound, Unavailable
 from backend.home import rollout_lock
 from backend.labelstudio.client import LabelStudio
@@ -44,7 +44,7 @@ from ris_core.errors import RisError
 
 if TYPE_CHECKING:
     # It brings torch, and workers look at what is due without.
-    from backend.inference.project_model import Answers
+    from backend.inference.project_model import ProjectModels
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ ORIGIN = "promotion"
 _KEY = "ris:refresh"
 _SUPERSEDED = "Another version was put into production."
 
-State = Literal["off", "waiting", "running", "stopped", "done"]
+RolloutState = Literal["off", "waiting", "running", "stopped", "done"]
 
 
 @dataclass(frozen=True)
-class Record:
+class RolloutRecord:
     """What is known of a project's last refresh. promotion: which one it is for. closed: nothing is left to do."""
 
     promotion: str
@@ -65,35 +65,35 @@ class Record:
     note: str = ""
 
 
-class Records:
+class RolloutRecords:
     """The last refresh of each project. What Valkey raises is raised as Unavailable."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
 
-    def get(self, project: int) -> Record | None:
+    def get(self, project: int) -> RolloutRecord | None:
         with reachable():
             kept = self._connection.hget(_KEY, str(project))
-        return Record(**json.loads(kept)) if kept else None
+        return RolloutRecord(**json.loads(kept)) if kept else None
 
-    def put(self, project: int, record: Record) -> Record:
+    def put(self, project: int, record: RolloutRecord) -> RolloutRecord:
         with reachable():
             self._connection.hset(_KEY, str(project), json.dumps(asdict(record)))
         return record
 
 
 @dataclass(frozen=True)
-class Refresh:
+class Rollout:
     """What refreshing needs of the rest. Safe for any number of processes of one machine."""
 
     client: LabelStudio
-    batches: Prelabelling
-    answers: Answers
+    batches: BatchService
+    answers: ProjectModels
     registry: Registry
     settings: Settings
-    records: Records
+    records: RolloutRecords
 
-    def tend(self, project: int) -> State:
+    def tend(self, project: int) -> RolloutState:
         """Do what is to be done for a project at this moment; another look is needed when its batch has ended.
 
         Raises what says that the project can't be refreshed, or that Valkey is away. Label Studio being away is no
@@ -111,7 +111,9 @@ class Refresh:
                     _log.warning("The predictions of project %s aren't refreshed yet. %s", project, error)
                     return "waiting"
                 # It would fail each minute.
-                self.records.put(project, Record(promotion(self.registry, project), closed=True, note=str(error)))
+                self.records.put(
+                    project, RolloutRecord(promotion(self.registry, project), closed=True, note=str(error))
+                )
                 raise
 
     def begin(self, project: int) -> Batch:
@@ -119,7 +121,7 @@ class Refresh:
         with exclusive(rollout_lock(self.settings.home, project)):
             return self._begin(project, promotion(self.registry, project))
 
-    def _tend(self, project: int) -> State:
+    def _tend(self, project: int) -> RolloutState:
         record, current = self.records.get(project), promotion(self.registry, project)
         if record is None or record.promotion != current:
             self._begin(project, current)
@@ -144,15 +146,15 @@ class Refresh:
             else:
                 self.batches.cancel(batch.id, _SUPERSEDED)
         found = found or self.batches.order(order, least_sure_first(self.client.predicted_tasks(project)))
-        self.records.put(project, Record(current, found.id))
+        self.records.put(project, RolloutRecord(current, found.id))
         return found
 
-    def _order(self, project: int) -> Order:
+    def _order(self, project: int) -> BatchSpec:
         config = self.answers.read(project, self.client.project(project)["label_config"])
         answering = self.answers.of(project, config)
-        return Order(project, answering.version.name, answering.name, origin=ORIGIN)
+        return BatchSpec(project, answering.version.name, answering.name, origin=ORIGIN)
 
-    def _announce(self, project: int, record: Record, batch: Batch) -> State:
+    def _announce(self, project: int, record: RolloutRecord, batch: Batch) -> RolloutState:
         string, note = batch.order.version, ""
         try:
             self._show(project, string)
@@ -163,7 +165,7 @@ class Refresh:
             _log.info("Label Studio asks the backend for each task of project %s. %s", project, note)
             for backend in self.client.ml_backends(project)[:1]:
                 self._show(project, backend["title"])
-        self.records.put(project, Record(record.promotion, record.batch, closed=True, note=note))
+        self.records.put(project, RolloutRecord(record.promotion, record.batch, closed=True, note=note))
         return "done"
 
     def _show(self, project: int, name: str) -> None:
@@ -177,7 +179,7 @@ def tick(connection: Redis, settings: Settings, registry: Registry) -> list[int]
     Raises Unavailable where Valkey is away.
     """
     queue = JobQueue(connection)
-    batches, records = Prelabelling(connection, queue), Records(connection)
+    batches, records = BatchService(connection, queue), RolloutRecords(connection)
     found = [project for project in registry.projects() if _wants(project, settings, registry, batches, records)]
     for project in found:
         queue.refresh(project)
@@ -201,7 +203,9 @@ def _score(task: Json) -> float:
     return float(max(scored, key=lambda each: int(each["id"]))["score"]) if scored else float("inf")
 
 
-def _wants(project: int, settings: Settings, registry: Registry, batches: Prelabelling, records: Records) -> bool:
+def _wants(
+    project: int, settings: Settings, registry: Registry, batches: BatchService, records: RolloutRecords
+) -> bool:
     try:
         return settings.of_project(project).prelabel_refresh and _is_due(project, registry, batches, records)
     except (SettingsError, RegistryError) as error:
@@ -210,7 +214,7 @@ def _wants(project: int, settings: Settings, registry: Registry, batches: Prelab
         return False
 
 
-def _is_due(project: int, registry: Registry, batches: Prelabelling, records: Records) -> bool:
+def _is_due(project: int, registry: Registry, batches: BatchService, records: RolloutRecords) -> bool:
     if registry.since(project) is None:
         # It never left the shipped model.
         return False
@@ -227,7 +231,7 @@ def _is_refresh(batch: Batch, project: int) -> bool:
     return batch.order.project == project and batch.order.origin == ORIGIN
 
 
-def _find(batches: Prelabelling, name: str) -> Batch | None:
+def _find(batches: BatchService, name: str) -> Batch | None:
     try:
         return batches.get(name, reasons=False)
     except NotFound:

@@ -29,7 +29,7 @@ from backend.errors import LabelStudioNotFound, NotFound, Unavailable
 from backend.home import interfaces
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import Event
-from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, Seen
+from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
 from backend.queue.queue import JobQueue, Ticket, reachable
 from backend.settings import Settings
 from ris_core.errors import RisError
@@ -197,14 +197,14 @@ def _look_around(reconciler: Reconciler, log: EventLog, settings: Settings) -> N
                     _log.info("Of project %s, %d events had been missed.", project, missed)
 
 
-def glance(client: LabelStudio, project: int) -> Seen:
+def glance(client: LabelStudio, project: int) -> ProjectCounts:
     """What Label Studio holds of a project, by one small request. Raises LabelStudioError."""
     answer = client.newest_task(project)
     newest = next((str(task["updated_at"]) for task in answer["tasks"]), "")
-    return Seen(int(answer["total"]), int(answer["total_annotations"]), newest)
+    return ProjectCounts(int(answer["total"]), int(answer["total_annotations"]), newest)
 
 
-def _missed(client: LabelStudio, project: int, before: Seen | None, now: Seen) -> Iterator[Event]:
+def _missed(client: LabelStudio, project: int, before: ProjectCounts | None, now: ProjectCounts) -> Iterator[Event]:
     """What may have been missed, as events; the log tells which of them are news."""
     if before is None:
         # What of it was learnt from, only learning knows.

@@ -46,7 +46,7 @@ class DemoFailed(BackendError):
 
 
 @dataclass(frozen=True)
-class Photo:
+class DemoPhoto:
     """A sample photo as a task. split: which it falls into by its content."""
 
     task: int
@@ -56,7 +56,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StoredAnswer:
     """What Label Studio holds as the prediction for a prompt. mask: None where the model saw nothing."""
 
     version: str
@@ -98,7 +98,7 @@ def lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
     atomic_write(project_env_file(settings.home, project), lines.encode())
 
 
-def _import(client: LabelStudio, project: int) -> list[Photo]:
+def _import(client: LabelStudio, project: int) -> list[DemoPhoto]:
     drawn = defaultdict(list)
     for mask in samples.corrections():
         drawn[mask.photo].append(mask)
@@ -107,13 +107,13 @@ def _import(client: LabelStudio, project: int) -> list[Photo]:
         task = client.upload(project, name, data)[0]
         prompts = [mask.prompts[0] for mask in drawn[name]]
         client.update_task(task, {**client.task(task)["data"], "prompts": prompts})
-        photos.append(Photo(task, name, split_of(sha256(data)), tuple(drawn[name])))
+        photos.append(DemoPhoto(task, name, split_of(sha256(data)), tuple(drawn[name])))
     return photos
 
 
 def _predict(
-    client: LabelStudio, project: int, photos: list[Photo], config: LabelConfig
-) -> dict[tuple[int, str], Answer]:
+    client: LabelStudio, project: int, photos: list[DemoPhoto], config: LabelConfig
+) -> dict[tuple[int, str], StoredAnswer]:
     """Have Label Studio retrieve predictions, and read the newest of each task back, by task and prompt."""
     client.retrieve_predictions(project)
     answers = {}
@@ -125,11 +125,11 @@ def _predict(
         found = {each.prompt: each.mask for each in read_annotation(newest["result"], config).masks}
         for mask in photo.masks:
             prompt = mask.prompts[0]
-            answers[photo.task, prompt] = Answer(newest["model_version"], found.get(prompt))
+            answers[photo.task, prompt] = StoredAnswer(newest["model_version"], found.get(prompt))
     return answers
 
 
-def _correct(client: LabelStudio, photos: list[Photo], config: LabelConfig) -> None:
+def _correct(client: LabelStudio, photos: list[DemoPhoto], config: LabelConfig) -> None:
     """Submit our masks as an annotator would who started from the predictions."""
     for photo in photos:
         predictions = client.predictions(photo.task)
@@ -190,7 +190,9 @@ def _submitted(client: LabelStudio, project: int, config: LabelConfig) -> Iterat
                 yield each.region_id, each.mask
 
 
-def _table(photos: list[Photo], before: dict[tuple[int, str], Answer], after: dict[tuple[int, str], Answer]) -> Table:
+def _table(
+    photos: list[DemoPhoto], before: dict[tuple[int, str], StoredAnswer], after: dict[tuple[int, str], StoredAnswer]
+) -> Table:
     table = Table("photo", "prompt", "before", "after", title="IoU of Label Studio's predictions with the corrections")
     for held_out, title in ((False, "learnt from"), (True, "held out")):
         scores = []
@@ -206,5 +208,5 @@ def _table(photos: list[Photo], before: dict[tuple[int, str], Answer], after: di
     return table
 
 
-def _score(answer: Answer, truth: SampleMask) -> float:
+def _score(answer: StoredAnswer, truth: SampleMask) -> float:
     return 0.0 if answer.mask is None else iou(answer.mask, truth.mask())

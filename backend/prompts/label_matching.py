@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from backend.labelstudio.label_config import Label, LabelConfig
 
-Vectors: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
+SentenceVectors: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
 """N sentences -> (N, D), each row of unit length: the closer two rows, the closer what the sentences mean."""
 
 # Cosine of all-MiniLM-L6-v2 from which two names are taken to mean the same. Of 44 pairs that do, 24 have as much
@@ -64,7 +64,7 @@ def find_label(
     sentence: str,
     config: LabelConfig,
     known_as: Mapping[str, Sequence[str]] | None = None,
-    vectors: Vectors | None = None,
+    vectors: SentenceVectors | None = None,
 ) -> Named:
     """The label that the mask for `sentence` gets; `known_as`: further names of a label, by its value."""
     names = {label: [*own_names(label), *(known_as or {}).get(label.value, ())] for label in config.labels}
@@ -121,7 +121,7 @@ def _occurrences(name: str, text: str, label: Label) -> Iterator[_Found]:
     return (_Found(match.start(), match.end(), label) for match in re.finditer(pattern, text))
 
 
-def _closest(head: str, names: Mapping[Label, Iterable[str]], vectors: Vectors) -> Label | None:
+def _closest(head: str, names: Mapping[Label, Iterable[str]], vectors: SentenceVectors) -> Label | None:
     candidates = [(label, name) for label in names if not is_catch_all(label) for name in names[label]]
     phrase = bare(head)
     if not phrase or not candidates:

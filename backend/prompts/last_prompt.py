@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 SECONDS = 3600
 
 
-class Memory(Protocol):
+class LastPrompt(Protocol):
     """One prompt a project, for `SECONDS` after it was typed."""
 
     def remember(self, project: int, prompt: str) -> None: ...
@@ -33,7 +33,7 @@ class Memory(Protocol):
     def recall(self, project: int) -> str | None: ...
 
 
-class SharedMemory:
+class SharedLastPrompt:
     """Kept in Valkey; safe for any number of processes."""
 
     def __init__(self, connection: Redis) -> None:
@@ -54,7 +54,7 @@ class SharedMemory:
         return found.decode() if found else None
 
 
-class FileMemory:
+class FileLastPrompt:
     """Kept in `<home>/projects/<project>.typed.json`, replaced in one step."""
 
     def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 from backend.labelstudio.label_config import Label, LabelConfig
 from backend.labelstudio.regions import typed_prompt
 from backend.prompts.geometry import Place, read_place
-from backend.prompts.label_matching import Named, Vectors, alternatives, find_label, is_catch_all, label_for
+from backend.prompts.label_matching import Named, SentenceVectors, alternatives, find_label, is_catch_all, label_for
 from backend.prompts.sheet import EMPTY, PromptSheet
 from ris_core.errors import PromptError
 from ris_core.masks import Mask
@@ -38,7 +38,7 @@ from ris_core.masks import Mask
 if TYPE_CHECKING:
     from ris_core.inference.predictor import Prediction
 
-__all__ = ["Asking", "PromptRequest", "Source", "combine", "echoes", "label_for", "prompts_for"]
+__all__ = ["Asking", "PromptRequest", "PromptSource", "combine", "echoes", "label_for", "prompts_for"]
 
 MAX_LENGTH = 500
 MAX_PROMPTS = 32
@@ -46,7 +46,7 @@ MAX_PROMPTS = 32
 # Where a negative leaves less than this share of a mask, both sentences found the same thing.
 _REST = 0.1
 
-Source = Literal["typed", "draft", "task", "label", "sheet", "name", "offered", "command"]
+PromptSource = Literal["typed", "draft", "task", "label", "sheet", "name", "offered", "command"]
 
 _KEYS = (("prompt", "prompts"), ("caption",), ("expression",))
 _NOT = re.compile(r"\s*;\s*not\s+", re.IGNORECASE)
@@ -66,7 +66,7 @@ class PromptRequest:
     label: Label
     negatives: tuple[str, ...] = ()
     place: Place | None = None
-    source: Source = "typed"
+    source: PromptSource = "typed"
     echo: str = ""
     notes: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ def prompts_for(
     max_length: int = MAX_LENGTH,
     max_prompts: int = MAX_PROMPTS,
     *,
-    vectors: Vectors | None = None,
+    vectors: SentenceVectors | None = None,
     names: bool = False,
 ) -> list[PromptRequest]:
     """What to look for in a task's image; `context` is None in a batch. Nothing asked for gives [].
@@ -153,7 +153,7 @@ class Asking:
     about: str = "the command"
     max_length: int = MAX_LENGTH
     max_prompts: int = MAX_PROMPTS
-    vectors: Vectors | None = None
+    vectors: SentenceVectors | None = None
 
     def of_editor(self, task: Mapping[str, Any], context: Mapping[str, Any]) -> list[PromptRequest]:
         """What somebody at work on the task asks for."""
@@ -178,7 +178,7 @@ class Asking:
         requests = _merged(self._of_task(task), self._of_labels(), self._of_sheet())
         return self._checked(requests or (list(self._of_names()) if names else []))
 
-    def of_sentences(self, given: Iterable[tuple[str, str | None]], source: Source) -> list[PromptRequest]:
+    def of_sentences(self, given: Iterable[tuple[str, str | None]], source: PromptSource) -> list[PromptRequest]:
         """Sentences for any picture, each with one of its label's names, or None for the label that it names."""
         named = ((sentence, self._label(label) if label else None) for sentence, label in given)
         return self._checked([self._request(sentence, source, named=found, echo=True) for sentence, found in named])
@@ -203,7 +203,7 @@ class Asking:
             if not is_catch_all(label):
                 yield from self._about(label, [label.value.replace("_", " ")], "name")
 
-    def _about(self, label: Label, sentences: Iterable[str], source: Source) -> Iterator[PromptRequest]:
+    def _about(self, label: Label, sentences: Iterable[str], source: PromptSource) -> Iterator[PromptRequest]:
         return (self._with_negatives(self._request(each, source, named=Named(label))) for each in sentences)
 
     def _with_negatives(self, request: PromptRequest, more: Iterable[str] = ()) -> PromptRequest:
@@ -216,7 +216,7 @@ class Asking:
     def _request(
         self,
         said: object,
-        source: Source,
+        source: PromptSource,
         named: Named | None = None,
         place: Place | None = None,
         echo: bool = False,

@@ -37,7 +37,7 @@ class SheetError(BadRequest):
 
 
 @dataclass(frozen=True)
-class Entry:
+class SheetEntry:
     """What the sheet says of one label."""
 
     prompts: tuple[str, ...] = ()
@@ -52,11 +52,11 @@ class Entry:
 class PromptSheet:
     """The entries by label, as the labelling interface calls it: by value or by alias."""
 
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, SheetEntry] = field(default_factory=dict)
 
-    def entry(self, *names: str | None) -> Entry:
+    def entry(self, *names: str | None) -> SheetEntry:
         """The entry of the label with these names; an empty one if there is none."""
-        return next((self.entries[name] for name in names if name and name in self.entries), Entry())
+        return next((self.entries[name] for name in names if name and name in self.entries), SheetEntry())
 
     def names(self, *names: str | None) -> list[str]:
         """What else the label is called, its prompts without their articles among them."""
@@ -138,32 +138,34 @@ def parse_csv(content: bytes, name: str = "The prompt sheet") -> PromptSheet:
         raise SheetError(f"{name} isn't a CSV file in UTF-8 ({error}). Save it as one.") from None
 
 
-def _rows(rows: Iterable[dict[str | Any, str | Any]], name: str) -> dict[str, Entry]:
+def _rows(rows: Iterable[dict[str | Any, str | Any]], name: str) -> dict[str, SheetEntry]:
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, row in enumerate(rows, 2):
         if None in row:
             raise SheetError(f'Line {number} of {name} has more columns than its first: put commas inside "quotes".')
         for column, kind in _COLUMNS.items():
             found[(row["label"] or "").strip()][kind] += alternatives(row.get(column) or "")
-    return {label: Entry(**{kind: tuple(values) for kind, values in kinds.items()}) for label, kinds in found.items()}
+    return {
+        label: SheetEntry(**{kind: tuple(values) for kind, values in kinds.items()}) for label, kinds in found.items()
+    }
 
 
-def _entry(label: str, value: object, name: str) -> Entry:
+def _entry(label: str, value: object, name: str) -> SheetEntry:
     kinds = tuple(_COLUMNS.values())
     if not isinstance(value, dict) or not value.keys() <= set(kinds):
         raise SheetError(f'The label "{label}" of {name} should hold lists called {", ".join(kinds)} and nothing else.')
     for kind, sentences in value.items():
         if not isinstance(sentences, list) or not all(isinstance(each, str) for each in sentences):
             raise SheetError(f'"{kind}" of the label "{label}" of {name} should be a list of sentences.')
-    return Entry(**{kind: tuple(sentences) for kind, sentences in value.items()})
+    return SheetEntry(**{kind: tuple(sentences) for kind, sentences in value.items()})
 
 
-def _checked(entries: Mapping[str, Entry], name: str = "The prompt sheet") -> dict[str, Entry]:
+def _checked(entries: Mapping[str, SheetEntry], name: str = "The prompt sheet") -> dict[str, SheetEntry]:
     """The entries that say something, with clean sentences, each once."""
     return {label.strip(): clean for label, entry in entries.items() if (clean := _clean(label, entry, name))}
 
 
-def _clean(label: str, entry: Entry, name: str) -> Entry:
+def _clean(label: str, entry: SheetEntry, name: str) -> SheetEntry:
     if not label.strip():
         raise SheetError(f"{name} has an entry without a label: say which label it is for.")
     fields = {kind: tuple(dict.fromkeys(" ".join(each.split()) for each in given)) for kind, given in _fields(entry)}
@@ -174,10 +176,10 @@ def _clean(label: str, entry: Entry, name: str) -> Entry:
                     f'"{kind}" of the label "{label}" of {name} has a sentence of {len(sentence)} characters: '
                     f"write 1 to {MAX_LENGTH}."
                 )
-    return Entry(**fields)
+    return SheetEntry(**fields)
 
 
-def _fields(entry: Entry) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _fields(entry: SheetEntry) -> Iterator[tuple[str, tuple[str, ...]]]:
     return ((kind, getattr(entry, kind)) for kind in _COLUMNS.values())
 
 

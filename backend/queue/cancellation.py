@@ -14,7 +14,7 @@ STOP = b"stop"
 _asked = threading.Event()
 
 
-class Stopped(Exception):
+class JobStopped(Exception):
     """The job has stopped since its worker does, and what it did is kept: it goes back into its queue."""
 
 

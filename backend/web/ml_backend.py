@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend import services
-from backend.batches.service import Prelabelling, Receipt
-from backend.batches.store import Order
+from backend.batches.service import BatchService, Receipt
+from backend.batches.store import BatchSpec
 from backend.errors import BadRequest, TooLarge, Unavailable
 from backend.inference.model_pool import ModelBusy
 from backend.inference.predict import Prelabeller
-from backend.inference.project_model import Answering, Answers
+from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.images import Credentials
 from backend.labelstudio.webhooks import read_events
 from backend.learning.events import EventLog
@@ -44,11 +44,11 @@ class MLBackend:
     one whose address was called.
     """
 
-    answers: Answers
+    answers: ProjectModels
     prelabeller: Prelabeller
     queue: JobQueue
     reconciler: Reconciler
-    batches: Prelabelling
+    batches: BatchService
     max_tasks: int = 10_000
     wants_new: Callable[[int], bool] = lambda project: False
 
@@ -123,13 +123,13 @@ class MLBackend:
         receipt = self._order(self._tasks(request), self.answers.of(project, config), "webhook")
         return {"batch": receipt.batch, "new": receipt.new}
 
-    def _in_background(self, tasks: Sequence[Json], answering: Answering, origin: str) -> InBackground:
+    def _in_background(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> InBackground:
         batch = self._order(tasks, answering, origin).batch
         what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
         return InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
 
-    def _order(self, tasks: Sequence[Json], answering: Answering, origin: str) -> Receipt:
-        order = Order(answering.project, answering.version.name, answering.name, origin=origin)
+    def _order(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> Receipt:
+        order = BatchSpec(answering.project, answering.version.name, answering.name, origin=origin)
         return self.batches.order_once(order, [_id(task) for task in tasks])
 
     def _tasks(self, request: Json) -> Sequence[Json]:
@@ -192,7 +192,7 @@ def build(settings: Settings) -> MLBackend:
         prelabeller=services.prelabeller(settings, answering, loaded),
         queue=jobs,
         reconciler=Reconciler(EventLog(connection, settings.home), jobs, settings.of_project),
-        batches=Prelabelling(connection, jobs),
+        batches=BatchService(connection, jobs),
         max_tasks=settings.max_tasks,
         wants_new=lambda project: settings.of_project(project).prelabel_new,
     )

@@ -10,16 +10,16 @@ import torch
 
 from ris_core.encoders import bert, clip, efficientnet_lite, minilm, sam, swin
 from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
-from ris_core.encoders.registry import Card, Encoder, Entry
+from ris_core.encoders.registry import Encoder, EncoderCard, EncoderEntry
 from ris_core.errors import CheckpointError
 
-IMAGE_ENCODERS: dict[str, Entry[ImageEncoder]] = {
+IMAGE_ENCODERS: dict[str, EncoderEntry[ImageEncoder]] = {
     **efficientnet_lite.ENTRIES,
     **swin.ENTRIES,
     **clip.IMAGE_ENTRIES,
     **sam.ENTRIES,
 }
-TEXT_ENCODERS: dict[str, Entry[TextEncoder]] = {**minilm.ENTRIES, **bert.ENTRIES, **clip.TEXT_ENTRIES}
+TEXT_ENCODERS: dict[str, EncoderEntry[TextEncoder]] = {**minilm.ENTRIES, **bert.ENTRIES, **clip.TEXT_ENTRIES}
 
 Known = TypeVar("Known")
 
@@ -57,7 +57,7 @@ def untrained_text_encoder(name: str) -> TextEncoder:
     return known(TEXT_ENCODERS, name).untrained()
 
 
-def describe_encoders() -> list[Card]:
+def describe_encoders() -> list[EncoderCard]:
     """All encoders, and whether their weights are at hand. Loads none."""
     images = [_card(name, "image", entry) for name, entry in IMAGE_ENCODERS.items()]
     return images + [_card(name, "text", entry) for name, entry in TEXT_ENCODERS.items()]
@@ -80,14 +80,14 @@ def _text_encoder(name: str) -> TextEncoder:
     return _loaded(known(TEXT_ENCODERS, name))
 
 
-def _loaded(entry: Entry[Encoder]) -> Encoder:
+def _loaded(entry: EncoderEntry[Encoder]) -> Encoder:
     # Whoever asks first may only want to look; the weights it gets have to serve training as well.
     with torch.inference_mode(False):
         return entry.load()
 
 
-def _card(name: str, kind: Literal["image", "text"], entry: Entry[Any]) -> Card:
-    return Card(name, kind, entry.channels, entry.strides, str(entry.source), entry.source.find())
+def _card(name: str, kind: Literal["image", "text"], entry: EncoderEntry[Any]) -> EncoderCard:
+    return EncoderCard(name, kind, entry.channels, entry.strides, str(entry.source), entry.source.find())
 
 
 __all__ = [

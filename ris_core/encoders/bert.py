@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ris_core.encoders.base import TextEncoder
 from ris_core.encoders.minilm import vocabulary
-from ris_core.encoders.registry import Entry
+from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.encoders.weights import NETWORK, TOKENIZER, Hub, locate, pretrained, tokenizer
 
@@ -48,4 +48,4 @@ class Bert(TransformerText):
         return words[:, 0]
 
 
-ENTRIES: dict[str, Entry[TextEncoder]] = {_NAME: Entry(Bert.load, Bert.untrained, _SOURCE, (768,))}
+ENTRIES: dict[str, EncoderEntry[TextEncoder]] = {_NAME: EncoderEntry(Bert.load, Bert.untrained, _SOURCE, (768,))}

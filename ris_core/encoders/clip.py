@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ris_core.encoders.base import ImageEncoder, State, TextEncoder
 from ris_core.encoders.pixels import CLIP, Normalise, resized
-from ris_core.encoders.registry import Entry
+from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.encoders.weights import NETWORK, TOKENIZER, Hub, locate, pretrained, tokenizer
 
@@ -142,7 +142,9 @@ def letters(start: int = 49_406) -> Any:
     return CLIPTokenizer(vocab={**vocabulary, "<|startoftext|>": start, "<|endoftext|>": start + 1}, merges=[])
 
 
-IMAGE_ENTRIES: dict[str, Entry[ImageEncoder]] = {
-    _IMAGE: Entry(CLIPImage.load, CLIPImage.untrained, _SOURCE, (768,) * _STAGES, CLIPImage.strides)
+IMAGE_ENTRIES: dict[str, EncoderEntry[ImageEncoder]] = {
+    _IMAGE: EncoderEntry(CLIPImage.load, CLIPImage.untrained, _SOURCE, (768,) * _STAGES, CLIPImage.strides)
 }
-TEXT_ENTRIES: dict[str, Entry[TextEncoder]] = {_TEXT: Entry(CLIPText.load, CLIPText.untrained, _SOURCE, (512,))}
+TEXT_ENTRIES: dict[str, EncoderEntry[TextEncoder]] = {
+    _TEXT: EncoderEntry(CLIPText.load, CLIPText.untrained, _SOURCE, (512,))
+}

@@ -15,7 +15,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from ris_core.encoders.base import ImageEncoder, checked
-from ris_core.encoders.registry import Entry
+from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.weights import Embedded, locate
 
 
@@ -122,8 +122,8 @@ def _plain(module: nn.Module) -> None:
             _plain(child)
 
 
-ENTRIES: dict[str, Entry[ImageEncoder]] = {
-    f"efficientnet-lite{variant}": Entry(
+ENTRIES: dict[str, EncoderEntry[ImageEncoder]] = {
+    f"efficientnet-lite{variant}": EncoderEntry(
         partial(EfficientNetLite, variant),
         partial(EfficientNetLite, variant),
         _source(variant),

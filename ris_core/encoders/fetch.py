@@ -26,12 +26,12 @@ from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
 
 # Bytes so far, and in all where that is known.
-Progress: TypeAlias = Callable[[int, int | None], None]
+OnProgress: TypeAlias = Callable[[int, int | None], None]
 
 _SECONDS = 30
 
 
-def fetch(name: str, file: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch(name: str, file: Path | None = None, progress: OnProgress | None = None) -> Path:
     """Put the weights of encoder `name` where loading finds them -> their folder. Does nothing where they are already.
 
     Killed at any moment it leaves nothing that loading, or a later call, would take for whole.
@@ -74,7 +74,7 @@ def _whole(name: str, source: Hub | Official) -> bool:
     return True
 
 
-def _install(name: str, source: Hub | Official, file: Path | None, progress: Progress | None) -> None:
+def _install(name: str, source: Hub | Official, file: Path | None, progress: OnProgress | None) -> None:
     if isinstance(source, Hub) and source.file == WEIGHTS and file is None:
         _download_commit(name, source)
         return
@@ -128,7 +128,7 @@ def _unpickled(path: Path) -> Tensors:
     return {name: tensors.pop(name).clone(memory_format=torch.contiguous_format) for name in list(tensors)}
 
 
-def _download(name: str, url: str, path: Path, progress: Progress | None) -> Path:
+def _download(name: str, url: str, path: Path, progress: OnProgress | None) -> Path:
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=_SECONDS) as answer, path.open("wb") as file:
             answer.raise_for_status()

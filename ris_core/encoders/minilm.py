@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ris_core.encoders.base import TextEncoder, checked
-from ris_core.encoders.registry import Entry
+from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.encoders.weights import WEIGHTS, Embedded, locate, pretrained, tokenizer
 
@@ -46,4 +46,4 @@ def vocabulary() -> Path:
     return locate(_NAME, _SOURCE) / "model"
 
 
-ENTRIES: dict[str, Entry[TextEncoder]] = {_NAME: Entry(MiniLM.load, MiniLM.load, _SOURCE, (384,))}
+ENTRIES: dict[str, EncoderEntry[TextEncoder]] = {_NAME: EncoderEntry(MiniLM.load, MiniLM.load, _SOURCE, (384,))}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from ris_core.encoders.base import ImageEncoder, TextEncoder
-from ris_core.encoders.weights import Source
+from ris_core.encoders.weights import WeightsSource
 
 Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 
 
 @dataclass(frozen=True)
-class Entry(Generic[Encoder]):
+class EncoderEntry(Generic[Encoder]):
     """How to get an encoder, and what it gives.
 
     load: with its weights. untrained: the same network at random, for timing; embedded ones always have their weights.
@@ -23,13 +23,13 @@ class Entry(Generic[Encoder]):
 
     load: Callable[[], Encoder]
     untrained: Callable[[], Encoder]
-    source: Source
+    source: WeightsSource
     channels: tuple[int, ...]
     strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Card:
+class EncoderCard:
     """An encoder for people to read. channels, strides: as in `Entry`. source: where its weights come from, in words.
 
     folder: where they lie on this machine, None if they don't.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ris_core.encoders.base import ImageEncoder
 from ris_core.encoders.pixels import IMAGENET, Normalise, resized
-from ris_core.encoders.registry import Entry
+from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.weights import WEIGHTS, Official, Tensors, fit, locate
 
 if TYPE_CHECKING:
@@ -179,10 +179,10 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _entry(name: str, variant: _Variant) -> Entry[ImageEncoder]:
+def _entry(name: str, variant: _Variant) -> EncoderEntry[ImageEncoder]:
     source = Official(f"{_HOST}/{variant.file}", variant.digest, lambda tensors: convert(tensors, variant.config()))
     channels = (*(variant.width for _ in variant.ends), _NECK)
-    return Entry(partial(Sam.load, name), partial(Sam.untrained, name), source, channels, Sam.strides)
+    return EncoderEntry(partial(Sam.load, name), partial(Sam.untrained, name), source, channels, Sam.strides)
 
 
 ENTRIES = {name: _entry(name, variant) for name, variant in _VARIANTS.items()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ris_core.encoders.base import ImageEncoder
 from ris_core.encoders.pixels import IMAGENET, Normalise
-from ris_core.encoders.registry import Entry
+from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.weights import Hub, locate, pretrained
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def _channels(width: int) -> tuple[int, ...]:
     return tuple(width << stage for stage in range(len(Swin.strides)))
 
 
-ENTRIES: dict[str, Entry[ImageEncoder]] = {
-    name: Entry(
+ENTRIES: dict[str, EncoderEntry[ImageEncoder]] = {
+    name: EncoderEntry(
         partial(Swin.load, name), partial(Swin.untrained, name), each.source, _channels(each.width), Swin.strides
     )
     for name, each in _VARIANTS.items()

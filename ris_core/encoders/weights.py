@@ -39,7 +39,7 @@ def cache() -> Path:
     return Path(os.environ.get("RIS_CACHE") or "~/.cache/ris").expanduser()
 
 
-class Source(ABC):
+class WeightsSource(ABC):
     """Where an encoder's weights come from; as a string, in words for people."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Source(ABC):
 
 
 @dataclass(frozen=True)
-class Embedded(Source):
+class Embedded(WeightsSource):
     """In a package of the package index, checked where it is loaded."""
 
     package: str
@@ -79,7 +79,7 @@ class Embedded(Source):
 
 
 @dataclass(frozen=True)
-class Hub(Source):
+class Hub(WeightsSource):
     """In a repository on the Hugging Face hub, at one commit.
 
     file: the weights there. digest: their SHA-256 where it is published; without one, the commit alone pins them.
@@ -126,7 +126,7 @@ class Hub(Source):
 
 
 @dataclass(frozen=True)
-class Official(Source):
+class Official(WeightsSource):
     """A pickled file that its authors publish; `fetch` checks its SHA-256 and converts it, once.
 
     convert: its tensors -> ours. Raises CheckpointError if a name or a shape doesn't fit.
@@ -154,7 +154,7 @@ class Official(Source):
         )
 
 
-def locate(name: str, source: Source) -> Path:
+def locate(name: str, source: WeightsSource) -> Path:
     """The folder with the weights of encoder `name`, their digest checked.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from ris_core.checkpoint import OperatingPoint
-from ris_core.data.derive.expressions import Kind
+from ris_core.data.derive.expressions import ExpressionKind
 from ris_core.data.folder import Sample, by_photo
 from ris_core.errors import DatasetError
 from ris_core.evaluation.metrics import Score, interval, score, summarise
@@ -26,7 +26,7 @@ from ris_core.inference.predictor import Image, Map, Prediction, Predictor, deci
 from ris_core.masks import Mask
 
 Convention = Literal["original", "lavt"]
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 ACCEPTED = 0.95
 _MASK_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
@@ -50,7 +50,7 @@ class Report:
     @property
     def kinds(self) -> dict[str, dict[str, float | int]]:
         """The same of each kind of expression, see `derive.Kind`; kinds of another name come last."""
-        groups: dict[str, list[Score]] = {kind: [] for kind in get_args(Kind)}
+        groups: dict[str, list[Score]] = {kind: [] for kind in get_args(ExpressionKind)}
         for sample, each in zip(self.samples, self.scores, strict=True):
             groups.setdefault(sample.kind, []).append(each)
         return {kind: summarise(scores) for kind, scores in groups.items() if scores}
@@ -80,7 +80,7 @@ class Answer(NamedTuple):
 def evaluate(
     predictor: Predictor,
     samples: Sequence[Sample],
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     convention: Convention = "original",
 ) -> Report:
     """Answer every sample; `progress` hears how many are done.
@@ -114,7 +114,10 @@ def answers(predictor: Predictor, samples: Sequence[Sample], convention: Convent
 
 
 def calibrate(
-    predictor: Predictor, samples: Sequence[Sample], accepted: float | None = ACCEPTED, progress: Progress | None = None
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    accepted: float | None = ACCEPTED,
+    progress: OnProgress | None = None,
 ) -> OperatingPoint:
     """Fix the operating point on validation data, at the photos' own size and the predictor's side.
 

@@ -15,7 +15,7 @@ from ris_core.inference.predictor import Image, Map, Predictor, PreparedImage
 
 
 @dataclass(frozen=True)
-class Pair(PreparedImage):
+class MirroredPair(PreparedImage):
     """A photo, prepared as it is and mirrored."""
 
     mirrored: PreparedImage
@@ -27,7 +27,7 @@ class FlipPredictor(Predictor):
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
         straight = super().embed_all(images)
         mirrored = super().embed_all([np.ascontiguousarray(image[:, ::-1]) for image in images])
-        return [Pair(one.levels, one.frame, other) for one, other in zip(straight, mirrored, strict=True)]
+        return [MirroredPair(one.levels, one.frame, other) for one, other in zip(straight, mirrored, strict=True)]
 
     def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
         straight = super().maps(requests)
@@ -36,7 +36,7 @@ class FlipPredictor(Predictor):
 
 
 def _mirrored(image: PreparedImage) -> PreparedImage:
-    if not isinstance(image, Pair):
+    if not isinstance(image, MirroredPair):
         raise TypeError("A FlipPredictor answers about what it embedded itself.")
     return image.mirrored
 

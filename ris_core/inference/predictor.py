@@ -26,7 +26,7 @@ from ris_core.encoders.base import fingerprint
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.inference.calibration import corrected
 from ris_core.masks import Mask
-from ris_core.models import Photos, RISModel
+from ris_core.models import ImageEmbedding, RISModel
 from ris_core.models.layers import rebuild
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -54,13 +54,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A photo that prompts can be asked of. levels: what the model keeps of it, see `models.base.Photos`."""
+    """A photo that prompts can be asked of. levels: what the model keeps of it, see `models.base.ImageEmbedding`."""
 
-    levels: Photos
+    levels: ImageEmbedding
     frame: Frame
 
 
-class ImageEmbedding(PreparedImage):
+class EncodedImage(PreparedImage):
     """Encoded: each prompt costs a decoder's pass alone."""
 
 
@@ -190,7 +190,7 @@ class Predictor:
             valid[number, :, :rows, :columns] = 1
         with self.autocast():
             photos = self.model.encode_image(pixels.to(self.model.device), valid.to(self.model.device))
-        kind = UnencodedImage if self.model.early_fusion else ImageEmbedding
+        kind = UnencodedImage if self.model.early_fusion else EncodedImage
         return [kind(_photo(photos, number), frame) for number, (_, frame) in enumerate(items)]
 
     def _answer(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[Map]:
@@ -277,11 +277,11 @@ def _fit(image: Image, frame: Frame) -> Image:
     return np.asarray(cv2.resize(image, frame.inner[::-1], interpolation=kind), dtype=np.uint8)
 
 
-def _photo(photos: Photos, number: int) -> Photos:
+def _photo(photos: ImageEmbedding, number: int) -> ImageEmbedding:
     return tuple(rebuild(level, [part[number : number + 1] for part in level]) for level in photos)
 
 
-def _join(images: Sequence[PreparedImage]) -> Photos:
+def _join(images: Sequence[PreparedImage]) -> ImageEmbedding:
     if len(images) == 1:
         return images[0].levels
     levels = zip(*(image.levels for image in images), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ris_core.models.base import Photos, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.haris import HARIS, HARISOptions
 from ris_core.models.lda import LDA, LDAOptions
 from ris_core.models.maris import MARIS, MARISOptions
@@ -28,10 +28,10 @@ __all__ = [
     "OPTIONS",
     "VIPA",
     "HARISOptions",
+    "ImageEmbedding",
     "LDAOptions",
     "MARISOptions",
     "Output",
-    "Photos",
     "RISModel",
     "VIPAOptions",
 ]

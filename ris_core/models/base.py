@@ -20,7 +20,7 @@ from ris_core.encoders.base import Trunk
 from ris_core.models.output import LossWeights, Output
 
 # Of B photos: a named tuple of tensors for each level kept, the photos along the first dimension of each tensor.
-Photos: TypeAlias = Sequence[tuple[Tensor, ...]]
+ImageEmbedding: TypeAlias = Sequence[tuple[Tensor, ...]]
 
 
 class Canvas(NamedTuple):
@@ -99,7 +99,7 @@ class RISModel(nn.Module):
             (name, each) for name, each in self.encoders.state_dict(keep_vars=True).items() if not each.requires_grad
         ]
 
-    def encode_image(self, pixels: Tensor, valid: Tensor) -> Photos:
+    def encode_image(self, pixels: Tensor, valid: Tensor) -> ImageEmbedding:
         """B photos on a canvas -> what any number of sentences can be asked of.
 
         Args:
@@ -114,7 +114,7 @@ class RISModel(nn.Module):
         """What the frozen stages of the image encoder make of photos; the same for every version of a model."""
         return self.image_encoder.trunk(self._filled(pixels, valid))
 
-    def read_trunk(self, trunk: Trunk, valid: Tensor) -> Photos:
+    def read_trunk(self, trunk: Trunk, valid: Tensor) -> ImageEmbedding:
         """`encode_image` from where the frozen stages end."""
         return self.read_levels(self.image_encoder.tail(trunk), valid)
 
@@ -123,7 +123,7 @@ class RISModel(nn.Module):
         return pixels * valid + fill * (1 - valid)
 
     @abstractmethod
-    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> Photos:
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> ImageEmbedding:
         """The image encoder's levels -> what the design keeps of them; valid as for `encode_image`."""
 
     def encode_text(self, sentences: Sequence[str]) -> TextFeatures:
@@ -132,7 +132,7 @@ class RISModel(nn.Module):
         return features
 
     @abstractmethod
-    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         """Answer N sentences.
 
         Args:

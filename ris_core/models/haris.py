@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning
-from ris_core.models.base import Photos, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Attention,
     FeedForward,
@@ -247,7 +247,7 @@ class HARIS(RISModel):
             for project, side, number in zip(self.project, self.sides, self.numbers, strict=True)
         ]
 
-    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         levels = [pick(level, index) for level in cast(Sequence[Level], photos)]
         valid = levels[0].valid  # (N, 1, H, W)
         places = grid_positions(grid(levels[0].cells[:1], valid))  # (1, HW, C)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning
-from ris_core.models.base import Photos, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Heads,
     Upscale,
@@ -175,7 +175,7 @@ class LDA(RISModel):
             for project, key, level in zip(self.project, self.key, levels, strict=True)
         ]
 
-    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         levels, coarsest = cast(Sequence[Level], photos), len(photos) - 1
         sentence = text.sentence  # (N, D): nothing else of the language is read [paper]
         x, level, evidence = torch.empty(0), levels[-1], []

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning
-from ris_core.models.base import Photos, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     FeedForward,
     Heads,
@@ -232,7 +232,7 @@ class MARIS(RISModel):
         """One `Enhanced`."""
         return [self.enhance.read(three_levels(levels, self.image_encoder.pyramid), valid)]
 
-    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         enhanced, sentence = pick(cast(Enhanced, photos[0]), index), text.sentence
         cells, words = self.enhance(enhanced, sentence), self._words(text)  # (N, HW, C), (N, L, C)
         beside = tokens(enhanced.valid).squeeze(2) == 0  # (N, HW)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import Tuning
-from ris_core.models.base import Photos, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Attention,
     FeedForward,
@@ -281,7 +281,7 @@ class VIPA(RISModel):
             for project, number in zip(self.project, self.numbers, strict=True)
         ]
 
-    def forward(self, photos: Photos, text: TextFeatures, index: Tensor) -> Output:
+    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         levels = self.join_words(photos, text, index)
         deep = levels[-1]
         cells, valid = tokens(deep.features), tokens(deep.valid).squeeze(2)  # (N, K, C), (N, K)
@@ -302,7 +302,7 @@ class VIPA(RISModel):
         maps = (grid(relevance.unsqueeze(2), deep.features),) if self.options.contrast else ()  # (N, 1, h, w)
         return Output(mask, presence, quality, maps)
 
-    def join_words(self, photos: Photos, text: TextFeatures, index: Tensor) -> list[Level]:
+    def join_words(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> list[Level]:
         """One photo a sentence, words joined in as `fusion` says: each level (N, C, H, W)."""
         if self.early_fusion:
             pixels, valid = pick(photos[0], index)

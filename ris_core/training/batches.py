@@ -19,7 +19,7 @@ from ris_core.data.folder import Sample, by_photo
 from ris_core.encoders.base import Trunk
 from ris_core.errors import InputError
 from ris_core.training.augment import View, look
-from ris_core.training.collage import NAMED, Collage, Scene
+from ris_core.training.collage import NAMED, Collage, CollageScene
 from ris_core.training.feature_cache import FeatureCache
 
 # The kind of an expression of which nobody said what it means: what a model answers is to be kept.
@@ -33,7 +33,7 @@ _VISIBLE_CELLS = 2.0
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """B photos and N expressions about them.
 
     trunks: B, what the frozen stages made of a photo's view, None where that isn't known yet. keys: B, under which it
@@ -52,7 +52,7 @@ class Batch:
     present: Tensor
     recalled: Tensor
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> TrainingBatch:
         """The same batch, its tensors of photos and expressions on `device`."""
         names = ("pixels", "valid", "index", "targets", "present", "recalled")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
@@ -206,7 +206,7 @@ class _Photos(Dataset[Item]):
             [sample.kind == RECALLED for sample in chosen],
         )
 
-    def _scene(self, samples: list[Sample]) -> Scene | None:
+    def _scene(self, samples: list[Sample]) -> CollageScene | None:
         """The photo with a thing over it, where chance has it so."""
         randomness = random.Random(f"paste {self.order} {samples[0].image.name}")
         if self.collage is None or randomness.random() >= self.draw.paste:
@@ -288,11 +288,11 @@ def _say(sample: Sample, mirrored: bool, randomness: random.Random) -> str:
     return said
 
 
-def _collate(items: list[Item]) -> Batch:
+def _collate(items: list[Item]) -> TrainingBatch:
     targets = torch.cat([item.targets for item in items])
     counts = torch.tensor([len(item.sentences) for item in items])
     unknown = [item.pixels for item in items if item.trunk is None]
-    return Batch(
+    return TrainingBatch(
         trunks=[item.trunk for item in items],
         keys=[item.key for item in items],
         pixels=torch.stack(unknown) if unknown else torch.empty(0),

@@ -23,7 +23,7 @@ NAMED = ("name", "synonym", "absent")
 _TRIES = 20
 
 
-class Scene(NamedTuple):
+class CollageScene(NamedTuple):
     """A photo's pixels, HxWx3 RGB, and what is true of them."""
 
     image: Pixels
@@ -41,7 +41,7 @@ class Collage:
         self._photos = {photo[0].image: photo for photo in photos if any(each.kind != "name" for each in photo)}
         self._things = [each for photo in self._photos.values() for each in photo if _is_thing(each)]
 
-    def make(self, host: Sequence[Sample], randomness: random.Random) -> Scene | None:
+    def make(self, host: Sequence[Sample], randomness: random.Random) -> CollageScene | None:
         """A photo, given by its samples, with a thing drawn by chance over it; None where none can go.
 
         Raises:
@@ -64,12 +64,12 @@ class Collage:
 
     def _lay(
         self, thing: Sample, brought: Sequence[str], host: Sequence[Sample], randomness: random.Random
-    ) -> Scene | None:
+    ) -> CollageScene | None:
         pasted = paste(host[0].photo(), cut(thing.photo(), thing.mask()), randomness)
         if pasted is None:
             return None
         same = [each for each in self._photos[thing.image] if each.segmentations == thing.segmentations]
-        return Scene(pasted.image, [*_still_true(host, brought, pasted.mask), *_new(host[0], same, pasted.mask)])
+        return CollageScene(pasted.image, [*_still_true(host, brought, pasted.mask), *_new(host[0], same, pasted.mask)])
 
 
 def _still_true(host: Sequence[Sample], brought: Sequence[str], hidden: Mask) -> Iterator[Sample]:

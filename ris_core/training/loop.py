@@ -25,9 +25,9 @@ from ris_core.encoders.base import TextFeatures, Trunk
 from ris_core.errors import TrainingError
 from ris_core.files import atomic_write
 from ris_core.losses import total_loss
-from ris_core.models import Output, Photos, RISModel
+from ris_core.models import ImageEmbedding, Output, RISModel
 from ris_core.models.layers import valid_cells
-from ris_core.training.batches import Batch, Draw, count_batches, epoch
+from ris_core.training.batches import Draw, TrainingBatch, count_batches, epoch
 from ris_core.training.feature_cache import FeatureCache, join, to
 from ris_core.training.run_folder import Run, Validation
 
@@ -79,7 +79,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands. loss: of the last batch. seconds_left: at the pace of this process so far."""
 
     step: int
@@ -97,7 +97,7 @@ def train(
     samples: Sequence[Sample],
     recipe: Recipe,
     folder: Path,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
     validate: Callable[[], Validation] | None = None,
     features: Path | FeatureCache | None = None,
     weights: Sequence[float] | None = None,
@@ -149,7 +149,7 @@ def train(
         pace = (time.monotonic() - started) / (state.step - resumed_at)
         loss = sum(losses) / len(losses)
         run.log(step=state.step, epoch=number, loss=loss, rate=state.rate(), seconds=pace)
-        report(Progress(state.step, state.steps, loss, pace * (state.steps - state.step)))
+        report(TrainingProgress(state.step, state.steps, loss, pace * (state.steps - state.step)))
         ended = state.step % per_pass == 0
         if ended and validate and is_first():
             with state.averaged():
@@ -189,7 +189,7 @@ def process_count() -> int:
 def _backward(
     model: RISModel,
     teacher: RISModel | None,
-    batch: Batch,
+    batch: TrainingBatch,
     cache: FeatureCache | None,
     state: _State,
     together: int,
@@ -215,7 +215,7 @@ def _backward(
 
 
 @torch.no_grad()
-def _recall(teacher: RISModel, batch: Batch, trunk: Trunk | None, text: TextFeatures) -> Batch:
+def _recall(teacher: RISModel, batch: TrainingBatch, trunk: Trunk | None, text: TextFeatures) -> TrainingBatch:
     """The batch with the teacher's answers as targets, where they are to be."""
     which = batch.recalled
     known = _in_float(teacher(_photos(teacher, batch, trunk), text[which], batch.index[which]))
@@ -229,11 +229,11 @@ def _in_float(output: Output) -> Output:
     return output._replace(**{name: getattr(output, name).float() for name in ("mask", "presence", "quality")})
 
 
-def _photos(model: RISModel, batch: Batch, trunk: Trunk | None) -> Photos:
+def _photos(model: RISModel, batch: TrainingBatch, trunk: Trunk | None) -> ImageEmbedding:
     return model.read_trunk(trunk, batch.valid) if trunk else model.encode_image(batch.pixels, batch.valid)
 
 
-def _trunk(model: RISModel, batch: Batch, cache: FeatureCache | None) -> Trunk:
+def _trunk(model: RISModel, batch: TrainingBatch, cache: FeatureCache | None) -> Trunk:
     """What the frozen stages make of a batch: from the cache, and into it."""
     with torch.no_grad():
         if cache is None:
@@ -254,7 +254,7 @@ def _steps(
     per_pass: int,
     processes: _Processes,
     cache: FeatureCache | None,
-) -> Iterator[tuple[int, list[Batch]]]:
+) -> Iterator[tuple[int, list[TrainingBatch]]]:
     """The batches of each step that is still to be made after `done` of them, and the number of its pass."""
     for number in range(done // per_pass, recipe.epochs):
         made = done % per_pass if number == done // per_pass else 0
@@ -273,8 +273,8 @@ def _steps(
             yield number, group
 
 
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    group: list[Batch] = []
+def _grouped(batches: Iterable[TrainingBatch], size: int) -> Iterator[list[TrainingBatch]]:
+    group: list[TrainingBatch] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:

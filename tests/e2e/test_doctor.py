@@ -15,7 +15,7 @@ import pytest
 from running import Studio
 
 from backend import doctor
-from backend.doctor.checks import Finding, Scene, examine
+from backend.doctor.checks import CheckContext, Finding, examine
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.projects.connect import BACKEND, connect_backend, project_url
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 def diagnose(project: int) -> dict[str, Finding]:
     """The findings by link, in this process and without loading the model, which would cost seconds each time."""
     chain = [check for check in doctor.CHAIN if check.link != "weights"]
-    with Scene(project) as scene:
+    with CheckContext(project) as scene:
         return {finding.link: finding for finding in examine(chain, scene)}
 
 

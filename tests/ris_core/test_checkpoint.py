@@ -18,7 +18,7 @@ from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA, MODELS, VIPA, Photos, RISModel, VIPAOptions
+from ris_core.models import LDA, MODELS, VIPA, ImageEmbedding, RISModel, VIPAOptions
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 
@@ -170,7 +170,7 @@ def test_what_predicts_is_merged_and_answers_the_same(adapted: RISModel, tmp_pat
     assert not [module for module in merged.model.modules() if type(module).__module__.startswith("peft")]
 
 
-def assert_same(one: Photos, other: Photos) -> None:
+def assert_same(one: ImageEmbedding, other: ImageEmbedding) -> None:
     for ours, theirs in zip(one, other, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from backend.datasets.annotations import Correction, DrawnObject, Expression, clean
-from backend.datasets.image_store import Picture
+from backend.datasets.image_store import StoredImage
 from backend.labelstudio.label_config import LabelConfig
 from ris_core.data.splits import split_of
 from ris_core.files import sha256
@@ -35,7 +35,7 @@ class Illustrated:
     """A correction and its picture; `file_name` is the picture's name inside the dataset."""
 
     correction: Correction
-    picture: Picture
+    picture: StoredImage
     file_name: str
 
 

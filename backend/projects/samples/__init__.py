@@ -33,7 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from backend.projects.samples.sources import SOURCES, Source
+from backend.projects.samples.sources import SOURCES, SampleSource
 from ris_core.errors import RisError
 from ris_core.masks import Mask
 
@@ -82,7 +82,7 @@ def corrections() -> list[SampleMask]:
     return [_sample(entry) for entry in json.loads(text)]
 
 
-def _read(name: str, source: Source) -> bytes:
+def _read(name: str, source: SampleSource) -> bytes:
     spec = find_spec(source.package)
     if spec is None:
         raise SamplesMissing(f"{name} comes with a package that isn't installed: pip install ris-studio[samples]")

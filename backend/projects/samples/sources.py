@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Source:
+class SampleSource:
     """A photo that an installed package ships in one of its folders. size: height and width in pixels."""
 
     package: str
@@ -27,11 +27,15 @@ _API = "https://scikit-image.org/docs/stable/api/skimage.data.html"
 _FLICKR = "https://www.flickr.com/photos"
 
 SOURCES = {
-    "astronaut.png": Source(*_SKIMAGE, (512, 512), "NASA", "public domain", "https://flic.kr/p/r9qvLn"),
-    "chelsea.png": Source(*_SKIMAGE, (300, 451), "Stefan van der Walt", "CC0", _API),
-    "coffee.png": Source(*_SKIMAGE, (400, 600), "Rachel Michetti", "CC0", _API),
-    "rocket.jpg": Source(*_SKIMAGE, (427, 640), "SpaceX", "public domain", f"{_FLICKR}/spacexphotos/16511594820/"),
-    "camera.png": Source(*_SKIMAGE, (512, 512), "Lav Varshney", "CC0", _API),
-    "china.jpg": Source(*_SKLEARN, (427, 640), "danielbuechele", "CC BY 2.0", f"{_FLICKR}/danielbuechele/6061409035/"),
-    "flower.jpg": Source(*_SKLEARN, (427, 640), "vultilion", "CC BY 2.0", f"{_FLICKR}/vultilion/6056698931/"),
+    "astronaut.png": SampleSource(*_SKIMAGE, (512, 512), "NASA", "public domain", "https://flic.kr/p/r9qvLn"),
+    "chelsea.png": SampleSource(*_SKIMAGE, (300, 451), "Stefan van der Walt", "CC0", _API),
+    "coffee.png": SampleSource(*_SKIMAGE, (400, 600), "Rachel Michetti", "CC0", _API),
+    "rocket.jpg": SampleSource(
+        *_SKIMAGE, (427, 640), "SpaceX", "public domain", f"{_FLICKR}/spacexphotos/16511594820/"
+    ),
+    "camera.png": SampleSource(*_SKIMAGE, (512, 512), "Lav Varshney", "CC0", _API),
+    "china.jpg": SampleSource(
+        *_SKLEARN, (427, 640), "danielbuechele", "CC BY 2.0", f"{_FLICKR}/danielbuechele/6061409035/"
+    ),
+    "flower.jpg": SampleSource(*_SKLEARN, (427, 640), "vultilion", "CC BY 2.0", f"{_FLICKR}/vultilion/6056698931/"),
 }

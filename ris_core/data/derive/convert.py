@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from ris_core.data.derive.choices import SMALL, Thing
-from ris_core.data.derive.expressions import Expression, derive
-from ris_core.data.derive.mosaic import Pixels, Scene, join, pairs
+from ris_core.data.derive.expressions import DerivedExpression, derive
+from ris_core.data.derive.mosaic import MosaicScene, Pixels, join, pairs
 from ris_core.data.derive.words import Noun, may_be, noun, pair, synonyms
 from ris_core.data.folder import NO_TARGET
 from ris_core.data.splits import split_of
@@ -185,9 +185,9 @@ class _Coco:
             things.append(Thing(name, mask, noun(name)))
         return Photo(self._folder / image["file_name"], things, _named(things, COCO_SHARE), frozenset(crowds))
 
-    def _scene(self, image: dict[str, Any]) -> Scene:
+    def _scene(self, image: dict[str, Any]) -> MosaicScene:
         photo = self._photo(image)
-        return Scene(read_image(photo.path), tuple(photo.things), photo.unsure)
+        return MosaicScene(read_image(photo.path), tuple(photo.things), photo.unsure)
 
     def _pointed_at(self, image: dict[str, Any]) -> list[str]:
         """The class of each thing that is large enough, but for classes that there are crowds of."""
@@ -248,7 +248,7 @@ class _Tables:
         )
         return len(self.annotations)
 
-    def _refer(self, image_id: int, split: str, expression: Expression, annotation_ids: list[int]) -> None:
+    def _refer(self, image_id: int, split: str, expression: DerivedExpression, annotation_ids: list[int]) -> None:
         first = self.sentences + 1
         self.sentences += len(expression.sentences)
         sentences = [
@@ -266,17 +266,17 @@ class _Tables:
             }
         )
 
-    def _absent(self, photo: Photo) -> Iterator[Expression]:
+    def _absent(self, photo: Photo) -> Iterator[DerivedExpression]:
         there = {thing.name for thing in photo.things} | photo.unsure
         absent = self.categories.keys() - frozenset().union(*map(may_be, there))
         for name in random.Random(photo.path.name).sample(sorted(absent), min(ABSENT, len(absent))):
-            yield Expression("absent", (f"the {name}",))
+            yield DerivedExpression("absent", (f"the {name}",))
 
 
-def _names(photo: Photo, things: Sequence[Thing]) -> Iterator[Expression]:
+def _names(photo: Photo, things: Sequence[Thing]) -> Iterator[DerivedExpression]:
     for name in photo.named:
         group = tuple(thing for thing in things if thing.name == name)
         own, *others = synonyms(name)
-        yield Expression("name", (f"the {own}",), group)
+        yield DerivedExpression("name", (f"the {own}",), group)
         if others:
-            yield Expression("synonym", tuple(f"the {other}" for other in others), group)
+            yield DerivedExpression("synonym", tuple(f"the {other}" for other in others), group)

@@ -21,7 +21,7 @@ from ris_core.data.derive.colours import TRACE, UNTRUE, colour_shares, contradic
 from ris_core.data.derive.words import NUMBERS, alike, has_colour, synonyms
 from ris_core.masks import Mask, iou
 
-Kind: TypeAlias = Literal["name", "synonym", "derived", "attribute", "plural", "absent", "contradicted"]
+ExpressionKind: TypeAlias = Literal["name", "synonym", "derived", "attribute", "plural", "absent", "contradicted"]
 Pixels: TypeAlias = NDArray[np.uint8]
 Shares: TypeAlias = dict[str, float]
 
@@ -33,10 +33,10 @@ _CHEST, _STANDING = (0.2, 0.5), 1.5
 
 
 @dataclass(frozen=True)
-class Expression:
+class DerivedExpression:
     """Sentences that mean the same things of a photo; none of them for what isn't there."""
 
-    kind: Kind
+    kind: ExpressionKind
     sentences: tuple[str, ...]
     things: tuple[Thing, ...] = ()
 
@@ -44,7 +44,7 @@ class Expression:
 class _Way(NamedTuple):
     """Templates, see `phrases`, the word to put into them, and what is then meant."""
 
-    kind: Kind
+    kind: ExpressionKind
     templates: tuple[str, ...]
     word: str
     things: tuple[Thing, ...]
@@ -57,7 +57,7 @@ class _Untrue(NamedTuple):
     way: _Way
 
 
-def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection[str] = ()) -> list[Expression]:
+def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection[str] = ()) -> list[DerivedExpression]:
     """All expressions that a photo's things allow, and one at most that contradicts its colours.
 
     Args:
@@ -77,7 +77,7 @@ def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection
     never = [untrue for group in groups.values() for untrue in _contradicted(group, colours)]
     if never:
         ways += _seldom(never, randomness.choice(never), random.Random(f"untrue {seed}"))
-    return [Expression(way.kind, _say(way, randomness), way.things) for way in ways]
+    return [DerivedExpression(way.kind, _say(way, randomness), way.things) for way in ways]
 
 
 def _classes(things: Sequence[Thing], unsure: Collection[str]) -> Iterator[tuple[Thing, ...]]:

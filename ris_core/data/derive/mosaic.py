@@ -30,7 +30,7 @@ _ASIDE = 0.15
 
 
 @dataclass(frozen=True)
-class Scene:
+class MosaicScene:
     """image: HxWx3 RGB. things: what is labelled. unsure: classes of which more is there than `things`."""
 
     image: Pixels
@@ -56,7 +56,7 @@ def pairs(classes: Sequence[Sequence[str]], count: int, seed: int = 0) -> Iterat
         yield first, second, name
 
 
-def join(first: Scene, second: Scene, name: str, randomness: random.Random) -> Scene | None:
+def join(first: MosaicScene, second: MosaicScene, name: str, randomness: random.Random) -> MosaicScene | None:
     """Both, side by side or one above the other, in a picture as large as the first; None where too little is left.
 
     Things of the class `name` stay in view. The same randomness gives the same.
@@ -73,10 +73,10 @@ def join(first: Scene, second: Scene, name: str, randomness: random.Random) -> S
     )
     unsure = halves[0].unsure | halves[1].unsure
     shown = [any(thing.name == name and thing.mask.mean() >= 2 * SMALL for thing in half.things) for half in halves]
-    return Scene(image, things, unsure) if all(shown) and name not in unsure else None
+    return MosaicScene(image, things, unsure) if all(shown) and name not in unsure else None
 
 
-def _window(scene: Scene, name: str, size: tuple[int, int], randomness: random.Random) -> Scene:
+def _window(scene: MosaicScene, name: str, size: tuple[int, int], randomness: random.Random) -> MosaicScene:
     """As much of a scene as `size` shows, around its largest thing of the class `name`."""
     scale = max(size[0] / scene.image.shape[0], size[1] / scene.image.shape[1])
     image = cv2.resize(scene.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -93,7 +93,7 @@ def _window(scene: Scene, name: str, size: tuple[int, int], randomness: random.R
             things.append(replace(each, mask=mask))
         elif mask.any():
             unsure.add(each.name)
-    return Scene(np.asarray(image[view], dtype=np.uint8), tuple(things), frozenset(unsure))
+    return MosaicScene(np.asarray(image[view], dtype=np.uint8), tuple(things), frozenset(unsure))
 
 
 def _start(centre: float, size: int, whole: int, randomness: random.Random) -> int:

@@ -22,15 +22,15 @@ Read = Callable[[Path, Collection[str] | None], Iterator[Sample]]
 
 
 @dataclass(frozen=True)
-class Reader:
+class DatasetReader:
     """How a kind of dataset is read, and how many expressions each split has as published, where that is known."""
 
     read: Read
     splits: Mapping[str, int | None]
 
 
-def _refer(dataset: str, partition: str, **splits: int | None) -> Reader:
-    return Reader(partial(read_refer, layout=refer_layout(dataset, partition)), splits)
+def _refer(dataset: str, partition: str, **splits: int | None) -> DatasetReader:
+    return DatasetReader(partial(read_refer, layout=refer_layout(dataset, partition)), splits)
 
 
 # What RefCOCO, RefCOCO+ and RefCOCOg are evaluated on, but for RefCOCOg's test, was counted in the published refs; the
@@ -43,15 +43,17 @@ READERS = {
     "refcocog/umd": _refer("refcocog", "umd", train=80_512, val=4_896, test=9_602),
     # Its test split was never released, and its train and val share photos.
     "refcocog/google": _refer("refcocog", "google", train=85_474, val=9_536),
-    "grefcoco/unc": Reader(
+    "grefcoco/unc": DatasetReader(
         partial(read_refer, layout=GREFCOCO), {"train": 209_344, "val": 16_870, "testA": 18_712, "testB": 14_933}
     ),
-    "phrasecut": Reader(read_phrasecut, {"train": 310_816, "val": 20_316, "test": 14_354, "miniv": 821}),
+    "phrasecut": DatasetReader(read_phrasecut, {"train": 310_816, "val": 20_316, "test": 14_354, "miniv": 821}),
     "referit/unc": _refer("refclef", "unc", train=None, val=None, testA=None, testB=None, testC=None),
     "referit/berkeley": _refer("refclef", "berkeley", train=None, val=None, test=None),
     # The literature's: `train` is all that isn't `test`. Where a validation split is needed, `referit/train` has one.
-    "referit/trainval": Reader(partial(read_referit, files=referit.WHOLE), {"train": 54_127 + 5_842, "test": 60_103}),
-    "referit/train": Reader(
+    "referit/trainval": DatasetReader(
+        partial(read_referit, files=referit.WHOLE), {"train": 54_127 + 5_842, "test": 60_103}
+    ),
+    "referit/train": DatasetReader(
         partial(read_referit, files=referit.PARTED), {"train": 54_127, "val": 5_842, "test": 60_103}
     ),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.active_learning.pair_store import KEPT, Pairs
+from backend.active_learning.pair_store import KEPT, PairStore
 from backend.active_learning.strategies import Pair
 
 VERSION = "lda-1a2b3c4d.3fa2c1"
@@ -26,10 +26,10 @@ def told(pairs: list[Pair]) -> list[tuple[int, str, float]]:
 
 
 def test_what_is_kept_is_read_by_rising_task(tmp_path: Path) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     store.keep(3, VERSION, [pair(9), pair(7, "der Hund „Rex“", 0.125, math.nan)])
     store.keep(3, VERSION, [pair(8)])
-    found = Pairs(tmp_path).read(3, VERSION)
+    found = PairStore(tmp_path).read(3, VERSION)
     assert told(found) == [(7, "der Hund „Rex“", 0.125), (8, "the cat", 0.5), (9, "the cat", 0.5)]
     assert math.isnan(found[0].disagreement)
     assert (found[1].disagreement, found[1].embedding.dtype) == (0.25, np.float32)
@@ -37,13 +37,13 @@ def test_what_is_kept_is_read_by_rising_task(tmp_path: Path) -> None:
 
 
 def test_other_projects_and_versions_are_apart(tmp_path: Path) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     store.keep(3, VERSION, [pair(9)])
     assert store.read(4, VERSION) == store.read(3, "lda-1a2b3c4d.000000") == []
 
 
 def test_what_is_written_later_counts_for_all_of_a_task(tmp_path: Path) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     store.keep(3, VERSION, [pair(1), pair(1, "the dog"), pair(2)])
     first = next((tmp_path / "pairs/3" / VERSION).iterdir())
     os.utime(first, (time.time() - 9, time.time() - 9))
@@ -52,7 +52,7 @@ def test_what_is_written_later_counts_for_all_of_a_task(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_is_done_again_takes_its_own_place(tmp_path: Path) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     for _ in range(3):
         store.keep(3, VERSION, [pair(1), pair(2)])
     assert len(list((tmp_path / "pairs/3" / VERSION).iterdir())) == 1
@@ -60,7 +60,7 @@ def test_a_chunk_that_is_done_again_takes_its_own_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY"], ids=["empty", "zip", "array"])
 def test_a_damaged_file_costs_its_own_tasks(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     store.keep(3, VERSION, [pair(1)])
     damaged = next((tmp_path / "pairs/3" / VERSION).iterdir())
     store.keep(3, VERSION, [pair(2)])
@@ -70,7 +70,7 @@ def test_a_damaged_file_costs_its_own_tasks(tmp_path: Path, content: bytes, capl
 
 
 def test_the_last_versions_stay(tmp_path: Path) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     for number in range(KEPT + 2):
         store.keep(3, f"lda-{number}", [pair(1)])
         folder = tmp_path / "pairs/3" / f"lda-{number}"
@@ -80,12 +80,12 @@ def test_the_last_versions_stay(tmp_path: Path) -> None:
 
 def test_a_disk_that_takes_nothing_costs_no_prediction(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "pairs").write_text("in the way")
-    Pairs(tmp_path).keep(3, VERSION, [pair(1)])
+    PairStore(tmp_path).keep(3, VERSION, [pair(1)])
     assert "isn't kept" in caplog.text
 
 
 def test_writers_and_a_reader_at_once(tmp_path: Path) -> None:
-    store = Pairs(tmp_path)
+    store = PairStore(tmp_path)
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(store.keep, 3, VERSION, [pair(task)]) for task in range(40)]
         while not all(job.done() for job in jobs):

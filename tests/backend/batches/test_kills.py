@@ -22,8 +22,8 @@ from shelf import PROJECT, TOKEN, XML, Shelf, data
 
 from backend import services
 from backend.batches import store as batches_module
-from backend.batches.service import Prelabelling
-from backend.batches.store import Batch, Order
+from backend.batches.service import BatchService
+from backend.batches.store import Batch, BatchSpec
 from backend.errors import Unavailable
 from backend.registry import Registry
 from backend.settings import load
@@ -65,12 +65,12 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches_module, "chunk_size", lambda tasks: 4)
 
 
-def order(batches: Prelabelling, tmp_path: Path) -> str:
+def order(batches: BatchService, tmp_path: Path) -> str:
     settings = load()
     answers = services.answers(settings)
     version = answers.of(PROJECT, answers.read(PROJECT, XML))
     assert Registry(settings.home / "models").base.name == version.version.name
-    return batches.order(Order(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
+    return batches.order(BatchSpec(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
 
 
 @pytest.mark.timeout(3600)

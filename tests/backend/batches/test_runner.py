@@ -15,15 +15,15 @@ from labelstudio.site import Answer, Site, serve
 from redis import Redis
 from shelf import PROJECT, TOKEN, XML, Shelf, data
 
-from backend.active_learning.pair_store import Pairs
+from backend.active_learning.pair_store import PairStore
 from backend.batches import leases
 from backend.batches import store as batches_module
 from backend.batches.project import BatchChanged
-from backend.batches.runner import Services, run
-from backend.batches.store import Batch, Batches, Order
-from backend.inference.model_pool import Models
+from backend.batches.runner import RunnerServices, run
+from backend.batches.store import Batch, BatchSpec, BatchStore
+from backend.inference.model_pool import ModelPool
 from backend.inference.predict import Prelabeller
-from backend.inference.project_model import Answers
+from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.label_config import parse
@@ -40,16 +40,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class World:
     shelf: Shelf
     site: Site
-    services: Services
+    services: RunnerServices
     version: str
     model: str
 
     @property
-    def batches(self) -> Batches:
+    def batches(self) -> BatchStore:
         return self.services.batches
 
     def order(self, tasks: int, **more: Any) -> str:
-        order = Order(PROJECT, self.model, self.version, **more)
+        order = BatchSpec(PROJECT, self.model, self.version, **more)
         return self.batches.create(order, range(1, tasks + 1)).id
 
     def done(self, batch: str) -> Batch:
@@ -69,10 +69,10 @@ def world(
     with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
         settings = make_settings(label_studio_url=site.url)
         registry = Registry(tmp_path / "models", weights)
-        answers = Answers(registry, settings)
+        answers = ProjectModels(registry, settings)
         images = ImageResolver(site.url, TOKEN, cache=tmp_path / "images")
-        prelabeller = Prelabeller(answers, images, Models())
-        services = Services(client, Batches(redis), prelabeller, answers, registry)
+        prelabeller = Prelabeller(answers, images, ModelPool())
+        services = RunnerServices(client, BatchStore(redis), prelabeller, answers, registry)
         version = answers.of(PROJECT, answers.read(PROJECT, XML)).name
         yield World(shelf, site, services, version, registry.base.name)
 
@@ -147,8 +147,8 @@ def test_a_task_that_asks_for_nothing_gets_an_empty_prediction_and_no_image_is_f
 ) -> None:
     world.shelf.fill([{"image": "/data/upload/1/gone.png", "prompts": ["the cat"]}])
     services = world.services
-    quiet = Answers(services.registry, make_settings(prelabel_labels=False))
-    world.services = Services(services.client, services.batches, services.prelabeller, quiet, services.registry)
+    quiet = ProjectModels(services.registry, make_settings(prelabel_labels=False))
+    world.services = RunnerServices(services.client, services.batches, services.prelabeller, quiet, services.registry)
     world.version = quiet.of(PROJECT, quiet.read(PROJECT, XML)).name
     world.shelf.do('UPDATE task SET data = \'{"image": "/data/upload/1/gone.png"}\'')
     assert world.done(world.order(1)).done == 1
@@ -320,7 +320,7 @@ def test_a_batch_whose_project_is_answered_differently_by_now_stops_and_says_why
 
 
 def test_a_project_that_is_gone_stops_its_batch(world: World) -> None:
-    batch = world.batches.create(Order(99, world.model, world.version), [1]).id
+    batch = world.batches.create(BatchSpec(99, world.model, world.version), [1]).id
     with pytest.raises(Exception, match="deleted"):
         run(batch, world.services)
     assert world.batches.get(batch).state == "cancelled"
@@ -333,8 +333,8 @@ def test_the_closing_writes_the_scores_that_rank_the_batch(
     world.shelf.fill(data(20))
     world.shelf.annotated = {4: None}
     services = world.services
-    ranked = Answers(services.registry, make_settings(prelabel_score=strategy))
-    world.services = Services(services.client, services.batches, services.prelabeller, ranked, services.registry)
+    ranked = ProjectModels(services.registry, make_settings(prelabel_score=strategy))
+    world.services = RunnerServices(services.client, services.batches, services.prelabeller, ranked, services.registry)
     batch = world.done(world.order(20))
     assert (batch.state, batch.done) == ("done", 20)
     scores = dict(world.shelf.rows("SELECT task, score FROM prediction ORDER BY task"))
@@ -343,7 +343,7 @@ def test_the_closing_writes_the_scores_that_rank_the_batch(
         # One place each, from first to last.
         assert sorted(open_tasks) == pytest.approx([number / 19 for number in range(19)], abs=1e-6)
     else:
-        pairs = Pairs(make_settings().home).read(PROJECT, world.version)
+        pairs = PairStore(make_settings().home).read(PROJECT, world.version)
         assert {pair.task: 1 - pair.disagreement for pair in pairs if pair.task != 4} == pytest.approx(
             {task: score for task, score in scores.items() if task != 4}, abs=1e-6
         )
@@ -356,8 +356,8 @@ def test_scores_that_cannot_be_ranked_stay_and_the_batch_is_done(
     world.done(world.order(3))
     before = world.shelf.rows("SELECT task, score FROM prediction ORDER BY task")
     services = world.services
-    ranked = Answers(services.registry, make_settings(prelabel_score="disagreement"))
-    world.services = Services(services.client, services.batches, services.prelabeller, ranked, services.registry)
+    ranked = ProjectModels(services.registry, make_settings(prelabel_score="disagreement"))
+    world.services = RunnerServices(services.client, services.batches, services.prelabeller, ranked, services.registry)
     assert world.done(world.order(3)).state == "done"
     assert world.shelf.rows("SELECT task, score FROM prediction ORDER BY task") == before
     assert "keeps its scores" in caplog.text

@@ -10,19 +10,19 @@ import pytest
 from redis import Redis
 
 from backend.batches import store as module
-from backend.batches.store import CLOSING, Batch, BatchEnded, Batches, Chunk, Order, chunk_size
+from backend.batches.store import CLOSING, Batch, BatchEnded, BatchSpec, BatchStore, Chunk, chunk_size
 from backend.errors import NotFound
 
-ORDER = Order(project=3, model="lda-1a2b3c4d", version="lda-1a2b3c4d.3fa2c1", prompts=(("the cat", None),))
+ORDER = BatchSpec(project=3, model="lda-1a2b3c4d", version="lda-1a2b3c4d.3fa2c1", prompts=(("the cat", None),))
 
 
 @pytest.fixture
-def batches(redis: Redis) -> Batches:
-    return Batches(redis)
+def batches(redis: Redis) -> BatchStore:
+    return BatchStore(redis)
 
 
 @pytest.fixture
-def make(batches: Batches) -> Callable[[int], str]:
+def make(batches: BatchStore) -> Callable[[int], str]:
     return lambda tasks: batches.create(ORDER, range(1, tasks + 1)).id
 
 
@@ -31,13 +31,13 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
 
 
-def claim(batches: Batches, batch: str, owner: str = "me") -> Chunk:
+def claim(batches: BatchStore, batch: str, owner: str = "me") -> Chunk:
     chunk = batches.claim(batch, owner)
     assert chunk is not None
     return chunk
 
 
-def work_off(batches: Batches, batch: str, owner: str = "me") -> list[int]:
+def work_off(batches: BatchStore, batch: str, owner: str = "me") -> list[int]:
     """Claim and hand in all that there is; which tasks that were."""
     tasks: list[int] = []
     while (chunk := claim(batches, batch, owner)).name != CLOSING:
@@ -47,14 +47,14 @@ def work_off(batches: Batches, batch: str, owner: str = "me") -> list[int]:
     return tasks
 
 
-def test_what_was_ordered_is_kept(batches: Batches) -> None:
+def test_what_was_ordered_is_kept(batches: BatchStore) -> None:
     made = batches.create(ORDER, [4, 5, 4])
     assert batches.get(made.id) == made
     assert (made.order, made.state, made.total, made.handled) == (ORDER, "running", 2, 0)
     assert sorted(batches.tasks(made.id)) == [4, 5]
 
 
-def test_each_task_is_claimed_once_and_then_the_batch_is_done(batches: Batches, make: Callable[[int], str]) -> None:
+def test_each_task_is_claimed_once_and_then_the_batch_is_done(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(40)
     assert work_off(batches, batch) == list(range(1, 41))
     ended = batches.get(batch)
@@ -62,7 +62,7 @@ def test_each_task_is_claimed_once_and_then_the_batch_is_done(batches: Batches, 
     assert batches.running() == []
 
 
-def test_many_owners_share_the_tasks_without_overlap(batches: Batches, make: Callable[[int], str]) -> None:
+def test_many_owners_share_the_tasks_without_overlap(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(1000)
 
     def run(owner: int) -> list[int]:
@@ -78,7 +78,9 @@ def test_many_owners_share_the_tasks_without_overlap(batches: Batches, make: Cal
     assert batches.get(batch).done == 1000
 
 
-def test_while_others_hold_what_is_left_there_is_nothing_to_claim(batches: Batches, make: Callable[[int], str]) -> None:
+def test_while_others_hold_what_is_left_there_is_nothing_to_claim(
+    batches: BatchStore, make: Callable[[int], str]
+) -> None:
     batch = make(5)
     chunk = claim(batches, batch, "first")
     assert batches.claim(batch, "second") is None
@@ -88,7 +90,7 @@ def test_while_others_hold_what_is_left_there_is_nothing_to_claim(batches: Batch
 
 @pytest.mark.usefixtures("short_leases")
 def test_the_chunk_of_a_dead_owner_is_claimed_again_and_its_late_word_does_not_count(
-    batches: Batches, make: Callable[[int], str]
+    batches: BatchStore, make: Callable[[int], str]
 ) -> None:
     batch = make(5)
     chunk = claim(batches, batch, "dead")
@@ -104,7 +106,7 @@ def test_the_chunk_of_a_dead_owner_is_claimed_again_and_its_late_word_does_not_c
 
 
 @pytest.mark.usefixtures("short_leases")
-def test_a_lease_that_is_renewed_lasts(batches: Batches, make: Callable[[int], str]) -> None:
+def test_a_lease_that_is_renewed_lasts(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(5)
     chunk = claim(batches, batch)
     for _ in range(4):
@@ -114,7 +116,9 @@ def test_a_lease_that_is_renewed_lasts(batches: Batches, make: Callable[[int], s
 
 
 @pytest.mark.usefixtures("short_leases")
-def test_a_chunk_that_is_being_written_is_out_of_reach_for_longer(batches: Batches, make: Callable[[int], str]) -> None:
+def test_a_chunk_that_is_being_written_is_out_of_reach_for_longer(
+    batches: BatchStore, make: Callable[[int], str]
+) -> None:
     batch = make(5)
     chunk = claim(batches, batch, "dies writing")
     assert batches.begin(batch, "dies writing", chunk.name, 0.3)
@@ -127,7 +131,7 @@ def test_a_chunk_that_is_being_written_is_out_of_reach_for_longer(batches: Batch
     assert claim(batches, batch, "other") == chunk
 
 
-def test_what_is_given_back_is_claimed_at_once(batches: Batches, make: Callable[[int], str]) -> None:
+def test_what_is_given_back_is_claimed_at_once(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(5)
     chunk = claim(batches, batch)
     batches.release(batch, "me", chunk.name)
@@ -135,7 +139,7 @@ def test_what_is_given_back_is_claimed_at_once(batches: Batches, make: Callable[
 
 
 @pytest.mark.usefixtures("short_leases")
-def test_a_task_that_kills_whoever_works_on_it_fails_alone(batches: Batches, make: Callable[[int], str]) -> None:
+def test_a_task_that_kills_whoever_works_on_it_fails_alone(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(3)
     done: list[int] = []
     while (chunk := batches.claim(batch, "me")) is None or chunk.name != CLOSING:
@@ -151,7 +155,7 @@ def test_a_task_that_kills_whoever_works_on_it_fails_alone(batches: Batches, mak
 
 
 def test_failures_are_kept_with_their_reasons_and_tried_again_by_resume(
-    batches: Batches, make: Callable[[int], str]
+    batches: BatchStore, make: Callable[[int], str]
 ) -> None:
     batch = make(3)
     chunk = claim(batches, batch)
@@ -167,7 +171,7 @@ def test_failures_are_kept_with_their_reasons_and_tried_again_by_resume(
     assert claim(batches, batch).tasks == (3,)
 
 
-def test_the_closing_queues_what_is_missing_again(batches: Batches, make: Callable[[int], str]) -> None:
+def test_the_closing_queues_what_is_missing_again(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(3)
     chunk = claim(batches, batch)
     batches.finish(batch, "me", chunk.name, done=3)
@@ -180,7 +184,7 @@ def test_the_closing_queues_what_is_missing_again(batches: Batches, make: Callab
 
 
 def test_a_cancelled_batch_gives_nothing_and_takes_nothing_until_it_is_resumed(
-    batches: Batches, make: Callable[[int], str], redis: Redis
+    batches: BatchStore, make: Callable[[int], str], redis: Redis
 ) -> None:
     batch = make(40)
     chunk = claim(batches, batch)
@@ -197,7 +201,7 @@ def test_a_cancelled_batch_gives_nothing_and_takes_nothing_until_it_is_resumed(
     assert work_off(batches, batch) == list(range(1, 41))
 
 
-def test_tasks_join_a_running_batch_once(batches: Batches, make: Callable[[int], str]) -> None:
+def test_tasks_join_a_running_batch_once(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(2)
     assert batches.missing(batch, [2, 3]) == [3]
     assert batches.add(batch, [2, 3])
@@ -205,7 +209,7 @@ def test_tasks_join_a_running_batch_once(batches: Batches, make: Callable[[int],
     assert work_off(batches, batch) == [1, 2, 3]
 
 
-def test_tasks_that_join_during_the_closing_are_done_too(batches: Batches, make: Callable[[int], str]) -> None:
+def test_tasks_that_join_during_the_closing_are_done_too(batches: BatchStore, make: Callable[[int], str]) -> None:
     batch = make(1)
     batches.finish(batch, "me", claim(batches, batch).name, done=1)
     assert claim(batches, batch).name == CLOSING
@@ -215,7 +219,7 @@ def test_tasks_that_join_during_the_closing_are_done_too(batches: Batches, make:
     assert work_off(batches, batch) == [7]
 
 
-def test_a_batch_whose_listing_broke_off_never_runs_and_vanishes(batches: Batches, redis: Redis) -> None:
+def test_a_batch_whose_listing_broke_off_never_runs_and_vanishes(batches: BatchStore, redis: Redis) -> None:
     def listing() -> object:
         yield 1
         raise ConnectionError
@@ -226,7 +230,7 @@ def test_a_batch_whose_listing_broke_off_never_runs_and_vanishes(batches: Batche
     assert all(0 < redis.ttl(key) <= 3600 for key in redis.keys("ris:batch:*"))
 
 
-def test_thousands_of_tasks_are_read_page_by_page(batches: Batches, redis: Redis) -> None:
+def test_thousands_of_tasks_are_read_page_by_page(batches: BatchStore, redis: Redis) -> None:
     held = []
 
     def ids() -> object:
@@ -241,13 +245,15 @@ def test_thousands_of_tasks_are_read_page_by_page(batches: Batches, redis: Redis
     assert held[-1] > held[0]
 
 
-def test_unknown_batches_are_said_to_be(batches: Batches) -> None:
+def test_unknown_batches_are_said_to_be(batches: BatchStore) -> None:
     for call in (batches.get, batches.cancel, batches.resume):
         with pytest.raises(NotFound, match="ris jobs"):
             call("nowhere")
 
 
-def test_a_note_says_what_it_waits_for_until_a_chunk_is_handed_in(batches: Batches, make: Callable[[int], str]) -> None:
+def test_a_note_says_what_it_waits_for_until_a_chunk_is_handed_in(
+    batches: BatchStore, make: Callable[[int], str]
+) -> None:
     batch = make(2)
     batches.note(batch, "Waiting: Label Studio can't be reached.")
     assert "Waiting" in batches.get(batch).note

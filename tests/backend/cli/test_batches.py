@@ -19,7 +19,7 @@ from backend import services
 from backend.active_learning.strategies import STRATEGIES
 from backend.active_learning.task_scores import NothingToRank
 from backend.batches import runner
-from backend.batches.store import Batches
+from backend.batches.store import BatchStore
 from backend.cli import batches, main
 from backend.errors import LabelStudioNotFound, NotFound
 from backend.labelstudio.client import LabelStudio
@@ -58,7 +58,7 @@ def work(redis: Redis) -> Callable[[str], None]:
     """What a worker does with a batch."""
 
     def run(batch: str) -> None:
-        settings, batches = load(), Batches(redis)
+        settings, batches = load(), BatchStore(redis)
         with LabelStudio(settings.label_studio_url, TOKEN) as client:
             runner.run(batch, services.runner_services(settings, client, batches))
 

@@ -19,7 +19,7 @@ from PIL import Image
 from backend.cli.versions import compare, list_versions, promote, prune, rollback
 from backend.datasets.snapshots import snapshots
 from backend.errors import NotFound, Unavailable
-from backend.inference.model_pool import Models
+from backend.inference.model_pool import ModelPool
 from backend.registry import NothingEarlier, Registry
 from backend.settings import Settings
 from ris_core import checkpoint
@@ -219,7 +219,7 @@ def test_going_back_reaches_the_next_prediction_of_another_process(
     good, bad = (registry.add(PROJECT, checkpoints[name], {}).name for name in ("finds", "refuses"))
     registry.promote(PROJECT, good)
     registry.promote(PROJECT, bad)
-    models, answers, done = Models(), [], threading.Event()
+    models, answers, done = ModelPool(), [], threading.Event()
 
     def predict() -> None:
         while not done.is_set():

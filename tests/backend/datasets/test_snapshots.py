@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from annotated import CONFIG, annotation, drawn, slow_decode, task, typed
-from backend.datasets.export import export_project, export_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -27,8 +26,9 @@ from studio import PROJECT, Studio, running
 
 from backend.datasets import snapshots
 from backend.datasets.annotations import Change, Correction, Corrections, read_corrections
+from backend.datasets.export import export_project, export_snapshot
 from backend.datasets.formats import coco
-from backend.datasets.image_store import Picture, PictureStore
+from backend.datasets.image_store import ImageStore, StoredImage
 from backend.datasets.snapshots import Snapshot, build_snapshot, read_manifest, verify
 from backend.errors import BadRequest, FetchFailed, LabelStudioError, LabelStudioUnreachable
 from ris_core.data import read_folder
@@ -113,7 +113,7 @@ def test_every_mask_is_label_studios_bit_for_bit(tmp_path: Path) -> None:
 def test_any_mask_with_any_holes_is_exact(masks: list[np.ndarray]) -> None:
     tasks = [task(n, annotation(n, drawn("r", mask, prompt="it"))) for n, mask in enumerate(masks, 1)]
     items = [
-        coco.Illustrated(item, Picture("0" * 64, Path("p"), 24, 24, ".png"), f"{item.task}.png")
+        coco.Illustrated(item, StoredImage("0" * 64, Path("p"), 24, 24, ".png"), f"{item.task}.png")
         for item in read_corrections(tasks, CONFIG).items
     ]
     dataset = COCO()
@@ -307,7 +307,7 @@ def test_a_photo_stays_in_its_split_whatever_happens_to_its_task(tmp_path: Path)
 
 def test_pictures_kept_before_are_told_apart_too(tmp_path: Path) -> None:
     """A store that was written without the digests of pixels."""
-    store = PictureStore(tmp_path)
+    store = ImageStore(tmp_path)
     first = store.add(photo(1))
     shutil.rmtree(tmp_path / "pixels")
     first.path.with_suffix(".original").unlink()

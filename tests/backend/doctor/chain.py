@@ -13,7 +13,7 @@ from typing import Any
 from labelstudio.site import Answer, Asked
 
 from backend.doctor import CHAIN
-from backend.doctor.checks import Finding, Scene, examine
+from backend.doctor.checks import CheckContext, Finding, examine
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.projects.connect import BACKEND, LABEL_CONFIG
 
@@ -145,7 +145,7 @@ class Chain:
         """The finding on one link, after those that it needs."""
         self.write()
         wanted = _needs(link)
-        with Scene(project) as scene:
+        with CheckContext(project) as scene:
             return list(examine([check for check in CHAIN if check.link in wanted], scene))[-1]
 
     def write(self) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from backend.cli.main import app
 from backend.doctor import CHAIN
-from backend.doctor.checks import Check, Scene, Verdict, broken, examine, ok
+from backend.doctor.checks import Check, CheckContext, CheckResult, broken, examine, ok
 from backend.errors import NotFound
 
 from .chain import PROJECT, Chain
@@ -63,10 +63,10 @@ def test_no_secret_is_shown(chain: Chain) -> None:
 
 
 def test_what_hangs_on_a_broken_link_is_skipped() -> None:
-    def fail(_: Scene) -> Verdict:
+    def fail(_: CheckContext) -> CheckResult:
         raise NotFound("There is no cat. Get one.")
 
-    def hang_up(_: Scene) -> Verdict:
+    def hang_up(_: CheckContext) -> CheckResult:
         raise httpx.ReadTimeout("")
 
     chain = (
@@ -77,7 +77,7 @@ def test_what_hangs_on_a_broken_link_is_skipped() -> None:
         Check("f", hang_up),
         Check("e", lambda _: ok("Fine.")),
     )
-    with Scene(None) as scene:
+    with CheckContext(None) as scene:
         found = [(each.link, each.state, each.what, each.remedy) for each in examine(chain, scene)]
     assert found == [
         ("a", "broken", "It is.", "Mend it."),

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import random_checkpoint
 from PIL import Image
 
-from backend.inference.model_pool import ModelBusy, Models
+from backend.inference.model_pool import ModelBusy, ModelPool
 from backend.registry import Version
 from ris_core import checkpoint
 from ris_core.errors import CheckpointError, ImageError
@@ -58,14 +58,14 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> list[Version]:
 
 
 def test_each_prompt_is_answered_at_the_images_size(versions: list[Version]) -> None:
-    found = Models().segment(versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
+    found = ModelPool().segment(versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
     assert [answer.prompt for answer in found] == ["the cat", "the dog"]
     assert all(answer.mask.shape == (30, 40) for answer in found)
 
 
 def test_a_version_is_loaded_once_and_an_image_embedded_once_a_version(versions: list[Version]) -> None:
     loads = Loads()
-    models = Models(load=loads)
+    models = ModelPool(load=loads)
     for version in (versions[0], versions[1], versions[0]):
         for _ in range(3):
             models.segment(version, picture(1), ["the cat"], soon())
@@ -75,7 +75,7 @@ def test_a_version_is_loaded_once_and_an_image_embedded_once_a_version(versions:
 
 def test_the_limit_of_versions_counts(versions: list[Version]) -> None:
     loads = Loads()
-    models = Models(versions=2, load=loads)
+    models = ModelPool(versions=2, load=loads)
     for number in (0, 1, 0, 2, 0, 1):
         models.segment(versions[number], picture(1), ["the cat"], soon())
     assert loads.folders == [versions[number].folder for number in (0, 1, 2, 1)]
@@ -83,20 +83,20 @@ def test_the_limit_of_versions_counts(versions: list[Version]) -> None:
 
 def test_the_limit_of_embeddings_counts(versions: list[Version]) -> None:
     loads = Loads()
-    models = Models(embeddings=2, load=loads)
+    models = ModelPool(embeddings=2, load=loads)
     for shade in (1, 2, 1, 3, 1, 2):
         models.segment(versions[0], picture(shade), ["the cat"], soon())
     assert loads.embeddings == 4
 
 
 def test_the_limit_of_pixels_counts(versions: list[Version]) -> None:
-    Models(max_pixels=1200).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
+    ModelPool(max_pixels=1200).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
     with pytest.raises(ImageError, match="RIS_MAX_IMAGE_PIXELS"):
-        Models(max_pixels=1199).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
+        ModelPool(max_pixels=1199).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
 
 
 def test_a_damaged_image_costs_itself_alone(versions: list[Version]) -> None:
-    models = Models()
+    models = ModelPool()
     with pytest.raises(ImageError):
         models.segment(versions[0], b"no image", ["the cat"], soon())
     assert models.segment(versions[0], picture(1), ["the cat"], soon())
@@ -110,7 +110,7 @@ def test_who_waits_too_long_is_told_so(versions: list[Version]) -> None:
         leave.wait(30)
         return Predictor.load(folder)
 
-    models = Models(load=slow)
+    models = ModelPool(load=slow)
     loading = models.warm(versions[0])
     assert entered.wait(10)
     start = time.monotonic()
@@ -125,7 +125,7 @@ def test_who_waits_too_long_is_told_so(versions: list[Version]) -> None:
 def test_warming_a_broken_version_is_logged_and_forgiven(
     tmp_path: Path, versions: list[Version], caplog: pytest.LogCaptureFixture
 ) -> None:
-    models, broken = Models(), Version("lda-broken", tmp_path / "nothing")
+    models, broken = ModelPool(), Version("lda-broken", tmp_path / "nothing")
     models.warm(broken).join(30)
     assert "lda-broken can't be loaded" in caplog.text
     with pytest.raises(CheckpointError):
@@ -141,7 +141,7 @@ def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
             seen.add(threading.get_ident())
             return super().maps(requests)
 
-    models = Models(load=Seen.load)
+    models = ModelPool(load=Seen.load)
     for number in range(3):
         asking = threading.Thread(target=models.segment, args=(versions[0], picture(number), ["the cat"], soon()))
         asking.start()
@@ -152,7 +152,7 @@ def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
 
 def test_threads_share_one_model(versions: list[Version]) -> None:
     loads = Loads()
-    models = Models(load=loads)
+    models = ModelPool(load=loads)
     answers: list[object] = []
 
     def ask(shade: int) -> None:

@@ -15,9 +15,9 @@ from checkpoints import random_checkpoint
 from PIL import Image
 
 from backend.errors import FetchError, LabelStudioUnreachable, TooMany
-from backend.inference.model_pool import ModelBusy, Models
+from backend.inference.model_pool import ModelBusy, ModelPool
 from backend.inference.predict import FAILED, Limits, Prelabeller
-from backend.inference.project_model import OPENED, Answers
+from backend.inference.project_model import OPENED, ProjectModels
 from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.label_config import parse
 from backend.labelstudio.masks import brush
@@ -74,8 +74,8 @@ def make(
         model: str = "finds", limits: Limits | None = None, knobs: dict[str, Any] | None = None, **options: Any
     ) -> Prelabeller:
         registry = options.pop("registry", None) or Registry(tmp_path / "models", folders[model])
-        answers = Answers(registry, make_settings(**{"prelabel_labels": False, **(knobs or {})}))
-        return Prelabeller(answers, images, Models(**options), limits)
+        answers = ProjectModels(registry, make_settings(**{"prelabel_labels": False, **(knobs or {})}))
+        return Prelabeller(answers, images, ModelPool(**options), limits)
 
     return make_prelabeller
 
@@ -83,7 +83,7 @@ def make(
 @pytest.fixture
 def base(tmp_path: Path, folders: dict[str, Path], make_settings: Callable[..., Settings]) -> str:
     registry = Registry(tmp_path / "models", folders["finds"])
-    return Answers(registry, make_settings(prelabel_labels=False)).of(7, CONFIG).name
+    return ProjectModels(registry, make_settings(prelabel_labels=False)).of(7, CONFIG).name
 
 
 def test_a_typed_sentence_becomes_one_labelled_mask(make: Callable[..., Prelabeller], base: str) -> None:

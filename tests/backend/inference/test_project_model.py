@@ -13,9 +13,9 @@ import pytest
 from checkpoints import random_checkpoint
 
 from backend.home import interface_file, project_env_file, prompt_sheet_file
-from backend.inference.project_model import Answering, Answers, answer_version, settings_digest
+from backend.inference.project_model import ProjectModel, ProjectModels, answer_version, settings_digest
 from backend.labelstudio.label_config import LabelConfig, parse
-from backend.prompts.last_prompt import FileMemory
+from backend.prompts.last_prompt import FileLastPrompt
 from backend.prompts.sheet import EMPTY, PromptSheet, SheetError, edit_sheet
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
@@ -28,7 +28,7 @@ XML = (
 # Without a place to type.
 SILENT = re.sub("<TextArea[^>]*>", "", XML)
 
-Make = Callable[..., Answering]
+Make = Callable[..., ProjectModel]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def registry(settings: Settings, weights: Path) -> Registry:
 
 
 @pytest.fixture
-def answers(registry: Registry, settings: Settings) -> Answers:
-    return Answers(registry, settings)
+def answers(registry: Registry, settings: Settings) -> ProjectModels:
+    return ProjectModels(registry, settings)
 
 
 @pytest.fixture
-def make(answers: Answers) -> Make:
-    def make_answering(xml: str = XML, project: int = 7) -> Answering:
+def make(answers: ProjectModels) -> Make:
+    def make_answering(xml: str = XML, project: int = 7) -> ProjectModel:
         return answers.of(project, answers.read(project, xml))
 
     return make_answering
@@ -64,7 +64,7 @@ def typed(text: str) -> dict[str, Any]:
     return {"result": [region]}
 
 
-def asked(answering: Answering, task: dict[str, Any], **options: Any) -> tuple[list[str], str]:
+def asked(answering: ProjectModel, task: dict[str, Any], **options: Any) -> tuple[list[str], str]:
     found = answering.asked(task, **options)
     return [request.prompt for request in found.requests], found.version.removeprefix(answering.name)
 
@@ -161,7 +161,7 @@ def test_a_promotion_changes_it(make: Make, registry: Registry, tmp_path: Path) 
     assert make().name == f"{tuned.name}.{before.rpartition('.')[2]}"
 
 
-def test_a_given_version_answers_whatever_serves(answers: Answers, registry: Registry, tmp_path: Path) -> None:
+def test_a_given_version_answers_whatever_serves(answers: ProjectModels, registry: Registry, tmp_path: Path) -> None:
     tuned = registry.add(7, random_checkpoint(tmp_path / "tuned", seed=1), {})
     assert answers.of(7, parse(XML), tuned).version == tuned
 
@@ -169,7 +169,9 @@ def test_a_given_version_answers_whatever_serves(answers: Answers, registry: Reg
 # What /versions says
 
 
-def test_versions_are_those_that_setup_named(answers: Answers, make: Make, registry: Registry, tmp_path: Path) -> None:
+def test_versions_are_those_that_setup_named(
+    answers: ProjectModels, make: Make, registry: Registry, tmp_path: Path
+) -> None:
     assert answers.versions() == answers.versions(7) == [registry.base.name]
     answers.note_interface(7, XML)
     first = make().name
@@ -181,7 +183,7 @@ def test_versions_are_those_that_setup_named(answers: Answers, make: Make, regis
     assert answers.versions() == [first, make().name, make(SILENT, 8).name]
 
 
-def test_the_interface_is_written_when_it_changes(answers: Answers, settings: Settings) -> None:
+def test_the_interface_is_written_when_it_changes(answers: ProjectModels, settings: Settings) -> None:
     file = interface_file(settings.home, 7)
     answers.note_interface(7, XML)
     written = file.stat()
@@ -192,7 +194,7 @@ def test_the_interface_is_written_when_it_changes(answers: Answers, settings: Se
 
 
 def test_a_disk_that_takes_nothing_costs_no_setup(
-    answers: Answers, settings: Settings, caplog: pytest.LogCaptureFixture
+    answers: ProjectModels, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.home.mkdir()
     (settings.home / "projects").write_text("a file where a folder should be")
@@ -200,7 +202,7 @@ def test_a_disk_that_takes_nothing_costs_no_setup(
     assert "of project 7 isn't kept" in caplog.text
 
 
-def test_many_at_once_leave_one_whole_interface(answers: Answers, settings: Settings) -> None:
+def test_many_at_once_leave_one_whole_interface(answers: ProjectModels, settings: Settings) -> None:
     interfaces = [XML, SILENT] * 4
     writers = [threading.Thread(target=answers.note_interface, args=(7, xml)) for xml in interfaces]
     for writer in writers:
@@ -280,10 +282,10 @@ def test_a_project_may_not_want_to_be_reminded(make: Make, settings: Settings) -
     make().remember(typed("the black dog"))
     project_env_file(settings.home, 7).write_text("RIS_PRELABEL_REMEMBER=false")
     assert asked(make(), {"id": 2}, opened=True)[1] == "#opened"
-    FileMemory(settings.home).remember(8, "kept")
+    FileLastPrompt(settings.home).remember(8, "kept")
     project_env_file(settings.home, 8).write_text("RIS_PRELABEL_REMEMBER=false")
     make(project=8).remember(typed("the black dog"))
-    assert FileMemory(settings.home).recall(8) == "kept"
+    assert FileLastPrompt(settings.home).recall(8) == "kept"
 
 
 def test_prompts_of_a_command(make: Make) -> None:
@@ -303,7 +305,7 @@ def test_a_guess_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_the_limits_are_those_of_the_settings(make_settings: Callable[..., Settings], registry: Registry) -> None:
-    answers = Answers(registry, make_settings(max_prompts=1))
+    answers = ProjectModels(registry, make_settings(max_prompts=1))
     with pytest.raises(Exception, match="RIS_MAX_PROMPTS"):
         answers.of(7, parse(XML)).asked({"id": 1, "data": {"prompts": ["a", "b"]}})
 
@@ -311,7 +313,9 @@ def test_the_limits_are_those_of_the_settings(make_settings: Callable[..., Setti
 def test_the_defaults_of_the_settings_reach_the_interface(
     make_settings: Callable[..., Settings], registry: Registry
 ) -> None:
-    answers = Answers(registry, make_settings(prelabel_objects="each", prelabel_tolerance=3, prelabel_smallest=0.1))
+    answers = ProjectModels(
+        registry, make_settings(prelabel_objects="each", prelabel_tolerance=3, prelabel_smallest=0.1)
+    )
     [control] = answers.read(7, XML).controls
     assert (control.objects, control.tolerance, control.smallest) == ("each", 3.0, 0.1)
 

@@ -65,7 +65,7 @@ def pause() -> str:
     _leave("pause")
     while not (TRACES / "go").exists():
         if cancellation.asked():
-            raise cancellation.Stopped
+            raise cancellation.JobStopped
         time.sleep(0.02)
     return "done"
 

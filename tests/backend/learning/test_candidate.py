@@ -20,7 +20,7 @@ from backend.learning.candidate import (
     MAX_PASSES,
     PLAN,
     RECIPE,
-    Order,
+    CandidateSpec,
     Pace,
     fixed_encoders,
     plan_for,
@@ -76,7 +76,7 @@ def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0,
         run.mkdir(parents=True)
         # As the pace of the machine could have it; fixed, so that runs can be compared.
         (run / PLAN).write_text(json.dumps({"passes": 4, "photos": [each.image.name for each in samples]}))
-    return train_candidate(Order(base, samples, 1.0, features=features), run, report)
+    return train_candidate(CandidateSpec(base, samples, 1.0, features=features), run, report)
 
 
 @given(
@@ -140,7 +140,7 @@ def test_where_little_fits_batches_are_small() -> None:
 
 def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sample], tmp_path: Path) -> None:
     heard: list[float] = []
-    folder = train_candidate(Order(base, samples, 0.5, {0}), tmp_path / "run", heard.append)
+    folder = train_candidate(CandidateSpec(base, samples, 0.5, {0}), tmp_path / "run", heard.append)
     assert checkpoint.version(folder) != checkpoint.version(base)
     assert checkpoint.version(base) in (folder / checkpoint.CARD).read_text(encoding="utf-8")
     assert heard == sorted(heard)
@@ -158,7 +158,7 @@ def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sampl
     # Pointing at what a classifier knows must not be unlearnt from a few corrections.
     assert changed.isdisjoint({f"key.{last}.weight", f"attend.{last}.spatial_query.weight"})
     # Asked again, it is there already.
-    assert train_candidate(Order(base, [], 0.5), tmp_path / "run", heard.append) == folder
+    assert train_candidate(CandidateSpec(base, [], 0.5), tmp_path / "run", heard.append) == folder
 
 
 def test_a_crash_changes_nothing_about_the_outcome(base: Path, samples: list[Sample], tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_an_interrupted_training_goes_on(base: Path, samples: list[Sample], tmp_
     (run / PLAN).write_bytes((tmp_path / "whole" / PLAN).read_bytes())
     shares: list[float] = []
     with pytest.raises(Interrupted):
-        train_candidate(Order(base, samples, 1.0), run, shares.append, stop=lambda: len(shares) == 2)
-    train_candidate(Order(base, samples, 1.0), run, shares.append)
+        train_candidate(CandidateSpec(base, samples, 1.0), run, shares.append, stop=lambda: len(shares) == 2)
+    train_candidate(CandidateSpec(base, samples, 1.0), run, shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
     assert checkpoint.digest(run / CHECKPOINT) == checkpoint.digest(whole)
 
@@ -208,7 +208,7 @@ def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to train on"):
         train(base, [], tmp_path / "run")
     with pytest.raises(TrainingError, match="nothing to train on"):
-        train_candidate(Order(base, [], 1.0), tmp_path / "fresh", lambda share: None)
+        train_candidate(CandidateSpec(base, [], 1.0), tmp_path / "fresh", lambda share: None)
 
 
 def test_what_is_recalled_is_far_from_what_was_said(base: Path, samples: list[Sample]) -> None:

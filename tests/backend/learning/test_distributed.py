@@ -16,7 +16,7 @@ import pytest
 import shapes
 from checkpoints import random_checkpoint
 
-from backend.learning.candidate import CHECKPOINT, PLAN, Order
+from backend.learning.candidate import CHECKPOINT, PLAN, CandidateSpec
 from backend.learning.distributed import train_together
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
@@ -44,7 +44,7 @@ def samples(snapshot: Path) -> Sequence[Sample]:
 @pytest.fixture
 def train(base: Path, snapshot: Path, samples: Sequence[Sample], tmp_path: Path) -> Callable[..., Path]:
     def run(report: Callable[[float], None] = lambda share: None, **changes: object) -> Path:
-        order = Order(base, changes.pop("samples", samples), 600.0)  # type: ignore[arg-type]
+        order = CandidateSpec(base, changes.pop("samples", samples), 600.0)  # type: ignore[arg-type]
         return train_together(2, snapshot, order, tmp_path / "run", report, **changes)  # type: ignore[arg-type]
 
     return run

@@ -19,7 +19,7 @@ from redis import Redis
 from backend.errors import BadRequest
 from backend.labelstudio.webhooks import CREATED, START_TRAINING, UPDATED, Event, read_events
 from backend.learning import events
-from backend.learning.events import MISSED, EventLog, Seen
+from backend.learning.events import MISSED, EventLog, ProjectCounts
 from backend.queue.queue import connect
 
 START = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
@@ -199,8 +199,8 @@ def test_what_was_seen_is_kept(log: EventLog) -> None:
     log.look(1)
     seen, age = log.seen(1)
     assert (seen, age < 5) == (None, True)
-    log.look(1, Seen(3, 2, at(0)))
-    assert log.seen(1)[0] == Seen(3, 2, at(0))
+    log.look(1, ProjectCounts(3, 2, at(0)))
+    assert log.seen(1)[0] == ProjectCounts(3, 2, at(0))
 
 
 def test_the_log_is_bounded_and_forgets(log: EventLog, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ from backend.errors import LabelStudioError
 from backend.learning import candidate, finetune
 from backend.learning.finetune import (
     STAGES,
+    LearningServices,
     Outcome,
-    Services,
     compare_versions,
     finish_promotion,
     learn,
@@ -72,16 +72,16 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
 @pytest.fixture
 def services(
     studio: Studio, shipped: Callable[[bool], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Services]]:
+) -> Iterator[Callable[..., LearningServices]]:
     # Few passes and time for all of them: the outcome must not depend on how busy the machine is.
     monkeypatch.setattr(candidate, "MAX_PASSES", 6)
     with running(studio, tmp_path / "cache") as (client, images, _):
 
-        def make(finds: bool = False, **knobs: Any) -> Services:
+        def make(finds: bool = False, **knobs: Any) -> LearningServices:
             limits = {"finetune_min_new": 10, "finetune_min_validation": 4, "finetune_seconds": 600}
             settings = Settings(home=tmp_path / "home", **limits | knobs)
             registry = Registry(tmp_path / "home" / "models", shipped(finds))
-            return Services(client, images, registry, settings)
+            return LearningServices(client, images, registry, settings)
 
         yield make
 
@@ -90,7 +90,7 @@ def names(registry: Registry) -> list[str]:
     return [version.name for version in registry.versions(PROJECT)]
 
 
-def test_it_waits_for_enough_new_corrections(services: Callable[..., Services], tmp_path: Path) -> None:
+def test_it_waits_for_enough_new_corrections(services: Callable[..., LearningServices], tmp_path: Path) -> None:
     outcome = learn(PROJECT, services(finetune_min_new=13))
     assert (outcome.decision, outcome.new, outcome.needed) == ("waiting", 12, 13)
     assert outcome.reason == "12 of 13 new corrections are there."
@@ -99,7 +99,9 @@ def test_it_waits_for_enough_new_corrections(services: Callable[..., Services], 
     assert json.loads(json.dumps(outcome.as_json()))["version"] is None
 
 
-def test_a_better_candidate_goes_into_production_once(services: Callable[..., Services], studio: Studio) -> None:
+def test_a_better_candidate_goes_into_production_once(
+    services: Callable[..., LearningServices], studio: Studio
+) -> None:
     """The base refuses everything; the corrections say that the square is there."""
     parts = services()
     heard: list[tuple[str, float]] = []
@@ -156,7 +158,7 @@ def _check_against_the_model(outcome: Outcome, folder: Path, studio: Studio) -> 
         assert found.after == pytest.approx(iou)
 
 
-def test_a_worse_candidate_is_kept_for_the_record(services: Callable[..., Services], studio: Studio) -> None:
+def test_a_worse_candidate_is_kept_for_the_record(services: Callable[..., LearningServices], studio: Studio) -> None:
     """The base finds something everywhere; photos to train on say that it is never there, held-out ones that it is."""
     for number in range(1, 9):
         studio.tasks[number - 1] = correction(number, None)
@@ -169,7 +171,7 @@ def test_a_worse_candidate_is_kept_for_the_record(services: Callable[..., Servic
     assert learn(PROJECT, parts).decision == "waiting", "the same corrections aren't tried again"
 
 
-def test_too_few_held_out_photos_promote_nothing(services: Callable[..., Services]) -> None:
+def test_too_few_held_out_photos_promote_nothing(services: Callable[..., LearningServices]) -> None:
     parts = services(finetune_min_validation=6)
     outcome = learn(PROJECT, parts)
     assert outcome.decision == "kept"
@@ -180,7 +182,7 @@ def test_too_few_held_out_photos_promote_nothing(services: Callable[..., Service
     assert outcome.version in names(parts.registry)
 
 
-def test_a_killed_training_goes_on(services: Callable[..., Services]) -> None:
+def test_a_killed_training_goes_on(services: Callable[..., LearningServices]) -> None:
     parts = services()
 
     def die(stage: str, share: float) -> None:
@@ -206,7 +208,7 @@ def test_a_killed_training_goes_on(services: Callable[..., Services]) -> None:
     assert not run.exists()
 
 
-def interrupt(parts: Services, stage: str) -> list[str]:
+def interrupt(parts: LearningServices, stage: str) -> list[str]:
     """Have learning asked to stop as soon as it reports a stage -> the stages that it reported."""
     heard: list[str] = []
     with pytest.raises(Interrupted):
@@ -216,7 +218,7 @@ def interrupt(parts: Services, stage: str) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_asked_to_stop_it_ends_at_the_next_step_and_goes_on_from_there(
-    services: Callable[..., Services], stage: str
+    services: Callable[..., LearningServices], stage: str
 ) -> None:
     parts = services()
     heard = interrupt(parts, stage)
@@ -229,7 +231,7 @@ def test_asked_to_stop_it_ends_at_the_next_step_and_goes_on_from_there(
     assert learn(PROJECT, parts).decision == "promoted"
 
 
-def test_fewer_photos_a_batch_begin_anew(services: Callable[..., Services]) -> None:
+def test_fewer_photos_a_batch_begin_anew(services: Callable[..., LearningServices]) -> None:
     """As somebody changes it after a training that took too much memory: its state is of no use any more."""
     parts = services()
     interrupt(parts, "training")
@@ -246,7 +248,7 @@ def test_fewer_photos_a_batch_begin_anew(services: Callable[..., Services]) -> N
 
 
 @pytest.mark.timeout(600)
-def test_processes_that_train_together_make_a_version(services: Callable[..., Services]) -> None:
+def test_processes_that_train_together_make_a_version(services: Callable[..., LearningServices]) -> None:
     parts = services(finetune_processes=2, finetune_seconds=15)
     orders: list[dict[str, Any]] = []
 
@@ -261,7 +263,7 @@ def test_processes_that_train_together_make_a_version(services: Callable[..., Se
 
 
 def test_a_kill_between_adding_and_promoting_is_made_good(
-    services: Callable[..., Services], monkeypatch: pytest.MonkeyPatch
+    services: Callable[..., LearningServices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = services()
 
@@ -286,7 +288,7 @@ def test_a_kill_between_adding_and_promoting_is_made_good(
     assert parts.registry.current(PROJECT).name == base
 
 
-def test_a_promotion_meanwhile_is_not_overridden(services: Callable[..., Services], tmp_path: Path) -> None:
+def test_a_promotion_meanwhile_is_not_overridden(services: Callable[..., LearningServices], tmp_path: Path) -> None:
     parts = services()
     other = tmp_path / "other"
     model, point = checkpoint.load(parts.registry.base.folder)
@@ -305,7 +307,7 @@ def test_a_promotion_meanwhile_is_not_overridden(services: Callable[..., Service
     assert parts.registry.current(PROJECT) == version
 
 
-def test_pictures_that_cant_be_had_teach_nothing(services: Callable[..., Services], studio: Studio) -> None:
+def test_pictures_that_cant_be_had_teach_nothing(services: Callable[..., LearningServices], studio: Studio) -> None:
     for entry in studio.tasks[:3]:
         del studio.uploads[entry["data"]["image"]]
     outcome = learn(PROJECT, services())
@@ -313,14 +315,14 @@ def test_pictures_that_cant_be_had_teach_nothing(services: Callable[..., Service
     assert [skipped.task for skipped in outcome.skipped] == [1, 2, 3]
 
 
-def test_photos_that_are_all_held_out_teach_nothing(services: Callable[..., Services], studio: Studio) -> None:
+def test_photos_that_are_all_held_out_teach_nothing(services: Callable[..., LearningServices], studio: Studio) -> None:
     del studio.tasks[:8]
     outcome = learn(PROJECT, services(), least=0)
     assert outcome.decision == "waiting"
     assert "held out" in outcome.reason
 
 
-def test_label_studio_failing_changes_nothing(services: Callable[..., Services], studio: Studio) -> None:
+def test_label_studio_failing_changes_nothing(services: Callable[..., LearningServices], studio: Studio) -> None:
     parts = services()
     studio.failing.add("/api/tasks/")
     with pytest.raises(LabelStudioError):
@@ -333,7 +335,7 @@ def test_label_studio_failing_changes_nothing(services: Callable[..., Services],
     assert names(parts.registry) == [parts.registry.base.name]
 
 
-def test_what_was_accepted_against_the_gate_is_accepted(services: Callable[..., Services]) -> None:
+def test_what_was_accepted_against_the_gate_is_accepted(services: Callable[..., LearningServices]) -> None:
     registry = services().registry
     for decision, marks in (("promoted", {"key": 0.9}), ("kept", {})):
         version = replace(registry.base, card={"decision": decision, "worked": {"key": 0.9}})
@@ -342,7 +344,7 @@ def test_what_was_accepted_against_the_gate_is_accepted(services: Callable[..., 
 
 
 def test_tasks_that_show_one_picture_are_about_one_photo(
-    services: Callable[..., Services], studio: Studio, tmp_path: Path
+    services: Callable[..., LearningServices], studio: Studio, tmp_path: Path
 ) -> None:
     """The picture of task 9 in three more tasks: the same sentence, another, and one that isn't there."""
     data, mask = pictures()[8]

@@ -17,12 +17,12 @@ from shelf import PROJECT, TOKEN, XML, Shelf, data
 
 from backend import services
 from backend.batches import runner
-from backend.batches.service import Prelabelling
-from backend.batches.store import Batch, Batches
+from backend.batches.service import BatchService
+from backend.batches.store import Batch, BatchStore
 from backend.cli import versions
 from backend.errors import ConfigError, LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
-from backend.learning.rollout import Record, Records, Refresh, least_sure_first, tick
+from backend.learning.rollout import Rollout, RolloutRecord, RolloutRecords, least_sure_first, tick
 from backend.queue.queue import JobQueue
 from backend.registry import Registry
 from backend.settings import Settings
@@ -37,7 +37,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @dataclass
 class World:
     shelf: Shelf
-    refresh: Refresh
+    refresh: Rollout
     redis: Redis
     names: list[str]
 
@@ -60,7 +60,7 @@ class World:
 
     def work(self) -> None:
         """What a worker does with the newest batch."""
-        parts = services.runner_services(self.refresh.settings, self.refresh.client, Batches(self.redis))
+        parts = services.runner_services(self.refresh.settings, self.refresh.client, BatchStore(self.redis))
         runner.run(self.batches()[0].id, replace(parts, registry=self.registry, answers=self.refresh.answers))
 
     def name(self) -> str:
@@ -84,8 +84,8 @@ def world(
         names = [registry.base.name, *(registry.add(PROJECT, each, {}).name for each in checkpoints[1:])]
         answers = services.answers(settings)
         answers._registry = registry
-        batches = Prelabelling(redis, JobQueue(redis))
-        yield World(shelf, Refresh(client, batches, answers, registry, settings, Records(redis)), redis, names)
+        batches = BatchService(redis, JobQueue(redis))
+        yield World(shelf, Rollout(client, batches, answers, registry, settings, RolloutRecords(redis)), redis, names)
 
 
 def test_a_promotion_predicts_anew_and_then_label_studio_goes_by_it(world: World) -> None:
@@ -158,7 +158,7 @@ def test_killed_before_the_batch_was_noted_it_is_found(world: World, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Records, "put", killed)
+        patch.setattr(RolloutRecords, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             world.tend()
     assert world.tick() == [PROJECT]
@@ -318,7 +318,7 @@ def test_a_worker_does_all_of_it(world: World, checkpoints: list[Path], redis_ur
     assert [batch.state for batch in world.batches()] == ["done"]
 
 
-def record(world: World) -> Record:
+def record(world: World) -> RolloutRecord:
     found = world.refresh.records.get(PROJECT)
     assert found is not None
     return found

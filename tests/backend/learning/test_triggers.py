@@ -24,7 +24,7 @@ from backend.home import interface_file, project_env_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import CREATED, START_TRAINING, UPDATED, Event
 from backend.learning import triggers
-from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog
+from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
 from backend.learning.triggers import LOOK_SECONDS, Reconciler, enough, learning, tick
 from backend.queue.queue import TRAINING, JobQueue, connect, least_new, open_queue
 from backend.settings import Settings
@@ -315,7 +315,7 @@ def test_a_tick_reads_back_looks_and_asks(
     away = EventLog(connect(f"redis://127.0.0.1:{free_port()}/0"), settings.home)
     studio.tasks += [submitted(number, number) for number in (1, 2, 3)]
     away.append(PROJECT, Event(CREATED, 1, 1, at(1)))
-    log.look(PROJECT, triggers.Seen(3, 0, at(-99)))
+    log.look(PROJECT, ProjectCounts(3, 0, at(-99)))
     redis.hset(f"ris:events:{PROJECT}:state", "looked", 0)
     tick(redis, settings)
     assert [(event.action, event.task) for event in logged(log)] == [(CREATED, 1), (MISSED, 2), (MISSED, 3)]

@@ -10,7 +10,7 @@ import pytest
 from backend.labelstudio.label_config import LabelConfig, parse
 from backend.prompts.geometry import Box, Place, Point
 from backend.prompts.requests import PromptRequest, combine, echoes, prompts_for
-from backend.prompts.sheet import Entry, PromptSheet
+from backend.prompts.sheet import PromptSheet, SheetEntry
 from ris_core.errors import PromptError
 from ris_core.inference.predictor import Prediction
 
@@ -184,7 +184,9 @@ def test_what_is_not_a_sentence_is_refused_with_the_task_named(value: object) ->
         asked({"id": 9, "data": {"prompt": value}})
 
 
-SHEET = PromptSheet({"cat": Entry(("a kitty",), ("the shadow",)), "hund": Entry(("a hound",)), "gone": Entry(("x",))})
+SHEET = PromptSheet(
+    {"cat": SheetEntry(("a kitty",), ("the shadow",)), "hund": SheetEntry(("a hound",)), "gone": SheetEntry(("x",))}
+)
 
 
 def test_sources_add_up_and_the_higher_replaces_the_lower_for_its_label() -> None:

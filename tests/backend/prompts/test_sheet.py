@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from backend.home import prompt_sheet_file
 from backend.prompts.sheet import (
     EMPTY,
-    Entry,
     PromptSheet,
+    SheetEntry,
     SheetError,
     edit_sheet,
     load_sheet,
@@ -32,15 +32,15 @@ CSV = (
 )
 SHEET = PromptSheet(
     {
-        "person": Entry(("a person", "a cyclist", "the driver"), ("a statue",), ("pedestrian", "man, woman")),
-        "car": Entry(aliases=("Pkw",)),
+        "person": SheetEntry(("a person", "a cyclist", "the driver"), ("a statue",), ("pedestrian", "man, woman")),
+        "car": SheetEntry(aliases=("Pkw",)),
     }
 )
 
 
 def test_a_spreadsheet_is_read() -> None:
     assert parse_csv(CSV.encode()) == SHEET
-    assert parse_csv(b"\xef\xbb\xbflabel,prompt\r\ncar,the car\r\n") == PromptSheet({"car": Entry(("the car",))})
+    assert parse_csv(b"\xef\xbb\xbflabel,prompt\r\ncar,the car\r\n") == PromptSheet({"car": SheetEntry(("the car",))})
 
 
 def test_json_is_read() -> None:
@@ -111,14 +111,14 @@ def test_files_are_told_by_their_names(tmp_path: Path) -> None:
 
 
 def test_an_entry_goes_by_value_or_alias() -> None:
-    assert SHEET.entry("Auto", "car") == SHEET.entry("car", None) == Entry(aliases=("Pkw",))
-    assert SHEET.entry("zebra", None) == Entry()
+    assert SHEET.entry("Auto", "car") == SHEET.entry("car", None) == SheetEntry(aliases=("Pkw",))
+    assert SHEET.entry("zebra", None) == SheetEntry()
     assert SHEET.names("person") == ["pedestrian", "man, woman", "person", "cyclist", "driver"]
 
 
 def test_a_change_replaces_what_it_names_and_nothing_else() -> None:
     changed = SHEET.change("car", prompts=["the  car", "the car"]).change("person", aliases=[])
-    assert changed.entry("car") == Entry(("the car",), (), ("Pkw",))
+    assert changed.entry("car") == SheetEntry(("the car",), (), ("Pkw",))
     assert changed.entry("person").aliases == ()
     assert changed.entry("person").prompts == SHEET.entry("person").prompts
     assert "car" not in SHEET.change("car", aliases=[]).entries

@@ -21,7 +21,7 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from backend import services
-from backend.batches.store import Batch, Batches
+from backend.batches.store import Batch, BatchStore
 from backend.home import prompt_sheet_file
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.queue.queue import BATCHES, TRAINING, least_new, open_queue
@@ -479,7 +479,7 @@ def test_tasks_that_do_not_fit_a_request_become_one_batch_however_often_they_are
         assert (answer.status_code, answer.json["code"]) == (503, "in_background")
         # Label Studio shows people the reason, if anything.
         assert f"2 tasks are being pre-labelled in the background as batch {batch.id}" in answer.status
-    assert sorted(Batches(redis).tasks(batch.id)) == [4, 5]
+    assert sorted(BatchStore(redis).tasks(batch.id)) == [4, 5]
     assert batch.order.version == send(client, "setup").json["model_version"]
     assert len(open_queue(redis, name=BATCHES)) == 1
     # More of them: only those that no batch has yet make another.

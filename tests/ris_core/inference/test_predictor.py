@@ -18,7 +18,7 @@ from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.inference.calibration import corrected
 from ris_core.inference.predictor import Map, Predictor, _to_photos, decide
-from ris_core.models import LDA, Output, Photos
+from ris_core.models import LDA, ImageEmbedding, Output
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ class Hungry:
         self.forward, self.most, self.error = forward, most, error
         self.seen: list[int] = []
 
-    def __call__(self, photos: Photos, text: TextFeatures, index: torch.Tensor) -> Output:
+    def __call__(self, photos: ImageEmbedding, text: TextFeatures, index: torch.Tensor) -> Output:
         self.seen.append(len(index))
         if len(index) > self.most:
             raise self.error

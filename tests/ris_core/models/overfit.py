@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from backend.projects.samples import corrections, photos
 from ris_core.images import read_image
 from ris_core.losses import total_loss
-from ris_core.models.base import Photos, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import valid_cells
 
 SAID = {
@@ -91,7 +91,7 @@ def overfit(model: RISModel, steps: int = 150, rate: float = 2e-3) -> float:
     return _mean_iou((mask > 0) & (valid > 0), (taught.targets > 0.5) & (valid > 0))
 
 
-def _read(model: RISModel, levels: list[Tensor], taught: Lesson) -> Photos:
+def _read(model: RISModel, levels: list[Tensor], taught: Lesson) -> ImageEmbedding:
     if model.early_fusion:
         return model.encode_image(taught.pixels, taught.valid)
     return model.read_levels(levels, taught.valid)

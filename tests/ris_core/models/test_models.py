@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.inference.predictor import ImageEmbedding, Map, Predictor, UnencodedImage
+from ris_core.inference.predictor import EncodedImage, Map, Predictor, UnencodedImage
 from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.layers import valid_cells
 
@@ -68,9 +68,9 @@ def test_levels_may_share_a_stride(name: str) -> None:
 def test_only_early_fusion_keeps_pixels() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     for name in MODELS:
-        assert isinstance(Predictor(build(name), OperatingPoint(side=64), "").embed(image), ImageEmbedding)
+        assert isinstance(Predictor(build(name), OperatingPoint(side=64), "").embed(image), EncodedImage)
     early = Predictor(build("vipa", fusion="early"), OperatingPoint(side=64), "").embed(image)
-    assert isinstance(early, UnencodedImage) and not isinstance(early, ImageEmbedding)
+    assert isinstance(early, UnencodedImage) and not isinstance(early, EncodedImage)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

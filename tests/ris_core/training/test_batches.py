@@ -16,7 +16,7 @@ from PIL import Image
 from ris_core.data import Sample
 from ris_core.errors import InputError
 from ris_core.masks import encode_rle
-from ris_core.training.batches import Batch, Draw, count_batches, epoch, spread
+from ris_core.training.batches import Draw, TrainingBatch, count_batches, epoch, spread
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def samples(tmp_path: Path) -> list[Sample]:
     return found
 
 
-def passes(samples: list[Sample], count: int, **options: object) -> list[Batch]:
+def passes(samples: list[Sample], count: int, **options: object) -> list[TrainingBatch]:
     draw = Draw(**({"side": 96, "photos": 2, "present": 1, "absent": 1} | options))
     return [batch for number in range(count) for batch in epoch(samples, draw, number=number)]
 

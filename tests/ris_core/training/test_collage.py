@@ -12,7 +12,7 @@ from PIL import Image
 
 from ris_core.data import Sample
 from ris_core.masks import encode_rle
-from ris_core.training.collage import Collage, Scene
+from ris_core.training.collage import Collage, CollageScene
 
 SIZE = (80, 120)
 GREY, LIGHT = 60, 220
@@ -55,7 +55,7 @@ def donor(tmp_path: Path) -> Said:
     return said("the cat", "name", CAT)("the kitty", "synonym", CAT)("white cat", "attribute", CAT)("the bus", "absent")
 
 
-def make(host: Said, donor: Said, seed: int = 0) -> Scene | None:
+def make(host: Said, donor: Said, seed: int = 0) -> CollageScene | None:
     return Collage([host.samples, donor.samples]).make(host.samples, random.Random(seed))
 
 

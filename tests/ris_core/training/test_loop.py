@@ -27,7 +27,7 @@ from ris_core.evaluation.evaluate import calibrate, evaluate
 from ris_core.inference.predictor import Predictor
 from ris_core.models import LDA
 from ris_core.training.batches import RECALLED
-from ris_core.training.loop import STATE, Interrupted, Progress, Recipe, train
+from ris_core.training.loop import STATE, Interrupted, Recipe, TrainingProgress, train
 from ris_core.training.run_folder import CONFIG, CURVES, METRICS, OVERLAYS, Validation, read_metrics
 
 RECIPE = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5, rate=2e-3)
@@ -77,8 +77,8 @@ class Stopped(Exception):
     pass
 
 
-def stop_at(step: int) -> Callable[[Progress], None]:
-    def report(at: Progress) -> None:
+def stop_at(step: int) -> Callable[[TrainingProgress], None]:
+    def report(at: TrainingProgress) -> None:
         if at.step == step:
             raise Stopped
 
@@ -189,7 +189,7 @@ def test_views_taken_from_the_cache_teach_the_same(untrained: LDA, folder: Path,
 
 
 def test_accumulated_batches_make_one_step(untrained: LDA, folder: Path, tmp_path: Path) -> None:
-    steps: list[Progress] = []
+    steps: list[TrainingProgress] = []
     train(untrained, read_folder(folder), replace(RECIPE, epochs=1, photos=1, accumulate=4), tmp_path, steps.append)
     assert [at.step for at in steps] == [1, 2]
     assert steps[0].steps == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ris_core.data.derive.choices import Thing
-from ris_core.data.derive.expressions import Expression, derive
+from ris_core.data.derive.expressions import DerivedExpression, derive
 from ris_core.data.derive.words import noun
 
 HEIGHT, WIDTH = 60, 100
@@ -31,7 +31,7 @@ class Scene:
         self.things.append(Thing(name, mask, noun(name)))
         return self.things[-1]
 
-    def derive(self, *kinds: str, unsure: tuple[str, ...] = ()) -> list[Expression]:
+    def derive(self, *kinds: str, unsure: tuple[str, ...] = ()) -> list[DerivedExpression]:
         return [each for each in derive(self.things, self.image, "photo", unsure) if not kinds or each.kind in kinds]
 
 

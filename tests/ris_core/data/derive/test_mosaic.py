@@ -13,13 +13,13 @@ from PIL import Image
 from ris_core.data import read_folder, split_of
 from ris_core.data.derive.choices import Thing
 from ris_core.data.derive.convert import convert_coco_names
-from ris_core.data.derive.mosaic import Scene, join, pairs
+from ris_core.data.derive.mosaic import MosaicScene, join, pairs
 from ris_core.data.derive.words import noun
 
 BOX = {"dog": (40, 80, 30, 70), "cup": (85, 95, 100, 115)}
 
 
-def scene(colour: int, size: tuple[int, int] = (120, 160), **boxes: tuple[int, int, int, int]) -> Scene:
+def scene(colour: int, size: tuple[int, int] = (120, 160), **boxes: tuple[int, int, int, int]) -> MosaicScene:
     """A grey photo on which each thing has a brightness of its own; boxes: top, bottom, left, right."""
     image, things = np.full((*size, 3), colour, np.uint8), []
     for number, (name, (top, bottom, left, right)) in enumerate(boxes.items(), 1):
@@ -27,7 +27,7 @@ def scene(colour: int, size: tuple[int, int] = (120, 160), **boxes: tuple[int, i
         mask[top:bottom, left:right] = True
         image[mask] = colour + 40 * number
         things.append(Thing(name, mask, noun(name)))
-    return Scene(image, tuple(things), frozenset())
+    return MosaicScene(image, tuple(things), frozenset())
 
 
 @pytest.mark.parametrize("seed", range(12))
