@@ -342,7 +342,7 @@ def work(threads: int) -> None:
     batches = BatchStore(connect_queue(settings.secret("redis_url"), patient=True))
     from backend.labelstudio.client import LabelStudio  # noqa: PLC0415
 
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         run(name, RunnerServices(client, batches, services.prelabeller(settings, answers, models), answers, registry))
     spent["seconds"] = time.perf_counter() - started
     print(json.dumps(spent))

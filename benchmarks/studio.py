@@ -62,7 +62,7 @@ class Studio:
         return load()
 
     def client(self) -> LabelStudio:
-        return LabelStudio(self.settings.label_studio_url, self.settings.secret("label_studio_token"))
+        return LabelStudio.from_settings(self.settings)
 
     @contextmanager
     def workers(self) -> Iterator[None]:

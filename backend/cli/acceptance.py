@@ -34,7 +34,7 @@ class Answered:
 
 def show(settings: Settings, project: int, as_json: bool) -> None:
     """Print a project's acceptance figures. Raises LabelStudioError, ConfigError."""
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         found = read_project(client, project, settings.home)
     items = found.corrections.items
     figures = summary(items, found.config)

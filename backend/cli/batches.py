@@ -81,7 +81,7 @@ def resume(settings: Settings, name: str) -> None:
 
 def refresh(settings: Settings, project: int) -> None:
     """Have the version in production predict anew what isn't annotated, as after a promotion."""
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         batch = services.refresh(settings, client).begin(project)
     then = f"Once it is done, Label Studio goes by {batch.order.version}. "
     if not settings.of_project(project).prelabel_refresh:
@@ -95,7 +95,7 @@ def rank(settings: Settings, project: int, strategy: str | None, as_json: bool) 
     Raises NothingToRank where no task is predicted, or what ranking takes isn't kept.
     """
     strategy = strategy or settings.prelabel_score
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         described = client.project(project)
         answers = services.answers(settings)
         version = answers.of(project, answers.read(project, described["label_config"])).name
@@ -156,7 +156,7 @@ def _order(
     prompts: list[tuple[str, str | None]],
     force: bool,
 ) -> Batch:
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         answers = services.answers(settings)
         config = answers.read(project, client.project(project)["label_config"])
         answering = answers.of(project, config)

@@ -38,7 +38,7 @@ def connect_project(
     if config and not title:
         raise InputError("--config is for a project that is made: name it with --title TITLE.")
     interface = _read(config) if config else connect.LABEL_CONFIG
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         if title is not None:
             connection = connect.connect_titled(client, title, interface, settings)
         else:

@@ -37,7 +37,7 @@ class OldVersion:
 def prune_predictions(settings: Settings, project: int, delete: bool) -> None:
     """Show which predictions nothing needs any more; delete them if that is wanted."""
     production = services.registry(settings).production(project)
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         ordered_by = client.project(project).get("model_version")
         names = [name for name in client.model_versions(project) if is_old(name, production, ordered_by)]
         found = old_versions(client.predicted_tasks(project), names) if names else []

@@ -65,7 +65,7 @@ class CheckContext:
     @property
     def client(self) -> LabelStudio:
         if self._client is None:
-            self._client = LabelStudio(self.settings.label_studio_url, self.settings.secret("label_studio_token"))
+            self._client = LabelStudio.from_settings(self.settings)
         return self._client
 
     @cached_property

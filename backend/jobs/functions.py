@@ -53,7 +53,7 @@ def learn(project: int) -> dict[str, Any]:
     settings, job = load(_number(project)), get_current_job()
     with (
         _limited(settings, job),
-        LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client,
+        LabelStudio.from_settings(settings) as client,
     ):
         parts = finetune.LearningServices(client, services.images(settings), services.registry(settings), settings)
         os.nice(NICENESS["learn"])
@@ -77,7 +77,7 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         # A path from the queue could lead anywhere on the disk.
         raise BadRequest(f"{name!r:.100} can't name an export. Use letters, digits, dots and dashes.")
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         return export_project(
             client,
             services.images(settings),
@@ -104,7 +104,7 @@ def prelabel(batch: str) -> dict[str, Any]:
         return runner.Worked(batch).as_json()
     # Before anything else: should this runner die, or another worker be idle, somebody goes on.
     JobQueue(connection).prelabel(batch)
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         return runner.run(batch, services.runner_services(settings, client, batches), _Turn(connection)).as_json()
 
 
@@ -114,7 +114,7 @@ def refresh(project: int) -> dict[str, Any]:
     Returns {"state": ...}.
     """
     settings = load()
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         return {"state": services.refresh(settings, client).tend(_number(project))}
 
 

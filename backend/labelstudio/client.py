@@ -17,6 +17,7 @@ import httpx
 from backend.errors import LabelStudioNotFound
 from backend.labelstudio.auth import TIMEOUT, TokenAuth, login_for_token
 from backend.labelstudio.responses import Json, check, json_list, json_object, unreachable
+from backend.settings import Settings
 
 __all__ = ["LabelStudio", "login_for_token"]
 
@@ -36,6 +37,11 @@ class LabelStudio:
         self.url = url.rstrip("/")
         self.auth = TokenAuth(self.url, token)
         self._http = httpx.Client(base_url=self.url, auth=self.auth, timeout=timeout, trust_env=False)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, timeout: httpx.Timeout = TIMEOUT) -> Self:
+        """The studio of the settings. Raises SettingsError if its token isn't set."""
+        return cls(settings.label_studio_url, settings.secret("label_studio_token"), timeout)
 
     def __enter__(self) -> Self:
         return self

@@ -185,7 +185,7 @@ def _look_around(reconciler: Reconciler, log: EventLog, settings: Settings) -> N
     if not due or settings.label_studio_token is None:
         return
     end = time.monotonic() + _TICK_SECONDS
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token"), _TIMEOUT) as client:
+    with LabelStudio.from_settings(settings, _TIMEOUT) as client:
         for project in due:
             if time.monotonic() >= end:
                 return

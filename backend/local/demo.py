@@ -66,7 +66,7 @@ class StoredAnswer:
 def run(settings: Settings, console: Console) -> None:
     """Run the loop in a new project and print before and after. Raises BackendError where a step fails."""
     config = parse(LABEL_CONFIG)
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         project = int(client.create_project(PROJECT, LABEL_CONFIG)["id"])
         photos = _import(client, project)
         prompts = sum(len(photo.masks) for photo in photos)

@@ -85,7 +85,7 @@ def connect(settings: Settings, photos: Photos, label_config: str = LABEL_CONFIG
 
     Raises StartError if Label Studio says that it can't talk to the backend, and LabelStudioError.
     """
-    with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+    with LabelStudio.from_settings(settings) as client:
         project, made = _project(client, PROJECT, label_config)
         added = _import_photos(client, project, photos)
         connection = connect_backend(client, project["id"], settings)

@@ -46,7 +46,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         _wait(process, log)
         os.environ["RIS_HOME"] = str(home)
         settings = load()
-        with LabelStudio(settings.label_studio_url, settings.secret("label_studio_token")) as client:
+        with LabelStudio.from_settings(settings) as client:
             project = next(row["id"] for row in client.projects() if row["title"] == "Referring segmentation")
         yield Studio(home, settings, project)
     finally:
