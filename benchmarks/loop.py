@@ -59,7 +59,8 @@ from ris_core.inference.predictor import Predictor
 from ris_core.inference.uncertainty import PASSES, Studied, study
 from ris_core.models.class_alignment import align
 from ris_core.training.batches import count_batches
-from ris_core.training.loop import Recipe, TrainingProgress, train
+from ris_core.training.loop import TrainingProgress, train
+from ris_core.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=int(os.environ.get("PASSES", "4")), photos=8, present=3, absent=1, side=288, views=4)
 CORRECTIONS, STEPS, BATCH = (25, 50, 100, 200), 60, 4

@@ -35,8 +35,9 @@ from ris_core.data.folder import by_photo
 from ris_core.evaluation.evaluate import calibrate, evaluate
 from ris_core.inference.predictor import Predictor
 from ris_core.models.class_alignment import align
-from ris_core.training.loop import Recipe, train
+from ris_core.training.loop import train
 from ris_core.training.model_card import write_card
+from ris_core.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=4, photos=8, present=3, absent=1, side=288, views=4)
 SEEDS = (0, 1, 2)

@@ -239,7 +239,7 @@ def train(
 ) -> None:
     """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""
     from backend.cli import models
-    from ris_core.training.loop import Recipe
+    from ris_core.training.recipe import Recipe
 
     recipe = Recipe(
         epochs,

@@ -31,9 +31,10 @@ from ris_core.masks import bounding_box, encode_rle
 from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.class_alignment import align
 from ris_core.overlay import draw
-from ris_core.training.loop import Recipe, is_first, train
+from ris_core.training.loop import is_first, train
 from ris_core.training.model_card import write_card
 from ris_core.training.preview import few, validate
+from ris_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from ris_core.models.class_alignment import class_names
 from ris_core.training.balance import balance
 from ris_core.training.batches import RECALLED
 from ris_core.training.feature_cache import FeatureCache
-from ris_core.training.loop import Recipe, TrainingProgress, agreed, is_first, process_count, train
+from ris_core.training.loop import TrainingProgress, agreed, is_first, process_count, train
+from ris_core.training.recipe import Recipe
 
 PLAN, CHECKPOINT = "plan.json", "checkpoint"
 

@@ -17,17 +17,15 @@ from torch.utils.data import DataLoader, Dataset
 from ris_core.data.derive.words import mirror_words
 from ris_core.data.folder import Sample, by_photo
 from ris_core.encoders.base import Trunk
-from ris_core.errors import InputError
 from ris_core.training.augment import View, look
 from ris_core.training.collage import NAMED, Collage, CollageScene
 from ris_core.training.feature_cache import FeatureCache
+from ris_core.training.recipe import Draw
 
 # The kind of an expression of which nobody said what it means: what a model answers is to be kept.
 RECALLED = "recalled"
 # True of a part of the photo as of the whole.
 _ANYWHERE = (*NAMED, RECALLED)
-# Of a canvas' longer side: the shorter, two thirds of it, is then a multiple of 32.
-_STEP = 96
 # Fewer cells of a quarter-size target than this, and a person wouldn't see the thing either.
 _VISIBLE_CELLS = 2.0
 
@@ -69,35 +67,6 @@ class Item:
     sentences: list[str]
     targets: Tensor
     recalled: list[bool]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How a pass draws from its photos.
-
-    side: the canvas' longer side, a multiple of 96; the shorter is two thirds of it.
-    photos: photos a batch. present, absent: at most so many expressions a photo with and without a target.
-    views: ways in which a photo is moved and recoloured, passes taking turns; 0 for another in every pass.
-    paste: chance that a thing of another photo is laid over a photo, see `collage`; not with views that come again.
-
-    Raises:
-        InputError: a number is out of its range.
-    """
-
-    side: int
-    photos: int
-    present: int
-    absent: int
-    views: int = 0
-    paste: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.side < 1 or self.side % _STEP:
-            raise InputError(f"The side is {self.side} pixels. It has to be a multiple of {_STEP}.")
-        if not 0 <= self.paste <= 1:
-            raise InputError(f"The chance to paste is {self.paste}. It has to be between 0 and 1.")
-        if self.paste and self.views:
-            raise InputError("Nothing can be pasted onto views that come again. Leave out either paste or views.")
 
 
 def epoch(

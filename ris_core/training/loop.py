@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -27,55 +27,15 @@ from ris_core.files import atomic_write
 from ris_core.losses import total_loss
 from ris_core.models import ImageEmbedding, Output, RISModel
 from ris_core.models.layers import valid_cells
-from ris_core.training.batches import Draw, TrainingBatch, count_batches, epoch
+from ris_core.training.batches import TrainingBatch, count_batches, epoch
 from ris_core.training.feature_cache import FeatureCache, join, to
+from ris_core.training.recipe import Recipe
 from ris_core.training.run_folder import Run, Validation
 
 STATE = "state.pt"
 # Seconds of work that a SIGKILL may cost at most.
 SAVE_EVERY = 30.0
 T = TypeVar("T")
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a run's outcome besides its data.
-
-    present, absent: expressions drawn a photo and pass, with and without a target. photos: a batch's.
-    side: the canvas' longer side in pixels. views: of each photo; 0 for another in every pass. paste: chance that a
-    thing of another photo is laid over one. See `batches.Draw`.
-    average: decay of the weights' running mean, which is what is kept. accumulate: batches a step.
-    precision: of the passes through the model; weights and gradients are float32.
-
-    Raises:
-        InputError: a number is out of its range.
-    """
-
-    epochs: int = 10
-    photos: int = 8
-    present: int = 2
-    absent: int = 1
-    side: int = 384
-    views: int = 0
-    rate: float = 1e-3
-    weight_decay: float = 0.02
-    warm_up: int = 100
-    clip: float = 1.0
-    average: float = 0.998
-    accumulate: int = 1
-    precision: Precision = "float32"
-    seed: int = 0
-    workers: int = 0
-    paste: float = 0.0
-
-    def __post_init__(self) -> None:
-        # Said before data are read and a model is built.
-        _ = self.draw
-
-    @property
-    def draw(self) -> Draw:
-        return Draw(self.side, self.photos, self.present, self.absent, self.views, self.paste)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ris_core.checkpoint import CARD, OperatingPoint, version
 from ris_core.data.readers.registry import dataset_name, parse_dataset
 from ris_core.evaluation.evaluate import ACCEPTED, Report
 from ris_core.models import OPTIONS, RISModel
-from ris_core.training.loop import Recipe
+from ris_core.training.recipe import Recipe
 
 Figures = Mapping[str, float | int]
 Reports = Mapping[tuple[str, str], Report]

@@ -16,7 +16,8 @@ from PIL import Image
 from ris_core.data import Sample
 from ris_core.errors import InputError
 from ris_core.masks import encode_rle
-from ris_core.training.batches import Draw, TrainingBatch, count_batches, epoch, spread
+from ris_core.training.batches import TrainingBatch, count_batches, epoch, spread
+from ris_core.training.recipe import Draw
 
 
 @pytest.fixture

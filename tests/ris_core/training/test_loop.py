@@ -27,7 +27,8 @@ from ris_core.evaluation.evaluate import calibrate, evaluate
 from ris_core.inference.predictor import Predictor
 from ris_core.models import LDA
 from ris_core.training.batches import RECALLED
-from ris_core.training.loop import STATE, Interrupted, Recipe, TrainingProgress, train
+from ris_core.training.loop import STATE, Interrupted, TrainingProgress, train
+from ris_core.training.recipe import Recipe
 from ris_core.training.run_folder import CONFIG, CURVES, METRICS, OVERLAYS, Validation, read_metrics
 
 RECIPE = Recipe(epochs=3, photos=4, side=96, warm_up=2, average=0.5, rate=2e-3)
@@ -149,7 +150,8 @@ def test_a_killed_run_leaves_a_state_that_loads(untrained: LDA, folder: Path, tm
     code = (
         "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
         "from ris_core.data import read_folder; from ris_core.encoders import image_encoder, text_encoder\n"
-        "from ris_core.models import LDA; from ris_core.training.loop import Recipe, train\n"
+        "from ris_core.models import LDA; from ris_core.training.loop import train\n"
+        "from ris_core.training.recipe import Recipe\n"
         "model = LDA(image_encoder('efficientnet-lite2'), text_encoder('minilm'))\n"
         "recipe = Recipe(epochs=100, photos=4, side=96)\n"
         "samples, run = read_folder(Path(sys.argv[1])), Path(sys.argv[2])\n"
@@ -248,7 +250,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "import sys, torch; from dataclasses import replace; from pathlib import Path\n"
         "torch.set_num_threads(1); torch.manual_seed(0)\n"
         "from ris_core.data import read_folder; from ris_core.encoders import image_encoder, text_encoder\n"
-        "from ris_core.models import LDA; from ris_core.training.loop import Recipe, train\n"
+        "from ris_core.models import LDA; from ris_core.training.loop import train\n"
+        "from ris_core.training.recipe import Recipe\n"
         "model = LDA(image_encoder('efficientnet-lite0'), text_encoder('minilm'))\n"
         "for part in model.modules():\n"
         "    if isinstance(part, torch.nn.Dropout): part.p = 0.0\n"

@@ -11,8 +11,8 @@ from ris_core.encoders import image_encoder, text_encoder
 from ris_core.evaluation.evaluate import Report
 from ris_core.evaluation.metrics import Score
 from ris_core.models import LDA, LDAOptions
-from ris_core.training.loop import Recipe
 from ris_core.training.model_card import mean_card, refit_card, write_card
+from ris_core.training.recipe import Recipe
 
 
 def report(*kinds: str, iou: float = 0.5) -> Report:
