@@ -22,6 +22,7 @@ from typing import Any
 
 from backend.errors import BackendError, NotFound
 from backend.locks import exclusive
+from ris_core import checkpoint_files
 from ris_core.files import atomic_dir, atomic_write
 
 _RECORD = "version.json"
@@ -87,11 +88,8 @@ class Registry:
     @cached_property
     def base(self) -> Version:
         """The shipped model, looked up once. Raises CheckpointError if there is none."""
-        # Here and in `add` alone: it brings torch, which takes seconds and 200 MB. A worker only follows pointers.
-        from ris_core import checkpoint  # noqa: PLC0415
-
-        folder = self._shipped or checkpoint.shipped()
-        return Version(checkpoint.version(folder), folder, {"origin": "shipped"})
+        folder = self._shipped or checkpoint_files.shipped()
+        return Version(checkpoint_files.version(folder), folder, {"origin": "shipped"})
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
@@ -149,9 +147,7 @@ class Registry:
 
     def add(self, project: int, checkpoint_folder: Path, card: Mapping[str, Any]) -> Version:
         """Copy a checkpoint in as a version of its own, named by its content. Again: nothing changes."""
-        from ris_core import checkpoint  # noqa: PLC0415
-
-        name = checkpoint.version(checkpoint_folder)
+        name = checkpoint_files.version(checkpoint_folder)
         if name == self.base.name:
             return self.base
         with self._writing(project):

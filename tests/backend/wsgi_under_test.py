@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
-checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
+checkpoint_files.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 from backend.web.wsgi import app  # noqa: E402
 

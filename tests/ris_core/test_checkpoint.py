@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
-from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA, MODELS, VIPA, ImageEmbedding, RISModel, VIPAOptions
+from ris_core.models import LDA, MODELS, ImageEmbedding, RISModel
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 
@@ -175,31 +174,11 @@ def assert_same(one: ImageEmbedding, other: ImageEmbedding) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_a_model_is_found_by_folder_or_name(saved: Path) -> None:
-    assert checkpoint.find(None) == checkpoint.find("lda") == checkpoint.shipped()
-    assert checkpoint.find(saved) == checkpoint.find(str(saved)) == saved
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_design_comes_with_weights_that_load(name: str) -> None:
     model, _ = checkpoint.load(checkpoint.find(name))
     assert model.name == name
     assert checkpoint.version(checkpoint.find(name)).startswith(f"{name}-")
-
-
-def test_a_design_ships_beside_the_default(
-    untrained: LDA, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    default, beside = tmp_path / "weights", tmp_path / "weights" / "vipa"
-    checkpoint.save(untrained, POINT, default, "# card")
-    encoders = image_encoder("efficientnet-lite0"), text_encoder("minilm")
-    checkpoint.save(VIPA(*encoders, VIPAOptions(width=16)), POINT, beside, "# card")
-    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "ris_core" / "checkpoint.py"))
-    assert [checkpoint.ships(name) for name in ("lda", "vipa", "maris")] == [default, beside, None]
-    assert checkpoint.find(None) == checkpoint.find("lda") == default
-    assert checkpoint.find("vipa") == beside
-    with pytest.raises(CheckpointError, match="ris train --model maris"):
-        checkpoint.find("maris")
 
 
 def test_missing_parts_are_named(saved: Path, tmp_path: Path) -> None:

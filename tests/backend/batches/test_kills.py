@@ -27,7 +27,7 @@ from backend.batches.store import Batch, BatchSpec
 from backend.errors import Unavailable
 from backend.registry import Registry
 from backend.settings import load
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 HERE = Path(__file__).parent.parent
 KILLS, TASKS = int(os.environ.get("KILLS", "5")), int(os.environ.get("KILL_TASKS", "60"))
@@ -48,7 +48,7 @@ def cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: Non
         "PYTHONPATH": str(HERE),
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     python = sys.executable
     commands = {
         "valkey": [python, "-m", "backend.local.valkey", "--bind", "127.0.0.1"],

@@ -24,7 +24,7 @@ from backend.cli import batches, main
 from backend.errors import LabelStudioNotFound, NotFound
 from backend.labelstudio.client import LabelStudio
 from backend.settings import load
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.errors import PromptError
 
 
@@ -39,7 +39,7 @@ def shelf(
 ) -> Iterator[Shelf]:
     shelf = Shelf(tmp_path / "shelf.db")
     shelf.fill(data(5))
-    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     # Rich would wrap what a test reads.
     monkeypatch.setenv("COLUMNS", "300")
     with serve(shelf) as site:

@@ -17,7 +17,7 @@ from backend.cli import label_errors
 from backend.cli.label_errors import _judge, find_suspects, show_suspects
 from backend.projects.samples import corrections, photos
 from backend.settings import Settings
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.data import Sample
 from ris_core.errors import DatasetError
 from ris_core.evaluation.metrics import Score
@@ -55,7 +55,7 @@ def settings(make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch
     monkeypatch.setenv("COLUMNS", "300")
     settings = make_settings(label_studio_url="http://label.studio")
     finds = random_checkpoint(tmp_path / "finds")
-    monkeypatch.setattr(checkpoint, "shipped", lambda: finds)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: finds)
     # Random weights are sure of nothing.
     monkeypatch.setattr(label_errors, "LEAST", 0.0)
     return settings

@@ -15,7 +15,7 @@ from backend.cli.prune import is_old, prune_predictions
 from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
 from backend.settings import Settings
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 OLD, OLDER, NEW = "lda-0000000a", "lda-0000000b", "lda-0000000c"
 
@@ -36,7 +36,7 @@ def shelf(tmp_path: Path) -> Shelf:
 def settings(
     shelf: Shelf, production: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
-    monkeypatch.setattr(checkpoint, "shipped", lambda: production)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: production)
     monkeypatch.setenv("COLUMNS", "300")
     with serve(shelf) as site:
         yield make_settings(label_studio_url=site.url, label_studio_token=TOKEN)
@@ -69,7 +69,7 @@ def test_what_is_ours_and_in_use_nowhere_is_old(name: str, old: bool) -> None:
 def test_old_versions_go_and_what_is_in_use_stays(
     shelf: Shelf, settings: Settings, production: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    current = checkpoint.version(production)
+    current = checkpoint_files.version(production)
     for version in (f"{OLD}.1", f"{OLDER}.1", f"{current}.1", "somebody else's"):
         for task in (1, 2, 3):
             shelf.predict(task, version, 0.5)

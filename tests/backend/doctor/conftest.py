@@ -20,7 +20,7 @@ from backend.queue.queue import QUEUES
 from backend.settings import load
 from backend.web import ml_backend
 from backend.web.app import create_app
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 from .chain import Chain, LabelStudio
 
@@ -57,7 +57,7 @@ def chain(
     clean_environment: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Chain]:
-    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     home, token, photo = tmp_path / "home", json_web_token(), io.BytesIO()
     home.mkdir()
     Image.new("RGB", (64, 48), "red").save(photo, "PNG")
@@ -68,7 +68,7 @@ def chain(
         "label_studio_token": token,
         "redis_url": redis_url,
     }
-    label_studio = LabelStudio("http://127.0.0.1:9", token, photo.getvalue(), checkpoint.version(weights))
+    label_studio = LabelStudio("http://127.0.0.1:9", token, photo.getvalue(), checkpoint_files.version(weights))
     with serve(label_studio) as site:
         chain = Chain(home, knobs | {"label_studio_url": site.url}, label_studio, lambda: None)
         chain.write()

@@ -17,7 +17,7 @@ from rq.utils import utcformat
 
 from backend.doctor import machine
 from backend.queue.queue import KINDS, NAME, TRAINING
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 from .chain import Chain
 
@@ -102,7 +102,7 @@ def test_damaged_weights(chain: Chain, monkeypatch: pytest.MonkeyPatch, weights:
     damaged.mkdir()
     for file in weights.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes()[:-1] if file.suffix != ".json" else file.read_bytes())
-    monkeypatch.setattr(checkpoint, "shipped", lambda: damaged)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: damaged)
     finding = chain.look("weights")
     assert finding.state == "broken"
     assert "isn't the file" in finding.what

@@ -36,7 +36,7 @@ from backend.queue.queue import JobQueue, connect, reachable
 from backend.registry import Registry
 from backend.settings import load
 from backend.web import ml_backend
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 HERE = Path(__file__).parent.parent
 KILLS, SEED = int(os.environ.get("KILLS", "2")), int(os.environ.get("KILL_SEED", "0"))
@@ -97,7 +97,7 @@ def cast(
         "PYTHONPATH": str(HERE),
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     monkeypatch.setattr(candidate, "MAX_PASSES", PASSES)
     python = sys.executable
     commands = {

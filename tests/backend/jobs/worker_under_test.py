@@ -12,9 +12,9 @@ from pathlib import Path
 
 from backend.jobs.worker import run_worker
 from backend.settings import load
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
-checkpoint.shipped = lambda: Path(os.environ["WEIGHTS"])
+checkpoint_files.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 
 def prepare() -> None:

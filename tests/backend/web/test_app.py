@@ -29,7 +29,7 @@ from backend.registry import Registry
 from backend.settings import Settings, SettingsError
 from backend.web import ml_backend
 from backend.web.app import create_app
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 Post = Callable[..., TestResponse]
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"ris:backend-pass").decode()}
@@ -50,7 +50,7 @@ def settings(make_settings: Callable[..., Settings], redis_url: str) -> Settings
 @pytest.fixture
 def make_client(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], FlaskClient]:
     # The wheel's place for the shipped model; a checkout may have none yet.
-    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     return lambda settings: create_app(settings, ml_backend.build(settings)).test_client()
 
 
@@ -98,7 +98,7 @@ def test_health_is_open_and_says_up(client: FlaskClient) -> None:
 def test_setup_names_the_version_in_production(client: FlaskClient, weights: Path) -> None:
     [(key, version)] = send(client, "setup").json.items()
     assert key == "model_version"
-    assert re.fullmatch(re.escape(checkpoint.version(weights)) + r"\.[0-9a-f]{6}", version)
+    assert re.fullmatch(re.escape(checkpoint_files.version(weights)) + r"\.[0-9a-f]{6}", version)
 
 
 def test_setup_follows_a_promotion_at_once(
@@ -131,7 +131,7 @@ def test_health_and_setup_answer_at_once_while_the_model_loads(
 
 
 def test_versions_lists_the_shipped_model(client: FlaskClient, weights: Path) -> None:
-    assert send(client, "versions").json == {"versions": [checkpoint.version(weights)]}
+    assert send(client, "versions").json == {"versions": [checkpoint_files.version(weights)]}
     version = send(client, "setup").json["model_version"]
     assert send(client, "versions").json == {"versions": [version]}
 
@@ -232,7 +232,7 @@ def test_versions_at_an_address_are_those_of_its_project(client: FlaskClient, ve
     for path, expected in (("/projects/1", [version]), ("/projects/2", [other]), ("", [version, other])):
         assert client.get(f"{path}/versions", headers=BASIC).json == {"versions": expected}
     untouched = client.get("/projects/3/versions", headers=BASIC).json
-    assert untouched == {"versions": [checkpoint.version(weights)]}
+    assert untouched == {"versions": [checkpoint_files.version(weights)]}
 
 
 @pytest.mark.parametrize("name", ["setup", "predict-batch", "webhook-annotation-created", "webhook-start-training"])
@@ -591,8 +591,8 @@ def test_a_damaged_model_shows_no_path(
     tmp_path: Path,
 ) -> None:
     folder = random_checkpoint(tmp_path / "broken", seed=5)
-    (folder / checkpoint.WEIGHTS).write_bytes(b"x")
-    monkeypatch.setattr(checkpoint, "shipped", lambda: folder)
+    (folder / checkpoint_files.WEIGHTS).write_bytes(b"x")
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: folder)
     client = create_app(settings, ml_backend.build(settings)).test_client()
     answer = send(client, "predict-interactive-text", with_images("predict-interactive-text"))
     assert (answer.status_code, answer.json["code"]) == (500, "bad_checkpoint")

