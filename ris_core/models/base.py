@@ -126,6 +126,19 @@ class RISModel(nn.Module):
     def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> ImageEmbedding:
         """The image encoder's levels -> what the design keeps of them; valid as for `encode_image`."""
 
+    def deepest(self, embedding: ImageEmbedding) -> Tensor:
+        """Of B photos, the features of the deepest level that is kept: (B, C, H, W), 0 where there is no photo.
+
+        With early fusion nothing but the photo is kept: it is encoded here, without a sentence.
+        """
+        if self.early_fusion:
+            embedding = self.read_levels(self.image_encoder(embedding[0][0]), embedding[0][1])
+        return self.deepest_level(embedding)
+
+    @abstractmethod
+    def deepest_level(self, levels: ImageEmbedding) -> Tensor:
+        """`deepest`, of what `read_levels` gave."""
+
     def encode_text(self, sentences: Sequence[str]) -> TextFeatures:
         """N sentences -> their words and sentence vectors."""
         features: TextFeatures = self.text_encoder(sentences)

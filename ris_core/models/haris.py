@@ -247,6 +247,11 @@ class HARIS(RISModel):
             for project, side, number in zip(self.project, self.sides, self.numbers, strict=True)
         ]
 
+    def deepest_level(self, levels: ImageEmbedding) -> Tensor:
+        """The cells of the deep level, whichever block reads it."""
+        level = cast(Level, levels[self.numbers.index(self.image_encoder.pyramid[-1])])
+        return grid(level.cells, level.valid)
+
     def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         levels = [pick(level, index) for level in cast(Sequence[Level], photos)]
         valid = levels[0].valid  # (N, 1, H, W)

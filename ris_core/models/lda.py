@@ -175,6 +175,10 @@ class LDA(RISModel):
             for project, key, level in zip(self.project, self.key, levels, strict=True)
         ]
 
+    def deepest_level(self, levels: ImageEmbedding) -> Tensor:
+        """The features of the coarsest grid's last level."""
+        return cast(Level, levels[-1]).features
+
     def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         levels, coarsest = cast(Sequence[Level], photos), len(photos) - 1
         sentence = text.sentence  # (N, D): nothing else of the language is read [paper]

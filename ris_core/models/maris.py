@@ -232,6 +232,11 @@ class MARIS(RISModel):
         """One `Enhanced`."""
         return [self.enhance.read(three_levels(levels, self.image_encoder.pyramid), valid)]
 
+    def deepest_level(self, levels: ImageEmbedding) -> Tensor:
+        """The part that the deep level is joined into, with the middle one; or the deep level, if it is read alone."""
+        enhanced = cast(Enhanced, levels[0])
+        return grid(enhanced.parts[:, -1], enhanced.valid) * enhanced.valid
+
     def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         enhanced, sentence = pick(cast(Enhanced, photos[0]), index), text.sentence
         cells, words = self.enhance(enhanced, sentence), self._words(text)  # (N, HW, C), (N, L, C)

@@ -281,6 +281,10 @@ class VIPA(RISModel):
             for project, number in zip(self.project, self.numbers, strict=True)
         ]
 
+    def deepest_level(self, levels: ImageEmbedding) -> Tensor:
+        """F_v, before any sentence."""
+        return cast(Level, levels[-1]).features
+
     def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         levels = self.join_words(photos, text, index)
         deep = levels[-1]

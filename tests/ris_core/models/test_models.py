@@ -65,6 +65,39 @@ def test_levels_may_share_a_stride(name: str) -> None:
     assert output.presence.shape == output.quality.shape == (2,)
 
 
+DEEP = [(name, {}) for name in MODELS] + [
+    ("haris", {"order": "shallow first"}),
+    ("haris", {"hierarchical": False}),
+    ("maris", {"enhancement": False}),
+    ("vipa", {"fusion": "none"}),
+    ("vipa", {"fusion": "early"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), DEEP)
+def test_the_deepest_features_are_those_of_the_encoders_deep_level(name: str, options: dict[str, object]) -> None:
+    model = build(name, **options)
+    shallow, _, deep = model.image_encoder.pyramid
+    pixels, valid = torch.rand(2, 3, 64, 96) * 255, torch.ones(2, 1, 64, 96)
+    valid[1, :, 32:] = 0
+
+    def deepest(changed: int | None = None) -> Tensor:
+        """Of a photo, one level of the encoder taken away."""
+        if changed is None:
+            return model.deepest(model.encode_image(pixels, valid))
+        levels = model.image_encoder(pixels * valid)
+        levels[changed] = torch.zeros_like(levels[changed])
+        return model.deepest_level(model.read_levels(levels, valid))
+
+    with torch.inference_mode():
+        plain, without_shallow, without_deep = deepest(), deepest(shallow), deepest(deep)
+    cells = valid_cells(valid, plain)
+    assert plain.shape[:2] == (2, 32) and plain.shape[-1] in {3, 6, 12}
+    assert not (plain * (1 - cells)).any() and plain[1].any()
+    assert torch.equal(plain, without_shallow)
+    assert not torch.allclose(plain[0], without_deep[0], atol=1e-3)
+
+
 def test_only_early_fusion_keeps_pixels() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     for name in MODELS:
