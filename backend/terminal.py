@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -51,3 +52,15 @@ def bar(title: str, total: int | None) -> Iterator[Bar]:
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         yield Bar(progress, title, total)
+
+
+@contextmanager
+def stage_bar(stage: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar for a job of several stages: the one it is in, the share of the job that is done, and the time it takes.
+
+    `stage` is shown until the bar is called with the first one and a share, 0 to 1.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+        line = progress.add_task(stage, total=1.0)
+        yield lambda stage, share: progress.update(line, description=stage, completed=share)

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from backend.errors import BackendError, NotFound
-from backend.queue import queue
+from backend.queue.queue import JobQueue
+from backend.queue.waiting import wait
 from backend.settings import Settings
+from backend.terminal import stage_bar
 
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
-
-_POLL_SECONDS = 0.3
-_ENDED = ("finished", "failed", "stopped", "canceled")
-
-
-class JobFailed(BackendError):
-    """A job came to an end without a result."""
-
-    code = "job_failed"
-
-
-def open_jobs(settings: Settings) -> queue.JobQueue:
-    """The job queue, as a command uses it. Raises SettingsError if Valkey's address isn't set."""
-    return queue.JobQueue(queue.connect(settings.secret("redis_url")))
+out = Console(highlight=False)
 
 
 def finetune(settings: Settings, project: int, as_json: bool) -> None:
     """Learn now, with however many corrections are new."""
-    jobs = open_jobs(settings)
-    outcome = wait(jobs, jobs.learn_now(project).job)
+    jobs = JobQueue.from_settings(settings)
+    with stage_bar("waiting for the worker") as on_progress:
+        outcome = wait(jobs, jobs.learn_now(project).job, on_progress)
     if as_json:
         print(json.dumps(outcome))
         return
@@ -46,9 +32,10 @@ def finetune(settings: Settings, project: int, as_json: bool) -> None:
 
 def export(settings: Settings, project: int, form: str, name: str | None, as_json: bool) -> None:
     """Export a project to a folder below the home folder."""
-    jobs = open_jobs(settings)
+    jobs = JobQueue.from_settings(settings)
     folder = name or f"project-{project}-{form}"
-    report = wait(jobs, jobs.export(project, form, folder).job)
+    with stage_bar("waiting for the worker") as on_progress:
+        report = wait(jobs, jobs.export(project, form, folder).job, on_progress)
     if as_json:
         print(json.dumps(report))
         return
@@ -60,31 +47,7 @@ def export(settings: Settings, project: int, form: str, name: str | None, as_jso
 
 def show_job(settings: Settings, job: str) -> None:
     """Print what is known of a job, as JSON."""
-    print(json.dumps(open_jobs(settings).describe(job), indent=2))
-
-
-def wait(jobs: queue.JobQueue, job: str) -> dict[str, Any]:
-    """The result of a job, once it has one; until then its stage and how far it is, on standard error.
-
-    Raises:
-        JobFailed: it ended without one.
-        Unavailable: Valkey can't be reached.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as progress:
-        line = progress.add_task("waiting for the worker", total=1.0)
-        while True:
-            state = jobs.describe(job)
-            if state["status"] in _ENDED:
-                return _result(job, state)
-            if state["progress"]:
-                progress.update(line, description=state["progress"]["stage"], completed=state["progress"]["share"])
-            time.sleep(_POLL_SECONDS)
+    print(json.dumps(JobQueue.from_settings(settings).describe(job), indent=2))
 
 
 def comparison(outcome: Mapping[str, Any]) -> Table:
@@ -93,12 +56,3 @@ def comparison(outcome: Mapping[str, Any]) -> Table:
     for row in outcome["expressions"]:
         table.add_row(str(row["task"]), row["prompt"], f"{row['before']:.2f}", f"{row['after']:.2f}")
     return table
-
-
-def _result(job: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    if state["status"] != "finished":
-        error = state["error"] or {}
-        raise JobFailed(f"Job {job} {state['status']}. {error.get('message', 'Its log says why.')}")
-    if not isinstance(state["result"], dict):
-        raise NotFound(f"Job {job} has finished, but its result has expired.")
-    return state["result"]

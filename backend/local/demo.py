@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from backend import services
-from backend.cli.learning import open_jobs, wait
 from backend.errors import BackendError
 from backend.home import exports_folder, project_env_file
 from backend.labelstudio.client import LabelStudio
@@ -29,7 +28,9 @@ from backend.projects import samples
 from backend.projects.connect import LABEL_CONFIG, connect_backend
 from backend.projects.samples import SampleMask
 from backend.queue.queue import JobQueue
+from backend.queue.waiting import wait
 from backend.settings import Settings
+from backend.terminal import stage_bar
 from ris_core.data import split_of
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask, decode_rle, iou
@@ -76,8 +77,9 @@ def run(settings: Settings, console: Console) -> None:
         before = _predict(client, project, photos, config)
         _correct(client, photos, config)
         console.print(f"{prompts} corrections are submitted. Learning from them in the worker ...")
-        jobs = open_jobs(settings)
-        waited = wait(jobs, jobs.learn(project).job)
+        jobs = JobQueue.from_settings(settings)
+        with stage_bar("waiting for the worker") as on_progress:
+            waited = wait(jobs, jobs.learn(project).job, on_progress)
         outcome = _learnt(settings, project, waited)
         console.print(f"{outcome['decision'].capitalize()}: {outcome['reason']}", markup=False)
         console.print(
@@ -160,7 +162,7 @@ def _learnt(settings: Settings, project: int, waited: dict[str, Any]) -> Mapping
 
 def _export(jobs: JobQueue, settings: Settings, project: int) -> Path:
     name = f"demo-{project}"
-    wait(jobs, jobs.export(project, "coco", name).job)
+    wait(jobs, jobs.export(project, "coco", name).job, lambda stage, share: None)
     return exports_folder(settings.home) / name
 
 

@@ -35,6 +35,7 @@ from rq.serializers import JSONSerializer
 
 from backend.errors import NotFound, Unavailable
 from backend.queue.allow_list import GuardedJob
+from backend.settings import Settings
 
 NAME, TRAINING, BATCHES = "ris", "ris-train", "ris-batch"
 QUEUES = (NAME, TRAINING, BATCHES)
@@ -123,6 +124,11 @@ class JobQueue:
         self._connection = connection
         self._queue, self._training, self._batches = (open_queue(connection, name=name) for name in QUEUES)
         self._learn = learn
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> JobQueue:
+        """The queue that the settings name. Raises SettingsError if Valkey's address isn't set."""
+        return cls(connect(settings.secret("redis_url")))
 
     def learn(self, project: int, least: int | None = None) -> Ticket:
         """Make sure that a job waits which will learn from all that is annotated by now.

@@ -12,8 +12,8 @@ from backend import terminal
 
 def test_the_bar_shows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     screen, now = io.StringIO(), [0.0]
-    terminal = Console(file=screen, force_terminal=True, width=120, get_time=lambda: now[0])
-    monkeypatch.setattr(terminal, "err", terminal)
+    console = Console(file=screen, force_terminal=True, width=120, get_time=lambda: now[0])
+    monkeypatch.setattr(terminal, "err", console)
     with terminal.bar("Evaluating", 50) as tell:
         for done in range(5):
             tell(done, detail=f"step {done}")

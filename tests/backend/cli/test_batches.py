@@ -20,7 +20,7 @@ from backend.active_learning.strategies import STRATEGIES
 from backend.active_learning.task_scores import NothingToRank
 from backend.batches import runner
 from backend.batches.store import BatchStore
-from backend.cli import batches, main
+from backend.cli import batches, doors
 from backend.errors import LabelStudioNotFound, NotFound
 from backend.labelstudio.client import LabelStudio
 from backend.settings import load
@@ -211,4 +211,4 @@ def test_a_refresh_says_where_label_studio_is_not_told(
 
 
 def test_the_command_offers_every_strategy() -> None:
-    assert [each.value for each in main.Ranked] == ["confidence", *STRATEGIES]
+    assert [each.value for each in doors.Ranked] == ["confidence", *STRATEGIES]

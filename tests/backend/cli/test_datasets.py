@@ -10,7 +10,8 @@ import python2
 import shapes
 from published import as_python2, ref, write_grefcoco, write_refer
 
-from backend.cli import datasets, evaluation
+from backend.cli import datasets
+from backend.cli import old_evaluation as evaluation
 from ris_core.errors import DatasetError
 
 

@@ -12,7 +12,7 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
-from backend.cli import main
+from backend.cli import local
 from backend.projects.samples import photos
 from backend.queue.queue import KINDS
 from ris_core import checkpoint
@@ -288,7 +288,7 @@ def test_training_goes_on_with_the_adapters_of_its_start(ris, tmp_path: Path, ca
 
 
 def test_a_worker_may_serve_one_kind_of_jobs(ris) -> None:
-    assert [each.value for each in main.Work] == list(KINDS)
+    assert [each.value for each in local.Work] == list(KINDS)
     code, _, err = ris("worker", "--only", "typing")
     assert code == 2
     assert "training" in err

@@ -16,7 +16,7 @@ def test_several_processes_train_and_the_first_speaks_for_them(tmp_path: Path) -
     folder = shapes.make(tmp_path / "shapes", photos=14)
     launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
     # Without the dashes it takes --run for an option of its own.
-    train = ("-m", "--", "backend.cli.main", "train", "--dataset", str(folder), "--image-encoder", "efficientnet-lite0")
+    train = ("-m", "--", "backend.cli", "train", "--dataset", str(folder), "--image-encoder", "efficientnet-lite0")
     small = ("--option", "width=16", "--side", "96", "--epochs", "2", "--photos", "4", "--workers", "0")
     done = subprocess.run(
         [sys.executable, *launch, "--rdzv-endpoint", "localhost:0", *train, *small, "--out", "model", "--run", "run"],

@@ -1,0 +1,5 @@
+"""`python -m backend.cli`, which is `ris`."""
+
+from backend.cli.main import main
+
+main()
