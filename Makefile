@@ -18,7 +18,7 @@ help:
 	@echo 'make up       install what is missing, then start Label Studio with the model connected (Ctrl-C stops it)'
 	@echo 'make test     all tests; the end-to-end ones start the real servers'
 	@echo 'make e2e      the end-to-end tests alone'
-	@echo 'make lint     ruff, mypy, and checks of the container files'
+	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
 	@echo 'make clean    remove everything that was installed or built; data in .ris stays'
 
@@ -26,7 +26,7 @@ up: .venv/.installed $(LABEL_STUDIO)/.installed
 	@exec $(VENV)/ris up
 
 test: .venv/.installed-dev $(LABEL_STUDIO)/.installed
-	$(VENV)/pytest -n 2 -m "not e2e"
+	$(VENV)/pytest -n 2 --dist worksteal -m "not e2e"
 	$(VENV)/pytest -m e2e
 
 e2e: .venv/.installed-dev $(LABEL_STUDIO)/.installed
@@ -36,6 +36,7 @@ lint: .venv/.installed-dev
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
+	$(VENV)/lint-imports --no-logo --no-cache
 	$(VENV)/hadolint Dockerfile
 	@mkdir -p build && sed 's/=$$/=lint/' .env.example >build/lint.env
 	@"$$($(VENV)/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).with_name("docker-compose"))')" \
