@@ -13,14 +13,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
+from backend.active_learning.pair_store import PairStore
 from backend.active_learning.strategies import Pair, rank
 from backend.datasets.annotations import clean
 from backend.datasets.snapshots import snapshots
 from backend.errors import BackendError
+from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.responses import Json
 from ris_core.data import read_folder
 from ris_core.errors import DatasetError
@@ -40,6 +43,23 @@ class NothingToRank(BackendError):
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """What ranking a project came to.
+
+    tasks: how many are predicted by the version, open: those of them without annotation. changed: how many scores are
+    new. ordered: whether Label Studio goes by this version's scores.
+    """
+
+    project: int
+    version: str
+    strategy: str
+    tasks: int
+    open: int
+    changed: int
+    ordered: bool
+
+
+@dataclass(frozen=True)
 class Scored:
     """A task's prediction of the version that is ranked."""
 
@@ -47,6 +67,41 @@ class Scored:
     prediction: int
     score: float
     annotated: bool
+
+
+def rank_project(
+    client: LabelStudio,
+    home: Path,
+    project: int,
+    version: str,
+    strategy: str,
+    on_progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Ranking:
+    """Write the scores of a version's predictions anew, by a strategy; nothing is predicted.
+
+    on_progress: hears how many scores are written, and of how many tasks there may be one.
+
+    Raises:
+        NothingToRank: no task is predicted, or what ranking takes isn't kept.
+        LabelStudioError: Label Studio can't be reached, or refuses.
+    """
+    ordered = client.project(project).get("model_version") == version
+    tasks = [task for row in client.predicted_tasks(project) if (task := scored(row, version))]
+    pairs = PairStore(home).read(project, version)
+    if not tasks or not pairs:
+        missing = "No task is predicted" if not tasks else "What ranking takes isn't kept of the predictions"
+        advice = "" if not tasks else " --force"
+        raise NothingToRank(f"{missing} by {version}. Predict first: ris prelabel --project {project}{advice}")
+    open_tasks = sum(not task.annotated for task in tasks)
+    number = count(1)
+
+    def change(prediction: int, score: float) -> None:
+        client.update_score(prediction, score)
+        on_progress(next(number), open_tasks)
+
+    on_progress(0, open_tasks)
+    changed = rescore(tasks, pairs, strategy, corrections_by_prompt(home, project), change)
+    return Ranking(project, version, strategy, len(tasks), open_tasks, changed, ordered)
 
 
 def scored(task: Json, version: str) -> Scored | None:

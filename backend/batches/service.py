@@ -5,14 +5,29 @@ A batch whose runner was lost gets another (`revive`): workers see to that when 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
 from backend.batches.store import Batch, BatchSpec, BatchStore
+from backend.errors import BackendError
+from backend.labelstudio.client import LabelStudio
 from backend.queue.queue import JobQueue, reachable
+
+if TYPE_CHECKING:
+    # It brings torch.
+    from backend.inference.project_model import ProjectModels
+
+_POLL_SECONDS = 0.5
+
+
+class BatchStopped(BackendError):
+    """A batch came to an end before all of its tasks were done."""
+
+    code = "batch_stopped"
 
 
 @dataclass(frozen=True)
@@ -99,3 +114,43 @@ class BatchService:
     def _join(self, order: BatchSpec, tasks: Sequence[int]) -> str | None:
         joined = (batch.id for batch in self._alike(order) if batch.order.origin == order.origin == "webhook")
         return next((batch for batch in joined if self._batches.add(batch, tasks)), None)
+
+
+def order_project(
+    batches: BatchService,
+    client: LabelStudio,
+    models: ProjectModels,
+    project: int,
+    prompts: Sequence[tuple[str, str | None]] = (),
+    *,
+    view: int | None = None,
+    force: bool = False,
+) -> Batch:
+    """Have a project's tasks predicted by the version in production, or those of a tab of it.
+
+    Args:
+        prompts: asked of every task instead of its own, each with its label or None: the one it names.
+        view: the number of the tab.
+        force: predict again what the version has predicted.
+
+    Raises:
+        PromptError: a prompt can't be asked.
+        LabelStudioError, ConfigError, Unavailable: nothing was ordered.
+    """
+    model = models.of(project, models.read(project, client.project(project)["label_config"]))
+    # Now, and not in a worker an hour later, is the time to say that one can't be asked.
+    model.given(prompts)
+    # Who gives prompts wants them asked, whatever was asked before.
+    forced = force or bool(prompts)
+    spec = BatchSpec(project, model.version.name, model.name, tuple(prompts), force=forced, view=view)
+    return batches.order(spec, client.task_ids(project, view))
+
+
+def follow(batches: BatchService, name: str, on_progress: Callable[[Batch], object]) -> Batch:
+    """Wait until a batch has come to its end; `on_progress` hears how it stands. Raises NotFound, Unavailable."""
+    batch = batches.get(name, reasons=False)
+    while batch.state in ("listing", "running"):
+        on_progress(batch)
+        time.sleep(_POLL_SECONDS)
+        batch = batches.get(name, reasons=False)
+    return batches.get(name)

@@ -1,56 +1,66 @@
-"""What `ris finetune`, `export` and `job` do: queue a job, wait with a progress bar, say what came of it."""
+"""`ris finetune` and `export`: queue a job, wait with a progress bar, say what came of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Optional
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
-from backend.queue.queue import JobQueue
-from backend.queue.waiting import wait
-from backend.settings import Settings
-from backend.terminal import stage_bar
+from backend.cli.options import JsonOption, ProjectOption
+from backend.terminal import out, stage_bar
 
-out = Console(highlight=False)
+_WAITING = "waiting for the worker"
 
 
-def finetune(settings: Settings, project: int, as_json: bool) -> None:
-    """Learn now, with however many corrections are new."""
-    jobs = JobQueue.from_settings(settings)
-    with stage_bar("waiting for the worker") as on_progress:
+def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
+    """Learn from a project's corrections now, however few are new."""
+    from backend.queue.queue import JobQueue
+    from backend.queue.waiting import wait
+    from backend.settings import load
+
+    jobs = JobQueue.from_settings(load())
+    with stage_bar(_WAITING) as on_progress:
         outcome = wait(jobs, jobs.learn_now(project).job, on_progress)
     if as_json:
         print(json.dumps(outcome))
         return
-    out.print(f"{outcome['decision']}: {outcome['reason']}", markup=False)
+    out.print(f"{outcome['decision']}: {outcome['reason']}", markup=False, highlight=False)
     if outcome["expressions"]:
-        out.print(comparison(outcome))
+        out.print(_comparison(outcome))
 
 
-def export(settings: Settings, project: int, form: str, name: str | None, as_json: bool) -> None:
-    """Export a project to a folder below the home folder."""
+def export(
+    project: ProjectOption,
+    format: Annotated[str, typer.Option(help="coco: images, instances.json, and refs.json with the prompts.")] = "coco",
+    name: Annotated[
+        Optional[str], typer.Option(help="Folder below .ris/exports.", show_default="project-N-FORMAT")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a project's annotations as a dataset: masks exact, prompts beside them."""
+    from backend.home import exports_folder
+    from backend.queue.queue import JobQueue
+    from backend.queue.waiting import wait
+    from backend.settings import load
+
+    settings = load()
     jobs = JobQueue.from_settings(settings)
-    folder = name or f"project-{project}-{form}"
-    with stage_bar("waiting for the worker") as on_progress:
-        report = wait(jobs, jobs.export(project, form, folder).job, on_progress)
+    folder = name or f"project-{project}-{format}"
+    with stage_bar(_WAITING) as on_progress:
+        report = wait(jobs, jobs.export(project, format, folder).job, on_progress)
     if as_json:
         print(json.dumps(report))
         return
     counts = f"{report['images']} images, {report['annotations']} masks, {report['refs']} expressions"
-    out.print(f"{counts} in {settings.home / 'exports' / folder}", markup=False)
+    out.print(f"{counts} in {exports_folder(settings.home) / folder}", markup=False, highlight=False)
     for skipped in report["skipped"]:
-        out.print(f"Left out: task {skipped['task']}. {skipped['reason']}", markup=False)
+        out.print(f"Left out: task {skipped['task']}. {skipped['reason']}", markup=False, highlight=False)
 
 
-def show_job(settings: Settings, job: str) -> None:
-    """Print what is known of a job, as JSON."""
-    print(json.dumps(JobQueue.from_settings(settings).describe(job), indent=2))
-
-
-def comparison(outcome: Mapping[str, Any]) -> Table:
+def _comparison(outcome: Mapping[str, Any]) -> Table:
     """The held-out expressions of an outcome, before and after."""
     table = Table("task", "prompt", "before", "after", title="IoU on held-out corrections")
     for row in outcome["expressions"]:

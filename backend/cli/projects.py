@@ -1,78 +1,85 @@
-"""What `ris connect` and `ris prompts` do, and what they print."""
+"""`ris connect` and `ris prompts`: projects of Label Studio, and what is asked for in them."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
-from backend.errors import ConfigError
-from backend.home import interface_file
-from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.label_config import LabelConfig, parse
-from backend.projects import connect
-from backend.prompts.label_matching import alternatives
-from backend.prompts.sheet import EMPTY, PromptSheet, edit_sheet, load_sheet, read_sheet
-from backend.settings import Settings
+from backend.cli.options import JsonOption, ProjectOption
 from backend.terminal import err, out
 from ris_core.errors import InputError
 
-Assignments = Sequence[str]
-"""As typed: LABEL=first | second."""
+if TYPE_CHECKING:
+    from backend.labelstudio.label_config import LabelConfig
+    from backend.projects.connect import Connection
+    from backend.prompts.sheet import PromptSheet
+    from backend.settings import Settings
 
 
-def connect_project(
-    settings: Settings, project: int | None, title: str | None, config: Path | None, as_json: bool
+def connect(
+    project: Annotated[Optional[int], typer.Option(help="Number of a project that is there already.")] = None,
+    title: Annotated[Optional[str], typer.Option(help="Title of the project; it is made if there is none.")] = None,
+    config: Annotated[
+        Optional[Path],
+        typer.Option(help="File with the new project's labelling interface.", show_default="the sample's"),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Connect the backend to a project by its number, or by its title, and say what was done.
+    """Connect the backend to a project of Label Studio; again: check the connection."""
+    from backend.labelstudio.client import LabelStudio
+    from backend.projects.connect import LABEL_CONFIG, connect_backend, connect_titled
+    from backend.settings import load
 
-    Raises InputError where the command names no project or two, and what `connect` raises.
-    """
+    settings = load()
     if (project is None) == (title is None):
         raise InputError("Name one project: --project NUMBER for one that is there, or --title TITLE.")
     if config and not title:
         raise InputError("--config is for a project that is made: name it with --title TITLE.")
-    interface = _read(config) if config else connect.LABEL_CONFIG
+    interface = _read(config) if config else LABEL_CONFIG
     with LabelStudio.from_settings(settings) as client:
         if title is not None:
-            connection = connect.connect_titled(client, title, interface, settings)
+            connection = connect_titled(client, title, interface, settings)
         else:
             assert project is not None
-            connection = connect.connect_backend(client, project, settings)
+            connection = connect_backend(client, project, settings)
     if as_json:
         print(json.dumps(asdict(connection)))
         return
-    for line in _steps(connection, bool(config)):
-        _say(line)
+    for step in _steps(connection, bool(config)):
+        _say(step)
     _say(f"Open {settings.label_studio_url}/projects/{connection.project}/data")
 
 
-def edit_prompts(
-    settings: Settings,
-    project: int,
-    prompts: Assignments,
-    negatives: Assignments,
-    aliases: Assignments,
-    file: Path | None,
-    clear: bool,
-    as_json: bool,
+def prompts(
+    project: ProjectOption,
+    set: Annotated[
+        Optional[list[str]], typer.Option(help='LABEL="a prompt | another": how a label is asked for.')
+    ] = None,
+    negative: Annotated[
+        Optional[list[str]], typer.Option(help='LABEL="a prompt": what is taken away from its masks.')
+    ] = None,
+    alias: Annotated[Optional[list[str]], typer.Option(help='LABEL="a name": what else it is called.')] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="A whole sheet, .json or .csv, instead of what is there.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Begin with an empty sheet.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Change a project's prompt sheet, if any change is asked for, and show it.
+    """Show or change the prompts that a project's batches ask for; LABEL= takes a label's away."""
+    from backend.prompts.sheet import EMPTY, edit_sheet, load_sheet, read_sheet
+    from backend.settings import load
 
-    Raises:
-        SheetError: the file, or what came of the changes, is no prompt sheet.
-        InputError: an assignment isn't LABEL=SENTENCE.
-    """
-    changes = [
-        (kind, *_assignment(each))
-        for kind, given in (("prompts", prompts), ("negatives", negatives), ("aliases", aliases))
-        for each in given
-    ]
+    settings = load(project)
+    assignments = {"prompts": set, "negatives": negative, "aliases": alias}
+    changes = [(kind, *_assignment(text)) for kind, texts in assignments.items() for text in texts or ()]
     given = read_sheet(file) if file else None
 
     def change(sheet: PromptSheet) -> PromptSheet:
@@ -92,7 +99,7 @@ def edit_prompts(
         _say("Predictions have another version from now on: retrieve them again.")
 
 
-def _steps(connection: connect.Connection, given_config: bool) -> Iterable[str]:
+def _steps(connection: Connection, given_config: bool) -> Iterator[str]:
     name = f'Project {connection.project}, "{connection.title}",'
     if connection.made:
         yield f"{name} was made."
@@ -120,6 +127,8 @@ def _read(file: Path) -> str:
 
 
 def _assignment(text: str) -> tuple[str, list[str]]:
+    from backend.prompts.label_matching import alternatives
+
     label, equals, sentences = text.partition("=")
     if not equals or not label.strip():
         raise InputError(f'{text!r} isn\'t LABEL=SENTENCE, such as "dog=the dog | the puppy".')
@@ -149,6 +158,10 @@ def _warn(settings: Settings, project: int, sheet: PromptSheet) -> None:
 
 
 def _interface(settings: Settings, project: int) -> LabelConfig | None:
+    from backend.errors import ConfigError
+    from backend.home import interface_file
+    from backend.labelstudio.label_config import parse
+
     try:
         return parse(interface_file(settings.home, project).read_text(encoding="utf-8"))
     except (FileNotFoundError, ConfigError):

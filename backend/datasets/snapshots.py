@@ -69,6 +69,17 @@ def snapshots(home: Path, project: int) -> list[Path]:
     return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
 
 
+def newest_snapshot(home: Path, project: int) -> Path:
+    """The folder of the snapshot that was made or asked for last. Raises DatasetError if the project has none."""
+    folders = snapshots(home, project)
+    if not folders:
+        raise DatasetError(
+            f"Project {project} has no snapshot to compare on. Annotate, then `ris finetune --project {project}` "
+            "or `ris export` makes one."
+        )
+    return folders[0]
+
+
 def spare_snapshots(home: Path, project: int, named: Collection[str], since: float) -> list[Path]:
     """A project's snapshots but the `named`, the newest, and those asked for since a time, in seconds of the epoch."""
     old = (folder for folder in snapshots(home, project)[1:] if folder.stat().st_mtime < since)

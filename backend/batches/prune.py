@@ -10,16 +10,13 @@ run it again, which finds what is left.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from backend import services
 from backend.errors import LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.responses import Json
-from backend.settings import Settings
-from backend.terminal import bar, out
 from ris_core.models import MODELS
 
 _OURS = re.compile(rf"(?:{'|'.join(MODELS)})-[0-9a-f]{{8}}(?:[.#].*)?")
@@ -34,24 +31,11 @@ class OldVersion:
     parents: int
 
 
-def prune_predictions(settings: Settings, project: int, delete: bool) -> None:
-    """Show which predictions nothing needs any more; delete them if that is wanted."""
-    production = services.registry(settings).production(project)
-    with LabelStudio.from_settings(settings) as client:
-        ordered_by = client.project(project).get("model_version")
-        names = [name for name in client.model_versions(project) if is_old(name, production, ordered_by)]
-        found = old_versions(client.predicted_tasks(project), names) if names else []
-        if delete:
-            delete_old(client, project, found)
-    for each in found:
-        kept = f"; {each.parents} that annotations were made from stay" if each.parents else ""
-        out.print(f"{each.name}: {len(each.predictions)} predictions{kept}", highlight=False)
-    total = sum(len(each.predictions) for each in found)
-    if delete:
-        out.print(f"Deleted: {total} predictions.", highlight=False)
-    else:
-        advice = " --yes deletes them." if total else ""
-        out.print(f"Not needed any more: {total} predictions.{advice}", highlight=False)
+def find_old(client: LabelStudio, project: int, production: str) -> list[OldVersion]:
+    """What can go of a project's predictions, now that `production` is in production. Raises LabelStudioError."""
+    ordered_by = client.project(project).get("model_version")
+    names = [name for name in client.model_versions(project) if is_old(name, production, ordered_by)]
+    return old_versions(client.predicted_tasks(project), names) if names else []
 
 
 def is_old(name: str, production: str, ordered_by: str | None) -> bool:
@@ -64,31 +48,42 @@ def old_versions(tasks: Iterable[Json], names: Iterable[str]) -> list[OldVersion
     spare: dict[str, list[int]] = {name: [] for name in names}
     parents = dict.fromkeys(spare, 0)
     for task in tasks:
-        named = {each.get("parent_prediction") for each in task.get("annotations") or []}
+        needed = {annotation.get("parent_prediction") for annotation in task.get("annotations") or []}
         for prediction in task.get("predictions") or []:
             version = prediction["model_version"]
             if version not in spare:
                 continue
-            if prediction["id"] in named:
+            if prediction["id"] in needed:
                 parents[version] += 1
             else:
                 spare[version].append(int(prediction["id"]))
     return [OldVersion(name, tuple(ids), parents[name]) for name, ids in spare.items()]
 
 
-def delete_old(client: LabelStudio, project: int, found: Iterable[OldVersion]) -> None:
-    """Delete what `old_versions` found. Raises LabelStudioError."""
+def delete_old(
+    client: LabelStudio,
+    project: int,
+    versions: Sequence[OldVersion],
+    on_progress: Callable[[int, int, str], object] = lambda done, total, version: None,
+) -> None:
+    """Delete what `find_old` found. Raises LabelStudioError.
+
+    on_progress: hears how many predictions are deleted, of how many, and of which version the last one was.
+    """
     ordered_by = _ordered_by(client, project)
-    for each in found:
-        if not each.parents:
-            client.delete_predictions(project, each.name)
+    done, total = 0, sum(len(version.predictions) for version in versions)
+    for version in versions:
+        if not version.parents:
+            client.delete_predictions(project, version.name)
             _restore(client, project, ordered_by)
+            done += len(version.predictions)
+            on_progress(done, total, version.name)
             continue
-        with bar(f"Deleting {each.name}", len(each.predictions)) as tell:
-            for done, prediction in enumerate(each.predictions, 1):
-                with suppress(LabelStudioNotFound):
-                    client.delete_prediction(prediction)
-                tell(done)
+        for prediction in version.predictions:
+            with suppress(LabelStudioNotFound):
+                client.delete_prediction(prediction)
+            done += 1
+            on_progress(done, total, version.name)
 
 
 def _ordered_by(client: LabelStudio, project: int) -> str | None:
@@ -101,5 +96,6 @@ def _ordered_by(client: LabelStudio, project: int) -> str | None:
 
 
 def _restore(client: LabelStudio, project: int, ordered_by: str | None) -> None:
+    """Label Studio forgets what a project goes by when predictions are deleted in one request."""
     if ordered_by is not None and client.project(project).get("model_version") != ordered_by:
         client.update_project(project, model_version=ordered_by)

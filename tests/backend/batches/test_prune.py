@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import random_checkpoint
 from labelstudio.site import serve
 from shelf import PROJECT, TOKEN, Shelf, data
 
-from backend.cli import prune
-from backend.cli.prune import is_old, prune_predictions
+from backend.batches.prune import OldVersion, delete_old, find_old, is_old
 from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
+<<<<<<< HEAD:tests/backend/cli/test_prune.py
 from backend.settings import Settings
 from ris_core import checkpoint_files
+=======
+>>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area):tests/backend/batches/test_prune.py
 
 OLD, OLDER, NEW = "lda-0000000a", "lda-0000000b", "lda-0000000c"
-
-
-@pytest.fixture(scope="module")
-def production(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
 
 
 @pytest.fixture
@@ -33,6 +29,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 @pytest.fixture
+<<<<<<< HEAD:tests/backend/cli/test_prune.py
 def settings(
     shelf: Shelf, production: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
@@ -40,6 +37,18 @@ def settings(
     monkeypatch.setenv("COLUMNS", "300")
     with serve(shelf) as site:
         yield make_settings(label_studio_url=site.url, label_studio_token=TOKEN)
+=======
+def client(shelf: Shelf) -> Iterator[LabelStudio]:
+    with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
+        yield client
+
+
+def prune(client: LabelStudio) -> list[OldVersion]:
+    """Delete what is old while NEW is in production."""
+    old = find_old(client, PROJECT, NEW)
+    delete_old(client, PROJECT, old)
+    return old
+>>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area):tests/backend/batches/test_prune.py
 
 
 def versions(shelf: Shelf) -> dict[str, int]:
@@ -66,54 +75,63 @@ def test_what_is_ours_and_in_use_nowhere_is_old(name: str, old: bool) -> None:
     assert is_old(name, NEW, f"{OLDER}.3fa2c1") == old
 
 
+<<<<<<< HEAD:tests/backend/cli/test_prune.py
 def test_old_versions_go_and_what_is_in_use_stays(
     shelf: Shelf, settings: Settings, production: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     current = checkpoint_files.version(production)
     for version in (f"{OLD}.1", f"{OLDER}.1", f"{current}.1", "somebody else's"):
+=======
+def test_old_versions_go_and_what_is_in_use_stays(shelf: Shelf, client: LabelStudio) -> None:
+    for version in (f"{OLD}.1", f"{OLDER}.1", f"{NEW}.1", "somebody else's"):
+>>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area):tests/backend/batches/test_prune.py
         for task in (1, 2, 3):
             shelf.predict(task, version, 0.5)
-    [(parent,)] = shelf.rows("SELECT id FROM prediction WHERE model_version = ? AND task = 2", f"{OLD}.1")
-    shelf.annotated = {2: parent}
-    prune_predictions(settings, PROJECT, delete=False)
-    assert "Not needed any more: 5 predictions. --yes deletes them." in capsys.readouterr().out
+    ids = [number for (number,) in shelf.rows("SELECT id FROM prediction ORDER BY id")]
+    shelf.annotated = {2: ids[1]}
+    old, heard = find_old(client, PROJECT, NEW), []
+    assert sorted(old, key=lambda version: version.name) == [
+        OldVersion(f"{OLD}.1", (ids[0], ids[2]), 1),
+        OldVersion(f"{OLDER}.1", tuple(ids[3:6]), 0),
+    ]
     assert sum(versions(shelf).values()) == 12
-    prune_predictions(settings, PROJECT, delete=True)
-    assert versions(shelf) == {f"{OLD}.1": 1, f"{current}.1": 3, "somebody else's": 3}
-    assert shelf.rows("SELECT id FROM prediction WHERE model_version = ?", f"{OLD}.1") == [(parent,)]
-    assert f"{OLD}.1: 2 predictions; 1 that annotations were made from stay" in capsys.readouterr().out
+    delete_old(client, PROJECT, old, lambda done, total, version: heard.append((done, total, version)))
+    assert versions(shelf) == {f"{OLD}.1": 1, f"{NEW}.1": 3, "somebody else's": 3}
+    assert shelf.rows("SELECT id FROM prediction WHERE model_version = ?", f"{OLD}.1") == [(ids[1],)]
+    assert heard[-1][:2] == (5, 5)
+    assert {version for _, _, version in heard} == {f"{OLD}.1", f"{OLDER}.1"}
     # The real one unsets it as well.
     assert shelf.model_version == "ris"
 
 
-def test_what_label_studio_orders_by_stays(shelf: Shelf, settings: Settings) -> None:
+def test_what_label_studio_orders_by_stays(shelf: Shelf, client: LabelStudio) -> None:
     for version in (f"{OLD}.1", f"{OLDER}.1"):
         shelf.predict(1, version, 0.5)
     shelf.model_version = f"{OLD}.1"
-    prune_predictions(settings, PROJECT, delete=True)
+    prune(client)
     assert (versions(shelf), shelf.model_version) == ({f"{OLD}.1": 1}, f"{OLD}.1")
 
 
 def test_killed_before_the_version_was_set_again_the_next_run_sets_it(
-    shelf: Shelf, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in (f"{OLD}.1", f"{OLDER}.1"):
         shelf.predict(1, version, 0.5)
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prune, "_restore", killed)
+        patch.setattr(LabelStudio, "update_project", killed)
         with pytest.raises(KeyboardInterrupt):
-            prune_predictions(settings, PROJECT, delete=True)
+            prune(client)
     assert (len(versions(shelf)), shelf.model_version) == (1, None)
-    prune_predictions(settings, PROJECT, delete=True)
+    prune(client)
     assert (versions(shelf), shelf.model_version) == ({}, "ris")
 
 
 def test_broken_off_it_goes_on_with_what_is_left(
-    shelf: Shelf, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, client: LabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for task in (1, 2, 3, 4):
         shelf.predict(task, f"{OLD}.1", 0.5)
@@ -130,12 +148,11 @@ def test_broken_off_it_goes_on_with_what_is_left(
     with monkeypatch.context() as patch:
         patch.setattr(LabelStudio, "delete_prediction", some)
         with pytest.raises(LabelStudioError):
-            prune_predictions(settings, PROJECT, delete=True)
+            prune(client)
     assert versions(shelf) == {f"{OLD}.1": 3}
-    prune_predictions(settings, PROJECT, delete=True)
+    prune(client)
     assert shelf.rows("SELECT id FROM prediction") == [(1,)]
 
 
-def test_nothing_old_is_said_so(shelf: Shelf, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    prune_predictions(settings, PROJECT, delete=False)
-    assert capsys.readouterr().out == "Not needed any more: 0 predictions.\n"
+def test_nothing_old_is_an_empty_list(shelf: Shelf, client: LabelStudio) -> None:
+    assert prune(client) == []

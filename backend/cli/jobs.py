@@ -1,0 +1,134 @@
+"""`ris jobs` and `job`: what works in the background, and how it goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from backend.cli.options import JsonOption
+from backend.terminal import out
+
+if TYPE_CHECKING:
+    from backend.batches.store import Batch
+
+# What a job's function does, with its arguments; and how a job of each status goes.
+_DOES = {
+    "learn": "learns from the corrections of project {0}",
+    "export": "exports project {0} as {1} to {2}",
+    "prelabel": "works on batch {0}",
+    "refresh": "looks whether project {0} is to be predicted anew",
+}
+_GOES = {
+    "queued": "waits for a worker",
+    "deferred": "waits for another job",
+    "scheduled": "waits to be tried again",
+    "started": "runs",
+    "finished": "has finished",
+    "failed": "has failed",
+    "stopped": "was stopped",
+    "canceled": "was cancelled",
+}
+_RESULTS = {
+    "learn": "{decision}: {reason}",
+    "export": "{images} images, {annotations} masks, {refs} expressions in {out}",
+    "prelabel": "{tasks} tasks in {seconds:.0f} s",
+    "refresh": "Predictions: {state}",
+}
+
+
+def jobs(as_json: JsonOption = False) -> None:
+    """List what is pre-labelled in the background, and the workers' jobs."""
+    from backend import services
+    from backend.settings import load
+
+    service = services.prelabelling(load())
+    batches, recent, workers = service.all(), service.jobs(), service.workers()
+    if as_json:
+        listed = [(service.get(batch.id) if batch.failed else batch).as_json() for batch in batches]
+        print(json.dumps({"workers": workers, "batches": listed, "jobs": recent}))
+        return
+    out.print(_table_of_batches(batches))
+    out.print(_table_of_jobs(recent))
+    out.print(f"Workers: {', '.join(f'{count} for {kind}' for kind, count in workers.items())}.")
+
+
+def job(
+    name: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.", metavar="JOB")], as_json: JsonOption = False
+) -> None:
+    """Show how a job goes: what it does, how far it is, and what came of it."""
+    from backend.queue.queue import JobQueue
+    from backend.settings import load
+
+    described = JobQueue.from_settings(load()).describe(name)
+    if as_json:
+        print(json.dumps(described))
+        return
+    for line in _sentences(described):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _sentences(job: Mapping[str, Any]) -> Iterator[str]:
+    """What a person wants to know of a job, from `JobQueue.describe`."""
+    function, arguments = str(job.get("function", "")), job.get("arguments") or []
+    does = _DOES[function].format(*arguments) if function in _DOES else "is none of ours, and isn't run"
+    yield f"Job {job['id']} {does}."
+    progress = job.get("progress") if job["status"] == "started" else None
+    far = f": {progress['stage']}, {progress['share']:.0%} done" if progress else ""
+    yield f"It {_GOES.get(job['status'], job['status'])}{far}."
+    times = [f"{name} {_time(job[name])}" for name in ("queued", "started", "ended") if job.get(name)]
+    if times:
+        yield f"{', '.join(times).capitalize()}."
+    if isinstance(job.get("result"), dict) and function in _RESULTS:
+        yield f"{_RESULTS[function].format(**job['result']).rstrip('.')}."
+    if message := (job.get("error") or {}).get("message"):
+        yield str(message)
+
+
+def _table_of_batches(batches: Sequence[Batch]) -> Table:
+    table = Table(
+        "batch", "project", "started by", "state", "done", "needed none", "left out", "of", "a second", "left", "note",
+        title="Batches",
+    )  # fmt: skip
+    for batch in batches:
+        left = batch.as_json()["seconds_left"] if batch.state == "running" else None
+        table.add_row(
+            batch.id,
+            str(batch.order.project),
+            batch.order.origin,
+            batch.state,
+            *map(str, (batch.done, batch.skipped, batch.failed, batch.total)),
+            f"{batch.rate:.1f}",
+            "" if left is None else _duration(left),
+            batch.note,
+        )
+    return table
+
+
+def _table_of_jobs(jobs: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("job", "does", "status", "queued", "progress", title="Jobs")
+    for job in jobs:
+        progress, error = job.get("progress"), job.get("error") or {}
+        stage = f"{progress['stage']} {progress['share']:.0%}" if progress else error.get("message", "")
+        table.add_row(job["id"], job.get("function", ""), job["status"], _ago(job.get("queued")), stage)
+    return table
+
+
+def _time(when: str) -> str:
+    return f"{datetime.fromisoformat(when):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _ago(when: str | None) -> str:
+    if when is None:
+        return ""
+    queued = datetime.fromisoformat(when)
+    return f"{_duration((datetime.now(UTC) - queued).total_seconds())} ago"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,79 @@
+"""How annotators took a project's predictions: figures of all expressions, by label and by version."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from backend.datasets.annotations import UNLABELLED, Change, Correction
+from backend.labelstudio.label_config import LabelConfig
+from backend.prompts.requests import label_for
+
+ORIGINS = ("accepted", "corrected", "manual", "absent")
+_NO_VERSION = "none"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One expression of a correction: its label, and what was done to the prediction for it."""
+
+    label: str
+    absent: bool
+    change: Change
+
+
+def summary(corrections: Sequence[Correction], config: LabelConfig) -> dict[str, Any]:
+    """The figures, ready for JSON: `figures` of all expressions, `annotations`, and by_label and by_version the same.
+
+    lead_time: the median of the annotations', in seconds, None where nobody worked in the editor.
+    """
+    answered = list(_answered(corrections, config))
+    times = [correction.lead_time for correction in corrections if correction.lead_time is not None]
+    return {
+        "annotations": len(corrections),
+        **figures(answered),
+        "lead_time": median(times) if times else None,
+        "by_label": _grouped((answer.label, answer) for answer in answered),
+        "by_version": _grouped((answer.change.version or _NO_VERSION, answer) for answer in answered),
+    }
+
+
+def figures(answered: Sequence[Answered]) -> dict[str, Any]:
+    """How many expressions there are of each of ORIGINS, and how good the predictions were that are still known.
+
+    compared: how many those are. accepted_share: the share of them that was submitted without a change, those that are
+    rightly absent too. iou: their mean IoU with what was submitted. None where there are none.
+    """
+    counts = Counter("absent" if answer.absent else answer.change.kind for answer in answered)
+    compared = [answer.change for answer in answered if answer.change.iou is not None]
+    unchanged = sum(change.kind == "accepted" for change in compared)
+    return {
+        "expressions": len(answered),
+        **{origin: counts[origin] for origin in ORIGINS},
+        "compared": len(compared),
+        "accepted_share": unchanged / len(compared) if compared else None,
+        "iou": fmean(change.iou for change in compared if change.iou is not None) if compared else None,
+    }
+
+
+def _answered(corrections: Iterable[Correction], config: LabelConfig) -> Iterator[Answered]:
+    for correction in corrections:
+        labels = {drawn.region: drawn.label for drawn in correction.objects}
+        for expression in correction.expressions:
+            drawn_labels = [labels[region] for region in expression.regions]
+            label = drawn_labels[0] if drawn_labels else _label_for(expression.prompt, config)
+            yield Answered(label, not expression.regions, expression.change or Change("manual"))
+
+
+def _label_for(prompt: str, config: LabelConfig) -> str:
+    return label_for(prompt, config).value if config.labels else UNLABELLED
+
+
+def _grouped(pairs: Iterable[tuple[str, Answered]]) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[Answered]] = defaultdict(list)
+    for key, answer in pairs:
+        groups[key].append(answer)
+    return {key: figures(groups[key]) for key in sorted(groups)}
