@@ -61,6 +61,6 @@ def stage_bar(stage: str) -> Iterator[Callable[[str, float], None]]:
     `stage` is shown until the bar is called with the first one and a share, 0 to 1.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as progress:
         line = progress.add_task(stage, total=1.0)
         yield lambda stage, share: progress.update(line, description=stage, completed=share)

@@ -69,7 +69,7 @@ def find_label_errors(
     snapshot: Path,
     count: int,
     pictures: Path | None = None,
-    on_progress: Callable[[int, int], object] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LabelErrors:
     """At most `count` corrections of a snapshot that are suspicious enough to tell a person about.
 
@@ -90,7 +90,7 @@ def find_label_errors(
 
 
 def find_suspects(
-    predictor: Predictor, samples: Sequence[Sample], on_progress: Callable[[int], object] = lambda done: None
+    predictor: Predictor, samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda done: None
 ) -> list[tuple[Suspect, Sample]]:
     """All corrections of a snapshot, the most suspicious first.
 

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 _SHOWN_REASONS = 10
 
-RankedBy = Literal[
-    "confidence", "uncertainty", "disagreement", "diversity", "coverage", "random", "mixed"
-]
+RankedBy = Literal["confidence", "uncertainty", "disagreement", "diversity", "coverage", "random", "mixed"]
 """What scores can go by, as in RIS_PRELABEL_SCORE; not taken from there, since help is to be quick."""
 
 
@@ -107,28 +105,28 @@ def rank(
         _say(f"Label Studio doesn't order by {version} yet: ris refresh --project {project} tells it to.")
 
 
-def cancel(name: BatchArgument, as_json: JsonOption = False) -> None:
+def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
     """Stop pre-labelling a batch; what is predicted stays."""
     from backend import services
     from backend.settings import load
 
-    batch = services.prelabelling(load()).cancel(name)
+    cancelled = services.prelabelling(load()).cancel(batch)
     if as_json:
-        print(json.dumps(batch.as_json()))
+        print(json.dumps(cancelled.as_json()))
     else:
-        _say(f"Batch {name} is {batch.state}: {_counts(batch)}. Go on with: ris resume {name}")
+        _say(f"Batch {batch} is {cancelled.state}: {_counts(cancelled)}. Go on with: ris resume {batch}")
 
 
-def resume(name: BatchArgument, as_json: JsonOption = False) -> None:
+def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
     """Go on with a batch that was cancelled, or try again what failed in one."""
     from backend import services
     from backend.settings import load
 
-    batch = services.prelabelling(load()).resume(name)
+    resumed = services.prelabelling(load()).resume(batch)
     if as_json:
-        print(json.dumps(batch.as_json()))
+        print(json.dumps(resumed.as_json()))
     else:
-        _say(f"Batch {name} is {batch.state}: {_counts(batch)}.")
+        _say(f"Batch {batch} is {resumed.state}: {_counts(resumed)}.")
 
 
 def _follow(batches: BatchService, batch: Batch) -> Batch:
@@ -137,9 +135,7 @@ def _follow(batches: BatchService, batch: Batch) -> Batch:
 
     try:
         with bar(f"batch {batch.id}", batch.total) as show:
-            return follow(
-                batches, batch.id, lambda batch: show(batch.handled, batch.total, _detail(batch, batches))
-            )
+            return follow(batches, batch.id, lambda batch: show(batch.handled, batch.total, _detail(batch, batches)))
     except KeyboardInterrupt:
         err.print(f"The batch goes on in the background: ris jobs, ris cancel {batch.id}", markup=False)
         raise

@@ -57,14 +57,12 @@ def jobs(as_json: JsonOption = False) -> None:
     out.print(f"Workers: {', '.join(f'{count} for {kind}' for kind, count in workers.items())}.")
 
 
-def job(
-    name: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.", metavar="JOB")], as_json: JsonOption = False
-) -> None:
+def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")], as_json: JsonOption = False) -> None:
     """Show how a job goes: what it does, how far it is, and what came of it."""
     from backend.queue.queue import JobQueue
     from backend.settings import load
 
-    described = JobQueue.from_settings(load()).describe(name)
+    described = JobQueue.from_settings(load()).describe(job)
     if as_json:
         print(json.dumps(described))
         return

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from backend.cli import doors, evaluation, local, models, training
+from backend.cli import (
+    acceptance,
+    batches,
+    evaluation,
+    jobs,
+    label_errors,
+    learning,
+    local,
+    models,
+    projects,
+    training,
+    versions,
+)
 from ris_core.errors import InputError, RisError
 
 COMMANDS = {
@@ -23,25 +35,25 @@ COMMANDS = {
     "In Label Studio": (
         local.up,
         local.demo,
-        doors.connect,
-        doors.finetune,
-        doors.corrections,
-        doors.export,
+        projects.connect,
+        learning.finetune,
+        acceptance.corrections,
+        learning.export,
         local.doctor,
-        doors.suspects,
+        label_errors.suspects,
         local.worker,
     ),
     "Pre-labelling": (
-        doors.prompts,
-        doors.prelabel,
-        doors.refresh,
-        doors.rank,
-        doors.jobs,
-        doors.cancel,
-        doors.resume,
-        doors.job,
+        projects.prompts,
+        batches.prelabel,
+        batches.refresh,
+        batches.rank,
+        jobs.jobs,
+        batches.cancel,
+        batches.resume,
+        jobs.job,
     ),
-    "Versions of the model": (doors.versions, doors.promote, doors.rollback, doors.compare, doors.prune),
+    "Versions of the model": (versions.versions, versions.promote, versions.rollback, versions.compare, versions.prune),
 }
 """The commands by panel. A module of this package holds those of one area, with what they print."""
 

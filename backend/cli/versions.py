@@ -14,7 +14,7 @@ from backend.cli.options import JsonOption, ProjectOption, VersionArgument
 from backend.terminal import bar, out, stage_bar
 
 if TYPE_CHECKING:
-    from backend.learning.versions import VersionComparison
+    from backend.learning.comparison import VersionComparison
     from backend.queue.queue import JobQueue
     from backend.settings import Settings
 
@@ -79,30 +79,26 @@ def compare(
     before: VersionArgument,
     after: VersionArgument,
     project: ProjectOption,
-    pictures: Annotated[
-        Optional[Path], typer.Option("--out", help="Folder for pictures of what changed most.")
-    ] = None,
+    pictures: Annotated[Optional[Path], typer.Option("--out", help="Folder for pictures of what changed most.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two versions on the held-out expressions of the newest snapshot."""
     from backend import services
-    from backend.learning import versions
+    from backend.learning import comparison
     from backend.settings import load
 
     settings = load(project)
     registry, needed = services.registry(settings), settings.finetune_min_validation
     with stage_bar("loading") as on_progress:
-        comparison = versions.compare(
-            registry, settings.home, project, (before, after), needed, pictures, on_progress
-        )
+        compared = comparison.compare(registry, settings.home, project, (before, after), needed, pictures, on_progress)
     if as_json:
-        print(json.dumps(comparison.as_json()))
+        print(json.dumps(compared.as_json()))
         return
-    out.print(_table(comparison))
-    first, second = comparison.versions
-    passes = "would pass" if comparison.verdict.passed else "wouldn't pass"
-    _say(f"In place of {first.name}, {second.name} {passes} the gate. {comparison.verdict.reason}")
-    for path in comparison.pictures:
+    out.print(_table(compared))
+    first, second = compared.versions
+    passes = "would pass" if compared.verdict.passed else "wouldn't pass"
+    _say(f"In place of {first.name}, {second.name} {passes} the gate. {compared.verdict.reason}")
+    for path in compared.pictures:
         _say(f"Look at {path}")
 
 

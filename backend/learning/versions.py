@@ -1,34 +1,24 @@
-"""A project's versions of the model: list them, change the one in production, compare two, delete what nothing needs.
+"""A project's versions of the model: list them, change the one in production, delete what nothing needs.
 
-What follows a promotion is done by workers: a job that makes predictions anew (rollout.py) is queued here. Knows no
-Label Studio.
+What follows a promotion is done by workers: a job that makes predictions anew (rollout.py) is queued here. Knows
+neither Label Studio nor what a checkpoint holds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.datasets.snapshots import newest_snapshot, prune_snapshots, spare_snapshots
+from backend.datasets.snapshots import prune_snapshots, spare_snapshots
 from backend.errors import Unavailable
-from backend.learning.finetune import Comparison, compare_versions, worked_before
-from backend.learning.gate import Compared, Verdict, judge
 from backend.queue.queue import JobQueue
 from backend.registry import Registry, Version
-from ris_core.data import Sample
-from ris_core.evaluation.contact_sheet import contact_sheet
-from ris_core.evaluation.evaluate import answers
-from ris_core.images import write_image
-from ris_core.inference.predictor import Predictor
 
 # What a card says of where a version came from and what the gate said.
 _SHOWN = ("added", "origin", "base", "snapshot", "decision", "reason", "gate", "before", "after")
-# Expressions on each sheet of a comparison: two answers each, two a row.
-_A_SHEET = 6
 # A snapshot that was used so recently may be in use: an export copies it, a comparison reads it.
 _IN_USE_SECONDS = 3600
 
@@ -47,34 +37,6 @@ class ProductionChange:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "changed": self.changed}
-
-
-@dataclass(frozen=True)
-class VersionComparison:
-    """Two versions on the held-out expressions of a snapshot. pictures: better.jpg, worse.jpg, as far as there are."""
-
-    snapshot: Path
-    versions: tuple[Version, Version]
-    answered: Comparison
-    verdict: Verdict
-    pictures: tuple[Path, ...] = ()
-
-    @property
-    def changed(self) -> list[Compared]:
-        """The expressions whose score changed, what changed most first."""
-        changed = [expression for expression in self.answered.expressions if _gain(expression)]
-        return sorted(changed, key=lambda expression: (-abs(_gain(expression)), expression.task, expression.prompt))
-
-    def as_json(self) -> dict[str, Any]:
-        before, after = self.versions
-        return {
-            "snapshot": self.snapshot.name,
-            "before": {"version": before.name, **self.answered.before.figures},
-            "after": {"version": after.name, **self.answered.after.figures},
-            "gate": self.verdict.as_json(),
-            "expressions": [expression.as_json() for expression in self.answered.expressions],
-            "pictures": [str(path) for path in self.pictures],
-        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +81,7 @@ def promote(registry: Registry, project: int, name: str, queue: JobQueue | None)
         RegistryError: a version's folder or the pointer is damaged.
     """
     before = registry.current(project).name
-    version = registry.promote(project, _plain(name)).name
+    version = registry.promote(project, plain_name(name)).name
     _refresh_soon(queue, project)
     return ProductionChange(project, version, before)
 
@@ -134,51 +96,6 @@ def rollback(registry: Registry, project: int, queue: JobQueue | None) -> Produc
     version = registry.rollback(project, instead_of=before).name
     _refresh_soon(queue, project)
     return ProductionChange(project, version, before)
-
-
-def compare(
-    registry: Registry,
-    home: Path,
-    project: int,
-    names: tuple[str, str],
-    needed: int,
-    pictures: Path | None = None,
-    on_progress: Callable[[str, float], None] = lambda stage, share: None,
-) -> VersionComparison:
-    """Have two versions answer the held-out expressions of the newest snapshot, and ask the gate about the second.
-
-    Args:
-        needed: held-out expressions that the gate asks for.
-        pictures: a folder for sheets of what changed most.
-
-    Raises:
-        NotFound: the project has no version of that name.
-        DatasetError, ImageError: it has no snapshot, or a damaged one.
-        CheckpointError: a version can't be loaded.
-    """
-    before, after = (registry.version(project, _plain(name)) for name in names)
-    snapshot = newest_snapshot(home, project)
-    answered = compare_versions(before.folder, after.folder, snapshot, on_progress)
-    verdict = judge(answered.expressions, needed, worked_before(before))
-    sheets = draw(pictures, (before, after), answered) if pictures else []
-    return VersionComparison(snapshot, (before, after), answered, verdict, tuple(sheets))
-
-
-def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) -> list[Path]:
-    """Write better.jpg and worse.jpg, what the second version gained and lost most, with both answers side by side.
-
-    One of them is left out where nothing changed that way. Returns the files.
-    """
-    predictors = [Predictor.load(version.folder) for version in versions]
-    written = []
-    for name, samples in _changed_most(answered).items():
-        shown = [answer for sample in samples for predictor in predictors for answer in answers(predictor, [sample])]
-        if shown:
-            path = folder / f"{name}.jpg"
-            title = f"{name}: each first by {versions[0].name}, then by {versions[1].name}"
-            write_image(path, contact_sheet(shown, title))
-            written.append(path)
-    return written
 
 
 def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool) -> Spare:
@@ -209,31 +126,16 @@ def find_spare(registry: Registry, home: Path, project: int, keep: int) -> Spare
     return Spare(tuple(versions), tuple(unnamed), freed, named, since)
 
 
+def plain_name(name: str) -> str:
+    """Label Studio shows a version's name with a digest of the prompts behind a dot; the registry knows the first."""
+    return name.partition(".")[0] or name
+
+
 def _refresh_soon(queue: JobQueue | None, project: int) -> None:
     """Have predictions made anew at once. Where Valkey is away, workers see to it within a minute of theirs."""
     if queue:
         with suppress(Unavailable):
             queue.refresh(project)
-
-
-def _plain(name: str) -> str:
-    """Label Studio shows a version's name with a digest of the prompts behind a dot; the registry knows the first."""
-    return name.partition(".")[0] or name
-
-
-def _gain(expression: Compared) -> float:
-    return expression.after - expression.before
-
-
-def _changed_most(answered: Comparison) -> dict[str, list[Sample]]:
-    gains = [_gain(expression) for expression in answered.expressions]
-    order = sorted(range(len(gains)), key=gains.__getitem__)
-    better = [number for number in reversed(order) if gains[number] > 0][:_A_SHEET]
-    worse = [number for number in order if gains[number] < 0][:_A_SHEET]
-    return {
-        name: [answered.before.samples[number] for number in chosen]
-        for name, chosen in (("better", better), ("worse", worse))
-    }
 
 
 def _bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ from PIL import Image
 from backend.active_learning import label_errors
 from backend.active_learning.label_errors import Suspect, find_label_errors, find_suspects
 from backend.projects.samples import corrections, photos
-from ris_core.checkpoint import version
+from ris_core.checkpoint_files import version
 from ris_core.data import Sample
 from ris_core.evaluation.metrics import Score
 from ris_core.inference.predictor import Predictor

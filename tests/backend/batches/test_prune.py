@@ -12,11 +12,6 @@ from shelf import PROJECT, TOKEN, Shelf, data
 from backend.batches.prune import OldVersion, delete_old, find_old, is_old
 from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
-<<<<<<< HEAD:tests/backend/cli/test_prune.py
-from backend.settings import Settings
-from ris_core import checkpoint_files
-=======
->>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area):tests/backend/batches/test_prune.py
 
 OLD, OLDER, NEW = "lda-0000000a", "lda-0000000b", "lda-0000000c"
 
@@ -29,15 +24,6 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 @pytest.fixture
-<<<<<<< HEAD:tests/backend/cli/test_prune.py
-def settings(
-    shelf: Shelf, production: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Settings]:
-    monkeypatch.setattr(checkpoint_files, "shipped", lambda: production)
-    monkeypatch.setenv("COLUMNS", "300")
-    with serve(shelf) as site:
-        yield make_settings(label_studio_url=site.url, label_studio_token=TOKEN)
-=======
 def client(shelf: Shelf) -> Iterator[LabelStudio]:
     with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
         yield client
@@ -48,7 +34,6 @@ def prune(client: LabelStudio) -> list[OldVersion]:
     old = find_old(client, PROJECT, NEW)
     delete_old(client, PROJECT, old)
     return old
->>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area):tests/backend/batches/test_prune.py
 
 
 def versions(shelf: Shelf) -> dict[str, int]:
@@ -75,16 +60,8 @@ def test_what_is_ours_and_in_use_nowhere_is_old(name: str, old: bool) -> None:
     assert is_old(name, NEW, f"{OLDER}.3fa2c1") == old
 
 
-<<<<<<< HEAD:tests/backend/cli/test_prune.py
-def test_old_versions_go_and_what_is_in_use_stays(
-    shelf: Shelf, settings: Settings, production: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    current = checkpoint_files.version(production)
-    for version in (f"{OLD}.1", f"{OLDER}.1", f"{current}.1", "somebody else's"):
-=======
 def test_old_versions_go_and_what_is_in_use_stays(shelf: Shelf, client: LabelStudio) -> None:
     for version in (f"{OLD}.1", f"{OLDER}.1", f"{NEW}.1", "somebody else's"):
->>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area):tests/backend/batches/test_prune.py
         for task in (1, 2, 3):
             shelf.predict(task, version, 0.5)
     ids = [number for (number,) in shelf.rows("SELECT id FROM prediction ORDER BY id")]

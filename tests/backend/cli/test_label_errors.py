@@ -10,21 +10,8 @@ import pytest
 from checkpoints import random_checkpoint
 from held_out import PROJECT, snapshot
 
-<<<<<<< HEAD
-from backend.cli import label_errors
-from backend.cli.label_errors import _judge, find_suspects, show_suspects
-from backend.projects.samples import corrections, photos
-from backend.settings import Settings
-from ris_core import checkpoint_files
-from ris_core.data import Sample
-from ris_core.errors import DatasetError
-from ris_core.evaluation.metrics import Score
-from ris_core.inference.predictor import Predictor
-from ris_core.masks import encode_rle
-=======
 from backend.active_learning import label_errors
-from ris_core import checkpoint
->>>>>>> bb71adf (What decides about versions, acceptance, label errors, pruning and batches stands in its capability; commands by area)
+from ris_core import checkpoint_files
 
 Run = Callable[..., tuple[int, str, str]]
 SUSPECTS = ("suspects", "--project", str(PROJECT))
@@ -48,9 +35,9 @@ def test_json_has_links_to_the_tasks(home: Path, run_ris: Run, tmp_path: Path) -
     made = snapshot(home)
     shown = json.loads(run_ris(*SUSPECTS, "--pictures", str(tmp_path / "sheets"), "--json")[1])
     assert (shown["project"], shown["snapshot"], shown["corrections"]) == (PROJECT, made.id, 6)
-    assert shown["version"] == checkpoint.version(tmp_path / "finds")
+    assert shown["version"] == checkpoint_files.version(tmp_path / "finds")
     assert shown["suspects"][0].keys() == {"task", "prompt", "says", "iou", "score", "suspicion", "link"}
-    assert [suspect["link"] for suspect in shown["suspects"]][0] == f"{LINK}6"
+    assert shown["suspects"][0]["link"] == f"{LINK}6"
     assert shown["pictures"] == [str(tmp_path / "sheets" / "suspects-1.jpg")]
 
 

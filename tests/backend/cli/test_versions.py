@@ -1,281 +1,177 @@
-"""The commands over versions, with real models and snapshots: what they print, what they change, what they leave."""
+"""The commands over versions: what they print for people and for scripts, and their exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from checkpoints import random_checkpoint
-from held_out import PROJECT, pictures, snapshot
-from PIL import Image
+from held_out import PROJECT, snapshot
+from labelstudio.site import serve
+from redis import Redis
+from shelf import PROJECT as SHELVED
+from shelf import TOKEN, Shelf, data
 
-from backend.cli.versions import compare, list_versions, promote, prune, rollback
-from backend.datasets.snapshots import snapshots
-from backend.errors import NotFound, Unavailable
-from backend.inference.model_pool import ModelPool
-from backend.registry import NothingEarlier, Registry
-from backend.settings import Settings
-from ris_core import checkpoint
-from ris_core.errors import DatasetError
+from backend.queue.queue import JobQueue
+from backend.registry import Registry
+from ris_core import checkpoint_files
+
+Run = Callable[..., tuple[int, str, str]]
+OLD = "lda-0000000a.1"
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One refuses whatever it is asked for, one answers with the whole photo, and more of the kind."""
+    """One refuses whatever it is asked for, one answers with the whole photo."""
     root = tmp_path_factory.mktemp("checkpoints")
-    made = {"refuses": random_checkpoint(root / "refuses", finds=False), "finds": random_checkpoint(root / "finds")}
-    return made | {str(seed): random_checkpoint(root / str(seed), seed) for seed in (1, 2)}
+    return {name: random_checkpoint(root / name, finds=name == "finds") for name in ("refuses", "finds")}
 
 
 @pytest.fixture
-def settings(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(finetune_min_validation=4)
+def home(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RIS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RIS_FINETUNE_MIN_VALIDATION", "4")
+    monkeypatch.setenv("COLUMNS", "300")
+    return tmp_path / "home"
 
 
 @pytest.fixture
-def registry(settings: Settings) -> Registry:
-    return Registry(settings.home / "models")
+def registry(home: Path) -> Registry:
+    return Registry(home / "models")
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed, in one line however narrow the terminal is."""
-    return " ".join(capsys.readouterr().out.split())
+@pytest.fixture
+def ris(run_ris: Run) -> Run:
+    """Run a command on the project -> exit code, standard output in one line, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code, printed, error = run_ris(*arguments, "--project", str(PROJECT))
+        return code, " ".join(printed.split()), error
+
+    return run
 
 
-def test_versions_are_listed(
-    settings: Settings, registry: Registry, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_versions_are_listed(ris: Run, registry: Registry, checkpoints: dict[str, Path]) -> None:
     numbers = {"before": 0.4123, "after": 0.4551, "expressions": 24}
     card = {"snapshot": "ab" * 32, "decision": "promoted", "gate": {"decision": "passed", "numbers": numbers}}
-    first = registry.add(PROJECT, checkpoints["finds"], {**card, "base": registry.base.name}).name
-    second = registry.add(PROJECT, checkpoints["refuses"], {"decision": "kept", "gate": {"decision": "not yet"}}).name
+    first = registry.add(PROJECT, checkpoints["finds"], card).name
+    registry.add(PROJECT, checkpoints["refuses"], {"decision": "kept", "gate": {"decision": "not yet"}})
     registry.promote(PROJECT, first)
-    list_versions(settings, PROJECT, True)
-    found = json.loads(printed(capsys))
-    assert (found["project"], found["production"]) == (PROJECT, first)
-    assert found["since"].startswith("20")
-    rows = found["versions"]
-    assert [row["name"] for row in rows] == [registry.base.name, first, second]
-    assert [row["production"] for row in rows] == [False, True, False]
-    assert [row["served"] for row in rows] == [True, True, False]
-    assert rows[1]["gate"]["numbers"] == numbers
-    assert (rows[1]["base"], rows[1]["snapshot"]) == (registry.base.name, "ab" * 32)
-    list_versions(settings, PROJECT, False)
-    table = printed(capsys)
+    code, table, _ = ris("versions")
+    assert code == 0
     for cell in (first, "shipped", "abababab", "0.412→0.455 (24)", "passed", "not yet", "now", "before"):
         assert cell in table
+    described = json.loads(ris("versions", "--json")[1])
+    assert (described["production"], len(described["versions"])) == (first, 3)
 
 
 def test_a_version_is_promoted_and_taken_back_in_so_many_words(
-    settings: Settings, registry: Registry, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    ris: Run, registry: Registry, checkpoints: dict[str, Path]
 ) -> None:
     base, name = registry.base.name, registry.add(PROJECT, checkpoints["finds"], {}).name
-    with pytest.raises(NothingEarlier, match=f"no version before {base}"):
-        rollback(settings, PROJECT)
-    # As Label Studio shows it.
-    promote(settings, PROJECT, f"{name}.3fa2c1")
     said = f"{name} is in production in project {PROJECT} now, in place of {base}."
-    assert printed(capsys) == f"{said} `ris rollback --project {PROJECT}` takes it back."
-    assert registry.current(PROJECT).name == name
-    promote(settings, PROJECT, name)
-    assert printed(capsys) == f"{name} is in production in project {PROJECT} already."
-    rollback(settings, PROJECT)
-    assert printed(capsys) == f"{base} is in production in project {PROJECT} again, in place of {name}."
-    assert registry.current(PROJECT) == registry.base
-    with pytest.raises(NotFound, match="no version lda-00000000"):
-        promote(settings, PROJECT, "lda-00000000")
+    back = f"{base} is in production in project {PROJECT} again, in place of {name}."
+    assert ris("promote", name)[:2] == (0, f"{said} `ris rollback --project {PROJECT}` takes it back.")
+    assert ris("promote", name)[1] == f"{name} is in production in project {PROJECT} already."
+    assert ris("rollback")[1] == back
+    code, _, error = ris("rollback")
+    assert code == 1
+    assert error.startswith(f"ris: Project {PROJECT} has no version before {base}")
 
 
-def test_a_missing_version_in_production_can_be_taken_back(
-    settings: Settings, registry: Registry, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    version = registry.add(PROJECT, checkpoints["finds"], {})
-    registry.promote(PROJECT, version.name)
-    version.folder.rename(version.folder.with_name(".lost"))
-    rollback(settings, PROJECT)
-    assert "again, in place of" in printed(capsys)
-    assert registry.current(PROJECT) == registry.base
+def test_a_change_of_production_is_told_as_json(ris: Run, registry: Registry, checkpoints: dict[str, Path]) -> None:
+    base, name = registry.base.name, registry.add(PROJECT, checkpoints["finds"], {}).name
+    promoted = {"project": PROJECT, "version": name, "before": base, "changed": True}
+    assert json.loads(ris("promote", name, "--json")[1]) == promoted
+    assert json.loads(ris("promote", name, "--json")[1]) == {**promoted, "before": name, "changed": False}
+    assert json.loads(ris("rollback", "--json")[1]) == {**promoted, "version": base, "before": name}
 
 
-def test_two_versions_are_compared_on_what_is_held_out(
-    settings: Settings,
+def test_a_change_of_production_is_seen_to_at_once(
+    ris: Run,
     registry: Registry,
     checkpoints: dict[str, Path],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    redis: Redis,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    for command in (("promote", registry.add(PROJECT, checkpoints["finds"], {}).name), ("rollback",)):
+        ris(*command)
+        [job] = JobQueue(redis).recent()
+        assert (job["function"], job["arguments"]) == ("refresh", [PROJECT])
+        redis.flushall()
+
+
+def test_two_versions_are_compared(
+    ris: Run, home: Path, registry: Registry, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     refuses, finds = (registry.add(PROJECT, checkpoints[name], {}).name for name in ("refuses", "finds"))
-    with pytest.raises(DatasetError, match="no snapshot to compare on"):
-        compare(settings, PROJECT, (refuses, finds), None, True)
-    made = snapshot(settings.home)
-    compare(settings, PROJECT, (refuses, finds), tmp_path / "pictures", True)
-    found = json.loads(printed(capsys))
-    assert found["snapshot"] == made.id
-    assert (found["before"]["version"], found["after"]["version"]) == (refuses, finds)
-    assert (found["before"]["mIoU"], found["after"]["mIoU"]) == (0.0, 0.5)
-    assert (found["before"]["N-acc"], found["after"]["N-acc"]) == (1.0, 0.0)
-    assert [(row["task"], row["before"], row["after"]) for row in found["expressions"]] == [
-        *((number, 0.0, 0.5) for number in range(1, 6)),
-        (6, 1.0, 0.0),
-    ]
-    assert found["gate"]["numbers"]["difference"] == pytest.approx((5 * 0.5 - 1) / 6)
-    assert found["pictures"] == [str(tmp_path / "pictures" / name) for name in ("better.jpg", "worse.jpg")]
-    # Two answers for each of five photos, four a row; two for the one that got worse.
-    heights = []
-    for path in found["pictures"]:
-        with Image.open(path) as picture:
-            picture.load()
-            heights.append(picture.height)
-    assert heights[0] > 2 * heights[1]
-    compare(settings, PROJECT, (refuses, finds), None, False)
-    table = printed(capsys)
+    code, _, error = ris("compare", refuses, "lda-00000000")
+    assert (code, error.count("\n")) == (1, 1)
+    assert "has no version lda-00000000" in error
+    snapshot(home)
+    code, table, _ = ris("compare", refuses, finds, "--out", str(tmp_path / "pictures"))
+    assert code == 0
     for cell in ("the cat", "0.50", "+0.50", "-1.00", f"In place of {refuses}, {finds} wouldn't pass the gate."):
         assert cell in table
-
-
-def test_equal_versions_have_no_pictures(
-    settings: Settings,
-    registry: Registry,
-    checkpoints: dict[str, Path],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    name = registry.add(PROJECT, checkpoints["finds"], {}).name
-    snapshot(settings.home)
-    compare(settings, PROJECT, (name, name), tmp_path / "pictures", True)
-    found = json.loads(printed(capsys))
-    assert found["pictures"] == []
-    assert found["gate"]["decision"] == "passed"
-    compare(settings, PROJECT, (name, name), None, False)
-    assert "and 6 that changed less or not at all" in printed(capsys)
-
-
-def old(folder: Path) -> Path:
-    """As if it had last been used yesterday."""
-    os.utime(folder, (time.time() - 86400,) * 2)
-    return folder
+    assert f"Look at {tmp_path / 'pictures' / 'better.jpg'}" in table
+    assert "and 6 that changed less or not at all" in ris("compare", finds, finds)[1]
+    compared = json.loads(ris("compare", finds, finds, "--json")[1])
+    assert (compared["gate"]["decision"], compared["pictures"]) == ("passed", [])
 
 
 def test_pruning_shows_first_and_deletes_on_demand(
-    settings: Settings, registry: Registry, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    ris: Run, home: Path, registry: Registry, checkpoints: dict[str, Path]
 ) -> None:
-    used, unused, newest = (snapshot(settings.home, photos) for photos in (3, 4, 5))
-    for number, each in enumerate((used, unused, newest)):
-        os.utime(each.folder, (time.time() - 86400 + number,) * 2)
-    first, second, third = (
-        registry.add(PROJECT, checkpoints[name], {"snapshot": each.id}).name
-        for name, each in (("1", unused), ("2", unused), ("finds", used))
-    )
-    registry.promote(PROJECT, third)
-    prune(settings, PROJECT, 1, False)
-    shown = printed(capsys)
-    assert shown.startswith(f"{first}, added 20")
-    assert "Not needed any more: 1 versions and 0 snapshots" in shown
-    assert "--yes deletes them." in shown
-    assert len(registry.versions(PROJECT)) == 4
-    prune(settings, PROJECT, 0, False)
-    assert "2 versions and 1 snapshots" in printed(capsys)
-    prune(settings, PROJECT, 0, True)
-    said = printed(capsys)
-    assert f"{second}, added" in said
-    assert "Deleted: 2 versions and 1 snapshots" in said
-    assert [version.name for version in registry.versions(PROJECT)] == [registry.base.name, third]
-    assert snapshots(settings.home, PROJECT) == [newest.folder, used.folder]
-    assert not list(unused.folder.parent.glob(".*/"))
-    prune(settings, PROJECT, 0, True)
-    assert printed(capsys) == "Deleted: 0 versions and 0 snapshots, 0.0 MB."
+    unused, newest = (snapshot(home, photos) for photos in (4, 5))
+    for number, made in enumerate((unused, newest)):
+        os.utime(made.folder, (time.time() - 86400 + number,) * 2)
+    name = registry.add(PROJECT, checkpoints["finds"], {"snapshot": unused.id}).name
+    assert ris("prune")[1] == "Not needed any more: 0 versions and 0 snapshots, 0.0 MB."
+    shown = ris("prune", "--keep", "0")[1]
+    assert shown.startswith(f"{name}, added 20")
+    assert "Not needed any more: 1 versions and 1 snapshots" in shown
+    assert shown.endswith("--yes deletes them.")
+    listed = json.loads(ris("prune", "--keep", "0", "--json")[1])
+    assert (listed["project"], listed["deleted"], listed["snapshots"]) == (PROJECT, False, [unused.id])
+    assert [version["name"] for version in listed["versions"]] == [name]
+    assert len(registry.versions(PROJECT)) == 2
+    assert json.loads(ris("prune", "--keep", "0", "--yes", "--json")[1]) == {**listed, "deleted": True}
+    assert registry.versions(PROJECT) == [registry.base]
+    assert ris("prune", "--keep", "0", "--yes")[1] == "Deleted: 0 versions and 0 snapshots, 0.0 MB."
 
 
-def test_a_snapshot_in_use_stays(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (snapshot(settings.home, photos) for photos in (3, 4))
-    prune(settings, PROJECT, 0, True)
-    assert {first.folder, second.folder} == set(snapshots(settings.home, PROJECT))
-    old(first.folder)
-    old(second.folder)
-    # Whoever asks for it again uses it.
-    assert snapshot(settings.home, 3).folder == first.folder
-    assert snapshots(settings.home, PROJECT)[0] == first.folder
-    prune(settings, PROJECT, 0, True)
-    assert snapshots(settings.home, PROJECT) == [first.folder]
-    assert "1 snapshots" in printed(capsys)
+@pytest.fixture
+def shelf(home: Path, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path / "shelf.db")
+    shelf.fill(data(3))
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: checkpoints["finds"])
+    with serve(shelf) as site:
+        monkeypatch.setenv("RIS_LABEL_STUDIO_URL", site.url)
+        monkeypatch.setenv("RIS_LABEL_STUDIO_TOKEN", TOKEN)
+        yield shelf
 
 
-def test_nothing_is_pruned_while_the_project_learns(settings: Settings, registry: Registry) -> None:
-    with registry.learning(PROJECT), pytest.raises(Unavailable, match="is learning, and may need"):
-        prune(settings, PROJECT, 0, True)
-
-
-def test_going_back_reaches_the_next_prediction_of_another_process(
-    settings: Settings, registry: Registry, checkpoints: dict[str, Path]
+def test_old_predictions_are_shown_first_and_deleted_on_demand(
+    shelf: Shelf, run_ris: Run, checkpoints: dict[str, Path]
 ) -> None:
-    """A thread predicts without a pause, each time by the version that is in production at that moment."""
-    good, bad = (registry.add(PROJECT, checkpoints[name], {}).name for name in ("finds", "refuses"))
-    registry.promote(PROJECT, good)
-    registry.promote(PROJECT, bad)
-    models, answers, done = ModelPool(), [], threading.Event()
-
-    def predict() -> None:
-        while not done.is_set():
-            version = registry.current(PROJECT)
-            (found,) = models.segment(version, pictures()[0], ["the cat"], time.monotonic() + 30)
-            answers.append((time.monotonic(), version.name, found.present))
-
-    thread = threading.Thread(target=predict)
-    thread.start()
-    try:
-        wait_for(lambda: len(answers) > 3)
-        script = "import sys, pathlib, backend.registry as r; r.Registry(pathlib.Path(sys.argv[1])).rollback(7)"
-        subprocess.run([sys.executable, "-c", script, str(settings.home / "models")], check=True, timeout=60)
-        went_back = time.monotonic()
-        wait_for(lambda: answers[-1][1] == good)
-    finally:
-        done.set()
-        thread.join(30)
-    first = next(at for at, name, _ in answers if name == good)
-    assert first - went_back < 5
-    names = [name for _, name, _ in answers]
-    assert names == sorted(names, key=[bad, good].index), "once it is back it stays"
-    # Each answer is that of the version it names.
-    assert {(name, present) for _, name, present in answers} == {(good, True), (bad, False)}
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
-def test_the_commands_reach_the_services(
-    settings: Settings,
-    registry: Registry,
-    checkpoints: dict[str, Path],
-    run_ris: Callable[..., tuple[int, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RIS_HOME", str(settings.home))
-
-    def ris(*arguments: str) -> tuple[int, str, str]:
-        code, out, err = run_ris(*arguments, "--project", str(PROJECT))
-        return code, " ".join(out.split()), err
-
-    name = registry.add(PROJECT, checkpoints["finds"], {}).name
-    assert ris("promote", name)[0] == 0
-    assert json.loads(ris("versions", "--json")[1])["production"] == name
-    code, _, err = ris("compare", name, checkpoint.version(checkpoints["1"]))
-    assert (code, err.count("\n")) == (1, 1)
-    assert f"has no version {checkpoint.version(checkpoints['1'])}" in err
-    snapshot(settings.home)
-    assert json.loads(ris("compare", name, name, "--json")[1])["gate"]["decision"] == "not yet"
-    assert "0 versions" in ris("prune", "--keep", "0")[1]
-    assert ris("rollback")[1].startswith(registry.base.name)
-    code, _, err = ris("rollback")
-    assert code == 1
-    assert err.startswith("ris: Project 7 has no version before")
+    prune = ("prune", "--predictions", "--project", str(SHELVED))
+    assert run_ris(*prune)[1] == "Not needed any more: 0 predictions.\n"
+    current = f"{checkpoint_files.version(checkpoints['finds'])}.1"
+    for task in (1, 2, 3):
+        shelf.predict(task, OLD, 0.5)
+        shelf.predict(task, current, 0.5)
+    [(parent,)] = shelf.rows("SELECT id FROM prediction WHERE model_version = ? AND task = 2", OLD)
+    shelf.annotated = {2: parent}
+    said = f"{OLD}: 2 predictions; 1 that annotations were made from stay\n"
+    assert run_ris(*prune)[1] == f"{said}Not needed any more: 2 predictions. --yes deletes them.\n"
+    listed = {"project": SHELVED, "deleted": False, "versions": [{"name": OLD, "predictions": 2, "parents": 1}]}
+    assert json.loads(run_ris(*prune, "--json")[1]) == listed
+    assert run_ris(*prune, "--yes")[:2] == (0, f"{said}Deleted: 2 predictions.\n")
+    rows = shelf.rows("SELECT model_version, COUNT(*) FROM prediction GROUP BY model_version")
+    assert dict(rows) == {OLD: 1, current: 3}

@@ -19,7 +19,6 @@ from backend import services
 from backend.batches import runner
 from backend.batches.service import BatchService
 from backend.batches.store import Batch, BatchStore
-from backend.cli import versions
 from backend.errors import ConfigError, LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
 from backend.learning.rollout import Rollout, RolloutRecord, RolloutRecords, least_sure_first, tick
@@ -281,18 +280,6 @@ def test_a_damaged_interface_is_given_up_until_the_next_promotion(world: World) 
     world.shelf.xml = XML
     world.promote(2)
     assert (world.tick(), world.tend()) == ([PROJECT], "running")
-
-
-def test_commands_over_versions_have_it_looked_at_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "registry", lambda settings: world.registry)
-    for command in (
-        lambda: versions.promote(world.refresh.settings, PROJECT, world.names[1]),
-        lambda: versions.rollback(world.refresh.settings, PROJECT),
-    ):
-        command()
-        [job] = JobQueue(world.redis).recent()
-        assert (job["function"], job["arguments"]) == ("refresh", [PROJECT])
-        world.redis.flushall()
 
 
 def test_a_worker_does_all_of_it(world: World, checkpoints: list[Path], redis_url: str) -> None:

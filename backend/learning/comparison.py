@@ -1,0 +1,110 @@
+"""Two versions of a project's model, compared on what is held out, and pictures of what changed most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.datasets.snapshots import newest_snapshot
+from backend.learning.finetune import Comparison, compare_versions, worked_before
+from backend.learning.gate import Compared, Verdict, judge
+from backend.learning.versions import plain_name
+from backend.registry import Registry, Version
+from ris_core.data import Sample
+from ris_core.evaluation.contact_sheet import contact_sheet
+from ris_core.evaluation.evaluate import answers
+from ris_core.images import write_image
+from ris_core.inference.predictor import Predictor
+
+# Expressions on each sheet: two answers each, two a row.
+_A_SHEET = 6
+
+
+@dataclass(frozen=True)
+class VersionComparison:
+    """Two versions on the held-out expressions of a snapshot. pictures: better.jpg, worse.jpg, as far as there are."""
+
+    snapshot: Path
+    versions: tuple[Version, Version]
+    answered: Comparison
+    verdict: Verdict
+    pictures: tuple[Path, ...] = ()
+
+    @property
+    def changed(self) -> list[Compared]:
+        """The expressions whose score changed, what changed most first."""
+        changed = [expression for expression in self.answered.expressions if _gain(expression)]
+        return sorted(changed, key=lambda expression: (-abs(_gain(expression)), expression.task, expression.prompt))
+
+    def as_json(self) -> dict[str, Any]:
+        before, after = self.versions
+        return {
+            "snapshot": self.snapshot.name,
+            "before": {"version": before.name, **self.answered.before.figures},
+            "after": {"version": after.name, **self.answered.after.figures},
+            "gate": self.verdict.as_json(),
+            "expressions": [expression.as_json() for expression in self.answered.expressions],
+            "pictures": [str(path) for path in self.pictures],
+        }
+
+
+def compare(
+    registry: Registry,
+    home: Path,
+    project: int,
+    names: tuple[str, str],
+    needed: int,
+    pictures: Path | None = None,
+    on_progress: Callable[[str, float], None] = lambda stage, share: None,
+) -> VersionComparison:
+    """Have two versions answer the held-out expressions of the newest snapshot, and ask the gate about the second.
+
+    Args:
+        needed: held-out expressions that the gate asks for.
+        pictures: a folder for sheets of what changed most.
+
+    Raises:
+        NotFound: the project has no version of that name.
+        DatasetError, ImageError: it has no snapshot, or a damaged one.
+        CheckpointError: a version can't be loaded.
+    """
+    before, after = (registry.version(project, plain_name(name)) for name in names)
+    snapshot = newest_snapshot(home, project)
+    answered = compare_versions(before.folder, after.folder, snapshot, on_progress)
+    verdict = judge(answered.expressions, needed, worked_before(before))
+    sheets = draw(pictures, (before, after), answered) if pictures else []
+    return VersionComparison(snapshot, (before, after), answered, verdict, tuple(sheets))
+
+
+def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) -> list[Path]:
+    """Write better.jpg and worse.jpg, what the second version gained and lost most, with both answers side by side.
+
+    One of them is left out where nothing changed that way. Returns the files.
+    """
+    predictors = [Predictor.load(version.folder) for version in versions]
+    written = []
+    for name, samples in _changed_most(answered).items():
+        shown = [answer for sample in samples for predictor in predictors for answer in answers(predictor, [sample])]
+        if shown:
+            path = folder / f"{name}.jpg"
+            title = f"{name}: each first by {versions[0].name}, then by {versions[1].name}"
+            write_image(path, contact_sheet(shown, title))
+            written.append(path)
+    return written
+
+
+def _gain(expression: Compared) -> float:
+    return expression.after - expression.before
+
+
+def _changed_most(answered: Comparison) -> dict[str, list[Sample]]:
+    gains = [_gain(expression) for expression in answered.expressions]
+    order = sorted(range(len(gains)), key=gains.__getitem__)
+    better = [number for number in reversed(order) if gains[number] > 0][:_A_SHEET]
+    worse = [number for number in order if gains[number] < 0][:_A_SHEET]
+    return {
+        name: [answered.before.samples[number] for number in chosen]
+        for name, chosen in (("better", better), ("worse", worse))
+    }
