@@ -80,7 +80,7 @@ def _sentences(job: Mapping[str, Any]) -> Iterator[str]:
     yield f"It {_GOES.get(job['status'], job['status'])}{far}."
     times = [f"{name} {_time(job[name])}" for name in ("queued", "started", "ended") if job.get(name)]
     if times:
-        yield f"{', '.join(times).capitalize()}."
+        yield f"It was {', '.join(times)}."
     if isinstance(job.get("result"), dict) and function in _RESULTS:
         yield f"{_RESULTS[function].format(**job['result']).rstrip('.')}."
     if message := (job.get("error") or {}).get("message"):

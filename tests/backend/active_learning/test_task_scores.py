@@ -7,16 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelstudio.site import serve
+from shelf import PROJECT, TOKEN, Shelf, data
 
+from backend.active_learning.pair_store import PairStore
 from backend.active_learning.strategies import Pair
 from backend.active_learning.task_scores import (
     NothingToRank,
+    Ranking,
     Scored,
     corrections_by_prompt,
     new_scores,
+    rank_project,
     rescore,
     scored,
 )
+from backend.labelstudio.client import LabelStudio
 
 
 def pair(
@@ -82,3 +88,40 @@ def test_the_oldest_prediction_of_the_version_is_the_tasks() -> None:
 
 def test_without_a_snapshot_no_prompt_has_corrections(tmp_path: Path) -> None:
     assert corrections_by_prompt(tmp_path, 3) == {}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """Four tasks, each predicted with a score of 0.5, the second annotated."""
+    shelf = Shelf(tmp_path / "shelf.db")
+    shelf.fill(data(4))
+    for task in (1, 2, 3, 4):
+        shelf.predict(task, "lda-1.a", 0.5)
+    shelf.annotated = {2: None}
+    return shelf
+
+
+def test_a_project_is_ranked_by_the_pairs_that_were_kept(shelf: Shelf, tmp_path: Path) -> None:
+    pairs = [pair(task, confidence=confidence) for task, confidence in ((1, 0.25), (2, 0.1), (3, 0.5), (4, 0.75))]
+    PairStore(tmp_path).keep(PROJECT, "lda-1.a", pairs)
+    heard: list[tuple[int, int]] = []
+    with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
+        ranking = rank_project(
+            client, tmp_path, PROJECT, "lda-1.a", "uncertainty", lambda done, total: heard.append((done, total))
+        )
+        assert ranking == Ranking(PROJECT, "lda-1.a", "uncertainty", tasks=4, open=3, changed=2, ordered=False)
+        assert [score for (score,) in shelf.rows("SELECT score FROM prediction ORDER BY id")] == [0.25, 0.5, 0.5, 0.75]
+        assert heard == [(0, 3), (1, 3), (2, 3)]
+        shelf.model_version = "lda-1.a"
+        again = rank_project(client, tmp_path, PROJECT, "lda-1.a", "uncertainty")
+        assert (again.changed, again.ordered) == (0, True)
+        with pytest.raises(NothingToRank, match="RIS_PRELABEL_SCORE=disagreement"):
+            rank_project(client, tmp_path, PROJECT, "lda-1.a", "disagreement")
+
+
+def test_what_ranking_takes_must_be_there(shelf: Shelf, tmp_path: Path) -> None:
+    with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
+        with pytest.raises(NothingToRank, match=f"ris prelabel --project {PROJECT} --force"):
+            rank_project(client, tmp_path, PROJECT, "lda-1.a", "uncertainty")
+        with pytest.raises(NothingToRank, match=f"No task is predicted by lda-2.b.*--project {PROJECT}$"):
+            rank_project(client, tmp_path, PROJECT, "lda-2.b", "uncertainty")

@@ -1,13 +1,13 @@
-"""`ris prelabel`, `jobs`, `cancel` and `resume` on a real Valkey, against a small Label Studio."""
+"""`ris prelabel`, `refresh`, `rank`, `cancel` and `resume` on a real Valkey, against a small Label Studio."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from checkpoints import random_checkpoint
@@ -17,15 +17,14 @@ from shelf import PROJECT, TOKEN, Shelf, data
 
 from backend import services
 from backend.active_learning.strategies import STRATEGIES
-from backend.active_learning.task_scores import NothingToRank
 from backend.batches import runner
 from backend.batches.store import BatchStore
-from backend.cli import batches, doors
-from backend.errors import LabelStudioNotFound, NotFound
+from backend.cli.batches import RankedBy
 from backend.labelstudio.client import LabelStudio
 from backend.settings import load
 from ris_core import checkpoint_files
-from ris_core.errors import PromptError
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -65,150 +64,143 @@ def work(redis: Redis) -> Callable[[str], None]:
     return run
 
 
-def ordered(capsys: pytest.CaptureFixture[str], **options: object) -> dict[str, object]:
-    given = {"view": None, "prompts": [], "label": None, "force": False, "detach": True, "as_json": True}
-    batches.prelabel(PROJECT, **{**given, **options})  # type: ignore[arg-type]
-    answer: dict[str, object] = json.loads(capsys.readouterr().out)
-    return answer
+@pytest.fixture
+def ris(run_ris: Run) -> Run:
+    """Run a command on the project -> exit code, standard output, standard error."""
+    return lambda name, *arguments: run_ris(name, "--project", str(PROJECT), *arguments)
 
 
-def test_a_project_is_ordered_followed_and_reported(
-    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def order(ris: Run) -> Callable[..., dict[str, Any]]:
+    """Order a batch and don't wait for it -> the batch as JSON."""
+    return lambda *arguments: json.loads(ris("prelabel", "--detach", "--json", *arguments)[1])
+
+
+def test_a_project_is_ordered_followed_and_reported(shelf: Shelf, work: Callable[[str], None], ris: Run) -> None:
     shelf.do("UPDATE task SET data = '{}' WHERE id = 2")
 
     def help_out() -> None:
         batches = services.prelabelling(load())
-        while not (found := batches.all()):
+        while not (ordered := batches.all()):
             time.sleep(0.05)
-        work(found[0].id)
+        work(ordered[0].id)
 
     worker = threading.Thread(target=help_out)
     worker.start()
-    batches.prelabel(PROJECT, None, [], None, force=False, detach=False, as_json=False)
+    code, printed, _ = ris("prelabel")
     worker.join()
-    printed = capsys.readouterr().out
+    assert code == 0
     assert "4 of 5 tasks predicted, 1 left out." in printed
     assert 'Left out: task 2. Task 2 has no "image"' in printed
     assert sum(count for (count,) in shelf.rows("SELECT COUNT(*) FROM prediction")) == 4
-    batches.show(load(), as_json=True)
-    [batch] = json.loads(capsys.readouterr().out)["batches"]
-    assert batch["reasons"].keys() == {"2"}
 
 
-def test_batches_and_jobs_are_listed(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    batch = ordered(capsys)["id"]
-    batches.show(load(), as_json=True)
-    listed = json.loads(capsys.readouterr().out)
-    assert [(each["id"], each["state"], each["total"]) for each in listed["batches"]] == [(batch, "running", 5)]
-    [job] = listed["jobs"]
-    assert (job["function"], job["status"], job["arguments"]) == ("prelabel", "queued", [batch])
-    assert listed["workers"] == {"training": 0, "batches": 0}
-    batches.show(load(), as_json=False)
-    printed = capsys.readouterr().out
-    assert str(batch) in printed
-    assert "Workers: 0 for training, 0 for batches." in printed
+def test_a_batch_that_is_not_waited_for_says_where_to_look(shelf: Shelf, ris: Run) -> None:
+    code, printed, _ = ris("prelabel", "--detach")
+    [batch] = services.prelabelling(load()).all()
+    assert (code, printed) == (0, f"Batch {batch.id}: 5 tasks. See: ris jobs\n")
 
 
 def test_a_batch_is_cancelled_and_resumed(
-    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    shelf: Shelf, work: Callable[[str], None], order: Callable[..., dict[str, Any]], run_ris: Run
 ) -> None:
-    batch = str(ordered(capsys)["id"])
-    batches.cancel(load(), batch)
-    assert f"Batch {batch} is cancelled: 0 of 5 tasks predicted." in capsys.readouterr().out
+    batch = order()["id"]
+    said = f"Batch {batch} is cancelled: 0 of 5 tasks predicted. Go on with: ris resume {batch}\n"
+    assert run_ris("cancel", batch)[:2] == (0, said)
     work(batch)
     assert shelf.rows("SELECT COUNT(*) FROM prediction") == [(0,)]
-    batches.resume(load(), batch)
-    assert "is running" in capsys.readouterr().out
+    assert run_ris("resume", batch)[:2] == (0, f"Batch {batch} is running: 0 of 5 tasks predicted.\n")
+    assert [json.loads(run_ris(command, batch, "--json")[1])["state"] for command in ("cancel", "resume")] == [
+        "cancelled",
+        "running",
+    ]
     work(batch)
     assert shelf.rows("SELECT COUNT(*) FROM prediction") == [(5,)]
 
 
-def test_a_cancelled_batch_ends_the_wait_with_a_sentence(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    batch = str(ordered(capsys)["id"])
-    timer = threading.Timer(0.7, lambda: services.prelabelling(load()).cancel(batch))
-    timer.start()
-    ended = batches.follow(services.prelabelling(load()), batch)
-    assert ended.state == "cancelled"
+def test_a_batch_that_is_cancelled_ends_the_wait_with_a_sentence(shelf: Shelf, ris: Run) -> None:
+    def cancel() -> None:
+        batches = services.prelabelling(load())
+        while not (ordered := [batch for batch in batches.all() if batch.state == "running"]):
+            time.sleep(0.05)
+        batches.cancel(ordered[0].id, "Nobody wants it.")
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    code, printed, error = ris("prelabel", "--json")
+    canceller.join()
+    assert (code, json.loads(printed)["state"]) == (1, "cancelled")
+    assert "was stopped. Nobody wants it. Go on with: ris resume" in error
 
 
-def test_prompts_given_are_kept_with_the_batch_and_ask_anew(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    order = ordered(capsys, prompts=["a zebra", "a dog"], label="other")
-    assert (order["prompts"], order["force"]) == ([["a zebra", "other"], ["a dog", "other"]], True)
+def test_prompts_given_are_kept_with_the_batch_and_ask_anew(shelf: Shelf, order: Callable[..., dict[str, Any]]) -> None:
+    batch = order("--prompt", "a zebra", "--prompt", "a dog", "--label", "other")
+    assert (batch["prompts"], batch["force"]) == ([["a zebra", "other"], ["a dog", "other"]], True)
 
 
-def test_mistakes_are_told_before_anything_is_ordered(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(PromptError):
-        ordered(capsys, prompts=[" "])
-    with pytest.raises(LabelStudioNotFound):
-        batches.prelabel(99, None, [], None, force=False, detach=True, as_json=True)
-    with pytest.raises(NotFound, match="ris jobs"):
-        batches.cancel(load(), "nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("prelabel", "--project", str(PROJECT), "--prompt", " "), 2, "is empty"),
+        (("prelabel", "--project", "99"), 1, "Label Studio"),
+        (("cancel", "nowhere"), 1, "ris jobs"),
+        (("rank", "--project", str(PROJECT)), 1, f"Predict first: ris prelabel --project {PROJECT}"),
+        (("rank", "--project", str(PROJECT), "--strategy", "beauty"), 2, "'coverage'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_told_before_anything_is_ordered(
+    shelf: Shelf, run_ris: Run, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    ended, printed, error = run_ris(*arguments)
+    assert (ended, printed) == (code, "")
+    assert sentence in error
     assert services.prelabelling(load()).all() == []
 
 
-def rank(capsys: pytest.CaptureFixture[str], strategy: str | None = None) -> dict[str, object]:
-    batches.rank(load(PROJECT), PROJECT, strategy, as_json=True)
-    answer: dict[str, object] = json.loads(capsys.readouterr().out)
-    return answer
-
-
 def test_tasks_are_ranked_anew_without_predicting(
-    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    shelf: Shelf, work: Callable[[str], None], order: Callable[..., dict[str, Any]], ris: Run
 ) -> None:
-    with pytest.raises(NothingToRank, match="Predict first"):
-        rank(capsys)
-    batch = ordered(capsys)
-    work(str(batch["id"]))
+    batch = order()
+    work(batch["id"])
     before = shelf.rows("SELECT id, score, result FROM prediction ORDER BY id")
     shelf.annotated = {2: None}
-    ranked = rank(capsys, "diversity")
-    assert (ranked["tasks"], ranked["open"], ranked["version"]) == (5, 4, batch["version"])
+    ranked = json.loads(ris("rank", "--strategy", "diversity", "--json")[1])
+    counts = {"tasks": 5, "open": 4, "changed": ranked["changed"], "ordered": False}
+    assert ranked == {"project": PROJECT, "version": batch["version"], "strategy": "diversity", **counts}
     after = shelf.rows("SELECT id, score, result FROM prediction ORDER BY id")
     assert [(row[0], row[2]) for row in after] == [(row[0], row[2]) for row in before]
-    assert sorted(score for _, score, _ in after if score != before[1][1]) == pytest.approx([0, 0.25, 0.5, 0.75])
-    assert after[1] == before[1]
-    # The same strategy over the same pairs changes nothing; the project's own one is what was there before.
-    assert rank(capsys, "diversity")["changed"] == 0
-    rank(capsys)
+    code, printed, _ = ris("rank", "--strategy", "diversity")
+    assert code == 0
+    assert printed.startswith("4 tasks are ranked by diversity; 0 scores are new.\n")
+    assert f"doesn't order by {batch['version']} yet: ris refresh --project {PROJECT}" in printed
+    # The project's own strategy is what was there before.
+    assert json.loads(ris("rank", "--json")[1])["strategy"] == "confidence"
     restored = [score for (score,) in shelf.rows("SELECT score FROM prediction ORDER BY id")]
     assert restored == pytest.approx([score for _, score, _ in before], abs=1e-6)
 
 
-def test_ranking_says_what_it_takes_and_whether_label_studio_goes_by_it(
-    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    work(str(ordered(capsys)["id"]))
-    with pytest.raises(NothingToRank, match="RIS_PRELABEL_SCORE=disagreement"):
-        rank(capsys, "disagreement")
-    batches.rank(load(PROJECT), PROJECT, "random", as_json=False)
-    assert f"ris refresh --project {PROJECT}" in capsys.readouterr().out
-    shutil.rmtree(load().home / "pairs")
-    with pytest.raises(NothingToRank, match=f"ris prelabel --project {PROJECT} --force"):
-        rank(capsys)
-
-
 def test_a_refresh_by_command_predicts_what_is_not_annotated(
-    shelf: Shelf, work: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    shelf: Shelf, work: Callable[[str], None], ris: Run
 ) -> None:
     shelf.annotated = {2: None}
-    batches.refresh(load(), PROJECT)
-    printed = capsys.readouterr().out
+    code, printed, _ = ris("refresh")
+    assert code == 0
     [batch] = services.prelabelling(load()).all()
     assert f"Batch {batch.id}: 4 tasks. Once it is done, Label Studio goes by {batch.order.version}." in printed
+    # Begun again, it is the same batch.
+    begun = json.loads(ris("refresh", "--json")[1])
+    assert (begun["id"], begun["origin"], begun["total"]) == (batch.id, "promotion", 4)
     work(batch.id)
     with LabelStudio(load().label_studio_url, TOKEN) as client:
         assert services.refresh(load(), client).tend(PROJECT) == "done"
     assert shelf.model_version == batch.order.version
 
 
-def test_a_refresh_says_where_label_studio_is_not_told(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refresh_says_where_label_studio_is_not_told(shelf: Shelf, ris: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIS_PRELABEL_REFRESH", "false")
-    batches.refresh(load(), PROJECT)
-    assert "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told" in capsys.readouterr().out
+    assert "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told" in ris("refresh")[1]
 
 
 def test_the_command_offers_every_strategy() -> None:
-    assert [each.value for each in doors.Ranked] == ["confidence", *STRATEGIES]
+    assert get_args(RankedBy) == ("confidence", *STRATEGIES)
