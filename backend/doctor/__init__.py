@@ -42,12 +42,12 @@ _COLOURS = {"ok": "green", "warning": "yellow", "broken": "red", "skipped": "dim
 
 def diagnose(project: int | None) -> Iterator[Finding]:
     """One finding a link, in the order of the chain; without a project, those that need one are skipped."""
-    with CheckContext(project) as scene:
-        yield from examine(CHAIN, scene)
+    with CheckContext(project) as context:
+        yield from examine(CHAIN, context)
 
 
 def run(project: int | None, as_json: bool) -> bool:
-    """Print what was found, as a table or as one JSON object. Returns whether nothing is broken."""
+    """Print all findings, as a table or as one JSON object. Returns whether nothing is broken."""
     findings = []
     with err.status("settings") as status:
         for finding, following in zip(diagnose(project), [*CHAIN[1:], None], strict=True):
@@ -63,8 +63,8 @@ def run(project: int | None, as_json: bool) -> bool:
 
 def _table(findings: list[Finding]) -> Table:
     table = Table("link", "state", "what", "what to do", show_lines=True)
-    for each in findings:
-        colour = _COLOURS[each.state]
+    for finding in findings:
+        colour = _COLOURS[finding.state]
         # Sentences may hold brackets, which rich would read as markup.
-        table.add_row(each.link, f"[{colour}]{each.state}[/]", escape(each.what), escape(each.remedy))
+        table.add_row(finding.link, f"[{colour}]{finding.state}[/]", escape(finding.what), escape(finding.remedy))
     return table

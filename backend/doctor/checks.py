@@ -1,4 +1,4 @@
-"""What a check is: a look at one link of the chain, which ends in a verdict. Knows no link."""
+"""What a check is: a probe of one link of the chain, with a result. Knows no link."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CheckState = Literal["ok", "warning", "broken", "skipped"]
 
 
 class CheckResult(NamedTuple):
-    """How a link is. what: one sentence; remedy: what to do about it."""
+    """How a link is. what: one sentence; remedy: what to do about it, empty where nothing is to be done."""
 
     state: CheckState
     what: str
@@ -27,7 +27,7 @@ class CheckResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on a link, by the link's name."""
+    """The result of a check, with the link's name."""
 
     link: str
     state: CheckState
@@ -37,15 +37,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A look at a link. needs: the links without which there is nothing to look at."""
+    """How a link is probed. needs: the links without which there is nothing to probe."""
 
     link: str
-    look: Callable[[CheckContext], CheckResult]
+    probe: Callable[[CheckContext], CheckResult]
     needs: Sequence[str] = ()
 
 
 class CheckContext:
-    """What the checks look at; each thing is fetched once, when a check first asks for it."""
+    """What checks go by; each thing is fetched once, when a check first asks for it."""
 
     def __init__(self, number: int | None) -> None:
         self.number = number
@@ -60,17 +60,19 @@ class CheckContext:
 
     @cached_property
     def settings(self) -> Settings:
+        """Those of the project, if one was named. Raises SettingsError."""
         return load(self.number)
 
     @property
     def client(self) -> LabelStudio:
+        """Label Studio, as the settings' token sees it. Raises SettingsError if that isn't set."""
         if self._client is None:
             self._client = LabelStudio.from_settings(self.settings)
         return self._client
 
     @cached_property
     def project(self) -> dict[str, Any] | None:
-        """The project's row in Label Studio; None if no project is looked at."""
+        """The project as Label Studio's API shows it; None if none was named."""
         return None if self.number is None else self.client.project(self.number)
 
     @cached_property
@@ -81,44 +83,48 @@ class CheckContext:
 
 
 def ok(what: str) -> CheckResult:
+    """The link holds."""
     return CheckResult("ok", what)
 
 
 def warning(what: str, remedy: str) -> CheckResult:
+    """The link holds, but something is amiss."""
     return CheckResult("warning", what, remedy)
 
 
 def broken(what: str, remedy: str) -> CheckResult:
+    """The link doesn't hold: what needs it is skipped."""
     return CheckResult("broken", what, remedy)
 
 
 def skipped(what: str, remedy: str = "") -> CheckResult:
+    """There is nothing to probe."""
     return CheckResult("skipped", what, remedy)
 
 
 def explained(error: RisError) -> CheckResult:
-    """An error of ours as a verdict. Its sentences say what happened, then what to do, after a stop or a colon."""
+    """An error of ours as a result. Its sentences say what happened, then what to do, after a stop or a colon."""
     text = str(error)
     what, _, remedy = text.partition(". " if ". " in text else ": ")
     return broken(f"{what.rstrip('.')}.", remedy[:1].upper() + remedy[1:])
 
 
-def examine(chain: Sequence[Check], scene: CheckContext) -> Iterator[Finding]:
-    """Look at each link whose needs are met."""
+def examine(chain: Sequence[Check], context: CheckContext) -> Iterator[Finding]:
+    """Probe each link whose needs are met, in the order given."""
     missing: set[str] = set()
     for check in chain:
         lacking = [need for need in check.needs if need in missing]
-        verdict = skipped(f"Needs {' and '.join(lacking)}.") if lacking else _look(check, scene)
-        if verdict.state in ("broken", "skipped"):
+        result = skipped(f"Needs {' and '.join(lacking)}.") if lacking else _probe(check, context)
+        if result.state in ("broken", "skipped"):
             missing.add(check.link)
-        yield Finding(check.link, *verdict)
+        yield Finding(check.link, *result)
 
 
-def _look(check: Check, scene: CheckContext) -> CheckResult:
+def _probe(check: Check, context: CheckContext) -> CheckResult:
     try:
-        return check.look(scene)
+        return check.probe(context)
     except RisError as error:
         return explained(error)
     except (httpx.HTTPError, RedisError, OSError) as error:
-        # What answered a moment ago may fall silent in the middle of a check; the other links are worth a look still.
+        # What answered a moment ago may fall silent in the middle of a check; the other links are worth a probe still.
         return broken(f"It failed on the way ({type(error).__name__}: {error}).", "Try again; else see the logs.")

@@ -40,14 +40,14 @@ _PROBE_SECONDS = 60
 _LABEL_STUDIO_QUEUES = {b"rq:queue:critical", b"rq:queue:high", b"rq:queue:low"}
 
 
-def settings(scene: CheckContext) -> CheckResult:
+def settings(context: CheckContext) -> CheckResult:
     """The settings can be read, nobody else can read them, and no secret is missing."""
     file = env_file(Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default))
     try:
-        known = scene.settings
+        given = context.settings
     except (OSError, UnicodeDecodeError) as error:
         return broken(f"{file} can't be read ({error}).", "Run this as its owner; it is plain text, NAME=VALUE a line.")
-    missing = [f"{PREFIX}{name.upper()}" for name in SECRETS if not getattr(known, name)]
+    missing = [f"{PREFIX}{name.upper()}" for name in SECRETS if not getattr(given, name)]
     if missing and not file.exists():
         return warning(
             f"There is no {file}, and the environment lacks {', '.join(missing)}.",
@@ -60,9 +60,9 @@ def settings(scene: CheckContext) -> CheckResult:
     return ok(f"Complete, from {file if file.exists() else 'the environment'}.")
 
 
-def disk(scene: CheckContext) -> CheckResult:
+def disk(context: CheckContext) -> CheckResult:
     """The home folder can be written and has room."""
-    home = scene.settings.home
+    home = context.settings.home
     if not home.is_dir():
         return broken(f"There is no folder {home}.", "`ris up` makes it; if it is elsewhere, set RIS_HOME to it.")
     probe = home / f".doctor-{secrets.token_hex(4)}"
@@ -73,27 +73,27 @@ def disk(scene: CheckContext) -> CheckResult:
         return broken(f"{home} can't be written ({error.strerror}).", "Make its owner run this, or set RIS_HOME.")
     free = shutil.disk_usage(home).free
     if free < PLENTY:
-        judge = broken if free < LEAST else warning
-        return judge(
+        result = broken if free < LEAST else warning
+        return result(
             f"Only {free / 1e6:,.0f} MB are free at {home}.",
             f"Free some, such as {home / 'images'}, which is a cache, or set RIS_HOME to a larger disk.",
         )
     return ok(f"{home} can be written; {free / 1e9:,.0f} GB are free.")
 
 
-def weights(scene: CheckContext) -> CheckResult:
+def weights(context: CheckContext) -> CheckResult:
     """The version in production answers a prompt."""
-    versions = services.registry(scene.settings)
-    version = versions.base if scene.number is None else versions.current(scene.number)
+    versions = services.registry(context.settings)
+    version = versions.base if context.number is None else versions.current(context.number)
     start = time.perf_counter()
     predictor = Predictor.load(version.folder)
     predictor.segment(predictor.embed(np.zeros((64, 64, 3), np.uint8)), ["a cup"])
     return ok(f"{version.name} loads and answers a prompt in {time.perf_counter() - start:.1f} s.")
 
 
-def redis(scene: CheckContext) -> CheckResult:
+def redis(context: CheckContext) -> CheckResult:
     """Valkey keeps what is written, behind a password, and through a restart."""
-    url = scene.settings.secret("redis_url")
+    url = context.settings.secret("redis_url")
     parts = urlsplit(url)
     place = f"{parts.hostname}:{parts.port or 6379}"
     try:
@@ -121,25 +121,25 @@ def redis(scene: CheckContext) -> CheckResult:
     return weakness or ok(f"Valkey at {place} keeps what is written.")
 
 
-def worker(scene: CheckContext) -> CheckResult:
+def worker(context: CheckContext) -> CheckResult:
     """Workers have shown themselves lately, and listen to every queue."""
-    with queue.connect(scene.settings.secret("redis_url")) as connection:
+    with queue.connect(context.settings.secret("redis_url")) as connection:
         workers = Worker.all(connection=connection)
         waiting = sum(Queue(name, connection=connection).count for name in queue.QUEUES)
         suspended = is_suspended(connection)
-    alive = [each for each in workers if _is_alive(each)]
-    heard = {name for each in alive for name in each.queue_names()}
-    unheard = [kind for kind, names in queue.KINDS.items() if not heard.issuperset(names)]
+    alive = [worker for worker in workers if _is_alive(worker)]
+    served = {name for worker in alive for name in worker.queue_names()}
+    unserved = [kind for kind, names in queue.KINDS.items() if not served.issuperset(names)]
     load = f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}"
     if suspended:
         return broken(f"Work is suspended; {load}.", "`rq resume --url REDIS_URL` lets the workers go on.")
     if not alive:
         seen = f"The last worker was heard of at {_last_seen(workers)}" if workers else "No worker is registered"
         return broken(f"{seen}; {load}.", "Start one with `ris worker` (`ris up` does); if it died, its log says why.")
-    if unheard:
+    if unserved:
         return broken(
-            f"No worker does {' or '.join(unheard)}; {load}.",
-            f"Start one with {' and one with '.join(f'`ris worker --only {kind}`' for kind in unheard)} "
+            f"No worker does {' or '.join(unserved)}; {load}.",
+            f"Start one with {' and one with '.join(f'`ris worker --only {kind}`' for kind in unserved)} "
             "(`ris up` does); if it died, its log says why.",
         )
     return ok(f"{len(alive)} {'worker is' if len(alive) == 1 else 'workers are'} at work or ready; {load}.")
@@ -191,7 +191,7 @@ def _is_alive(worker: BaseWorker) -> bool:
 
 
 def _last_seen(workers: list[BaseWorker]) -> str:
-    seen = [_utc(each.last_heartbeat) for each in workers if each.last_heartbeat]
+    seen = [_utc(worker.last_heartbeat) for worker in workers if worker.last_heartbeat]
     return f"{max(seen):%H:%M:%S} UTC" if seen else "no known time"
 
 

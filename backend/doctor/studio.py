@@ -27,7 +27,7 @@ from ris_core.images import read_image
 
 # What Label Studio gives /health and webhooks, and /setup (ML_TIMEOUT_HEALTH, WEBHOOK_TIMEOUT, ML_TIMEOUT_SETUP).
 HEALTH_SECONDS, SETUP_SECONDS = 1.0, 3.0
-_TIMEOUT = httpx.Timeout(5.0)
+TIMEOUT = httpx.Timeout(5.0)
 # Signed addresses of buckets begin to fail at some minutes; a log is confusing before that.
 CLOCK_SECONDS = 60.0
 # How Label Studio 1.23.2 says that it doesn't call private addresses.
@@ -39,16 +39,16 @@ _UNBLOCK = (
 )
 
 
-def label_studio(scene: CheckContext) -> CheckResult:
+def label_studio(context: CheckContext) -> CheckResult:
     """Label Studio answers at RIS_LABEL_STUDIO_URL, and is Label Studio."""
-    url = scene.settings.label_studio_url
+    url = context.settings.label_studio_url
     try:
         answer = _http("GET", f"{url}/api/version/")
     except httpx.RequestError as error:
-        verdict = explained(unreachable(url, error))
+        result = explained(unreachable(url, error))
         if httpx.URL(url).host in ("localhost", "127.0.0.1") and Path("/.dockerenv").exists():
-            return broken(verdict.what, f"{verdict.remedy} In a container, {url} is the container itself.")
-        return verdict
+            return broken(result.what, f"{result.remedy} In a container, {url} is the container itself.")
+        return result
     if answer.is_redirect:
         return broken(
             f"{url} redirects to {answer.headers.get('Location')}.",
@@ -63,10 +63,10 @@ def label_studio(scene: CheckContext) -> CheckResult:
     return ok(f"Label Studio {versions.get('release', 'of unknown version')} at {url}.")
 
 
-def clock(scene: CheckContext) -> CheckResult:
+def clock(context: CheckContext) -> CheckResult:
     """Label Studio's clock and ours agree."""
     before = time.time()
-    answer = _http("GET", f"{scene.settings.label_studio_url}/health/")
+    answer = _http("GET", f"{context.settings.label_studio_url}/health/")
     try:
         there = parsedate_to_datetime(answer.headers["Date"]).timestamp()
     except (KeyError, ValueError):
@@ -81,11 +81,11 @@ def clock(scene: CheckContext) -> CheckResult:
     return ok(f"Within {max(1.0, abs(off)):.0f} s of Label Studio's.")
 
 
-def token(scene: CheckContext) -> CheckResult:
+def token(context: CheckContext) -> CheckResult:
     """Label Studio accepts the token."""
-    legacy = is_legacy(scene.settings.secret("label_studio_token"))
+    legacy = is_legacy(context.settings.secret("label_studio_token"))
     try:
-        owner = scene.client.whoami()
+        owner = context.client.whoami()
     except LabelStudioUnauthorized as error:
         if legacy:
             return broken(f"RIS_LABEL_STUDIO_TOKEN is a legacy token. {explained(error).what}", MAKE_ONE)
@@ -95,13 +95,13 @@ def token(scene: CheckContext) -> CheckResult:
     return ok(f"Accepted, as {owner.get('email')}.")
 
 
-def project(scene: CheckContext) -> CheckResult:
+def project(context: CheckContext) -> CheckResult:
     """The project is there, and its labelling interface can carry masks."""
     try:
-        row = scene.project
+        row = context.project
     except LabelStudioNotFound:
         return broken(
-            f"The owner of the token sees no project {scene.number}.",
+            f"The owner of the token sees no project {context.number}.",
             "Its number is in its address, /projects/N; RIS_LABEL_STUDIO_TOKEN must belong to someone who sees it.",
         )
     if row is None:
@@ -110,14 +110,14 @@ def project(scene: CheckContext) -> CheckResult:
     return ok(f"{row.get('title')!r}; its labelling interface can carry masks.")
 
 
-def backend(scene: CheckContext) -> CheckResult:
+def backend(context: CheckContext) -> CheckResult:
     """The backend is up at its address, in time, and knows the password."""
-    url = backend_url(scene.settings)
+    url = backend_url(context.settings)
     try:
         start = time.perf_counter()
         health = _http("GET", f"{url}/health")
         seconds = time.perf_counter() - start
-        versions = _http("GET", f"{url}/versions", auth=_login(scene))
+        versions = _http("GET", f"{url}/versions", auth=_login(context))
     except httpx.RequestError as error:
         return broken(
             f"The backend doesn't answer at {url} ({type(error).__name__}).",
@@ -131,31 +131,31 @@ def backend(scene: CheckContext) -> CheckResult:
     return _refusal(versions, url) or _in_time(seconds, HEALTH_SECONDS, f"Up at {url}, and open to its password.")
 
 
-def setup(scene: CheckContext) -> CheckResult:
+def setup(context: CheckContext) -> CheckResult:
     """The backend answers for the project as Label Studio asks it."""
-    assert scene.project is not None
-    url = _address(scene)
+    assert context.project is not None
+    url = _address(context)
     body = {
-        "project": f"{scene.number}.0",
-        "schema": scene.project["label_config"],
-        "hostname": scene.settings.label_studio_url,
+        "project": f"{context.number}.0",
+        "schema": context.project["label_config"],
+        "hostname": context.settings.label_studio_url,
         "access_token": "",
         "extra_params": None,
     }
     start = time.perf_counter()
-    answer = _http("POST", f"{url}/setup", json=body, auth=_login(scene))
+    answer = _http("POST", f"{url}/setup", json=body, auth=_login(context))
     seconds = time.perf_counter() - start
     return _refusal(answer, url) or _in_time(
         seconds, SETUP_SECONDS, f"Predictions are to be called {_json(answer).get('model_version')}."
     )
 
 
-def registration(scene: CheckContext) -> CheckResult:
+def registration(context: CheckContext) -> CheckResult:
     """Label Studio has the backend at this address, reaches it, and sends it what people type."""
-    url, connect = _address(scene), f"`ris connect --project {scene.number}`"
-    row = _row(scene)
+    url, connect = _address(context), f"`ris connect --project {context.number}`"
+    row = _row(context)
     if row is None:
-        elsewhere = [each["url"] for each in scene.registrations if each["title"] == BACKEND]
+        elsewhere = [other["url"] for other in context.registrations if other["title"] == BACKEND]
         if elsewhere:
             return broken(
                 f"Label Studio calls the backend at {elsewhere[0]}, but it is to be at {url}.",
@@ -163,20 +163,22 @@ def registration(scene: CheckContext) -> CheckResult:
             )
         return broken(f"The project has no ML backend at {url}.", f"{connect} adds it.")
     if row["state"] in ("DI", "ER"):
-        return _disconnected(_reason(scene, row), row["url"], connect)
-    if url == backend_url(scene.settings):
+        return _disconnected(_reason(context, row), row["url"], connect)
+    if url == backend_url(context.settings):
         return warning(f"Connected at {url}, which every project shares.", f"{connect} gives it an address of its own.")
-    return _unasked(scene, row, connect) or ok(f"Connected, as {row['title']!r}, with version {row['model_version']}.")
+    return _not_asked(context, row, connect) or ok(
+        f"Connected, as {row['title']!r}, with version {row['model_version']}."
+    )
 
 
-def webhook(scene: CheckContext) -> CheckResult:
+def webhook(context: CheckContext) -> CheckResult:
     """Label Studio's events reach the backend, and are let in."""
-    assert scene.number is not None
-    url, connect = f"{_address(scene)}/webhook", f"`ris connect --project {scene.number}`"
-    rows = scene.client.webhooks(scene.number)
-    row = next((each for each in rows if each["url"] == url), None)
+    assert context.number is not None
+    url, connect = f"{_address(context)}/webhook", f"`ris connect --project {context.number}`"
+    rows = context.client.webhooks(context.number)
+    row = next((row for row in rows if row["url"] == url), None)
     if row is None:
-        others = ", ".join(each["url"] for each in rows)
+        others = ", ".join(row["url"] for row in rows)
         return broken(
             f"No webhook goes to {url}{f', but to {others}' if others else ''}: corrections don't arrive.",
             f"{connect} adds it. If Label Studio refuses the address: {_UNBLOCK}",
@@ -188,49 +190,49 @@ def webhook(scene: CheckContext) -> CheckResult:
             "Switch it on under the project's Settings, Webhooks, with payload and all events; "
             f"or delete it there, and {connect} makes it anew.",
         )
-    event = {"action": "PROJECT_UPDATED", "project": {"id": scene.number}}
+    event = {"action": "PROJECT_UPDATED", "project": {"id": context.number}}
     start = time.perf_counter()
     answer = _http("POST", url, json=event, headers=row["headers"] or {})
     seconds = time.perf_counter() - start
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        return _unsigned(scene, row["headers"] or {}, connect)
+        return _unsigned(context, row["headers"] or {}, connect)
     return _refusal(answer, url) or _in_time(seconds, HEALTH_SECONDS, "Events arrive, and are let in by their secret.")
 
 
-def image(scene: CheckContext) -> CheckResult:
+def image(context: CheckContext) -> CheckResult:
     """The image of the project's first task can be fetched and read, past every cache."""
-    assert scene.number is not None
-    assert scene.project is not None
-    task = next(scene.client.tasks(scene.number), None)
+    assert context.number is not None
+    assert context.project is not None
+    task = next(context.client.tasks(context.number), None)
     if task is None:
         return skipped("The project has no task yet.", "Import an image.")
-    key = _config(scene.project).image.key
+    key = _config(context.project).image.key
     value = task["data"].get(key)
     if not isinstance(value, str) or not value:
         return broken(
             f"Task {task['id']} has no {key!r}, where the labelling interface looks for the image.",
             f'Import images as {key!r}, or change value="${key}" of the Image tag.',
         )
-    login = scene.project.get("task_data_login")
-    credentials = (str(login), str(scene.project.get("task_data_password") or "")) if login else None
+    login = context.project.get("task_data_login")
+    credentials = (str(login), str(context.project.get("task_data_password") or "")) if login else None
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        resolver = services.images(scene.settings.model_copy(update={"home": Path(folder)}))
+        resolver = services.images(context.settings.model_copy(update={"home": Path(folder)}))
         content = resolver.fetch(value, task["id"], credentials)
     seconds = time.perf_counter() - start
-    height, width, _ = read_image(content, scene.settings.max_image_pixels).shape
+    height, width, _ = read_image(content, context.settings.max_image_pixels).shape
     return ok(f"Task {task['id']}: {width} x {height} pixels, {len(content) / 1e6:.1f} MB in {seconds:.1f} s.")
 
 
-def predictions(scene: CheckContext) -> CheckResult:
+def predictions(context: CheckContext) -> CheckResult:
     """The project shows the predictions of the version in production, in the order of their scores."""
-    row = _row(scene)
+    row = _row(context)
     assert row is not None
-    assert scene.project is not None
-    shown, version = scene.project.get("model_version"), row["model_version"]
+    assert context.project is not None
+    shown, version = context.project.get("model_version"), row["model_version"]
     where = "in the project's Settings, Annotation, Use predictions to prelabel tasks"
-    refresh = f"ris refresh --project {scene.number} predicts what isn't annotated, then has {version} shown."
-    if not shown or scene.project.get("show_collab_predictions") is False:
+    refresh = f"ris refresh --project {context.number} predicts what isn't annotated, then has {version} shown."
+    if not shown or context.project.get("show_collab_predictions") is False:
         return warning("The project shows no predictions.", f"Choose {row['title']} {where}.")
     if shown == row["title"]:
         return warning(
@@ -242,26 +244,26 @@ def predictions(scene: CheckContext) -> CheckResult:
     return ok(f"{shown} is shown, and tasks can be ordered by its scores.")
 
 
-def _row(scene: CheckContext) -> dict[str, Any] | None:
+def _row(context: CheckContext) -> dict[str, Any] | None:
     """The backend among the project's, at the project's own address or the one that all share; None if it isn't."""
-    assert scene.number is not None
-    for url in (project_url(scene.settings, scene.number), backend_url(scene.settings)):
-        for row in scene.registrations:
+    assert context.number is not None
+    for url in (project_url(context.settings, context.number), backend_url(context.settings)):
+        for row in context.registrations:
             if row["url"].rstrip("/") == url:
                 return row
     return None
 
 
-def _address(scene: CheckContext) -> str:
+def _address(context: CheckContext) -> str:
     """Where Label Studio calls the backend for this project, or should."""
-    assert scene.number is not None
-    row = _row(scene)
-    return row["url"].rstrip("/") if row else project_url(scene.settings, scene.number)
+    assert context.number is not None
+    row = _row(context)
+    return row["url"].rstrip("/") if row else project_url(context.settings, context.number)
 
 
-def _unasked(scene: CheckContext, row: dict[str, Any], connect: str) -> CheckResult | None:
+def _not_asked(context: CheckContext, row: dict[str, Any], connect: str) -> CheckResult | None:
     """What keeps typed prompts from the backend, if anything: Label Studio asks the first interactive one alone."""
-    first = next((each for each in scene.registrations if each["is_interactive"]), None)
+    first = next((row for row in context.registrations if row["is_interactive"]), None)
     if first is None:
         return broken("Label Studio doesn't send the backend what people type.", f"{connect} switches that on.")
     if first is not row:
@@ -272,14 +274,14 @@ def _unasked(scene: CheckContext, row: dict[str, Any], connect: str) -> CheckRes
     return None
 
 
-def _reason(scene: CheckContext, row: dict[str, Any]) -> str:
+def _reason(context: CheckContext, row: dict[str, Any]) -> str:
     """Why Label Studio can't talk to the backend, in its words."""
     if row["state"] == "ER" and row["error_message"]:
         return str(row["error_message"])
     # Of a failed health check it keeps no word. Asked to save what it has already, it says what is the matter; an
     # empty password stands for the one that it knows.
     try:
-        scene.client.update_ml_backend(row["id"], row["url"], row["title"], row["basic_auth_user"], "")
+        context.client.update_ml_backend(row["id"], row["url"], row["title"], row["basic_auth_user"], "")
     except LabelStudioError as error:
         return str(error)
     return "it failed a moment ago, but not now"
@@ -297,8 +299,8 @@ def _disconnected(reason: str, url: str, connect: str) -> CheckResult:
     )
 
 
-def _unsigned(scene: CheckContext, headers: dict[str, str], connect: str) -> CheckResult:
-    if headers.get(SECRET_HEADER) == scene.settings.secret("webhook_secret"):
+def _unsigned(context: CheckContext, headers: dict[str, str], connect: str) -> CheckResult:
+    if headers.get(SECRET_HEADER) == context.settings.secret("webhook_secret"):
         return broken("The backend runs with another RIS_WEBHOOK_SECRET than the settings here.", "Start it again.")
     return broken(
         "The backend turns Label Studio's events away: the webhook carries "
@@ -333,8 +335,8 @@ def _config(row: dict[str, Any]) -> LabelConfig:
     return parse(str(row.get("label_config", "")))
 
 
-def _login(scene: CheckContext) -> tuple[str, str]:
-    return scene.settings.username, scene.settings.secret("password")
+def _login(context: CheckContext) -> tuple[str, str]:
+    return context.settings.username, context.settings.secret("password")
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
@@ -347,7 +349,7 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 def _http(method: str, url: str, **request: Any) -> httpx.Response:
     try:
-        with httpx.Client(timeout=_TIMEOUT, trust_env=False) as http:
+        with httpx.Client(timeout=TIMEOUT, trust_env=False) as http:
             return http.request(method, url, **request)
     except httpx.InvalidURL as error:
         raise SettingsError(f"{url} isn't an address ({error}). Correct the setting that it comes from.") from None

@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 def diagnose(project: int) -> dict[str, Finding]:
     """The findings by link, in this process and without loading the model, which would cost seconds each time."""
     chain = [check for check in doctor.CHAIN if check.link != "weights"]
-    with CheckContext(project) as scene:
-        return {finding.link: finding for finding in examine(chain, scene)}
+    with CheckContext(project) as context:
+        return {finding.link: finding for finding in examine(chain, context)}
 
 
 def expect(project: int, link: str, what: str, remedy: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from labelstudio.site import Answer, Asked
 
 from backend.doctor import CHAIN
-from backend.doctor.checks import CheckContext, Finding, examine
+from backend.doctor.checks import CheckContext, CheckState, Finding, examine
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.projects.connect import BACKEND, LABEL_CONFIG
 
@@ -141,12 +141,22 @@ class Chain:
     label_studio: LabelStudio
     stop_backend: Callable[[], None]
 
-    def look(self, link: str, project: int | None = PROJECT) -> Finding:
+    def expect(
+        self, link: str, state: CheckState, what: str = "", remedy: str = "", project: int | None = PROJECT
+    ) -> Finding:
+        """Probe a link, after those that it needs: it is in this state, and says this in its sentences."""
+        finding = self.probe(link, project)
+        assert finding.state == state, finding
+        assert what in finding.what, finding
+        assert remedy in finding.remedy, finding
+        return finding
+
+    def probe(self, link: str, project: int | None = PROJECT) -> Finding:
         """The finding on one link, after those that it needs."""
         self.write()
         wanted = _needs(link)
-        with CheckContext(project) as scene:
-            return list(examine([check for check in CHAIN if check.link in wanted], scene))[-1]
+        with CheckContext(project) as context:
+            return list(examine([check for check in CHAIN if check.link in wanted], context))[-1]
 
     def write(self) -> None:
         if self.home.is_dir():

@@ -26,7 +26,7 @@ def test_a_whole_chain(chain: Chain) -> None:
     chain.write()
     code, answer = diagnose("--project", str(PROJECT))
     assert (code, answer["ok"]) == (0, True)
-    assert [(each["link"], each["state"]) for each in answer["findings"]] == [(each.link, "ok") for each in CHAIN]
+    assert [(row["link"], row["state"]) for row in answer["findings"]] == [(check.link, "ok") for check in CHAIN]
 
 
 def test_a_warning_is_no_failure(chain: Chain) -> None:
@@ -41,7 +41,7 @@ def test_a_fault_is_one(chain: Chain) -> None:
     chain.write()
     code, answer = diagnose("--project", str(PROJECT))
     assert (code, answer["ok"]) == (1, False)
-    assert [each["link"] for each in answer["findings"] if each["state"] == "broken"] == ["webhook"]
+    assert [row["link"] for row in answer["findings"] if row["state"] == "broken"] == ["webhook"]
 
 
 def test_the_table_shows_what_to_do(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +77,9 @@ def test_what_hangs_on_a_broken_link_is_skipped() -> None:
         Check("f", hang_up),
         Check("e", lambda _: ok("Fine.")),
     )
-    with CheckContext(None) as scene:
-        found = [(each.link, each.state, each.what, each.remedy) for each in examine(chain, scene)]
-    assert found == [
+    with CheckContext(None) as context:
+        findings = [(row.link, row.state, row.what, row.remedy) for row in examine(chain, context)]
+    assert findings == [
         ("a", "broken", "It is.", "Mend it."),
         ("b", "skipped", "Needs a.", ""),
         ("c", "skipped", "Needs b and a.", ""),
@@ -90,5 +90,5 @@ def test_what_hangs_on_a_broken_link_is_skipped() -> None:
 
 
 def test_a_need_comes_before_what_needs_it() -> None:
-    links = [each.link for each in CHAIN]
-    assert all(links.index(need) < links.index(each.link) for each in CHAIN for need in each.needs)
+    links = [check.link for check in CHAIN]
+    assert all(links.index(need) < links.index(check.link) for check in CHAIN for need in check.needs)

@@ -24,31 +24,26 @@ from .chain import Chain
 
 @pytest.mark.parametrize("link", ["settings", "disk", "weights", "redis", "worker"])
 def test_a_whole_link(chain: Chain, link: str) -> None:
-    finding = chain.look(link)
-    assert (finding.state, finding.remedy) == ("ok", ""), finding
+    assert chain.expect(link, "ok").remedy == ""
 
 
 def test_a_misspelt_setting(chain: Chain) -> None:
     chain.knobs["webhook_sekret"] = "x"
-    finding = chain.look("settings")
-    assert finding.state == "broken"
+    finding = chain.expect("settings", "broken")
     assert finding.remedy == "Did you mean RIS_WEBHOOK_SECRET?"
-    assert chain.look("worker").state == "skipped"
+    chain.expect("worker", "skipped")
 
 
 def test_a_file_that_can_not_be_read(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     (chain.home / "ris.env").write_bytes(b"RIS_PASSWORD=\xff")
     monkeypatch.setattr(Chain, "write", lambda _: None)
-    finding = chain.look("settings")
-    assert finding.state == "broken"
-    assert str(chain.home / "ris.env") in finding.what
+    chain.expect("settings", "broken", str(chain.home / "ris.env"))
 
 
 @pytest.mark.parametrize("secret", machine.SECRETS)
 def test_a_missing_secret(chain: Chain, secret: str) -> None:
     del chain.knobs[secret]
-    finding = chain.look("settings")
-    assert finding.state == "warning"
+    finding = chain.expect("settings", "warning")
     assert finding.what == f"Not set: RIS_{secret.upper()}."
     assert "ris.env" in finding.remedy
 
@@ -57,28 +52,20 @@ def test_a_file_of_secrets_for_all_to_read(chain: Chain, monkeypatch: pytest.Mon
     chain.write()
     (chain.home / "ris.env").chmod(0o644)
     monkeypatch.setattr(Chain, "write", lambda _: None)
-    finding = chain.look("settings")
-    assert (finding.state, finding.remedy) == ("warning", f"chmod 600 {chain.home / 'ris.env'}")
+    assert chain.expect("settings", "warning").remedy == f"chmod 600 {chain.home / 'ris.env'}"
 
 
 def test_the_wrong_folder(chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RIS_HOME", str(tmp_path / "elsewhere"))
-    finding = chain.look("settings")
-    assert finding.state == "warning"
-    assert "set RIS_HOME" in finding.remedy
-    finding = chain.look("disk")
-    assert finding.state == "broken"
-    assert "set RIS_HOME" in finding.remedy
+    chain.expect("settings", "warning", remedy="set RIS_HOME")
+    chain.expect("disk", "broken", remedy="set RIS_HOME")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_home_that_is_not_to_be_written(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     # A folder of the kernel's: nobody may write there, root included.
     monkeypatch.setenv("RIS_HOME", "/proc/self")
-    finding = chain.look("disk")
-    assert finding.state == "broken"
-    assert "can't be written" in finding.what
-    assert "RIS_HOME" in finding.remedy
+    chain.expect("disk", "broken", "can't be written", "RIS_HOME")
 
 
 @pytest.mark.parametrize(("plenty", "least", "state"), [(1 << 60, 0, "warning"), (1 << 60, 1 << 60, "broken")])
@@ -87,13 +74,11 @@ def test_a_disk_that_runs_full(
 ) -> None:
     monkeypatch.setattr(machine, "PLENTY", plenty)
     monkeypatch.setattr(machine, "LEAST", least)
-    finding = chain.look("disk")
-    assert finding.state == state
-    assert "images" in finding.remedy
+    chain.expect("disk", state, remedy="images")
 
 
 def test_nothing_is_left_on_the_disk(chain: Chain) -> None:
-    chain.look("disk")
+    chain.probe("disk")
     assert [path.name for path in chain.home.iterdir() if path.name.startswith(".doctor")] == []
 
 
@@ -103,29 +88,20 @@ def test_damaged_weights(chain: Chain, monkeypatch: pytest.MonkeyPatch, weights:
     for file in weights.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes()[:-1] if file.suffix != ".json" else file.read_bytes())
     monkeypatch.setattr(checkpoint_files, "shipped", lambda: damaged)
-    finding = chain.look("weights")
-    assert finding.state == "broken"
-    assert "isn't the file" in finding.what
-    assert "Fetch both again" in finding.remedy
+    chain.expect("weights", "broken", "isn't the file", "Fetch both again")
 
 
 def test_valkey_is_down(chain: Chain) -> None:
     chain.knobs["redis_url"] = f"redis://:x@127.0.0.1:{free_port()}/0"
-    finding = chain.look("redis")
-    assert finding.state == "broken"
-    assert "nothing listens there" in finding.what
-    assert "RIS_REDIS_URL" in finding.remedy
-    assert chain.look("worker").what == "Needs redis."
+    chain.expect("redis", "broken", "nothing listens there", "RIS_REDIS_URL")
+    assert chain.expect("worker", "skipped").what == "Needs redis."
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
 def test_the_password_of_valkey_is_wrong(chain: Chain, password: str) -> None:
     host = chain.knobs["redis_url"].rpartition("@")[2]
     chain.knobs["redis_url"] = f"redis://:{password}@{host}" if password else f"redis://{host}"
-    finding = chain.look("redis")
-    assert finding.state == "broken"
-    assert "doesn't accept the password" in finding.what
-    assert "requirepass" in finding.remedy
+    finding = chain.expect("redis", "broken", "doesn't accept the password", "requirepass")
     assert "wrong" not in finding.what
 
 
@@ -134,68 +110,55 @@ def test_a_valkey_without_a_password(chain: Chain, lasting_redis: Redis) -> None
     lasting_redis.config_set("requirepass", "")
     try:
         chain.knobs["redis_url"] = f"redis://{chain.knobs['redis_url'].rpartition('@')[2]}"
-        finding = chain.look("redis")
+        chain.expect("redis", "warning", remedy="requirepass")
     finally:
         lasting_redis.config_set("requirepass", password)
-    assert finding.state == "warning"
-    assert "requirepass" in finding.remedy
 
 
 def test_a_valkey_that_forgets(chain: Chain, lasting_redis: Redis) -> None:
     lasting_redis.config_set("save", "")
-    finding = chain.look("redis")
-    assert finding.state == "warning"
-    assert "appendonly yes" in finding.remedy
+    chain.expect("redis", "warning", remedy="appendonly yes")
 
 
 def test_a_valkey_that_is_full(chain: Chain, lasting_redis: Redis) -> None:
     lasting_redis.config_set("maxmemory", "1")
     try:
-        finding = chain.look("redis")
+        chain.expect("redis", "broken", "can't be written")
     finally:
         lasting_redis.config_set("maxmemory", "0")
-    assert finding.state == "broken"
-    assert "can't be written" in finding.what
 
 
 def test_a_valkey_that_label_studio_uses_too(chain: Chain, lasting_redis: Redis) -> None:
     Queue("critical", connection=lasting_redis).enqueue("math.sqrt", 4)
-    finding = chain.look("redis")
-    assert finding.state == "warning"
-    assert "RIS_REDIS_URL" in finding.remedy
+    chain.expect("redis", "warning", remedy="RIS_REDIS_URL")
 
 
 def test_nothing_is_left_in_valkey(chain: Chain, lasting_redis: Redis) -> None:
-    chain.look("redis")
+    chain.probe("redis")
     assert list(lasting_redis.scan_iter("ris:doctor:*")) == []
 
 
 def test_no_worker(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
     worker.register_death()
     Queue(NAME, connection=lasting_redis).enqueue("math.sqrt", 4)
-    finding = chain.look("worker")
-    assert finding.state == "broken"
-    assert "No worker is registered; 1 job waits" in finding.what
-    assert "`ris worker`" in finding.remedy
+    chain.expect("worker", "broken", "No worker is registered; 1 job waits", "`ris worker`")
 
 
 def test_a_worker_that_was_killed(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
     ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
     ended.wait()
     lasting_redis.hset(worker.key, "pid", ended.pid)
-    finding = chain.look("worker")
-    assert finding.state == "broken"
-    assert "heard of at" in finding.what
+    chain.expect("worker", "broken", "heard of at")
     lasting_redis.hset(worker.key, "pid", os.getpid())
-    assert chain.look("worker").state == "ok"
+    chain.expect("worker", "ok")
 
 
 def test_a_worker_that_has_fallen_silent(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
     silent = datetime.now(UTC) - timedelta(seconds=machine.SILENCE_SECONDS + 5)
     lasting_redis.hset(worker.key, mapping={"hostname": "elsewhere", "last_heartbeat": utcformat(silent)})
-    assert chain.look("worker").state == "broken"
+    chain.expect("worker", "broken")
     lasting_redis.hset(worker.key, "last_heartbeat", utcformat(datetime.now(UTC)))
-    assert chain.look("worker").state == "ok"
+    chain.expect("worker", "ok")
 
 
 def test_a_worker_that_listens_elsewhere(chain: Chain, worker: SimpleWorker, lasting_redis: Redis) -> None:
@@ -205,14 +168,11 @@ def test_a_worker_that_listens_elsewhere(chain: Chain, worker: SimpleWorker, las
         (NAME, ["training", "batches"]),
     ):
         lasting_redis.hset(worker.key, "queues", queues)
-        finding = chain.look("worker")
-        assert finding.state == "broken"
+        finding = chain.expect("worker", "broken")
         assert finding.what.startswith(f"No worker does {' or '.join(missing)};")
         assert [kind for kind in KINDS if f"`ris worker --only {kind}`" in finding.remedy] == missing
 
 
 def test_work_is_suspended(chain: Chain, lasting_redis: Redis) -> None:
     suspend(lasting_redis)
-    finding = chain.look("worker")
-    assert finding.state == "broken"
-    assert "rq resume" in finding.remedy
+    chain.expect("worker", "broken", remedy="rq resume")
