@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption
@@ -57,5 +58,5 @@ def _table(name: str, groups: dict[str, dict[str, Any]]) -> Table:
     for key, row in groups.items():
         share, iou = row["accepted_share"], row["iou"]
         cells = ["" if share is None else f"{share:.0%}", "" if iou is None else f"{iou:.3f}"]
-        table.add_row(key, *(str(row[origin]) for origin in ORIGINS), *cells)
+        table.add_row(escape(key), *(str(row[origin]) for origin in ORIGINS), *cells)
     return table

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption
@@ -102,7 +103,7 @@ def _table_of_batches(batches: Sequence[Batch]) -> Table:
             *map(str, (batch.done, batch.skipped, batch.failed, batch.total)),
             f"{batch.rate:.1f}",
             "" if left is None else _duration(left),
-            batch.note,
+            escape(batch.note),
         )
     return table
 
@@ -112,7 +113,7 @@ def _table_of_jobs(jobs: Sequence[Mapping[str, Any]]) -> Table:
     for job in jobs:
         progress, error = job.get("progress"), job.get("error") or {}
         stage = f"{progress['stage']} {progress['share']:.0%}" if progress else error.get("message", "")
-        table.add_row(job["id"], job.get("function", ""), job["status"], _ago(job.get("queued")), stage)
+        table.add_row(job["id"], job.get("function", ""), job["status"], _ago(job.get("queued")), escape(stage))
     return table
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption
@@ -52,5 +53,5 @@ def _table(version: str, suspects: list[dict[str, Any]]) -> Table:
     table = Table("task", "prompt", f"{version} says", "IoU", "score", title="Corrections to look at again")
     for suspect in suspects:
         iou = "" if suspect["iou"] is None else f"{suspect['iou']:.2f}"
-        table.add_row(str(suspect["task"]), suspect["prompt"], suspect["says"], iou, f"{suspect['score']:.2f}")
+        table.add_row(str(suspect["task"]), escape(suspect["prompt"]), suspect["says"], iou, f"{suspect['score']:.2f}")
     return table

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption
@@ -64,5 +65,5 @@ def _comparison(outcome: Mapping[str, Any]) -> Table:
     """The held-out expressions of an outcome, before and after."""
     table = Table("task", "prompt", "before", "after", title="IoU on held-out corrections")
     for row in outcome["expressions"]:
-        table.add_row(str(row["task"]), row["prompt"], f"{row['before']:.2f}", f"{row['after']:.2f}")
+        table.add_row(str(row["task"]), escape(row["prompt"]), f"{row['before']:.2f}", f"{row['after']:.2f}")
     return table

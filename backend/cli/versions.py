@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption, VersionArgument
@@ -191,7 +192,7 @@ def _table(comparison: VersionComparison) -> Table:
     table = Table("task", "prompt", *names, "change", title="IoU on held-out corrections")
     for row in shown:
         scores = f"{row.before:.2f}", f"{row.after:.2f}", f"{row.after - row.before:+.2f}"
-        table.add_row(str(row.task), row.prompt, *scores)
+        table.add_row(str(row.task), escape(row.prompt), *scores)
     if rest:
         table.caption = f"and {rest} that changed less or not at all"
     return table

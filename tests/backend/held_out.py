@@ -31,11 +31,11 @@ def pictures() -> list[bytes]:
     return found[:6]
 
 
-def snapshot(home: Path, photos: int = 6) -> Snapshot:
-    """The right half of each picture is "the cat"; in the last one there is none."""
+def snapshot(home: Path, photos: int = 6, sentence: str = "the cat") -> Snapshot:
+    """The right half of each picture is what the sentence says; in the last one there is none."""
     half = np.zeros((HEIGHT, WIDTH), dtype=bool)
     half[:, WIDTH // 2 :] = True
-    said = [drawn("a", half, "cat", "the cat")] * (photos - 1) + [typed("the cat")]
+    said = [drawn("a", half, "cat", sentence)] * (photos - 1) + [typed(sentence)]
     tasks = [task(number, annotation(number, result)) for number, result in enumerate(said, 1)]
 
     def fetch(correction: Correction) -> bytes:

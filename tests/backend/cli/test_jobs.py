@@ -44,6 +44,7 @@ def mark(redis: Redis) -> Callable[..., None]:
 
 def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run) -> None:
     batch = BatchService(redis, queue).order(BatchSpec(3, "lda-1", "lda-1.a"), range(1, 6))
+    BatchStore(redis).note(batch.id, "Waits for [/data].")
     listed = json.loads(run_ris("jobs", "--json")[1])
     assert [(row["id"], row["state"], row["total"]) for row in listed["batches"]] == [(batch.id, "running", 5)]
     [job] = listed["jobs"]
@@ -53,6 +54,7 @@ def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run
     assert code == 0
     assert f"prelabel-{batch.id}" in printed
     assert "0:00 ago" in printed
+    assert "Waits for [/data]." in printed
     assert "Workers: 0 for training, 0 for batches." in printed
 
 
