@@ -21,6 +21,11 @@ from rich.text import Text
 out, err = Console(), Console(stderr=True)
 
 
+def say(sentence: str) -> None:
+    """Print a sentence as it is: no markup, and not broken into lines, for an address in two can't be followed."""
+    out.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
 class Bar:
     """A progress bar on standard error, so that standard output stays what a script expects."""
 

@@ -10,13 +10,12 @@ run it again, which finds what is left.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from backend.errors import LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.responses import Json
 from ris_core.models import MODELS
 
 _OURS = re.compile(rf"(?:{'|'.join(MODELS)})-[0-9a-f]{{8}}(?:[.#].*)?")
@@ -31,31 +30,24 @@ class OldVersion:
     parents: int
 
 
-def find_old(client: LabelStudio, project: int, production: str) -> list[OldVersion]:
-    """What can go of a project's predictions, now that `production` is in production. Raises LabelStudioError."""
-    ordered_by = client.project(project).get("model_version")
-    names = [name for name in client.model_versions(project) if is_old(name, production, ordered_by)]
-    return old_versions(client.predicted_tasks(project), names) if names else []
-
-
 def is_old(name: str, production: str, ordered_by: str | None) -> bool:
     """Whether predictions called so are ours, and of a version that is in use nowhere."""
     return bool(_OURS.fullmatch(name)) and re.split("[.#]", name)[0] != production and name != ordered_by
 
 
-def old_versions(tasks: Iterable[Json], names: Iterable[str]) -> list[OldVersion]:
-    """What can go of the named versions, from tasks with predictions and annotations."""
+def find_old(client: LabelStudio, project: int, production: str) -> list[OldVersion]:
+    """What can go of a project's predictions, now that `production` is in production. Raises LabelStudioError."""
+    ordered_by = client.project(project).get("model_version")
+    names = [name for name in client.model_versions(project) if is_old(name, production, ordered_by)]
     spare: dict[str, list[int]] = {name: [] for name in names}
-    parents = dict.fromkeys(spare, 0)
-    for task in tasks:
+    parents = dict.fromkeys(names, 0)
+    for task in client.predicted_tasks(project) if names else ():
         needed = {annotation.get("parent_prediction") for annotation in task.get("annotations") or []}
         for prediction in task.get("predictions") or []:
             version = prediction["model_version"]
-            if version not in spare:
-                continue
-            if prediction["id"] in needed:
+            if version in spare and prediction["id"] in needed:
                 parents[version] += 1
-            else:
+            elif version in spare:
                 spare[version].append(int(prediction["id"]))
     return [OldVersion(name, tuple(ids), parents[name]) for name, ids in spare.items()]
 

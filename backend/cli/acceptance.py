@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption
-from backend.terminal import out
+from backend.terminal import out, say
 
 
 def corrections(project: ProjectOption, as_json: JsonOption = False) -> None:
@@ -32,7 +32,7 @@ def corrections(project: ProjectOption, as_json: JsonOption = False) -> None:
         out.print(f"Project {project} has no submitted annotation yet.")
         return
     for line in _sentences(project, figures):
-        out.print(line, markup=False, soft_wrap=True)
+        say(line)
     for column in ("label", "version"):
         out.print(_table(column, figures[f"by_{column}"]))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from backend.cli.options import BatchArgument, JsonOption, ProjectOption
-from backend.terminal import bar, err, out
+from backend.terminal import bar, err, say
 
 if TYPE_CHECKING:
     from backend.batches.service import BatchService
@@ -53,7 +53,7 @@ def prelabel(
     if as_json:
         print(json.dumps(batch.as_json()))
     elif detach:
-        _say(f"Batch {batch.id}: {batch.total} tasks. See: ris jobs")
+        say(f"Batch {batch.id}: {batch.total} tasks. See: ris jobs")
     else:
         _say_what_came_of(batch)
     if not detach and batch.state != "done":
@@ -75,7 +75,7 @@ def refresh(project: ProjectOption, as_json: JsonOption = False) -> None:
     then = f"Once it is done, Label Studio goes by {batch.order.version}. "
     if not settings.of_project(project).prelabel_refresh:
         then = "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told to go by them. "
-    _say(f"Batch {batch.id}: {batch.total} tasks. {then}See: ris jobs")
+    say(f"Batch {batch.id}: {batch.total} tasks. {then}See: ris jobs")
 
 
 def rank(
@@ -100,9 +100,9 @@ def rank(
     if as_json:
         print(json.dumps(asdict(ranking)))
         return
-    _say(f"{ranking.open} tasks are ranked by {ranking.strategy}; {ranking.changed} scores are new.")
+    say(f"{ranking.open} tasks are ranked by {ranking.strategy}; {ranking.changed} scores are new.")
     if not ranking.ordered:
-        _say(f"Label Studio doesn't order by {version} yet: ris refresh --project {project} tells it to.")
+        say(f"Label Studio doesn't order by {version} yet: ris refresh --project {project} tells it to.")
 
 
 def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
@@ -114,7 +114,7 @@ def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(cancelled.as_json()))
     else:
-        _say(f"Batch {batch} is {cancelled.state}: {_counts(cancelled)}. Go on with: ris resume {batch}")
+        say(f"Batch {batch} is {cancelled.state}: {_counts(cancelled)}. Go on with: ris resume {batch}")
 
 
 def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
@@ -126,7 +126,7 @@ def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(resumed.as_json()))
     else:
-        _say(f"Batch {batch} is {resumed.state}: {_counts(resumed)}.")
+        say(f"Batch {batch} is {resumed.state}: {_counts(resumed)}.")
 
 
 def _follow(batches: BatchService, batch: Batch) -> Batch:
@@ -150,11 +150,11 @@ def _detail(batch: Batch, batches: BatchService) -> str:
 
 
 def _say_what_came_of(batch: Batch) -> None:
-    _say(f"Batch {batch.id}: {_counts(batch)}.")
+    say(f"Batch {batch.id}: {_counts(batch)}.")
     for task, reason in list(batch.reasons.items())[:_SHOWN_REASONS]:
-        _say(f"Left out: task {task}. {reason}")
+        say(f"Left out: task {task}. {reason}")
     if len(batch.reasons) > _SHOWN_REASONS:
-        _say(f"and {len(batch.reasons) - _SHOWN_REASONS} more: ris jobs --json")
+        say(f"and {len(batch.reasons) - _SHOWN_REASONS} more: ris jobs --json")
 
 
 def _counts(batch: Batch) -> str:
@@ -164,7 +164,3 @@ def _counts(batch: Batch) -> str:
     if batch.failed:
         counts.append(f"{batch.failed} left out")
     return ", ".join(counts)
-
-
-def _say(sentence: str) -> None:
-    out.print(sentence, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption
-from backend.terminal import out
+from backend.terminal import out, say
 
 if TYPE_CHECKING:
     from backend.batches.store import Batch
@@ -68,7 +68,7 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")],
         print(json.dumps(described))
         return
     for line in _sentences(described):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _sentences(job: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption
-from backend.terminal import bar, out
+from backend.terminal import bar, out, say
 
 
 def suspects(
@@ -39,14 +39,14 @@ def suspects(
         print(json.dumps({"project": project, **errors}))
         return
     if not errors["suspects"]:
-        out.print(f"None of {errors['corrections']} corrections looks wrong to {version.name}.", highlight=False)
+        say(f"None of {errors['corrections']} corrections looks wrong to {version.name}.")
         return
     out.print(_table(version.name, errors["suspects"]))
     # Below the table: a link that a narrow column breaks leads nowhere.
     for link in dict.fromkeys(suspect["link"] for suspect in errors["suspects"]):
-        out.print(f"Look at {link}", highlight=False, soft_wrap=True)
+        say(f"Look at {link}")
     for path in errors["pictures"]:
-        out.print(f"Look at {path}", highlight=False)
+        say(f"Look at {path}")
 
 
 def _table(version: str, suspects: list[dict[str, Any]]) -> Table:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption
-from backend.terminal import out, stage_bar
+from backend.terminal import out, say, stage_bar
 
 _WAITING = "waiting for the worker"
 
@@ -28,7 +28,7 @@ def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(outcome))
         return
-    out.print(f"{outcome['decision']}: {outcome['reason']}", markup=False, highlight=False)
+    say(f"{outcome['decision']}: {outcome['reason']}")
     if outcome["expressions"]:
         out.print(_comparison(outcome))
 
@@ -56,9 +56,9 @@ def export(
         print(json.dumps(report))
         return
     counts = f"{report['images']} images, {report['annotations']} masks, {report['refs']} expressions"
-    out.print(f"{counts} in {exports_folder(settings.home) / folder}", markup=False, highlight=False)
+    say(f"{counts} in {exports_folder(settings.home) / folder}")
     for skipped in report["skipped"]:
-        out.print(f"Left out: task {skipped['task']}. {skipped['reason']}", markup=False, highlight=False)
+        say(f"Left out: task {skipped['task']}. {skipped['reason']}")
 
 
 def _comparison(outcome: Mapping[str, Any]) -> Table:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backend.cli.options import JsonOption, ProjectOption
-from backend.terminal import err, out
+from backend.terminal import err, out, say
 from ris_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def connect(
         print(json.dumps(asdict(connection)))
         return
     for step in _steps(connection, bool(config)):
-        _say(step)
-    _say(f"Open {settings.label_studio_url}/projects/{connection.project}/data")
+        say(step)
+    say(f"Open {settings.label_studio_url}/projects/{connection.project}/data")
 
 
 def prompts(
@@ -96,7 +96,7 @@ def prompts(
         return
     _show(sheet, project)
     if sheet != before:
-        _say("Predictions have another version from now on: retrieve them again.")
+        say("Predictions have another version from now on: retrieve them again.")
 
 
 def _steps(connection: Connection, given_config: bool) -> Iterator[str]:
@@ -112,11 +112,6 @@ def _steps(connection: Connection, given_config: bool) -> Iterator[str]:
     else:
         yield f"{name} has the backend at {connection.url}, checked and given its password again."
     yield f"Webhook {connection.webhook} tells it of annotations, with the secret header."
-
-
-def _say(line: str) -> None:
-    # An address that is broken into two lines can't be followed.
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(file: Path) -> str:
@@ -137,7 +132,7 @@ def _assignment(text: str) -> tuple[str, list[str]]:
 
 def _show(sheet: PromptSheet, project: int) -> None:
     if not sheet.entries:
-        _say(f"Project {project} has no prompt sheet.")
+        say(f"Project {project} has no prompt sheet.")
         return
     table = Table("label", "asked for by", "without", "also called", title=f"Prompt sheet of project {project}")
     for label, fields in sheet.as_json().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ProjectOption, VersionArgument
-from backend.terminal import bar, out, stage_bar
+from backend.terminal import bar, out, say, stage_bar
 
 if TYPE_CHECKING:
     from backend.learning.comparison import VersionComparison
@@ -54,12 +55,12 @@ def promote(version: VersionArgument, project: ProjectOption, as_json: JsonOptio
     if as_json:
         print(json.dumps(change.as_json()))
     elif change.changed:
-        _say(
+        say(
             f"{change.version} is in production in project {project} now, in place of {change.before}. "
             f"`ris rollback --project {project}` takes it back."
         )
     else:
-        _say(f"{change.version} is in production in project {project} already.")
+        say(f"{change.version} is in production in project {project} already.")
 
 
 def rollback(project: ProjectOption, as_json: JsonOption = False) -> None:
@@ -73,7 +74,7 @@ def rollback(project: ProjectOption, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(change.as_json()))
     else:
-        _say(f"{change.version} is in production in project {project} again, in place of {change.before}.")
+        say(f"{change.version} is in production in project {project} again, in place of {change.before}.")
 
 
 def compare(
@@ -98,9 +99,9 @@ def compare(
     out.print(_table(compared))
     first, second = compared.versions
     passes = "would pass" if compared.verdict.passed else "wouldn't pass"
-    _say(f"In place of {first.name}, {second.name} {passes} the gate. {compared.verdict.reason}")
+    say(f"In place of {first.name}, {second.name} {passes} the gate. {compared.verdict.reason}")
     for path in compared.pictures:
-        _say(f"Look at {path}")
+        say(f"Look at {path}")
 
 
 def prune(
@@ -126,7 +127,7 @@ def prune(
         print(json.dumps({"project": project, "deleted": yes, **spare.as_json()}))
         return
     for version in spare.versions:
-        _say(f"{version.name}, added {_day(version.card)}")
+        say(f"{version.name}, added {_day(version.card)}")
     counts = f"{len(spare.versions)} versions and {len(spare.snapshots)} snapshots, {spare.bytes / _MB:.1f} MB"
     _say_pruned(counts, yes, bool(spare.versions or spare.snapshots))
 
@@ -142,34 +143,28 @@ def _prune_predictions(settings: Settings, project: int, delete: bool, as_json: 
         if delete:
             with bar("Deleting", None) as on_progress:
                 delete_old(client, project, old, on_progress)
-    counts = [
-        {"name": version.name, "predictions": len(version.predictions), "parents": version.parents} for version in old
-    ]
     if as_json:
-        print(json.dumps({"project": project, "deleted": delete, "versions": counts}))
+        versions = [{**asdict(version), "predictions": len(version.predictions)} for version in old]
+        print(json.dumps({"project": project, "deleted": delete, "versions": versions}))
         return
     for version in old:
         kept = f"; {version.parents} that annotations were made from stay" if version.parents else ""
-        _say(f"{version.name}: {len(version.predictions)} predictions{kept}")
+        say(f"{version.name}: {len(version.predictions)} predictions{kept}")
     total = sum(len(version.predictions) for version in old)
     _say_pruned(f"{total} predictions", delete, total > 0)
 
 
 def _say_pruned(counts: str, deleted: bool, any_spare: bool) -> None:
     if deleted:
-        _say(f"Deleted: {counts}.")
+        say(f"Deleted: {counts}.")
     else:
-        _say(f"Not needed any more: {counts}.{' --yes deletes them.' if any_spare else ''}")
+        say(f"Not needed any more: {counts}.{' --yes deletes them.' if any_spare else ''}")
 
 
 def _queue(settings: Settings) -> JobQueue | None:
     from backend.queue.queue import JobQueue
 
     return JobQueue.from_settings(settings) if settings.redis_url else None
-
-
-def _say(sentence: str) -> None:
-    out.print(sentence, markup=False, highlight=False)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

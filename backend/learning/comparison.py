@@ -39,6 +39,7 @@ class VersionComparison:
         return sorted(changed, key=lambda expression: (-abs(_gain(expression)), expression.task, expression.prompt))
 
     def as_json(self) -> dict[str, Any]:
+        """Both versions' figures, the gate's verdict, and each expression's scores."""
         before, after = self.versions
         return {
             "snapshot": self.snapshot.name,

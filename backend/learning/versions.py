@@ -33,23 +33,24 @@ class ProductionChange:
 
     @property
     def changed(self) -> bool:
+        """Whether another version serves now."""
         return self.version != self.before
 
     def as_json(self) -> dict[str, Any]:
+        """The fields, and whether anything changed."""
         return {**asdict(self), "changed": self.changed}
 
 
 @dataclass(frozen=True)
 class Spare:
-    """What a project can do without. bytes: what deleting it frees. named, since: what else may stay, and why."""
+    """What a project can do without. bytes: what deleting it frees."""
 
     versions: tuple[Version, ...]
     snapshots: tuple[Path, ...]
     bytes: int
-    named: frozenset[str]
-    since: float
 
     def as_json(self) -> dict[str, Any]:
+        """Versions by name and time, snapshots by id."""
         versions = [{"name": version.name, "added": version.card.get("added")} for version in self.versions]
         return {"versions": versions, "snapshots": [folder.name for folder in self.snapshots], "bytes": self.bytes}
 
@@ -99,31 +100,26 @@ def rollback(registry: Registry, project: int, queue: JobQueue | None) -> Produc
 
 
 def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool) -> Spare:
-    """What nothing needs any more; it is gone if `delete`. Raises Unavailable while the project learns."""
+    """What nothing needs any more: see `Registry.prune`, and the snapshots that no version left was made from.
+
+    The newest snapshot stays, and so does one that was used within the last hour. `delete`: what is returned is gone.
+    Raises Unavailable while the project learns.
+    """
     busy = (
         f"Project {project} is learning, and may need what would be deleted. "
         "Nothing was deleted; try again when it has ended."
     )
+    since = time.time() - _IN_USE_SECONDS
     with registry.learning(project, busy):
-        spare = find_spare(registry, home, project, keep)
+        versions = registry.prunable(project, keep)
+        left = [version for version in registry.versions(project) if version not in versions]
+        named = {str(version.card.get("snapshot")) for version in left}
+        unnamed = spare_snapshots(home, project, named, since)
+        freed = sum(map(_bytes, [*(version.folder for version in versions), *unnamed]))
         if delete:
             registry.prune(project, keep)
-            prune_snapshots(home, project, spare.named, spare.since)
-    return spare
-
-
-def find_spare(registry: Registry, home: Path, project: int, keep: int) -> Spare:
-    """What `prune` would delete: see `Registry.prune`, and the snapshots that no version left was made from.
-
-    The newest snapshot stays, and so does one that was used within the last hour.
-    """
-    versions = registry.prunable(project, keep)
-    left = [version for version in registry.versions(project) if version not in versions]
-    named = frozenset(str(version.card.get("snapshot")) for version in left)
-    since = time.time() - _IN_USE_SECONDS
-    unnamed = spare_snapshots(home, project, named, since)
-    freed = sum(map(_bytes, [*(version.folder for version in versions), *unnamed]))
-    return Spare(tuple(versions), tuple(unnamed), freed, named, since)
+            prune_snapshots(home, project, named, since)
+    return Spare(tuple(versions), tuple(unnamed), freed)
 
 
 def plain_name(name: str) -> str:

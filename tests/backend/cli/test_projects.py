@@ -72,8 +72,8 @@ def test_a_made_project_gets_the_given_interface_and_keeps_it(ris: Run, studio: 
     code, out, _ = ris("connect", "--title", "Zoo", "--config", "interface.xml", "--json")
     assert code == 0
     assert studio.projects[0]["label_config"] == interface
-    told = json.loads(out)
-    assert (told["project"], told["made"], told["registered"], told["moved_from"]) == (1, True, True, None)
+    connection = json.loads(out)
+    assert (connection["project"], connection["made"], connection["registered"], connection["moved_from"]) == (1, True, True, None)
     (tmp_path / "interface.xml").write_text(LABEL_CONFIG)
     _, out, _ = ris("connect", "--title", "Zoo", "--config", "interface.xml")
     assert "its labelling interface stays as it is" in out
@@ -99,8 +99,8 @@ def test_what_is_wrong_is_one_sentence(
     ris: Run, studio: Studio, tmp_path: Path, home: Path, arguments: tuple[str, ...], code: int, sentence: str
 ) -> None:
     (tmp_path / "bad.xml").write_text("<View/>")
-    found, out, err = ris(*arguments)
-    assert (found, out) == (code, "")
+    ended, out, err = ris(*arguments)
+    assert (ended, out) == (code, "")
     assert err.startswith("ris: ") and sentence in err
     assert err.count("\n") == 1
     assert studio.projects == []
