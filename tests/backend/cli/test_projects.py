@@ -73,7 +73,8 @@ def test_a_made_project_gets_the_given_interface_and_keeps_it(ris: Run, studio: 
     assert code == 0
     assert studio.projects[0]["label_config"] == interface
     connection = json.loads(out)
-    assert (connection["project"], connection["made"], connection["registered"], connection["moved_from"]) == (1, True, True, None)
+    fields = {"project": 1, "made": True, "registered": True, "moved_from": None}
+    assert {name: connection[name] for name in fields} == fields
     (tmp_path / "interface.xml").write_text(LABEL_CONFIG)
     _, out, _ = ris("connect", "--title", "Zoo", "--config", "interface.xml")
     assert "its labelling interface stays as it is" in out
