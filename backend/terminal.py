@@ -21,11 +21,6 @@ from rich.text import Text
 out, err = Console(), Console(stderr=True)
 
 
-def say(sentence: str) -> None:
-    """Print a sentence as it is: no markup, and not broken into lines, for an address in two can't be followed."""
-    out.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
 class Bar:
     """A progress bar on standard error, so that standard output stays what a script expects."""
 
@@ -47,6 +42,42 @@ class Rate(ProgressColumn):
 @contextmanager
 def bar(title: str, total: int | None) -> Iterator[Bar]:
     """A bar for one job: what is done, how fast, and the time left."""
+    with _progress() as progress:
+        yield Bar(progress, title, total)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[..., None]]:
+    """The same for a job of several stages, each with a bar of its own once it is called with that stage's name.
+
+    It is called as (stage, done, total, detail="").
+    """
+    with _progress() as progress:
+        shown: dict[str, Bar] = {}
+
+        def on_progress(stage: str, done: int, total: int, detail: str = "") -> None:
+            if stage not in shown:
+                for task in progress.task_ids:
+                    progress.remove_task(task)
+                shown[stage] = Bar(progress, stage, total)
+            shown[stage](done, total, detail)
+
+        yield on_progress
+
+
+@contextmanager
+def stage_bar(stage: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar for a worker's job: the stage it is in, the share of the job that is done, and the time it takes.
+
+    `stage` is shown until the bar is called with the first one and a share, 0 to 1.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+        line = progress.add_task(stage, total=1.0)
+        yield lambda stage, share: progress.update(line, description=stage, completed=share)
+
+
+def _progress() -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -55,17 +86,4 @@ def bar(title: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        yield Bar(progress, title, total)
-
-
-@contextmanager
-def stage_bar(stage: str) -> Iterator[Callable[[str, float], None]]:
-    """A bar for a job of several stages: the one it is in, the share of the job that is done, and the time it takes.
-
-    `stage` is shown until the bar is called with the first one and a share, 0 to 1.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True, disable=not err.is_terminal) as progress:
-        line = progress.add_task(stage, total=1.0)
-        yield lambda stage, share: progress.update(line, description=stage, completed=share)
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

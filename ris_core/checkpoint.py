@@ -31,11 +31,12 @@ from ris_core.checkpoint_files import (
     write,
 )
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning, merge, with_room
+from ris_core.encoders.adapters import merge, with_room
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.class_alignment import freeze_alignment
+from ris_core.tuning import Tuning
 
 __all__ = [
     "CARD",

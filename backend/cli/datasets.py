@@ -1,57 +1,39 @@
-"""Datasets as the commands are given them: folders, or KIND:FOLDER, alone or several together."""
+"""Datasets as the commands are given them, read, with what a person should know of them on standard error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 from backend.terminal import err
-from ris_core.data import Sample, read_dataset, without_leaks
-from ris_core.data.readers.registry import count_differences, parse_dataset
-from ris_core.errors import DatasetError
 
-Data: TypeAlias = Mapping[Path, Sequence[Sample]]
-"""Datasets as they were named, with all of their samples."""
+if TYPE_CHECKING:
+    from ris_core.data import Sample
+    from ris_core.data.datasets import Datasets
 
 
-def read_samples(dataset: Path, split: str | None = None) -> list[Sample]:
-    """The samples of a dataset or of one split; says where there are more or fewer than were published.
+def read_samples(dataset: Path, split: str | None) -> list[Sample]:
+    """The samples of a dataset or of one split; says where there are more or fewer than were published."""
+    from ris_core.data import datasets
 
-    Raises:
-        DatasetError: there are none, or the dataset isn't whole.
-    """
-    samples = read_dataset(dataset, split)
-    if not samples:
-        raise DatasetError(f"{dataset} has no expression{f' in split {split!r}' if split else ''}.")
-    kind, _ = parse_dataset(dataset)
-    for difference in count_differences(kind, samples) if kind else ():
-        err.print(difference)
+    samples = datasets.read_samples(dataset, split)
+    _say_differences(dataset, samples)
     return samples
 
 
-def read_all(datasets: Sequence[Path]) -> Data:
-    """Datasets to train on, or to fix an operating point on.
+def read_datasets(names: Sequence[Path]) -> Datasets:
+    """Several datasets, whole; says the same of each."""
+    from ris_core.data.datasets import Datasets
 
-    Raises:
-        DatasetError: one isn't whole, or none has a split `val`.
-    """
-    data = {dataset: read_samples(dataset) for dataset in datasets}
-    if not any(sample.split == "val" for samples in data.values() for sample in samples):
-        raise DatasetError("No dataset has a split val, which the operating point is fixed on. Add one that has.")
-    return data
+    datasets = Datasets.read(names)
+    for name, samples in datasets.samples.items():
+        _say_differences(name, samples)
+    return datasets
 
 
-def training_samples(data: Data) -> list[Sample]:
-    """The training splits; of several datasets without the photos that any of them holds out for measuring.
+def _say_differences(dataset: Path, samples: Sequence[Sample]) -> None:
+    from ris_core.data.datasets import differences
 
-    A dataset alone is left as its authors split it, so that figures stay comparable with theirs.
-    """
-    everything = [sample for samples in data.values() for sample in samples]
-    training = [sample for sample in everything if sample.split == "train"]
-    if len(data) == 1:
-        return training
-    kept = without_leaks(training, (sample for sample in everything if sample.split != "train"))
-    if len(kept) < len(training):
-        err.print(f"{len(training) - len(kept):,} expressions are left out: another split measures on their photos.")
-    return kept
+    for difference in differences(dataset, samples):
+        err.print(difference)

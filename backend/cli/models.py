@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from rich.table import Table
 
 from backend.cli.options import JsonOption, ModelOption
+from backend.terminal import bar, out
+
+if TYPE_CHECKING:
+    from ris_core.encoders.registry import EncoderCard
+    from ris_core.inference.predictor import Prediction
+    from ris_core.training.design import DesignCard
 
 
 def segment(
     photo: Annotated[Path, typer.Argument(help="A photo.")],
     prompts: Annotated[list[str], typer.Argument(help='What to find: "the cat" "the cup".')],
-    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures.", show_default="PHOTO-masks")] = None,
+    folder: Annotated[
+        Optional[Path], typer.Option("--out", help="Folder for the pictures.", show_default="PHOTO-masks")
+    ] = None,
     model: ModelOption = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find things in a photo: masks, an overlay picture and a table."""
-    from backend.cli import old_models as models
+    from ris_core.images import read_image, write_image
+    from ris_core.inference.predictor import Predictor
+    from ris_core.overlay import draw
 
-    models.segment_photo(photo, prompts, out, model, json)
+    image = read_image(photo)
+    predictor = Predictor.load(model)
+    predictions = predictor.segment(predictor.embed(image), prompts)
+    folder = folder or Path(f"{photo.stem}-masks")
+    files = _write_masks(folder, photo.stem, predictions)
+    overlay = folder / f"{photo.stem}.overlay.png"
+    present = [prediction for prediction in predictions if prediction.present]
+    write_image(overlay, draw(image, [(f"{answer.prompt}  {answer.score:.2f}", answer.mask) for answer in present]))
+    rows = [_row(prediction, file) for prediction, file in zip(predictions, files, strict=True)]
+    if as_json:
+        print(json.dumps({"model_version": predictor.version, "overlay": str(overlay), "results": rows}))
+        return
+    out.print(_answers(rows))
+    out.print(f"Overlay: {overlay}")
 
 
-def models(json: JsonOption = False) -> None:
+def models(as_json: JsonOption = False) -> None:
     """List the models, their encoders and the weights at hand."""
-    from backend.cli import old_models as models
+    from ris_core.encoders import describe_encoders
+    from ris_core.training.design import describe_designs
 
-    models.list_models(json)
+    designs, encoders = describe_designs(), describe_encoders()
+    if as_json:
+        lists = {"models": map(asdict, designs), "encoders": map(asdict, encoders)}
+        print(json.dumps({name: list(cards) for name, cards in lists.items()}, default=str))
+        return
+    out.print(_designs(designs))
+    out.print(_encoders(encoders))
 
 
 def fetch(
@@ -38,18 +73,78 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch an encoder's published weights, check them and keep them."""
-    from backend.cli import old_models as models
+    from ris_core.encoders.fetch import fetch
 
-    models.fetch_encoder(name, file)
+    with bar(f"Fetching {name}", None) as on_progress:
+        folder = fetch(name, file, on_progress)
+    out.print(f"{name} is in {folder}.")
 
 
 def convert(
     kind: Annotated[str, typer.Argument(help="ccp (Clothing Co-Parsing) or coco (COCO's instances).")],
     source: Annotated[Path, typer.Argument(help="The dataset as it was downloaded.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    folder: Annotated[Path, typer.Argument(metavar="out", help="Folder to write; it must not exist.")],
     mosaics: Annotated[int, typer.Option(min=0, help="Pictures to add, each of two training photos (coco).")] = 0,
 ) -> None:
     """Turn a public dataset into a dataset folder: names, expressions derived from masks and pixels, absent things."""
-    from backend.cli import old_models as models
+    from ris_core.data.derive.convert import convert
 
-    models.convert(kind, source, out, mosaics)
+    out.print(f"{convert(kind, source, folder, mosaics)} expressions in {folder}.")
+
+
+def _write_masks(folder: Path, stem: str, predictions: Sequence[Prediction]) -> list[Path | None]:
+    from ris_core.images import write_image
+
+    files: list[Path | None] = []
+    for number, prediction in enumerate(predictions, 1):
+        slug = re.sub(r"\W+", "-", prediction.prompt.lower()).strip("-")[:40]
+        file = folder / f"{stem}.{number}-{slug}.png"
+        if prediction.present:
+            write_image(file, prediction.mask.astype("uint8") * 255)
+        files.append(file if prediction.present else None)
+    return files
+
+
+def _row(prediction: Prediction, file: Path | None) -> dict[str, Any]:
+    from ris_core.masks import bounding_box, encode_rle
+
+    return {
+        "prompt": prediction.prompt,
+        "present": prediction.present,
+        "score": round(prediction.score, 4),
+        "presence": round(prediction.presence, 4),
+        "quality": round(prediction.quality, 4),
+        "area": int(prediction.mask.sum()),
+        "bbox": bounding_box(prediction.mask),
+        "rle": encode_rle(prediction.mask),
+        "mask": str(file) if file else None,
+    }
+
+
+def _answers(rows: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table("prompt", "there", "score", "pixels", "box x, y, w, h")
+    # A path that is cut can't be opened.
+    table.add_column("mask", overflow="fold")
+    for row in rows:
+        box = ", ".join(f"{side:.0f}" for side in row["bbox"]) if row["present"] else ""
+        there = "yes" if row["present"] else "no"
+        table.add_row(row["prompt"], there, f"{row['score']:.2f}", str(row["area"]), box, row["mask"] or "")
+    return table
+
+
+def _designs(cards: Iterable[DesignCard]) -> Table:
+    table = Table("model", "encoders", "parameters", "trainable", "weights")
+    for card in cards:
+        encoders = f"{card.image_encoder}, {card.text_encoder}"
+        weights = card.version or f"none yet: ris train --model {card.model}"
+        table.add_row(card.model, encoders, f"{card.parameters:,}", f"{card.trainable:,}", weights)
+    return table
+
+
+def _encoders(cards: Iterable[EncoderCard]) -> Table:
+    table = Table("encoder", "of", "channels", "strides", "weights from", "at hand")
+    for card in cards:
+        channels, strides = (" ".join(map(str, numbers)) for numbers in (card.channels, card.strides))
+        at_hand = "yes" if card.folder else f"no: ris fetch {card.name}"
+        table.add_row(card.name, card.kind, channels, strides, card.source, at_hand)
+    return table

@@ -18,6 +18,7 @@ ModelOption = Annotated[
 AcceptedOption = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the targets that are to be answered, and not refused.")
 ]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the checkpoint; it must not exist.")]
 
 DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as phrasecut:/data."
 MORE_DATASETS = f"{DATASET} Give it again for more."

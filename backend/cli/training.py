@@ -2,115 +2,121 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from backend.cli.options import MORE_DATASETS, AcceptedOption
+from backend.cli.datasets import read_datasets
+from backend.cli.evaluation import say_checkpoint
+from backend.cli.options import MORE_DATASETS, AcceptedOption, OutOption
+from backend.terminal import bars, err, out
+from ris_core.evaluation.convention import ACCEPTED
+from ris_core.training.recipe import Design, Recipe, TrainingPrecision
+from ris_core.tuning import TunedEncoders, Tuning
 
 
-class Tuned(StrEnum):
-    """What `ris train` may change of the encoders."""
-
-    frozen = "frozen"
-    adapters = "adapters"
-    full = "full"
+def _as_start(usual: object) -> str:
+    """Of what isn't given, and so has no value of its own."""
+    return f"as in --from, else {usual}"
 
 
-class Precision(StrEnum):
-    """Of the passes through a model in training."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-# Of `ris train`: what isn't given is as in --from, so none has a value of its own.
+Run = Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")]
+Model = Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")]
+Encoder = Annotated[str, typer.Option(help="See `ris models`.")]
+Options = Annotated[
+    Optional[list[str]], typer.Option(help="A switch of the model, NAME=VALUE; `ris models --json` lists them.")
+]
+Start = Annotated[
+    Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
+]
 Encoders = Annotated[
-    Optional[Tuned], typer.Option(help="What is trained of the encoders.", show_default="as in --from, else frozen")
+    Optional[TunedEncoders],
+    typer.Option(help="What is trained of the encoders.", show_default=_as_start(Tuning.encoders)),
 ]
 Stages = Annotated[
     Optional[int],
     typer.Option(
-        min=1, help="Last stages of the image encoder that get adapters.", show_default="as in --from, else 1"
+        min=1, help="Last stages of the image encoder that get adapters.", show_default=_as_start(Tuning.stages)
     ),
 ]
 TextStages = Annotated[
     Optional[int],
-    typer.Option(min=0, help="The same of the text encoder; 0 leaves it frozen.", show_default="as in --from, else 1"),
+    typer.Option(
+        min=0, help="The same of the text encoder; 0 leaves it frozen.", show_default=_as_start(Tuning.text_stages)
+    ),
 ]
-Rank = Annotated[Optional[int], typer.Option(min=1, help="Rank of the adapters.", show_default="as in --from, else 8")]
+Rank = Annotated[Optional[int], typer.Option(min=1, help="Rank of the adapters.", show_default=_as_start(Tuning.rank))]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
+Photos = Annotated[int, typer.Option(min=1, help="Photos of a batch.")]
+Present = Annotated[int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")]
+Absent = Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")]
+LearningRate = Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")]
+Side = Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")]
+Views = Annotated[
+    int,
+    typer.Option(min=0, help="Fixed views of each photo, encoded once: quicker, less varied. 0: a new view each time."),
+]
+Paste = Annotated[float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")]
+Precision = Annotated[TrainingPrecision, typer.Option(help="Of the passes through the model; half is for GPUs.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")]
+Validate = Annotated[
+    bool, typer.Option(help="After each pass, figures and overlays of a few validation photos, into the run.")
+]
+Seed = Annotated[int, typer.Option(help="Same seed, same machine: same weights.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")]
 
 
 def train(
     dataset: Annotated[list[Path], typer.Option(help=MORE_DATASETS)],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint; it must not exist.")],
-    run: Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")] = Path(
-        "runs/train"
-    ),
-    model: Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")] = "lda",
-    image_encoder: Annotated[str, typer.Option(help="See `ris models`.")] = "efficientnet-lite2",
-    text_encoder: Annotated[str, typer.Option(help="See `ris models`.")] = "minilm",
-    option: Annotated[
-        Optional[list[str]], typer.Option(help="A switch of the model, NAME=VALUE; `ris models --json` lists them.")
-    ] = None,
-    start: Annotated[
-        Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
-    ] = None,
+    folder: OutOption,
+    run: Run = Path("runs/train"),
+    model: Model = Design.model,
+    image_encoder: Encoder = Design.image_encoder,
+    text_encoder: Encoder = Design.text_encoder,
+    option: Options = None,
+    start: Start = None,
     encoders: Encoders = None,
     stages: Stages = None,
     text_stages: TextStages = None,
     rank: Rank = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = 10,
-    photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = 8,
-    present: Annotated[
-        int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")
-    ] = 2,
-    absent: Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")] = 1,
-    rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = 1e-3,
-    side: Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")] = 384,
-    views: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Fixed views of each photo, encoded once: quicker, less varied. 0: a new view each time."
-        ),
-    ] = 0,
-    paste: Annotated[
-        float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")
-    ] = 0.0,
-    precision: Annotated[
-        Precision, typer.Option(help="Of the passes through the model; half is for GPUs.")
-    ] = Precision.float32,
-    accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = 1,
-    validate: Annotated[
-        bool, typer.Option(help="After each pass, figures and overlays of a few validation photos, into the run.")
-    ] = True,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
-    accepted: AcceptedOption = 0.95,
+    epochs: Epochs = Recipe.epochs,
+    photos: Photos = Recipe.photos,
+    present: Present = Recipe.present,
+    absent: Absent = Recipe.absent,
+    rate: LearningRate = Recipe.rate,
+    side: Side = Recipe.side,
+    views: Views = Recipe.views,
+    paste: Paste = Recipe.paste,
+    precision: Precision = Recipe.precision,
+    accumulate: Accumulate = Recipe.accumulate,
+    validate: Validate = True,
+    seed: Seed = Recipe.seed,
+    # Of a command; whoever calls `loop.train` from a program gets none.
+    workers: Workers = 1,
+    accepted: AcceptedOption = ACCEPTED,
 ) -> None:
     """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""
-    from backend.cli import old_models as models
-    from ris_core.training.recipe import Recipe
+    from ris_core.training.design import parse_options, tuning_of
+    from ris_core.training.loop import is_first
+    from ris_core.training.pipeline import check_free, train_checkpoint
 
+    draw = (photos, present, absent, side, views)
     recipe = Recipe(
-        epochs,
-        photos,
-        present,
-        absent,
-        side=side,
-        views=views,
-        rate=rate,
-        accumulate=accumulate,
-        precision=precision.value,
-        seed=seed,
-        workers=workers,
-        paste=paste,
+        epochs, *draw, rate, accumulate=accumulate, precision=precision, seed=seed, workers=workers, paste=paste
     )
-    tuning = models.tuning_from(
-        start, encoders=encoders and encoders.value, stages=stages, text_stages=text_stages, rank=rank
-    )
-    design = models.Design(model, image_encoder, text_encoder, models.parse_options(model, option or []))
-    models.train_model(dataset, out, run, start or design, tuning, recipe, accepted, validate)
+    tuning = tuning_of(start, encoders=encoders, stages=stages, text_stages=text_stages, rank=rank)
+    design = Design(model, image_encoder, text_encoder, parse_options(model, option or []))
+    # Of several processes that train together, one speaks for all.
+    out.quiet = err.quiet = not is_first()
+    # Before datasets are read, which may take minutes.
+    check_free(folder)
+    datasets = read_datasets(dataset)
+    if datasets.left_out:
+        err.print(f"{datasets.left_out:,} expressions are left out: another split measures on their photos.")
+    with bars() as on_progress:
+        written = train_checkpoint(
+            datasets, folder, run, start or design, tuning, recipe, on_progress, accepted, validate
+        )
+    if written:
+        say_checkpoint(written)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ris_core.encoders.base import ImageEncoder, TextEncoder
 from ris_core.errors import InputError
+from ris_core.tuning import Tuning
 
 Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 
@@ -28,25 +28,6 @@ _SCALE = 2
 _NAME = "default"
 _Adapt: TypeAlias = Callable[[Mapping[str, nn.Module], nn.Module, int], None]
 """Linear maps by name, the module that holds them, and the adapters' rank."""
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What is trained of the encoders.
-
-    encoders: "frozen", "adapters" (parameter-efficient) or "full".
-    stages, text_stages: the last stages of the image and of the text encoder that get adapters; more than there are is
-        all, and a text encoder may stay frozen with 0. rank: of the adapters' matrices.
-    """
-
-    encoders: Literal["frozen", "adapters", "full"] = "frozen"
-    stages: int = 1
-    text_stages: int = 1
-    rank: int = 8
-
-    def __post_init__(self) -> None:
-        if self.stages < 1 or self.rank < 1:
-            raise InputError(f"Adapters need a stage and a rank of 1 or more, not {self.stages} and {self.rank}.")
 
 
 def tune(encoder: Encoder, tuning: Tuning) -> Encoder:

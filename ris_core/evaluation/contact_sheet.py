@@ -13,7 +13,8 @@ from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
 from ris_core.data.folder import Sample
-from ris_core.evaluation.evaluate import Answer, Convention, Report, answers
+from ris_core.evaluation.convention import Convention
+from ris_core.evaluation.evaluate import Answer, Report, answers
 from ris_core.images import write_image
 from ris_core.inference.calibration import BINS, Bin, calibration_error
 from ris_core.inference.predictor import Image, Predictor

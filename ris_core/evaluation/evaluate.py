@@ -1,9 +1,4 @@
-"""A model's figures on a dataset, and the operating point that validation data fixes.
-
-Two conventions. "original": at the photo's own size and at the operating point. "lavt", for tables whose rows follow
-LAVT's code: photo and target are resized to a square without padding, compared there, a pixel belongs to the mask from
-P = 0.5, and no sentence is refused unless its mask is empty.
-"""
+"""A model's figures on a dataset, and the operating point that validation data fixes; see also `convention`."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from PIL import Image as Picture
@@ -20,15 +15,14 @@ from ris_core.checkpoint import OperatingPoint
 from ris_core.data.derive.expressions import ExpressionKind
 from ris_core.data.folder import Sample, by_photo
 from ris_core.errors import DatasetError
+from ris_core.evaluation.convention import ACCEPTED, Convention
 from ris_core.evaluation.metrics import Score, interval, score, summarise
 from ris_core.inference.calibration import Bin, corrected, fit_correction, mean, reliability
 from ris_core.inference.predictor import Image, Map, Prediction, Predictor, decide, expect
 from ris_core.masks import Mask
 
-Convention = Literal["original", "lavt"]
 OnProgress = Callable[[int], None]
 
-ACCEPTED = 0.95
 _MASK_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 # Asked together; a photo's prompts stay together, however many they are.
 _PHOTOS, _PROMPTS = 8, 64

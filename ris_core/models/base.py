@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
-from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.adapters import tune
 from ris_core.encoders.base import Trunk
 from ris_core.models.output import LossWeights, Output
+from ris_core.tuning import Tuning
 
 # Of B photos: a named tuple of tensors for each level kept, the photos along the first dimension of each tensor.
 ImageEmbedding: TypeAlias = Sequence[tuple[Tensor, ...]]

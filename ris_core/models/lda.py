@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
-from ris_core.encoders.adapters import Tuning
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Heads,
@@ -33,6 +32,7 @@ from ris_core.models.layers import (
     valid_cells,
 )
 from ris_core.models.output import LossWeights, Output
+from ris_core.tuning import Tuning
 
 
 @dataclass(frozen=True)

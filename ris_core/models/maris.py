@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
-from ris_core.encoders.adapters import Tuning
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     FeedForward,
@@ -40,6 +39,7 @@ from ris_core.models.layers import (
 )
 from ris_core.models.output import LossWeights, Output
 from ris_core.models.query_decoder import QueryDecoder
+from ris_core.tuning import Tuning
 
 # Affinities are clamped well inside the range of half precision, as GLIP clamps its own (Li et al. 2022).
 _LARGEST = 1e4

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ris_core.checkpoint import CARD, OperatingPoint, version
 from ris_core.data.readers.registry import dataset_name, parse_dataset
-from ris_core.evaluation.evaluate import ACCEPTED, Report
+from ris_core.evaluation.convention import ACCEPTED
+from ris_core.evaluation.evaluate import Report
 from ris_core.models import OPTIONS, RISModel
 from ris_core.training.recipe import Recipe
 

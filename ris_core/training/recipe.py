@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from ris_core.errors import InputError
 
 TrainingPrecision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 # Of a canvas' longer side: the shorter, two thirds of it, is then a multiple of 32.
 _STEP = 96
+
+
+@dataclass(frozen=True)
+class Design:
+    """A model that isn't trained yet: by name, with its encoders' names and its switches, see `design`."""
+
+    model: str = "lda"
+    image_encoder: str = "efficientnet-lite2"
+    text_encoder: str = "minilm"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

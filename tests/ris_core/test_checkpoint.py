@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
-from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError
 from ris_core.inference.predictor import Predictor
 from ris_core.models import LDA, MODELS, ImageEmbedding, RISModel
+from ris_core.tuning import Tuning
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 

@@ -13,7 +13,7 @@ import json
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -27,9 +27,9 @@ from ris_core.data.derive.choices import SMALL, Thing
 from ris_core.data.derive.expressions import DerivedExpression, derive
 from ris_core.data.derive.mosaic import MosaicScene, Pixels, join, pairs
 from ris_core.data.derive.words import Noun, may_be, noun, pair, synonyms
-from ris_core.data.folder import NO_TARGET
+from ris_core.data.folder import NO_TARGET, read_folder
 from ris_core.data.splits import split_of
-from ris_core.errors import DatasetError
+from ris_core.errors import DatasetError, InputError
 from ris_core.files import atomic_dir, sha256
 from ris_core.images import read_image, write_image
 from ris_core.masks import Mask, bounding_box, encode_rle, segmentation_to_mask
@@ -83,6 +83,29 @@ def convert_coco_names(source: Path, out: Path, mosaics: int = 0) -> None:
     instances = json.loads((source / "instances.json").read_text(encoding="utf-8"))
     coco = _Coco(source, instances)
     write_folder(out, chain(coco.photos(), coco.mosaics(mosaics)), list(coco.names.values()), _COCO)
+
+
+_CONVERTERS: dict[str, Callable[..., None]] = {"ccp": convert_ccp, "coco": convert_coco_names}
+
+
+def convert(kind: str, source: Path, out: Path, mosaics: int = 0) -> int:
+    """A dataset of one of the kinds "ccp" and "coco" -> how many expressions the dataset folder at `out` has.
+
+    Raises:
+        InputError: there is no such kind, it has no mosaics, or `out` is there already.
+        DatasetError: `source` lacks a file, or a photo isn't of the size of its masks.
+    """
+    if kind not in _CONVERTERS:
+        raise InputError(f"There is no converter {kind!r}. Choose from {', '.join(_CONVERTERS)}.")
+    if mosaics and kind != "coco":
+        raise InputError("Mosaics are put together of things that are told apart, which only coco has. Leave them out.")
+    try:
+        _CONVERTERS[kind](source, out, **({"mosaics": mosaics} if mosaics else {}))
+    except FileExistsError:
+        raise InputError(f"{out} exists already. Choose another folder, or delete it.") from None
+    except FileNotFoundError as error:
+        raise DatasetError(f"{source} isn't a {kind} folder: {error.filename} is missing.") from None
+    return len(read_folder(out))
 
 
 def write_folder(out: Path, photos: Iterable[Photo], names: Sequence[str], info: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Published datasets through the commands' door: the same figures as from a dataset folder, and no leaks."""
+"""Published datasets through the commands' door: the same figures as from a dataset folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import python2
 import shapes
-from published import as_python2, ref, write_grefcoco, write_refer
+from published import as_python2, ref, write_refer
 
-from backend.cli import datasets
-from backend.cli import old_evaluation as evaluation
-from ris_core.errors import DatasetError
+from backend.cli.datasets import read_datasets, read_samples
 
 
 def refer_of(folder: Path, root: Path) -> Path:
@@ -28,35 +26,17 @@ def refer_of(folder: Path, root: Path) -> Path:
 
 def test_sizes_that_differ_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_refer(tmp_path, [ref(1, 1, "val", "a")])
-    (sample,) = datasets.read_samples(Path(f"refcoco/unc:{tmp_path}"))
-    assert sample.sentence == "a"
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert " ".join(output.err.split()) == "refcoco/unc has 1 expressions in val here, 10,834 as published."
-
-
-def test_nothing_to_read(tmp_path: Path) -> None:
-    write_refer(tmp_path, [ref(1, 1, "train", "a")])
     dataset = Path(f"refcoco/unc:{tmp_path}")
-    with pytest.raises(DatasetError, match="has no expression in split 'testB'"):
-        datasets.read_samples(dataset, "testB")
-    with pytest.raises(DatasetError, match="No dataset has a split val"):
-        datasets.read_all([dataset])
+    for read in (lambda: read_samples(dataset, None), lambda: read_datasets([dataset]).validation):
+        assert [sample.sentence for sample in read()] == ["a"]
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert " ".join(output.err.split()) == "refcoco/unc has 1 expressions in val here, 10,834 as published."
 
 
-def test_several_datasets_dont_leak_and_one_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overlapping = [ref(1, 1, "train", "a"), ref(2, 2, "val", "b"), ref(3, 6, "train", "c", photo=8)]
-    one = Path(f"refcocog/google:{write_refer(tmp_path / 'a', overlapping, 'refcocog', 'google')}")
-    two = Path(f"grefcoco/unc:{write_grefcoco(tmp_path / 'b', [ref(1, [1, 3], 'train', 'd')])}")
-    assert [sample.sentence for sample in datasets.training_samples(datasets.read_all([one]))] == ["a", "c"]
-    assert [sample.sentence for sample in datasets.training_samples(datasets.read_all([one, two]))] == ["c"]
-    assert "2 expressions are left out" in capsys.readouterr().err
-
-
-def test_figures_are_those_of_the_same_as_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_those_of_the_same_as_a_folder(tmp_path: Path, run_ris) -> None:
     def figures(dataset: Path) -> dict[str, object]:
-        evaluation.evaluate_folder(dataset, None, None, "original", None, True)
-        answer = json.loads(capsys.readouterr().out)
+        answer = json.loads(run_ris("evaluate", "--dataset", str(dataset), "--json")[1])
         return {name: value for name, value in answer.items() if name != "ms-per-expression"}
 
     folder = shapes.make(tmp_path / "shapes", photos=2)

@@ -31,12 +31,12 @@ from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning
 from ris_core.errors import TrainingError
 from ris_core.masks import encode_rle
 from ris_core.models import LDA, LDAOptions
 from ris_core.training.batches import RECALLED, count_batches
 from ris_core.training.loop import Interrupted
+from ris_core.tuning import Tuning
 
 
 class Killed(BaseException):

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ris_core.encoders import ImageEncoder, TextEncoder, image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning, merge, tune, with_room
+from ris_core.encoders.adapters import merge, tune, with_room
 from ris_core.encoders.base import fingerprint
 from ris_core.errors import InputError
 from ris_core.models import LDA
+from ris_core.tuning import Tuning
 
 Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 SENTENCES = ["the cat", "a red cup on the table"]
@@ -282,7 +283,8 @@ def test_frozen_models_never_import_peft() -> None:
 def test_merging_needs_no_peft() -> None:
     code = (
         "import sys; from ris_core.encoders import image_encoder as get\n"
-        "from ris_core.encoders.adapters import Tuning, merge, with_room\n"
+        "from ris_core.encoders.adapters import merge, with_room\n"
+        "from ris_core.tuning import Tuning\n"
         "merge(with_room(get('efficientnet-lite0'), Tuning('adapters', stages=2))); print('peft' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

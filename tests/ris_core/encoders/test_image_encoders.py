@@ -12,11 +12,12 @@ from transformers import CLIPVisionModel, SwinModel
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
 from ris_core.encoders import ImageEncoder, image_encoder
-from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.adapters import tune
 from ris_core.encoders.efficientnet_lite import _VARIANTS, _weights
 from ris_core.encoders.pixels import CLIP, IMAGENET
 from ris_core.encoders.sam import Sam
 from ris_core.encoders.weights import pretrained
+from ris_core.tuning import Tuning
 
 
 @pytest.fixture(scope="module", params=tiny.IMAGE)

@@ -10,8 +10,9 @@ from encoders import tiny
 from transformers import BertModel, CLIPModel
 
 from ris_core.encoders import TextEncoder, TextFeatures
-from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.adapters import tune
 from ris_core.encoders.weights import pretrained, tokenizer
+from ris_core.tuning import Tuning
 
 SHORT, LONG = "the cat", "a very much longer sentence about some quite different thing"
 

@@ -13,12 +13,12 @@ import torch
 from backend.projects.samples import corrections, photos
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import TextFeatures
-from ris_core.encoders.adapters import Tuning
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.inference.calibration import corrected
 from ris_core.inference.predictor import Map, Predictor, _to_photos, decide
 from ris_core.models import LDA, ImageEmbedding, Output
+from ris_core.tuning import Tuning
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ris_core.encoders import TextFeatures, image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning
 from ris_core.models.haris import HARIS, Fused, Given, HARISOptions
 from ris_core.models.layers import valid_cells
 from ris_core.models.output import Output
+from ris_core.tuning import Tuning
 
 
 def seeded(tuning: Tuning | None = None, **changes: object) -> HARIS:

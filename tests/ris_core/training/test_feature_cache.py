@@ -12,10 +12,11 @@ from models.encoders import Small
 from PIL import Image
 
 from ris_core.encoders import image_encoder
-from ris_core.encoders.adapters import Tuning, tune
+from ris_core.encoders.adapters import tune
 from ris_core.encoders.base import ImageEncoder, Trunk
 from ris_core.training.augment import View, look
 from ris_core.training.feature_cache import FeatureCache, join, prune, split
+from ris_core.tuning import Tuning
 
 
 @pytest.fixture

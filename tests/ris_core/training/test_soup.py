@@ -10,10 +10,10 @@ import torch
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.encoders.adapters import Tuning
 from ris_core.errors import CheckpointError, InputError
 from ris_core.models import LDA, MARIS, LDAOptions, MARISOptions, RISModel
 from ris_core.training.soup import average
+from ris_core.tuning import Tuning
 
 ENCODERS = ("efficientnet-lite0", "minilm")
 

@@ -1,0 +1,140 @@
+"""From datasets to a checkpoint with its card: train, fix the operating point, measure what is held out, write.
+
+Nothing of it prints: who calls hears how far it is, and gets the folder that was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from ris_core import checkpoint
+from ris_core.checkpoint import OperatingPoint
+from ris_core.data.datasets import Datasets
+from ris_core.data.readers.registry import dataset_name, held_out_splits
+from ris_core.errors import InputError
+from ris_core.evaluation.convention import ACCEPTED
+from ris_core.evaluation.evaluate import Report, calibrate, evaluate
+from ris_core.inference.predictor import Predictor
+from ris_core.models import RISModel
+from ris_core.training.design import begin
+from ris_core.training.loop import is_first, train
+from ris_core.training.model_card import Reports, mean_card, refit_card, write_card
+from ris_core.training.preview import few, validate
+from ris_core.training.recipe import Design, Recipe
+from ris_core.training.soup import average
+from ris_core.tuning import Tuning
+
+
+class OnProgress(Protocol):
+    """Hears the stage that the work is in, how much of it is done, of how much, and what else is worth a look."""
+
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+def train_checkpoint(
+    datasets: Datasets,
+    folder: Path,
+    run: Path,
+    start: Design | Path,
+    tuning: Tuning,
+    recipe: Recipe,
+    on_progress: OnProgress,
+    accepted: float = ACCEPTED,
+    watched: bool = True,
+) -> Path | None:
+    """Train a design from scratch, or a checkpoint further, on the datasets' training splits -> its folder.
+
+    The operating point is fixed on `val`; the card reports every split but `train`. Of several processes that train
+    together, the first does so, and the others return None.
+
+    Args:
+        run: folder of the run's state; a run that died goes on.
+        accepted: as in `evaluate.calibrate`.
+        watched: whether a few photos of `val` are answered after each pass, for the run's figures and overlays.
+
+    Raises:
+        InputError: `folder` isn't free.
+        CheckpointError: as `design.begin`.
+        TrainingError: as `loop.train`.
+    """
+    check_free(folder)
+    torch.manual_seed(recipe.seed)
+    model = begin(start, tuning)
+    train(
+        model,
+        datasets.training,
+        recipe,
+        run,
+        lambda progress: on_progress("Training", progress.step, progress.steps, f"loss {progress.loss:.3f}"),
+        partial(validate, model, few(datasets.validation), recipe.side) if watched else None,
+    )
+    if not is_first():
+        return None
+    predictor = Predictor(model, OperatingPoint(side=recipe.side), "candidate")
+    reports = settle(predictor, datasets, accepted, on_progress)
+    origin = start if isinstance(start, Path) else None
+    card = write_card(model, predictor.point, recipe, list(datasets.samples), reports, origin, accepted)
+    return _write(model, predictor.point, folder, card)
+
+
+def calibrate_checkpoint(
+    model: str | None, datasets: Datasets, folder: Path, accepted: float | None, on_progress: OnProgress
+) -> Path:
+    """Fix the operating point of a checkpoint anew and write the same weights with it to `folder`, which is returned.
+
+    Args:
+        accepted: as in `evaluate.calibrate`.
+
+    Raises:
+        InputError: `folder` isn't free.
+        CheckpointError: `model` is none.
+        DatasetError: as `evaluate.calibrate`.
+    """
+    check_free(folder)
+    source, predictor = checkpoint.find(model), Predictor.load(model)
+    reports = settle(predictor, datasets, accepted, on_progress)
+    words = [f"--model {predictor.version}", *(f"--dataset {dataset_name(name)}" for name in datasets.samples)]
+    rule = "--balance" if accepted is None else f"--accepted {accepted}"
+    command = " ".join(["ris calibrate", *words, rule])
+    card = refit_card((source / checkpoint.CARD).read_text(encoding="utf-8"), predictor.point, reports, command)
+    return _write(predictor.model, predictor.point, folder, card)
+
+
+def average_checkpoints(models: Sequence[str], folder: Path) -> Path:
+    """Write the mean of checkpoints to `folder`, which is returned. Raises InputError, and as `soup.average`."""
+    check_free(folder)
+    folders = [checkpoint.find(model) for model in models]
+    return _write(*average(folders), folder, mean_card(folders))
+
+
+def settle(predictor: Predictor, datasets: Datasets, accepted: float | None, on_progress: OnProgress) -> Reports:
+    """Fix the predictor's operating point on the `val` splits -> how it does on all that is held out."""
+    held_out = datasets.validation
+    heard = partial(on_progress, "Fixing the operating point", total=len(held_out))
+    predictor.point = calibrate(predictor, held_out, accepted, heard)
+    reports: dict[tuple[str, str], Report] = {}
+    for dataset, samples in datasets.samples.items():
+        name = dataset_name(dataset)
+        for split in held_out_splits(samples):
+            chosen = [sample for sample in samples if sample.split == split]
+            heard = partial(on_progress, f"Measuring {name} {split}", total=len(chosen))
+            reports[name, split] = evaluate(predictor, chosen, heard)
+    return reports
+
+
+def check_free(folder: Path) -> None:
+    """Raise an InputError if a checkpoint can't be written to `folder`."""
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} isn't empty. Checkpoints are never overwritten: choose another folder.")
+
+
+def _write(model: RISModel, point: OperatingPoint, folder: Path, card: str) -> Path:
+    if folder.is_dir():
+        folder.rmdir()
+    checkpoint.save(model, point, folder, card)
+    return folder
