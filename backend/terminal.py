@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-out, err = Console(), Console(stderr=True)
+# Numbers within a sentence aren't coloured.
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
 class Bar:
@@ -42,7 +43,7 @@ class Rate(ProgressColumn):
 @contextmanager
 def bar(title: str, total: int | None) -> Iterator[Bar]:
     """A bar for one job: what is done, how fast, and the time left."""
-    with _progress() as progress:
+    with _progress(*_columns(), console=err) as progress:
         yield Bar(progress, title, total)
 
 
@@ -52,7 +53,7 @@ def bars() -> Iterator[Callable[..., None]]:
 
     It is called as (stage, done, total, detail="").
     """
-    with _progress() as progress:
+    with _progress(*_columns(), console=err) as progress:
         shown: dict[str, Bar] = {}
 
         def on_progress(stage: str, done: int, total: int, detail: str = "") -> None:
@@ -66,19 +67,19 @@ def bars() -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def stage_bar(stage: str) -> Iterator[Callable[[str, float], None]]:
+def stage_bar(stage: str, console: Console | None = None) -> Iterator[Callable[[str, float], None]]:
     """A bar for a worker's job: the stage it is in, the share of the job that is done, and the time it takes.
 
     `stage` is shown until the bar is called with the first one and a share, 0 to 1.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+    with _progress(*columns, TimeElapsedColumn(), console=console or err) as progress:
         line = progress.add_task(stage, total=1.0)
         yield lambda stage, share: progress.update(line, description=stage, completed=share)
 
 
-def _progress() -> Progress:
-    columns = (
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -86,4 +87,8 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def _progress(*columns: ProgressColumn, console: Console) -> Progress:
+    """What is gone at the end, and isn't there where nobody looks."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

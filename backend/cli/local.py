@@ -2,56 +2,160 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from enum import StrEnum
-from typing import Annotated, Optional
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from backend.cli.options import JsonOption, home
+from backend.cli.options import JsonOption
+from backend.queue.names import WorkerKind
+from backend.terminal import err, out, stage_bar
+from ris_core.errors import RisError
+
+if TYPE_CHECKING:
+    from backend.local.demo import DemoResult
+    from backend.local.up import RunningStudio
+    from backend.settings import Settings
 
 
-class Work(StrEnum):
-    """What a worker does."""
+@dataclass(frozen=True)
+class StudioDisplay:
+    """Shows how a studio starts, runs and stops; see `backend.local.up.Display`."""
 
-    training = "training"
-    batches = "batches"
+    console: Console
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print lines as they are: they may quote a log, whose brackets and line ends aren't ours to interpret."""
+        # The terminal may be gone, which must not keep services from being stopped. Rich exits at a broken pipe.
+        with suppress(OSError, SystemExit):
+            self.console.print(text, style=style, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def starting(self, names: Sequence[str]) -> Iterator[Callable[[str, float], None]]:
+        """A line each, of name, state and seconds; where nobody looks, a sentence for each that is ready."""
+        columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<13}"))
+        state = (TextColumn("{task.fields[state]:<9}"), TimeElapsedColumn())
+        console = self.console
+        with Progress(*columns, *state, console=console, disable=not console.is_terminal) as progress:
+            lines = {name: progress.add_task(name, total=1, state="starting") for name in names}
+
+            def on_ready(name: str, seconds: float) -> None:
+                progress.update(lines[name], completed=1, state="ready")
+                if not console.is_terminal:
+                    self.say(f"{name} is ready after {seconds:.0f} s.")
+
+            yield on_ready
+
+    def running(self, studio: RunningStudio) -> None:
+        """How to open it, to log in, to begin and to stop."""
+        from backend.home import logs_folder
+
+        steps = "Open a photo, switch on Auto-Annotation and Auto-Accept below it, type what is there, press Enter."
+        table = Table.grid(padding=(0, 2))
+        table.add_row("[bold]Open", studio.url)
+        table.add_row("[bold]Log in", f"{studio.email}   {studio.password}")
+        table.add_row("[bold]Then", steps)
+        table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {studio.home}, logs in {logs_folder(studio.home)}.")
+        self.console.print(Panel(table, title="ris is running", border_style="green", expand=False))
+
+    def attend(self, run: Callable[[], object]) -> int:
+        """Run it and say how it ended -> the exit code: 0 when it is done or was interrupted, 1 after a failure."""
+        try:
+            run()
+        except KeyboardInterrupt:
+            self.say("Stopped. The next start goes on from here.")
+        except RisError as error:
+            self.say(str(error), "red")
+            return 1
+        return 0
 
 
 def up() -> None:
     """Start Label Studio, Valkey, the backend and its workers, connected; Ctrl-C stops them."""
-    from backend.local import up
+    from backend.local.up import up
 
-    sys.exit(up.up(home()))
+    display = StudioDisplay(out)
+    sys.exit(display.attend(lambda: up(_home(), display)))
 
 
-def demo() -> None:
+def demo(as_json: JsonOption = False) -> None:
     """Run the whole loop without a person: pre-label, correct, learn, promote, export."""
-    from backend.local import demo, up
+    from backend.local.demo import run
+    from backend.local.up import during
 
-    sys.exit(up.during(home(), demo.run))
+    display = StudioDisplay(err if as_json else out)
+
+    def work(settings: Settings) -> None:
+        with stage_bar("waiting for the worker", display.console) as on_progress:
+            result = run(settings, display.say, on_progress)
+        if as_json:
+            print(json.dumps(asdict(result), default=str))
+        else:
+            _show_demo(result, display)
+
+    sys.exit(display.attend(lambda: during(_home(), work, display)))
 
 
 def doctor(
     project: Annotated[
         Optional[int], typer.Option(help="Number of the project in Label Studio.", show_default="only what needs none")
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Try each link from the settings to the masks in Label Studio, and say what to do where one is broken."""
     from backend import doctor
 
-    if not doctor.run(project, json):
+    if not doctor.run(project, as_json):
         raise typer.Exit(1)
 
 
 def worker(
     only: Annotated[
-        Optional[Work], typer.Option(help="Learn and nothing else, or all but that.", show_default="everything")
+        Optional[WorkerKind], typer.Option(help="Learn and nothing else, or all but that.", show_default="everything")
     ] = None,
 ) -> None:
     """Run one worker, which pre-labels, learns and exports; `ris up` starts two by itself, one of each kind."""
     from backend.jobs.worker import run_worker
     from backend.settings import load
 
-    run_worker(load(), only=only and only.value)
+    run_worker(load(), only=only)
+
+
+def _home() -> Path:
+    """The folder where everything is kept: RIS_HOME, else .ris here."""
+    return Path(os.environ.get("RIS_HOME") or ".ris")
+
+
+def _show_demo(result: DemoResult, display: StudioDisplay) -> None:
+    display.say(f"{result.decision.capitalize()}: {result.reason}")
+    display.say(
+        f"(The gate asks for {result.min_validation} held-out expressions here; "
+        f"a project needs {result.usual_min_validation}.)"
+    )
+    display.console.print(_compared(result))
+    file = result.folder / "instances.json"
+    display.say(f"{result.masks} masks in {file}, each equal to its annotation's bit for bit.")
+    display.say(f"Look at them: {result.url}")
+
+
+def _compared(result: DemoResult) -> Table:
+    table = Table("photo", "prompt", "before", "after", title="IoU of Label Studio's predictions with the corrections")
+    for held_out, title in ((False, "learnt from"), (True, "held out")):
+        rows = [row for row in result.prompts if row.held_out is held_out]
+        for row in rows:
+            table.add_row(row.photo, row.prompt, f"{row.before:.2f}", f"{row.after:.2f}")
+        means = (fmean(row.before for row in rows), fmean(row.after for row in rows))
+        table.add_row(f"[bold]mean, {title}", "", *(f"[bold]{mean:.3f}" for mean in means), end_section=True)
+    table.add_row("[bold]model_version", "", result.before, result.after)
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -22,8 +21,3 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for the checkpoin
 
 DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as phrasecut:/data."
 MORE_DATASETS = f"{DATASET} Give it again for more."
-
-
-def home() -> Path:
-    """The folder where everything is kept: RIS_HOME, else .ris here."""
-    return Path(os.environ.get("RIS_HOME") or ".ris")

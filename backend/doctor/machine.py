@@ -25,6 +25,7 @@ from backend.doctor.checks import CheckContext, CheckResult, broken, ok, warning
 from backend.home import env_file
 from backend.jobs.recovery import runs
 from backend.queue import queue
+from backend.queue.names import KINDS, QUEUES
 from backend.settings import PREFIX, Settings
 from ris_core.files import atomic_write
 from ris_core.inference.predictor import Predictor
@@ -125,11 +126,11 @@ def worker(context: CheckContext) -> CheckResult:
     """Workers have shown themselves lately, and listen to every queue."""
     with queue.connect(context.settings.secret("redis_url")) as connection:
         workers = Worker.all(connection=connection)
-        waiting = sum(Queue(name, connection=connection).count for name in queue.QUEUES)
+        waiting = sum(Queue(name, connection=connection).count for name in QUEUES)
         suspended = is_suspended(connection)
     alive = [worker for worker in workers if _is_alive(worker)]
     served = {name for worker in alive for name in worker.queue_names()}
-    unserved = [kind for kind, names in queue.KINDS.items() if not served.issuperset(names)]
+    unserved = [kind for kind, names in KINDS.items() if not served.issuperset(names)]
     load = f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}"
     if suspended:
         return broken(f"Work is suspended; {load}.", "`rq resume --url REDIS_URL` lets the workers go on.")

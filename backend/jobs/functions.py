@@ -30,7 +30,8 @@ from backend.learning import finetune, triggers
 from backend.learning.events import EventLog
 from backend.learning.rollout import ORIGIN
 from backend.queue import cancellation
-from backend.queue.queue import NAME, RETRIES, TRAINING, JobQueue, connect, least_new, open_queue
+from backend.queue.names import NAME, TRAINING
+from backend.queue.queue import RETRIES, JobQueue, connect, least_new, open_queue
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory
 from ris_core.inference.predictor import is_memory

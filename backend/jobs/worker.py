@@ -37,7 +37,8 @@ from backend.jobs.recovery import recover
 from backend.learning import rollout, triggers
 from backend.queue import cancellation
 from backend.queue.allow_list import GuardedJob
-from backend.queue.queue import KINDS, QUEUES, JobQueue, KeptQueue, connect, open_queue
+from backend.queue.names import KINDS, QUEUES, WorkerKind
+from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory, RisError
 
@@ -133,8 +134,8 @@ class GuardedWorker(Worker):
         self.handle_job_failure(job, queue, exc_string=message)
 
 
-def run_worker(settings: Settings, burst: bool = False, only: str | None = None) -> None:
-    """Work until a signal says stop; with `burst`, until the queues are empty. `only`: one of `queue.KINDS`.
+def run_worker(settings: Settings, burst: bool = False, only: WorkerKind | None = None) -> None:
+    """Work until a signal says stop; with `burst`, until the queues are empty. `only`: see `KINDS`.
 
     Raises:
         Unavailable: Valkey can't be reached, or went away in the middle of a job.
@@ -149,7 +150,7 @@ def run_worker(settings: Settings, burst: bool = False, only: str | None = None)
 
 
 def work(
-    connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: bool = False, only: str | None = None
+    connection: Redis, job_class: type[GuardedJob] = GuardedJob, burst: bool = False, only: WorkerKind | None = None
 ) -> None:
     """Put back what killed workers left, then work. `job_class` brings the list of functions."""
     queues = [open_queue(connection, job_class, name) for name in (KINDS[only] if only else QUEUES)]

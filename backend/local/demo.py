@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from pycocotools.coco import COCO
-from rich.console import Console
-from rich.table import Table
 
 from backend import services
 from backend.errors import BackendError
@@ -30,7 +28,6 @@ from backend.projects.samples import SampleMask
 from backend.queue.queue import JobQueue
 from backend.queue.waiting import wait
 from backend.settings import Settings
-from backend.terminal import stage_bar
 from ris_core.data import split_of
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask, decode_rle, iou
@@ -64,8 +61,53 @@ class StoredAnswer:
     mask: Mask | None
 
 
-def run(settings: Settings, console: Console) -> None:
-    """Run the loop in a new project and print before and after. Raises BackendError where a step fails."""
+Answers: TypeAlias = Mapping[tuple[int, str], StoredAnswer]
+"""By task and prompt."""
+
+
+@dataclass(frozen=True)
+class ComparedPrompt:
+    """A prompt of a photo, and the IoU of its prediction with the correction before and after learning."""
+
+    photo: str
+    prompt: str
+    held_out: bool
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What came of the loop.
+
+    decision, reason: the gate's; asked of it here were only `min_validation` held-out expressions, and
+    `usual_min_validation` of other projects. before, after: the versions that answered. masks: how many of the export
+    in `folder` equal their annotations, which are all. url: of the project's tasks.
+    """
+
+    project: int
+    decision: str
+    reason: str
+    min_validation: int
+    usual_min_validation: int
+    before: str
+    after: str
+    prompts: list[ComparedPrompt]
+    masks: int
+    folder: Path
+    url: str
+
+
+def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[[str, float], object]) -> DemoResult:
+    """Run the loop in a new project.
+
+    Args:
+        say: takes a sentence about what is done next.
+        on_progress: hears how the worker's jobs go, see `queue.waiting.wait`.
+
+    Raises:
+        BackendError: a step fails.
+    """
     config = parse(LABEL_CONFIG)
     with LabelStudio.from_settings(settings) as client:
         project = int(client.create_project(PROJECT, LABEL_CONFIG)["id"])
@@ -73,25 +115,29 @@ def run(settings: Settings, console: Console) -> None:
         prompts = sum(len(photo.masks) for photo in photos)
         lower_the_gate(settings, project, prompts)
         connect_backend(client, project, settings)
-        console.print(f"Project {project}: {len(photos)} photos, {prompts} prompts. Pre-labelling ...")
+        say(f"Project {project}: {len(photos)} photos, {prompts} prompts. Pre-labelling ...")
         before = _predict(client, project, photos, config)
         _correct(client, photos, config)
-        console.print(f"{prompts} corrections are submitted. Learning from them in the worker ...")
+        say(f"{prompts} corrections are submitted. Learning from them in the worker ...")
         jobs = JobQueue.from_settings(settings)
-        with stage_bar("waiting for the worker") as on_progress:
-            waited = wait(jobs, jobs.learn(project).job, on_progress)
-        outcome = _learnt(settings, project, waited)
-        console.print(f"{outcome['decision'].capitalize()}: {outcome['reason']}", markup=False)
-        console.print(
-            f"(The gate asks for {_MIN_VALIDATION} held-out expressions here; "
-            f"a project needs {settings.finetune_min_validation}.)"
-        )
+        outcome = _learnt(settings, project, wait(jobs, jobs.learn(project).job, on_progress))
         after = _predict(client, project, photos, config)
-        console.print(_table(photos, before, after))
-        folder = _export(jobs, settings, project)
-        exact = _count_exact(client, project, config, folder)
-    console.print(f"{exact} masks in {folder / 'instances.json'}, each equal to its annotation's bit for bit.")
-    console.print(f"Look at them: {settings.label_studio_url}/projects/{project}/data", markup=False)
+        name = f"demo-{project}"
+        wait(jobs, jobs.export(project, "coco", name).job, on_progress)
+        folder = exports_folder(settings.home) / name
+        return DemoResult(
+            project,
+            outcome["decision"],
+            outcome["reason"],
+            _MIN_VALIDATION,
+            settings.finetune_min_validation,
+            _version(before),
+            _version(after),
+            list(_compared(photos, before, after)),
+            _count_exact(client, project, config, folder),
+            folder,
+            f"{settings.label_studio_url}/projects/{project}/data",
+        )
 
 
 def lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
@@ -113,10 +159,8 @@ def _import(client: LabelStudio, project: int) -> list[DemoPhoto]:
     return photos
 
 
-def _predict(
-    client: LabelStudio, project: int, photos: list[DemoPhoto], config: LabelConfig
-) -> dict[tuple[int, str], StoredAnswer]:
-    """Have Label Studio retrieve predictions, and read the newest of each task back, by task and prompt."""
+def _predict(client: LabelStudio, project: int, photos: list[DemoPhoto], config: LabelConfig) -> Answers:
+    """Have Label Studio retrieve predictions, and read the newest of each task back."""
     client.retrieve_predictions(project)
     answers = {}
     for photo in photos:
@@ -124,10 +168,10 @@ def _predict(
         if not predictions:
             raise DemoFailed(f"Label Studio got no prediction for {photo.name}. Look into the backend's log.")
         newest = max(predictions, key=lambda prediction: int(prediction["id"]))
-        found = {each.prompt: each.mask for each in read_annotation(newest["result"], config).masks}
+        masks = {drawn.prompt: drawn.mask for drawn in read_annotation(newest["result"], config).masks}
         for mask in photo.masks:
             prompt = mask.prompts[0]
-            answers[photo.task, prompt] = StoredAnswer(newest["model_version"], found.get(prompt))
+            answers[photo.task, prompt] = StoredAnswer(newest["model_version"], masks.get(prompt))
     return answers
 
 
@@ -160,12 +204,6 @@ def _learnt(settings: Settings, project: int, waited: dict[str, Any]) -> Mapping
     return card
 
 
-def _export(jobs: JobQueue, settings: Settings, project: int) -> Path:
-    name = f"demo-{project}"
-    wait(jobs, jobs.export(project, "coco", name).job, lambda stage, share: None)
-    return exports_folder(settings.home) / name
-
-
 def _count_exact(client: LabelStudio, project: int, config: LabelConfig, folder: Path) -> int:
     """Compare every mask of the export with its annotation's brush. Raises DemoFailed at a difference."""
     with redirect_stdout(io.StringIO()):  # pycocotools reports on standard output
@@ -188,26 +226,20 @@ def _exported(dataset: Any) -> Iterator[tuple[str, Mask]]:
 def _submitted(client: LabelStudio, project: int, config: LabelConfig) -> Iterator[tuple[str, Mask]]:
     for task in client.tasks(project):
         for annotation in task["annotations"]:
-            for each in read_annotation(annotation["result"], config).masks:
-                yield each.region_id, each.mask
+            for drawn in read_annotation(annotation["result"], config).masks:
+                yield drawn.region_id, drawn.mask
 
 
-def _table(
-    photos: list[DemoPhoto], before: dict[tuple[int, str], StoredAnswer], after: dict[tuple[int, str], StoredAnswer]
-) -> Table:
-    table = Table("photo", "prompt", "before", "after", title="IoU of Label Studio's predictions with the corrections")
-    for held_out, title in ((False, "learnt from"), (True, "held out")):
-        scores = []
-        for photo in photos:
-            for mask in photo.masks if (photo.split != "train") is held_out else ():
-                pair = [_score(answers[photo.task, mask.prompts[0]], mask) for answers in (before, after)]
-                table.add_row(photo.name, mask.prompts[0], *(f"{score:.2f}" for score in pair))
-                scores.append(pair)
-        means = np.mean(scores, axis=0)
-        table.add_row(f"[bold]mean, {title}", "", *(f"[bold]{mean:.3f}" for mean in means), end_section=True)
-    names = [next(iter(answers.values())).version for answers in (before, after)]
-    table.add_row("[bold]model_version", "", *names)
-    return table
+def _compared(photos: Iterable[DemoPhoto], before: Answers, after: Answers) -> Iterator[ComparedPrompt]:
+    for photo in photos:
+        for mask in photo.masks:
+            prompt = mask.prompts[0]
+            scores = (_score(answers[photo.task, prompt], mask) for answers in (before, after))
+            yield ComparedPrompt(photo.name, prompt, photo.split != "train", *scores)
+
+
+def _version(answers: Answers) -> str:
+    return next(iter(answers.values())).version
 
 
 def _score(answer: StoredAnswer, truth: SampleMask) -> float:

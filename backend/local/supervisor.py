@@ -85,7 +85,7 @@ class Supervisor:
         """Restart what dies, for ever. Raises StartError once a service keeps dying."""
         while True:
             for child in self._children.values():
-                self._tend(child)
+                self._reconcile(child)
             time.sleep(_POLL)
 
     def stop(self, names: Sequence[str] | None = None) -> None:
@@ -131,7 +131,7 @@ class Supervisor:
             raise StartError(f"{service.name} does not answer after {waited:.0f} s. {self._last_words(service)}")
         return False
 
-    def _tend(self, child: _Child) -> None:
+    def _reconcile(self, child: _Child) -> None:
         now = time.monotonic()
         if child.restart_at is not None:
             if now >= child.restart_at:

@@ -13,14 +13,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
-
-from rich.console import Console
-from rich.panel import Panel
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from backend.errors import AlreadyRunning, LabelStudioUnauthorized, StartError
 from backend.home import env_file, label_studio_folder, logs_folder
@@ -30,53 +27,66 @@ from backend.local.services import BACKEND, LABEL_STUDIO, TRAINER, VALKEY, WORKE
 from backend.local.supervisor import Service, Supervisor
 from backend.projects import connect, samples
 from backend.settings import Settings, load
-from ris_core.errors import RisError
 
 _LOOPBACK = "127.0.0.1"
 _REDIS_PORT = 6379
 _HTTP_PORT = 80
 
-Work = Callable[[Settings, Console], None]
-"""What is done while the studio runs."""
+Result = TypeVar("Result")
 
 
-def up(home: Path) -> int:
+@dataclass(frozen=True)
+class RunningStudio:
+    """What a person needs to use a studio that runs. url: of the project that it is connected to."""
+
+    url: str
+    email: str
+    password: str
+    home: Path
+
+
+class Display(Protocol):
+    """Who shows a person how it goes. Nothing of it may raise: services have to be stopped even if nobody looks."""
+
+    def say(self, text: str) -> None:
+        """Show a sentence, or a few lines; it may quote a log."""
+
+    def starting(self, names: Sequence[str]) -> AbstractContextManager[Callable[[str, float], None]]:
+        """Show services as starting until called with a name and the seconds that its start took."""
+
+    def running(self, studio: RunningStudio) -> None:
+        """Show how to use it."""
+
+
+def up(home: Path, display: Display) -> None:
     """Start everything in `home`, connect it, and keep it running until SIGINT, SIGTERM or SIGHUP.
 
-    Returns 0 after such a signal and 1 after a failure, which is said on the console. A second start goes on
-    where the first stopped: nothing is made twice.
+    A second start goes on where the first stopped: nothing is made twice.
+
+    Raises:
+        KeyboardInterrupt: one of these signals came, and all is stopped.
+        RisError: the services didn't start, or one keeps dying; all is stopped.
     """
-    return _command(home, lambda console: _studio(home, console, None))
+    _begin(home)
+    _studio(home, display, None)
 
 
-def during(home: Path, work: Work) -> int:
-    """Do `work` with the studio: the one that runs in `home` already, else one that runs for as long as it takes.
+def during(home: Path, work: Callable[[Settings], Result], display: Display) -> Result:
+    """What `work` returns with the studio: the one that runs in `home`, else one that runs for as long as it takes.
 
-    Returns 0 when it is done or was interrupted, and 1 after a failure, which is said on the console.
+    Raises as `up` and as `work`.
     """
-
-    def run(console: Console) -> None:
-        try:
-            _studio(home, console, work)
-        except AlreadyRunning:
-            work(load(), console)
-
-    return _command(home, run)
+    _begin(home)
+    try:
+        return _studio(home, display, work)
+    except AlreadyRunning:
+        return work(load())
 
 
-def _command(home: Path, run: Callable[[Console], None]) -> int:
-    console = Console(highlight=False)
+def _begin(home: Path) -> None:
     os.environ["RIS_HOME"] = str(home.absolute())
     listen_to_signals()
-    try:
-        prepare(home)
-        run(console)
-    except KeyboardInterrupt:
-        _say(console, "Stopped. The next start goes on from here.")
-    except RisError as error:
-        _complain(console, error)
-        return 1
-    return 0
+    prepare(home)
 
 
 def listen_to_signals() -> None:
@@ -86,77 +96,58 @@ def listen_to_signals() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _studio(home: Path, console: Console, work: Work | None) -> None:
-    """Bring the services up, do `work`, or without any wait for what may happen, and stop them again."""
+def _studio(home: Path, display: Display, work: Callable[[Settings], Result] | None) -> Result:
+    """Bring the services up, do `work`, or without any keep them running, and stop them again."""
     with locked(home):
         settings = load()
         check_ports(settings)
         services = local_services(settings, find_label_studio())
-        supervisor = Supervisor(logs_folder(home), lambda text: _say(console, text))
+        supervisor = Supervisor(logs_folder(home), display.say)
         try:
-            _bring_up(home, settings, services, supervisor, console)
-            if work:
-                work(load(), console)
-            else:
+            _bring_up(home, settings, services, supervisor, display)
+            if work is None:
                 supervisor.watch()
+            return work(load())
         finally:
-            _say(console, "Stopping the workers, the backend, Label Studio and Valkey ...")
+            display.say("Stopping the workers, the backend, Label Studio and Valkey ...")
             supervisor.stop()
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    # The text may quote a log, whose brackets and line ends aren't ours to interpret. The terminal may be gone,
-    # which must not keep us from stopping what runs; rich makes an exit of a broken pipe.
-    with suppress(OSError, SystemExit):
-        console.print(text, style=style, markup=False, soft_wrap=True)
-
-
-def _complain(console: Console, error: RisError) -> None:
-    _say(console, str(error), "red")
-
-
 def _bring_up(
-    home: Path, settings: Settings, services: Sequence[Service], supervisor: Supervisor, console: Console
+    home: Path, settings: Settings, services: Sequence[Service], supervisor: Supervisor, display: Display
 ) -> None:
     servers = [service for service in services if service.name in (VALKEY, LABEL_STUDIO)]
     ours = [service for service in services if service not in servers]
     # The backend and its workers need a token. From the second start on there is one, and all start at once.
-    _start(supervisor, services if settings.label_studio_token else servers, console)
-    token = _token(home, settings, console)
+    _start(supervisor, services if settings.label_studio_token else servers, display)
+    token = _token(home, settings, display)
     if settings.label_studio_token is None or token != settings.secret("label_studio_token"):
         if settings.label_studio_token:
             supervisor.stop([service.name for service in ours])
         remember(home, {"RIS_LABEL_STUDIO_TOKEN": token})
         settings = load()
-        _start(supervisor, ours, console)
-    connection = connect.connect(settings, samples.photos)
-    console.print(_welcome(settings, connection, home))
+        _start(supervisor, ours, display)
+    project = connect.connect(settings, samples.photos).project
+    url = f"{settings.label_studio_url}/projects/{project}/data"
+    password = settings.secret("label_studio_password")
+    display.running(RunningStudio(url, settings.label_studio_email, password, home))
 
 
-def _start(supervisor: Supervisor, services: Sequence[Service], console: Console) -> None:
-    """Start services side by side and wait for all, with a line each: name, state, seconds."""
-    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<13}"))
-    state = (TextColumn("{task.fields[state]:<9}"), TimeElapsedColumn())
-    with Progress(*columns, *state, console=console, disable=not console.is_terminal) as progress:
-        lines = {}
+def _start(supervisor: Supervisor, services: Sequence[Service], display: Display) -> None:
+    """Start services side by side and wait for all."""
+    names = [service.name for service in services]
+    with display.starting(names) as on_ready:
         for service in services:
             supervisor.start(service)
-            lines[service.name] = progress.add_task(service.name, total=1, state="starting")
-
-        def on_ready(name: str, seconds: float) -> None:
-            progress.update(lines[name], completed=1, state="ready")
-            if not console.is_terminal:
-                _say(console, f"{name} is ready after {seconds:.0f} s.")
-
-        supervisor.wait_ready(list(lines), on_ready)
+        supervisor.wait_ready(names, on_ready)
 
 
-def _token(home: Path, settings: Settings, console: Console) -> str:
+def _token(home: Path, settings: Settings, display: Display) -> str:
     try:
         return connect.sign_in(settings)
     except LabelStudioUnauthorized:
         _reset_password(settings)
-        _say(console, f"The password of {settings.label_studio_email} is again the one in {env_file(home)}.")
+        display.say(f"The password of {settings.label_studio_email} is again the one in {env_file(home)}.")
         return connect.sign_in(settings)
 
 
@@ -181,18 +172,6 @@ def _reset_password(settings: Settings) -> None:
         )
 
 
-def _welcome(settings: Settings, connection: connect.Connection, home: Path) -> Panel:
-    table = Table.grid(padding=(0, 2))
-    table.add_row("[bold]Open", f"{settings.label_studio_url}/projects/{connection.project}/data")
-    table.add_row("[bold]Log in", f"{settings.label_studio_email}   {settings.secret('label_studio_password')}")
-    table.add_row(
-        "[bold]Then",
-        "Open a photo, switch on Auto-Annotation and Auto-Accept below it, type what is there, press Enter.",
-    )
-    table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {home}, logs in {logs_folder(home)}.")
-    return Panel(table, title="ris is running", border_style="green", expand=False)
-
-
 def local_services(settings: Settings, label_studio: Path) -> list[Service]:
     """The services as processes of this machine, in the order of start; `label_studio` is its program.
 
@@ -213,10 +192,7 @@ def local_services(settings: Settings, label_studio: Path) -> list[Service]:
             stop_seconds=stop_seconds,
         )
 
-    label_studio_health, health = (
-        f"{settings.label_studio_url}/health",
-        f"{connect.backend_url(settings)}/health",
-    )
+    label_studio_health, health = f"{settings.label_studio_url}/health", f"{connect.backend_url(settings)}/health"
     return [
         Service(VALKEY, _in(own, lines[VALKEY]), ours, lambda _: readiness.valkey_answers(redis_url)),
         Service(
@@ -268,13 +244,13 @@ def find_label_studio() -> Path:
     Raises StartError if it is nowhere.
     """
     beside = Path(sys.prefix).with_name(".venv-label-studio") / "bin" / "label-studio"
-    found = beside if beside.exists() else shutil.which("label-studio")
-    if not found:
+    program = beside if beside.exists() else shutil.which("label-studio")
+    if not program:
         raise StartError(
             f"Label Studio isn't installed: {beside} is missing and no label-studio is on the PATH. "
             "`make up` installs it."
         )
-    return Path(found)
+    return Path(program)
 
 
 def _label_studio_process_environment(settings: Settings) -> dict[str, str]:

@@ -35,13 +35,8 @@ from rq.serializers import JSONSerializer
 
 from backend.errors import NotFound, Unavailable
 from backend.queue.allow_list import GuardedJob
+from backend.queue.names import NAME, QUEUES
 from backend.settings import Settings
-
-NAME, TRAINING, BATCHES = "ris", "ris-train", "ris-batch"
-QUEUES = (NAME, TRAINING, BATCHES)
-"""All queues, in the order in which a worker that serves all looks at them."""
-KINDS = {"training": (TRAINING,), "batches": (NAME, BATCHES)}
-"""What `ris worker --only` offers: the queues of each kind of worker."""
 
 # The longest fine-tuning that RIS_FINETUNE_SECONDS allows, and two hours to fetch pictures and to compare versions.
 LEARN_SECONDS = 8 * 3600

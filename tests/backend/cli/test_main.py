@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,7 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
-from backend.cli import local
 from backend.projects.samples import photos
-from backend.queue.queue import KINDS
 from ris_core import checkpoint
 from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
 from ris_core.masks import bounding_box, decode_rle
@@ -287,8 +287,10 @@ def test_training_goes_on_with_the_adapters_of_its_start(ris, tmp_path: Path, ca
     assert (code, "train it further as it is" in err) == (1, True)
 
 
-def test_a_worker_may_serve_one_kind_of_jobs(ris) -> None:
-    assert [each.value for each in local.Work] == list(KINDS)
-    code, _, err = ris("worker", "--only", "typing")
-    assert code == 2
-    assert "training" in err
+def test_help_comes_without_what_takes_seconds_to_import() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--help']; from backend.cli.main import app; app(standalone_mode=False)\n"
+        "print('loaded:', sorted({'torch', 'transformers', 'cv2', 'redis', 'pydantic', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.endswith("loaded: []\n")

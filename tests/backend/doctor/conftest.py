@@ -16,7 +16,7 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from werkzeug.serving import make_server
 
-from backend.queue.queue import QUEUES
+from backend.queue.names import QUEUES
 from backend.settings import load
 from backend.web import ml_backend
 from backend.web.app import create_app

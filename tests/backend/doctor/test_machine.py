@@ -16,7 +16,7 @@ from rq.suspension import suspend
 from rq.utils import utcformat
 
 from backend.doctor import machine
-from backend.queue.queue import KINDS, NAME, TRAINING
+from backend.queue.names import KINDS, NAME, TRAINING
 from ris_core import checkpoint_files
 
 from .chain import Chain

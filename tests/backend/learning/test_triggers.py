@@ -26,7 +26,8 @@ from backend.labelstudio.webhooks import CREATED, START_TRAINING, UPDATED, Event
 from backend.learning import triggers
 from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
 from backend.learning.triggers import LOOK_SECONDS, Reconciler, enough, learning, tick
-from backend.queue.queue import TRAINING, JobQueue, connect, least_new, open_queue
+from backend.queue.names import TRAINING
+from backend.queue.queue import JobQueue, connect, least_new, open_queue
 from backend.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,37 +133,6 @@ def test_a_missing_label_studio_is_one_sentence(tmp_path: Path, monkeypatch: pyt
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     assert up.find_label_studio() == program
-
-
-def run_up(home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; from pathlib import Path; from backend.local.up import up; sys.exit(up(Path({str(home)!r})))"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=False
-    )
-
-
-def test_a_start_that_fails_says_one_sentence_and_no_traceback(tmp_path: Path, taken: int) -> None:
-    done = run_up(tmp_path / "home", RIS_PORT=str(taken))
-    assert done.returncode == 1
-    assert f"Port {taken}" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    assert (tmp_path / "home" / "ris.env").exists()
-
-
-def test_a_lost_reader_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from rich.console import Console; from backend.local.up import _say\n"
-        "sys.stdin.read(); _say(Console(), 'Stopping ...'); Path(sys.argv[1]).touch()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "stopped")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.close()
-        process.stdin.close()
-    assert (tmp_path / "stopped").exists()
 
 
 def test_signals_stop_it_like_ctrl_c(tmp_path: Path) -> None:

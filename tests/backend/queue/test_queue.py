@@ -18,14 +18,13 @@ from redis import Redis
 from rq.job import JobStatus
 
 from backend.errors import NotFound, Unavailable
+from backend.queue.names import BATCHES, TRAINING
 from backend.queue.queue import (
-    BATCHES,
     EXPORT_SECONDS,
     FAILURE_SECONDS,
     LEARN_SECONDS,
     RESULT_SECONDS,
     RETRIES,
-    TRAINING,
     JobQueue,
     Ticket,
     connect,

@@ -24,7 +24,8 @@ from backend import services
 from backend.batches.store import Batch, BatchStore
 from backend.home import prompt_sheet_file
 from backend.labelstudio.webhooks import SECRET_HEADER
-from backend.queue.queue import BATCHES, TRAINING, least_new, open_queue
+from backend.queue.names import BATCHES, TRAINING
+from backend.queue.queue import least_new, open_queue
 from backend.registry import Registry
 from backend.settings import Settings, SettingsError
 from backend.web import ml_backend
