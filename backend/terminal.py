@@ -58,6 +58,7 @@ def bars() -> Iterator[Callable[..., None]]:
 
         def on_progress(stage: str, done: int, total: int, detail: str = "") -> None:
             if stage not in shown:
+                progress.refresh()
                 for task in progress.task_ids:
                     progress.remove_task(task)
                 shown[stage] = Bar(progress, stage, total)
