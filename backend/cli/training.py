@@ -21,79 +21,83 @@ def _as_start(usual: object) -> str:
     return f"as in --from, else {usual}"
 
 
-Run = Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")]
-Model = Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")]
-Encoder = Annotated[str, typer.Option(help="See `ris models`.")]
-Options = Annotated[
+RunOption = Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")]
+ModelOption = Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")]
+EncoderOption = Annotated[str, typer.Option(help="See `ris models`.")]
+SwitchOption = Annotated[
     Optional[list[str]], typer.Option(help="A switch of the model, NAME=VALUE; `ris models --json` lists them.")
 ]
-Start = Annotated[
+StartOption = Annotated[
     Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
 ]
-Encoders = Annotated[
+EncodersOption = Annotated[
     Optional[TunedEncoders],
     typer.Option(help="What is trained of the encoders.", show_default=_as_start(Tuning.encoders)),
 ]
-Stages = Annotated[
+StagesOption = Annotated[
     Optional[int],
     typer.Option(
         min=1, help="Last stages of the image encoder that get adapters.", show_default=_as_start(Tuning.stages)
     ),
 ]
-TextStages = Annotated[
+TextStagesOption = Annotated[
     Optional[int],
     typer.Option(
         min=0, help="The same of the text encoder; 0 leaves it frozen.", show_default=_as_start(Tuning.text_stages)
     ),
 ]
-Rank = Annotated[Optional[int], typer.Option(min=1, help="Rank of the adapters.", show_default=_as_start(Tuning.rank))]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
-Photos = Annotated[int, typer.Option(min=1, help="Photos of a batch.")]
-Present = Annotated[int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")]
-Absent = Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")]
-LearningRate = Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")]
-Side = Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")]
-Views = Annotated[
+RankOption = Annotated[
+    Optional[int], typer.Option(min=1, help="Rank of the adapters.", show_default=_as_start(Tuning.rank))
+]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
+PhotosOption = Annotated[int, typer.Option(min=1, help="Photos of a batch.")]
+PresentOption = Annotated[int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")]
+AbsentOption = Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")]
+LearningRateOption = Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")]
+SideOption = Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")]
+ViewsOption = Annotated[
     int,
     typer.Option(min=0, help="Fixed views of each photo, encoded once: quicker, less varied. 0: a new view each time."),
 ]
-Paste = Annotated[float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")]
-Precision = Annotated[TrainingPrecision, typer.Option(help="Of the passes through the model; half is for GPUs.")]
-Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")]
-Validate = Annotated[
+PasteOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")
+]
+PrecisionOption = Annotated[TrainingPrecision, typer.Option(help="Of the passes through the model; half is for GPUs.")]
+AccumulateOption = Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")]
+ValidateOption = Annotated[
     bool, typer.Option(help="After each pass, figures and overlays of a few validation photos, into the run.")
 ]
-Seed = Annotated[int, typer.Option(help="Same seed, same machine: same weights.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same weights.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")]
 
 
 def train(
     dataset: Annotated[list[Path], typer.Option(help=MORE_DATASETS)],
     folder: OutOption,
-    run: Run = Path("runs/train"),
-    model: Model = Design.model,
-    image_encoder: Encoder = Design.image_encoder,
-    text_encoder: Encoder = Design.text_encoder,
-    option: Options = None,
-    start: Start = None,
-    encoders: Encoders = None,
-    stages: Stages = None,
-    text_stages: TextStages = None,
-    rank: Rank = None,
-    epochs: Epochs = Recipe.epochs,
-    photos: Photos = Recipe.photos,
-    present: Present = Recipe.present,
-    absent: Absent = Recipe.absent,
-    rate: LearningRate = Recipe.rate,
-    side: Side = Recipe.side,
-    views: Views = Recipe.views,
-    paste: Paste = Recipe.paste,
-    precision: Precision = Recipe.precision,
-    accumulate: Accumulate = Recipe.accumulate,
-    validate: Validate = True,
-    seed: Seed = Recipe.seed,
+    run: RunOption = Path("runs/train"),
+    model: ModelOption = Design.model,
+    image_encoder: EncoderOption = Design.image_encoder,
+    text_encoder: EncoderOption = Design.text_encoder,
+    option: SwitchOption = None,
+    start: StartOption = None,
+    encoders: EncodersOption = None,
+    stages: StagesOption = None,
+    text_stages: TextStagesOption = None,
+    rank: RankOption = None,
+    epochs: EpochsOption = Recipe.epochs,
+    photos: PhotosOption = Recipe.photos,
+    present: PresentOption = Recipe.present,
+    absent: AbsentOption = Recipe.absent,
+    rate: LearningRateOption = Recipe.rate,
+    side: SideOption = Recipe.side,
+    views: ViewsOption = Recipe.views,
+    paste: PasteOption = Recipe.paste,
+    precision: PrecisionOption = Recipe.precision,
+    accumulate: AccumulateOption = Recipe.accumulate,
+    validate: ValidateOption = True,
+    seed: SeedOption = Recipe.seed,
     # Of a command; whoever calls `loop.train` from a program gets none.
-    workers: Workers = 1,
+    workers: WorkersOption = 1,
     accepted: AcceptedOption = ACCEPTED,
 ) -> None:
     """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""

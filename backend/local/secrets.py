@@ -35,8 +35,8 @@ def prepare(home: Path) -> None:
             folder.chmod(0o700)
     except OSError as error:
         raise StartError(f"The folder {home} can't be made ({error.strerror}): set RIS_HOME to another.") from error
-    known = read_env(home)
-    remember(home, {name: value for name, value in _fresh_secrets().items() if name not in known})
+    kept = read_env(home)
+    remember(home, {name: value for name, value in _fresh_secrets().items() if name not in kept})
 
 
 def _fresh_secrets() -> dict[str, str]:

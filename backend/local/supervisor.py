@@ -19,15 +19,8 @@ from typing import NoReturn
 from backend.errors import StartError
 from backend.local import launch
 
-_POLL = 0.2
 _TAIL_LINES = 12
 _TAIL_BYTES = 4096
-_LOG_BYTES = 10 << 20
-
-# A service may die this often in a row, each time within STEADY seconds of its start.
-_PATIENCE = 5
-_STEADY = 60.0
-_LONGEST_DELAY = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +39,22 @@ class Service:
     stop_seconds: float = 10.0
 
 
+@dataclass(frozen=True)
+class SupervisorPolicy:
+    """How a supervisor watches.
+
+    poll_seconds: between two looks. deaths: so often in a row a service may die, each time within `steady_seconds` of
+    its start. longest_delay: seconds before it starts again, at most. log_bytes: a log that is longer at a start
+    becomes the old one.
+    """
+
+    poll_seconds: float = 0.2
+    deaths: int = 5
+    steady_seconds: float = 60.0
+    longest_delay: float = 30.0
+    log_bytes: int = 10 << 20
+
+
 @dataclass
 class _Child:
     service: Service
@@ -61,6 +70,7 @@ class Supervisor:
 
     logs: Path
     say: Callable[[str], None]
+    policy: SupervisorPolicy = SupervisorPolicy()
     _children: dict[str, _Child] = field(default_factory=dict)
 
     def start(self, service: Service) -> None:
@@ -79,14 +89,14 @@ class Supervisor:
                     waiting.remove(name)
                     on_ready(name, time.monotonic() - self._children[name].started)
             if waiting:
-                time.sleep(_POLL)
+                time.sleep(self.policy.poll_seconds)
 
     def watch(self) -> NoReturn:
         """Restart what dies, for ever. Raises StartError once a service keeps dying."""
         while True:
             for child in self._children.values():
                 self._reconcile(child)
-            time.sleep(_POLL)
+            time.sleep(self.policy.poll_seconds)
 
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop the services, the last started first, each given its time; an interrupt kills them."""
@@ -108,7 +118,7 @@ class Supervisor:
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         log = self._log(service)
-        if log.exists() and log.stat().st_size > _LOG_BYTES:
+        if log.exists() and log.stat().st_size > self.policy.log_bytes:
             log.replace(log.with_suffix(".old.log"))
         with log.open("ab") as output:
             return subprocess.Popen(
@@ -141,10 +151,10 @@ class Supervisor:
             return
         # What it leaves behind (a forked job, a web worker) would get in the way of its successor.
         _signal_group(child.process, signal.SIGKILL)
-        child.deaths = child.deaths + 1 if now - child.started < _STEADY else 1
-        if child.deaths >= _PATIENCE:
+        child.deaths = child.deaths + 1 if now - child.started < self.policy.steady_seconds else 1
+        if child.deaths >= self.policy.deaths:
             raise StartError(f"{child.service.name} died {child.deaths} times in a row. {self._obituary(child)}")
-        delay = min(2.0 ** (child.deaths - 1), _LONGEST_DELAY)
+        delay = min(2.0 ** (child.deaths - 1), self.policy.longest_delay)
         child.restart_at = now + delay
         self.say(f"{self._obituary(child)}\nIt starts again in {delay:.0f} s.")
 

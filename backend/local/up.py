@@ -1,7 +1,8 @@
 """`ris up`: Label Studio, Valkey, the backend and its two workers on this machine, connected, with one command.
 
-A thin door: services.py says what runs, supervisor.py keeps it running, connect.py joins it together. What
-dies is started again, after a growing pause; what dies five times in a row stops everything.
+services.py says what runs, supervisor.py keeps it running, projects/connect.py joins it together. What dies is started
+again, after a growing pause; what dies five times in a row stops everything. Who shows it to a person is told; nothing
+is printed here.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from ris_core.training.soup import average
 from ris_core.tuning import Tuning
 
 
-class OnProgress(Protocol):
+class OnStage(Protocol):
     """Hears the stage that the work is in, how much of it is done, of how much, and what else is worth a look."""
 
     def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
@@ -43,7 +43,7 @@ def train_checkpoint(
     start: Design | Path,
     tuning: Tuning,
     recipe: Recipe,
-    on_progress: OnProgress,
+    on_progress: OnStage,
     accepted: float = ACCEPTED,
     watched: bool = True,
 ) -> Path | None:
@@ -83,7 +83,7 @@ def train_checkpoint(
 
 
 def calibrate_checkpoint(
-    model: str | None, datasets: Datasets, folder: Path, accepted: float | None, on_progress: OnProgress
+    model: str | None, datasets: Datasets, folder: Path, accepted: float | None, on_progress: OnStage
 ) -> Path:
     """Fix the operating point of a checkpoint anew and write the same weights with it to `folder`, which is returned.
 
@@ -112,7 +112,7 @@ def average_checkpoints(models: Sequence[str], folder: Path) -> Path:
     return _write(*average(folders), folder, mean_card(folders))
 
 
-def settle(predictor: Predictor, datasets: Datasets, accepted: float | None, on_progress: OnProgress) -> Reports:
+def settle(predictor: Predictor, datasets: Datasets, accepted: float | None, on_progress: OnStage) -> Reports:
     """Fix the predictor's operating point on the `val` splits -> how it does on all that is held out."""
     held_out = datasets.validation
     heard = partial(on_progress, "Fixing the operating point", total=len(held_out))

@@ -119,8 +119,8 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
 )
 def test_what_is_wrong_is_one_sentence(ris, cat: Path, arguments: tuple[str, ...], code: int, sentence: str) -> None:
     Path("text.png").write_text("hello")
-    found, out, err = ris(*arguments)
-    assert found == code
+    ended, out, err = ris(*arguments)
+    assert ended == code
     assert err.startswith("ris: ") and sentence in err
     assert err.count("\n") == 1 and "Traceback" not in err
     assert out == ""
@@ -138,7 +138,7 @@ def test_evaluate_prints_one_json_object(ris, tmp_path: Path) -> None:
     shares |= {"mIoU-low", "mIoU-high"}
     others = {"expressions", "convention", "flip", "model_version", "ms-per-expression", "kinds"}
     assert figures.keys() - shares == others
-    assert {kind: each["expressions"] for kind, each in figures["kinds"].items()} == {"name": 4, "absent": 6}
+    assert {kind: of_kind["expressions"] for kind, of_kind in figures["kinds"].items()} == {"name": 4, "absent": 6}
     assert all(0 <= figures[name] <= 1 for name in shares)
     assert figures["mIoU-low"] <= figures["mIoU"] <= figures["mIoU-high"]
     written = {path.name for path in Path("pictures").iterdir()}
@@ -258,8 +258,8 @@ def test_every_model_trains_and_segments(ris, tmp_path: Path, cat: Path, name: s
 def test_training_as_it_is_asked_for(ris, tmp_path: Path) -> None:
     folder = shapes.make(tmp_path / "shapes", photos=14)
     train = ("train", "--dataset", str(folder), "--image-encoder", "efficientnet-lite0", *TINY)
-    asked = ("--paste", "0.5", "--precision", "bfloat16", "--accumulate", "2")
-    code, _, err = ris(*train, *asked, "--out", "model")
+    switches = ("--paste", "0.5", "--precision", "bfloat16", "--accumulate", "2")
+    code, _, err = ris(*train, *switches, "--out", "model")
     assert code == 0, err
     config = json.loads(Path("run/config.json").read_text())
     assert (config["paste"], config["precision"], config["accumulate"]) == (0.5, "bfloat16", 2)

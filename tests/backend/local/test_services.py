@@ -14,7 +14,7 @@ IO = "lib/python3*/site-packages/label_studio/core/utils/io.py"
 
 
 def banned(address: str, opening: str = "127.0.0.1/32") -> bool:
-    networks = [ipaddress.ip_network(each) for each in banned_subnets(opening)]
+    networks = [ipaddress.ip_network(subnet) for subnet in banned_subnets(opening)]
     return any(ipaddress.ip_address(address) in network for network in networks)
 
 

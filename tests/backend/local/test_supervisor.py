@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import StartError
-from backend.local import supervisor as module
-from backend.local.supervisor import Service, Supervisor
+from backend.local.supervisor import Service, Supervisor, SupervisorPolicy
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -92,10 +91,8 @@ def test_output_goes_to_a_log_of_its_own(supervisor: Supervisor, tmp_path: Path)
     until(lambda: (tmp_path / "talker.log").read_text() == "out\nerr")
 
 
-def test_a_log_grows_no_further_than_its_bound(
-    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_LOG_BYTES", 10)
+def test_a_log_grows_no_further_than_its_bound(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.policy = SupervisorPolicy(log_bytes=10)
     (tmp_path / "talker.log").write_text("an old and long log")
     supervisor.start(python("talker", SLEEP))
     assert (tmp_path / "talker.old.log").read_text() == "an old and long log"
@@ -119,9 +116,7 @@ def test_a_service_that_never_answers_is_named(supervisor: Supervisor) -> None:
         supervisor.wait_ready(["mute"], lambda *_: pytest.fail("ready"))
 
 
-def test_what_is_killed_starts_again(
-    supervisor: Supervisor, said: Said, interrupt: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_killed_starts_again(supervisor: Supervisor, said: Said, interrupt: Callable[[float], None]) -> None:
     supervisor.start(python("worker", SLEEP))
     first = supervisor.pid("worker")
     os.kill(first, signal.SIGKILL)
@@ -135,8 +130,8 @@ def test_what_is_killed_starts_again(
     assert "starts again in 1 s" in said[0]
 
 
-def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.1)
+def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said) -> None:
+    supervisor.policy = SupervisorPolicy(longest_delay=0.1)
     supervisor.start(python("worker", "raise SystemExit('out of memory')"))
     supervisor.start(python("other", SLEEP))
     other = supervisor.pid("other")
@@ -147,11 +142,9 @@ def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said, mon
 
 
 def test_what_ran_for_long_gets_all_its_chances_again(
-    supervisor: Supervisor, said: Said, interrupt: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+    supervisor: Supervisor, said: Said, interrupt: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.05)
-    monkeypatch.setattr(module, "_STEADY", 0.0)
-    monkeypatch.setattr(module, "_POLL", 0.05)
+    supervisor.policy = SupervisorPolicy(poll_seconds=0.05, steady_seconds=0.0, longest_delay=0.05)
     supervisor.start(python("worker", "pass"))
     interrupt(2.5)
     with pytest.raises(KeyboardInterrupt):

@@ -91,8 +91,8 @@ def services(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     for name in ("PASSWORD", "HOST", "PORT", "DEBUG", "DATABASE_NAME"):
         monkeypatch.setenv(name, "of-the-user")
     settings = at(make_settings, 6390, 8080, 9090)
-    found = up.local_services(settings, Path("/opt/label-studio/bin/label-studio"))
-    return {service.name: service for service in found}
+    services = up.local_services(settings, Path("/opt/label-studio/bin/label-studio"))
+    return {service.name: service for service in services}
 
 
 def test_the_processes_run_the_commands_of_the_containers(services: dict[str, Service]) -> None:
