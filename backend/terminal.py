@@ -12,6 +12,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,47 +23,36 @@ from rich.text import Text
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
-class Bar:
-    """A progress bar on standard error, so that standard output stays what a script expects."""
-
-    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
-        self._progress = progress
-        self._task = progress.add_task(title, total=total, detail="")
-
-    def __call__(self, done: int, total: int | None = None, detail: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, detail=detail)
-
-
 class Rate(ProgressColumn):
     """Steps a second; nothing before there were two."""
 
     def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 @contextmanager
-def bar(title: str, total: int | None) -> Iterator[Bar]:
-    """A bar for one job: what is done, how fast, and the time left."""
-    with _progress(*_columns(), console=err) as progress:
-        yield Bar(progress, title, total)
+def bar(title: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar for one job: what is done, how fast, and the time left. It is called as (done, total, detail)."""
+    with bars() as on_progress:
+        on_progress(title, 0, total)
+        yield lambda done, total=total, detail="": on_progress(title, done, total, detail)
 
 
 @contextmanager
 def bars() -> Iterator[Callable[..., None]]:
-    """The same for a job of several stages, each with a bar of its own once it is called with that stage's name.
+    """The same for a job of stages, one bar after the other. It is called as (stage, done, total, detail)."""
+    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+    with _progress(*columns, console=err) as progress:
+        tasks: dict[str, TaskID] = {}
 
-    It is called as (stage, done, total, detail="").
-    """
-    with _progress(*_columns(), console=err) as progress:
-        shown: dict[str, Bar] = {}
-
-        def on_progress(stage: str, done: int, total: int, detail: str = "") -> None:
-            if stage not in shown:
+        def on_progress(stage: str, done: int, total: int | None, detail: str = "") -> None:
+            if stage not in tasks:
                 progress.refresh()
                 for task in progress.task_ids:
                     progress.remove_task(task)
-                shown[stage] = Bar(progress, stage, total)
-            shown[stage](done, total, detail)
+                tasks[stage] = progress.add_task(stage, total=total, detail="")
+            progress.update(tasks[stage], completed=done, total=total, detail=detail)
 
         yield on_progress
 
@@ -73,23 +63,14 @@ def stage_bar(stage: str, console: Console | None = None) -> Iterator[Callable[[
 
     `stage` is shown until the bar is called with the first one and a share, 0 to 1.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
-    with _progress(*columns, TimeElapsedColumn(), console=console or err) as progress:
+    columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn())
+    with _progress(*columns, console=console or err) as progress:
         line = progress.add_task(stage, total=1.0)
         yield lambda stage, share: progress.update(line, description=stage, completed=share)
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-
-
 def _progress(*columns: ProgressColumn, console: Console) -> Progress:
-    """What is gone at the end, and isn't there where nobody looks."""
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    """On standard error or a terminal alone, so that standard output stays what a script expects; gone at the end."""
+    return Progress(
+        TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not console.is_terminal
+    )
