@@ -23,6 +23,11 @@ from rich.text import Text
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
+def say(sentence: str) -> None:
+    """Print a sentence as it is: no markup, and not broken into lines, for an address in two can't be followed."""
+    out.print(sentence, markup=False, soft_wrap=True)
+
+
 class Rate(ProgressColumn):
     """Steps a second; nothing before there were two."""
 

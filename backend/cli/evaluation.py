@@ -11,7 +11,7 @@ from rich.table import Table
 
 from backend.cli.datasets import read_datasets, read_samples
 from backend.cli.options import DATASET, MORE_DATASETS, AcceptedOption, JsonOption, ModelOption, OutOption
-from backend.terminal import bar, bars, out
+from backend.terminal import bar, bars, out, say
 from ris_core.evaluation.convention import ACCEPTED, Convention
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def say_checkpoint(folder: Path) -> None:
     """Print which version is in a folder that was just written."""
     from ris_core.checkpoint_files import CARD, version
 
-    out.print(f"{version(folder)} is in {folder}, described in {folder / CARD}.")
+    say(f"{version(folder)} is in {folder}, described in {folder / CARD}.")
 
 
 def _print_figures(report: Report, title: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from backend.cli.options import JsonOption, ModelOption
-from backend.terminal import bar, out
+from backend.terminal import bar, out, say
 
 if TYPE_CHECKING:
     from ris_core.encoders.registry import EncoderCard
@@ -48,7 +48,7 @@ def segment(
         print(json.dumps({"model_version": predictor.version, "overlay": str(overlay), "results": rows}))
         return
     out.print(_answers(rows))
-    out.print(f"Overlay: {overlay}")
+    say(f"Overlay: {overlay}")
 
 
 def models(as_json: JsonOption = False) -> None:
@@ -77,7 +77,7 @@ def fetch(
 
     with bar(f"Fetching {name}", None) as on_progress:
         folder = fetch(name, file, on_progress)
-    out.print(f"{name} is in {folder}.")
+    say(f"{name} is in {folder}.")
 
 
 def convert(
@@ -89,7 +89,7 @@ def convert(
     """Turn a public dataset into a dataset folder: names, expressions derived from masks and pixels, absent things."""
     from ris_core.data.derive.convert import convert
 
-    out.print(f"{convert(kind, source, folder, mosaics)} expressions in {folder}.")
+    say(f"{convert(kind, source, folder, mosaics)} expressions in {folder}.")
 
 
 def _write_masks(folder: Path, stem: str, predictions: Sequence[Prediction]) -> list[Path | None]:
