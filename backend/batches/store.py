@@ -10,7 +10,7 @@ A runner claims a chunk of a batch's tasks, answers them, writes the answers to 
 - A chunk that was claimed three times and never handed in seems to kill whoever works on it: it comes back as
   chunks of one task, and a single task of that kind has failed.
 
-Every change is one script, which Valkey runs whole or not at all. The clock is Valkey's, since those of machines
+Every change is one run of store.lua, which Valkey does whole or not at all. The clock is Valkey's, since those of machines
 differ. What is kept of a batch, under ris:batch:<id>, and for how long after its end: KEPT_SECONDS.
 
     (record)    what was asked for, its state, its counts     :tasks    ids of all of its tasks
@@ -25,6 +25,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from importlib import resources
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +44,7 @@ _REASON = 400
 
 CLOSING = "closing"
 _INDEX = "ris:batches"
+_SCRIPT = resources.files(__package__).joinpath("store.lua").read_text(encoding="utf-8")
 _PARTS = ("", ":todo", ":leases", ":chunks", ":tasks", ":failed")
 _COUNTS = ("total", "done", "skipped", "failed")
 
@@ -93,7 +95,7 @@ class Batch:
     """
 
     id: str
-    order: BatchSpec
+    spec: BatchSpec
     state: BatchState
     created: float
     total: int = 0
@@ -107,6 +109,7 @@ class Batch:
 
     @property
     def handled(self) -> int:
+        """Tasks that need no more work."""
         return min(self.total, self.done + self.skipped + self.failed)
 
     @property
@@ -115,10 +118,11 @@ class Batch:
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        order = asdict(self.order)
-        own = {name: value for name, value in asdict(self).items() if name not in ("order", "reasons")}
+        """All fields side by side, those of the spec too, with the rate and the seconds that are left at it."""
+        fields = asdict(self)
+        spec, reasons = fields.pop("spec"), fields.pop("reasons")
         left = (self.total - self.handled) / self.rate if self.rate else None
-        return {**own, **order, "rate": self.rate, "seconds_left": left, "reasons": self.reasons}
+        return {**fields, **spec, "rate": self.rate, "seconds_left": left, "reasons": reasons}
 
 
 class BatchStore:
@@ -126,13 +130,13 @@ class BatchStore:
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
-        self._scripts = {name: connection.register_script(_COMMON + source) for name, source in _SCRIPTS.items()}
+        self._script = connection.register_script(_SCRIPT)
 
-    def create(self, order: BatchSpec, tasks: Iterable[int]) -> Batch:
+    def create(self, spec: BatchSpec, tasks: Iterable[int]) -> Batch:
         """A new batch of tasks. It runs once all of them are in it; should the caller die first, it vanishes."""
         batch = secrets.token_hex(4)
         with self._connection.pipeline() as pipeline:
-            pipeline.hset(_key(batch), mapping={"order": json.dumps(asdict(order)), "state": "listing"})
+            pipeline.hset(_key(batch), mapping={"order": json.dumps(asdict(spec)), "state": "listing"})
             pipeline.expire(_key(batch), _LISTING_SECONDS)
             pipeline.execute()
         for page in pages(tasks, _PAGE):
@@ -169,8 +173,8 @@ class BatchStore:
         """Those tasks that aren't in the batch."""
         if not tasks:
             return []
-        known = self._connection.smismember(_key(batch, ":tasks"), list(tasks))
-        return [task for task, present in zip(tasks, known, strict=True) if not present]
+        present = self._connection.smismember(_key(batch, ":tasks"), list(tasks))
+        return [task for task, is_present in zip(tasks, present, strict=True) if not is_present]
 
     def tasks(self, batch: str) -> Iterator[int]:
         """The ids of all of its tasks, in no order; one that is added meanwhile may be left out."""
@@ -181,7 +185,7 @@ class BatchStore:
         reasons = self._connection.hmget(_key(batch, ":failed"), list(map(str, tasks))) if tasks else []
         return {task for task, reason in zip(tasks, reasons, strict=True) if reason is not None}
 
-    def ordering(self) -> AbstractContextManager[object]:
+    def submitting(self) -> AbstractContextManager[object]:
         """Hold this while looking for a batch before making one, so that two callers don't make the same."""
         lock: Lock = self._connection.lock("ris:ordering", timeout=5, blocking_timeout=5)
         return lock
@@ -237,9 +241,9 @@ class BatchStore:
         self._run("resume", batch)
         return self.get(batch)
 
-    def _run(self, script: str, batch: str, *arguments: float | str) -> Any:
+    def _run(self, command: str, batch: str, *arguments: float | str) -> Any:
         keys = [_key(batch, part) for part in _PARTS]
-        return self._scripts[script](keys=[*keys, _INDEX], args=list(arguments))
+        return self._script(keys=[*keys, _INDEX], args=[command, *arguments])
 
 
 def chunk_size(tasks: int) -> int:
@@ -267,12 +271,12 @@ def _text(value: Any) -> str:
 
 
 def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:
-    order = json.loads(record["order"])
-    order["prompts"] = tuple((prompt, label) for prompt, label in order["prompts"])
+    spec = json.loads(record["order"])
+    spec["prompts"] = tuple((prompt, label) for prompt, label in spec["prompts"])
     started, updated = (float(record.get(time, 0)) for time in ("started", "updated"))
     return Batch(
         id=name,
-        order=BatchSpec(**order),
+        spec=BatchSpec(**spec),
         state=record["state"],  # type: ignore[arg-type]
         created=float(record.get("created", 0)),
         **{count: max(0, int(record.get(count, 0))) for count in _COUNTS},
@@ -281,145 +285,3 @@ def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:
         note=record.get("note", ""),
         reasons=reasons,
     )
-
-
-_COMMON = """
-local record, todo, leases, chunks, tasks, failed, index = unpack(KEYS)
-local clock = redis.call('TIME')
-local now = clock[1] + clock[2] / 1000000
-local function state() return redis.call('HGET', record, 'state') end
-local function owns(owner, chunk) return redis.call('HGET', chunks, chunk .. ':owner') == owner end
-local function drop(chunk)
-  redis.call('ZREM', leases, chunk)
-  redis.call('HDEL', chunks, chunk, chunk .. ':owner', chunk .. ':claims')
-end
-local function fail(task, reason)
-  redis.call('HINCRBY', record, 'failed', redis.call('HSET', failed, task, reason))
-end
-local function keep(seconds)
-  for number = 1, 6 do redis.call('EXPIRE', KEYS[number], seconds) end
-end
-local function offer(ids)
-  local chunk = redis.call('HINCRBY', record, 'sequence', 1)
-  redis.call('HSET', chunks, chunk, ids)
-  redis.call('ZADD', leases, 0, chunk)
-end
-"""
-
-_SCRIPTS = {
-    "start": """
-redis.call('ZADD', index, now, ARGV[1])
-redis.call('HSET', record, 'state', 'running', 'created', now, 'size', ARGV[2])
-for number = 1, 6 do redis.call('PERSIST', KEYS[number]) end
-return 1
-""",
-    "add": """
-if state() ~= 'listing' and state() ~= 'running' then return 0 end
-for number = 2, #ARGV do
-  if redis.call('SADD', tasks, ARGV[number]) == 1 then
-    redis.call('RPUSH', todo, ARGV[number])
-    redis.call('HINCRBY', record, 'total', 1)
-  end
-end
-if state() == 'listing' then keep(ARGV[1]) end
-return 1
-""",
-    # A chunk whose lease has run out, else new tasks, else the closing. Nothing: {''}; not running: {}.
-    "claim": """
-local owner, lease, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if state() ~= 'running' then return {} end
-redis.call('HSETNX', record, 'started', now)
-while true do
-  local chunk = redis.call('ZRANGE', leases, '-inf', now, 'BYSCORE', 'LIMIT', 0, 1)[1]
-  if not chunk then
-    local ids = redis.call('LPOP', todo, redis.call('HGET', record, 'size'))
-    if ids then
-      offer(table.concat(ids, ','))
-    elseif redis.call('ZCARD', leases) > 0 then
-      return {'', ''}
-    else
-      redis.call('HSET', chunks, 'closing', '')
-      redis.call('ZADD', leases, 0, 'closing')
-    end
-  else
-    local ids = redis.call('HGET', chunks, chunk)
-    local claims = redis.call('HINCRBY', chunks, chunk .. ':claims', 1)
-    if claims <= most or chunk == 'closing' then
-      redis.call('ZADD', leases, now + lease, chunk)
-      redis.call('HSET', chunks, chunk .. ':owner', owner)
-      return {chunk, ids}
-    end
-    drop(chunk)
-    if string.find(ids, ',') then
-      for task in string.gmatch(ids, '%d+') do offer(task) end
-    else
-      fail(ids, 'Whoever works on it dies: see the log of the worker. Memory may be too small for this image.')
-    end
-  end
-end
-""",
-    "renew": """
-for number = 3, #ARGV do
-  if owns(ARGV[1], ARGV[number]) then redis.call('ZADD', leases, 'GT', now + ARGV[2], ARGV[number]) end
-end
-return state() == 'running' and 1 or 0
-""",
-    "begin": """
-if state() ~= 'running' or not owns(ARGV[1], ARGV[2]) then return 0 end
-redis.call('ZADD', leases, 'GT', now + ARGV[3], ARGV[2])
-return 1
-""",
-    "release": """
-if not owns(ARGV[1], ARGV[2]) then return 0 end
-redis.call('HDEL', chunks, ARGV[2] .. ':owner', ARGV[2] .. ':claims')
-if ARGV[3] == '1' then redis.call('ZADD', leases, 0, ARGV[2]) end
-return 1
-""",
-    "finish": """
-if not owns(ARGV[1], ARGV[2]) then return 0 end
-drop(ARGV[2])
-redis.call('HINCRBY', record, 'done', ARGV[3])
-redis.call('HINCRBY', record, 'skipped', ARGV[4])
-for number = 5, #ARGV, 2 do fail(ARGV[number], ARGV[number + 1]) end
-redis.call('HSET', record, 'updated', now)
-redis.call('HDEL', record, 'note')
-return 1
-""",
-    "close": """
-if not owns(ARGV[1], 'closing') then return 0 end
-drop('closing')
-for number = 3, #ARGV do redis.call('RPUSH', todo, ARGV[number]) end
-if #ARGV > 2 then
-  redis.call('HINCRBY', record, 'done', 2 - #ARGV)
-  redis.call('HINCRBY', record, 'rounds', 1)
-elseif state() == 'running' and redis.call('LLEN', todo) == 0 then
-  redis.call('HSET', record, 'state', 'done')
-  redis.call('HDEL', record, 'note')
-  keep(ARGV[2])
-end
-return 1
-""",
-    "note": """
-if state() == 'running' then redis.call('HSET', record, 'note', ARGV[1]) end
-return 1
-""",
-    "cancel": """
-if state() ~= 'running' and state() ~= 'listing' then return 0 end
-redis.call('HSET', record, 'state', 'cancelled', 'note', ARGV[2])
-keep(ARGV[1])
-return 1
-""",
-    "resume": """
-if state() == 'done' then
-  for _, task in ipairs(redis.call('HKEYS', failed)) do redis.call('RPUSH', todo, task) end
-  redis.call('DEL', failed)
-  redis.call('HSET', record, 'failed', 0)
-elseif state() ~= 'cancelled' then
-  return 0
-end
-redis.call('HSET', record, 'state', 'running', 'rounds', 0)
-redis.call('HDEL', record, 'note')
-for number = 1, 6 do redis.call('PERSIST', KEYS[number]) end
-return 1
-""",
-}

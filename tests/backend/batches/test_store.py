@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from redis import Redis
 
-from backend.batches import store as module
+from backend.batches import store
 from backend.batches.store import CLOSING, Batch, BatchEnded, BatchSpec, BatchStore, Chunk, chunk_size
 from backend.errors import NotFound
 
-ORDER = BatchSpec(project=3, model="lda-1a2b3c4d", version="lda-1a2b3c4d.3fa2c1", prompts=(("the cat", None),))
+SPEC = BatchSpec(project=3, model="lda-1a2b3c4d", version="lda-1a2b3c4d.3fa2c1", prompts=(("the cat", None),))
 
 
 @pytest.fixture
@@ -23,12 +24,12 @@ def batches(redis: Redis) -> BatchStore:
 
 @pytest.fixture
 def make(batches: BatchStore) -> Callable[[int], str]:
-    return lambda tasks: batches.create(ORDER, range(1, tasks + 1)).id
+    return lambda tasks: batches.create(SPEC, range(1, tasks + 1)).id
 
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(store, "LEASE_SECONDS", 0.05)
 
 
 def claim(batches: BatchStore, batch: str, owner: str = "me") -> Chunk:
@@ -47,10 +48,10 @@ def work_off(batches: BatchStore, batch: str, owner: str = "me") -> list[int]:
     return tasks
 
 
-def test_what_was_ordered_is_kept(batches: BatchStore) -> None:
-    made = batches.create(ORDER, [4, 5, 4])
+def test_what_was_asked_for_is_kept(batches: BatchStore) -> None:
+    made = batches.create(SPEC, [4, 5, 4])
     assert batches.get(made.id) == made
-    assert (made.order, made.state, made.total, made.handled) == (ORDER, "running", 2, 0)
+    assert (made.spec, made.state, made.total, made.handled) == (SPEC, "running", 2, 0)
     assert sorted(batches.tasks(made.id)) == [4, 5]
 
 
@@ -194,7 +195,7 @@ def test_a_cancelled_batch_gives_nothing_and_takes_nothing_until_it_is_resumed(
     assert not batches.begin(batch, "me", chunk.name, 30)
     assert not batches.renew(batch, "me", [chunk.name])
     assert not batches.add(batch, [99])
-    assert 0 < redis.ttl(f"ris:batch:{batch}") <= module.KEPT_SECONDS
+    assert 0 < redis.ttl(f"ris:batch:{batch}") <= store.KEPT_SECONDS
     batches.release(batch, "me", chunk.name)
     assert batches.resume(batch).note == ""
     assert redis.ttl(f"ris:batch:{batch}") == -1
@@ -225,7 +226,7 @@ def test_a_batch_whose_listing_broke_off_never_runs_and_vanishes(batches: BatchS
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        batches.create(ORDER, listing())  # type: ignore[arg-type]
+        batches.create(SPEC, listing())  # type: ignore[arg-type]
     assert list(batches.all()) == []
     assert all(0 < redis.ttl(key) <= 3600 for key in redis.keys("ris:batch:*"))
 
@@ -239,7 +240,7 @@ def test_thousands_of_tasks_are_read_page_by_page(batches: BatchStore, redis: Re
                 held.append(redis.dbsize())
             yield number + 1
 
-    made = batches.create(ORDER, ids())  # type: ignore[arg-type]
+    made = batches.create(SPEC, ids())  # type: ignore[arg-type]
     assert made.total == 5000
     # What came before was in Valkey before the rest was asked for.
     assert held[-1] > held[0]
@@ -266,7 +267,61 @@ def test_chunks_grow_with_the_batch_within_bounds(tasks: int, size: int) -> None
     assert chunk_size(tasks) == size
 
 
+STORED = {
+    "state": "running",
+    "order": '{"project": 3, "model": "lda-1a2b3c4d", "version": "lda-1a2b3c4d.3fa2c1", "prompts": [["the cat", null], '
+    '["a dog", "dog"]], "force": true, "origin": "promotion", "view": 7}',
+    "created": "1795811774.801558",
+    "started": "1795811774.80207",
+    "updated": "1795811784.80207",
+    "size": "16",
+    "sequence": "2",
+    "total": "40",
+    "done": "14",
+    "skipped": "1",
+    "failed": "1",
+    "note": "Waiting: Label Studio can't be reached.",
+}
+"""A batch's record as the first release wrote it: the names outlive an upgrade."""
+
+
+def test_a_batch_begun_before_an_upgrade_goes_on(batches: BatchStore, redis: Redis) -> None:
+    batch, key = "5325ef71", "ris:batch:5325ef71"
+    redis.hset(key, mapping=STORED)
+    redis.hset(f"{key}:chunks", mapping={"2": "17,18,19", "2:owner": "dead", "2:claims": "1"})
+    redis.hset(f"{key}:failed", "16", "The image is damaged.")
+    redis.zadd(f"{key}:leases", {"2": 1795811780.803147 - 1e9})
+    redis.sadd(f"{key}:tasks", *range(1, 24))
+    redis.rpush(f"{key}:todo", 20, 21, 22, 23)
+    redis.zadd("ris:batches", {batch: 1795811774.801558})
+
+    (running,) = batches.running()
+    prompts = (("the cat", None), ("a dog", "dog"))
+    assert running.spec == BatchSpec(3, SPEC.model, SPEC.version, prompts, force=True, origin="promotion", view=7)
+    assert (running.total, running.handled, running.seconds) == (40, 16, pytest.approx(10))
+    assert batches.get(batch, reasons=True).reasons == {16: "The image is damaged."}
+    assert work_off(batches, batch) == [17, 18, 19, 20, 21, 22, 23]
+    assert batches.get(batch).state == "done"
+    assert 0 < redis.ttl(key) <= store.KEPT_SECONDS
+
+
+def test_what_is_stored_is_what_the_first_release_reads(batches: BatchStore, redis: Redis) -> None:
+    batch = batches.create(BatchSpec(3, SPEC.model, SPEC.version, (("the cat", None), ("a dog", "dog")), True), [1]).id
+    batches.finish(batch, "me", claim(batches, batch).name, skipped=1, failed={1: "The image is damaged."})
+    claim(batches, batch)
+    batches.note(batch, "Waiting")
+    record = {name.decode(): value.decode() for name, value in redis.hgetall(f"ris:batch:{batch}").items()}
+    assert record.keys() == STORED.keys()
+    assert json.loads(record["order"]).keys() == json.loads(STORED["order"]).keys()
+    assert redis.hgetall(f"ris:batch:{batch}:chunks").keys() == {b"closing", b"closing:owner", b"closing:claims"}
+    parts = {key.decode().removeprefix(f"ris:batch:{batch}") for key in redis.keys("*")}
+    assert parts == {"", ":chunks", ":failed", ":leases", ":tasks", "ris:batches"}
+
+
 def test_a_batch_as_json_has_its_rate_and_the_time_left() -> None:
-    batch = Batch("b", ORDER, "running", 0.0, total=100, done=20, skipped=30, seconds=10.0)
+    batch = Batch("b", SPEC, "running", 0.0, total=100, done=20, skipped=30, seconds=10.0)
     assert (batch.as_json()["rate"], batch.as_json()["seconds_left"]) == (2.0, 25.0)
-    assert Batch("b", ORDER, "running", 0.0, total=1).as_json()["seconds_left"] is None
+    assert Batch("b", SPEC, "running", 0.0, total=1).as_json()["seconds_left"] is None
+    # The fields of what was asked for stand beside its own.
+    assert (batch.as_json()["project"], batch.as_json()["version"]) == (3, SPEC.version)
+    assert not {"spec", "order"} & batch.as_json().keys()
