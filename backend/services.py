@@ -1,4 +1,4 @@
-"""The parts of the studio, put together as the settings say. The only module that knows both knobs and parts."""
+"""The parts of the studio, put together as the settings say. The only module that knows both settings and parts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from backend.settings import Settings
 
 
 def registry(settings: Settings) -> Registry:
+    """The versions of the model below home."""
     return Registry(models_folder(settings.home))
 
 
-def images(settings: Settings) -> ImageResolver:
-    """Raises SettingsError if Label Studio's token isn't set."""
+def image_resolver(settings: Settings) -> ImageResolver:
+    """What fetches the images of tasks. Raises SettingsError if Label Studio's token isn't set."""
     return ImageResolver(
         settings.label_studio_url,
         settings.secret("label_studio_token"),
@@ -35,7 +36,8 @@ def images(settings: Settings) -> ImageResolver:
     )
 
 
-def models(settings: Settings) -> ModelPool:
+def model_pool(settings: Settings) -> ModelPool:
+    """What loads versions of the model, and keeps the last ones and their image embeddings."""
     return ModelPool(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
 
 
@@ -46,27 +48,26 @@ def answers(settings: Settings) -> ProjectModels:
     return ProjectModels(registry(settings), settings, memory, vectors)
 
 
-def prelabeller(settings: Settings, answering: ProjectModels, loaded: ModelPool) -> Prelabeller:
-    """Raises SettingsError if Label Studio's token isn't set."""
+def prelabeller(settings: Settings, project_models: ProjectModels, pool: ModelPool) -> Prelabeller:
+    """What predicts tasks. Raises SettingsError if Label Studio's token isn't set."""
     limits = Limits(seconds=settings.predict_seconds, waiting=settings.max_waiting, batch_from=settings.batch_from)
-    return Prelabeller(answering, images(settings), loaded, limits)
+    return Prelabeller(project_models, image_resolver(settings), pool, limits)
 
 
-def prelabelling(settings: Settings) -> BatchService:
-    """The batches. Raises SettingsError if Valkey's address isn't set."""
+def batch_service(settings: Settings) -> BatchService:
+    """What batches are submitted to and followed by. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"))
     return BatchService(connection, JobQueue(connection))
 
 
 def runner_services(settings: Settings, client: LabelStudio, batches: BatchStore) -> RunnerServices:
     """What works on a batch needs. Raises SettingsError if Label Studio's token isn't set."""
-    answering = answers(settings)
-    return RunnerServices(
-        client, batches, prelabeller(settings, answering, models(settings)), answering, registry(settings)
-    )
+    projects = answers(settings)
+    predictor = prelabeller(settings, projects, model_pool(settings))
+    return RunnerServices(client, batches, predictor, projects, registry(settings))
 
 
-def refresh(settings: Settings, client: LabelStudio) -> Rollout:
+def rollout(settings: Settings, client: LabelStudio) -> Rollout:
     """What makes predictions anew after a promotion. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"), patient=True)
     batches = BatchService(connection, JobQueue(connection))

@@ -257,10 +257,10 @@ def new_project(studio: Studio, title: str, photos: Sequence[Photo]) -> tuple[in
 def batch_running(studio: Studio, title: str, photos: Sequence[Photo]) -> Iterator[None]:
     """Workers, and a batch over a project of that title that outlasts what is measured."""
     project, tasks = new_project(studio, title, photos)
-    order = order_for(studio.settings, project, connect.LABEL_CONFIG)
-    batches = services.prelabelling(studio.settings)
+    spec = spec_for(studio.settings, project, connect.LABEL_CONFIG)
+    batches = services.batch_service(studio.settings)
     with studio.workers():
-        name = batches.order(order, tasks).id
+        name = batches.submit(spec, tasks).id
         until(lambda: batches.get(name).handled > 0, "the batch's first tasks")
         before = batches.get(name).handled
         yield
@@ -291,7 +291,7 @@ def _stage(job: Mapping[str, Any]) -> str:
     return str((job.get("progress") or {}).get("stage"))
 
 
-def order_for(settings: Settings, project: int, config: str) -> BatchSpec:
+def spec_for(settings: Settings, project: int, config: str) -> BatchSpec:
     answers = services.answers(settings)
     answering = answers.of(project, answers.read(project, config))
     return BatchSpec(project, answering.version.name, answering.name)
@@ -310,7 +310,7 @@ def work_on(
         assert runner.stdout
         runner.stdout.readline()
     batches = BatchStore(connect_queue(settings.secret("redis_url"), patient=True))
-    name = batches.create(order_for(settings, project, config), tasks).id
+    name = batches.create(spec_for(settings, project, config), tasks).id
     for runner in runners:
         assert runner.stdin
         runner.stdin.write(f"{name}\n")
@@ -333,7 +333,7 @@ def work(threads: int) -> None:
         time_calls(design, "forward", spent, "model")
     time_calls(TaskReader, "next", spent, "waiting")
     started = time.perf_counter()
-    answers, models, registry = services.answers(settings), services.models(settings), services.registry(settings)
+    answers, models, registry = services.answers(settings), services.model_pool(settings), services.registry(settings)
     models.warm(registry.base).join()
     spent["loading"] = time.perf_counter() - started
     print("ready", flush=True)

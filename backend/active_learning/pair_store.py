@@ -52,14 +52,14 @@ class PairStore:
 
     def read(self, project: int, version: str) -> list[Pair]:
         """All that is kept of a version's predictions, by rising task; nothing of files that are damaged."""
-        found: dict[int, list[Pair]] = {}
+        by_task: dict[int, list[Pair]] = {}
         for file in sorted(self._folder(project, version).glob("*.npz"), key=_written):
             with suppress(FileNotFoundError):
                 pairs = _unpack(file)
-                found |= {task: [] for task in {pair.task for pair in pairs}}
+                by_task |= {task: [] for task in {pair.task for pair in pairs}}
                 for pair in pairs:
-                    found[pair.task].append(pair)
-        return [pair for task in sorted(found) for pair in found[task]]
+                    by_task[pair.task].append(pair)
+        return [pair for task in sorted(by_task) for pair in by_task[task]]
 
     def _forget(self, project: int) -> None:
         folders = sorted((self._root / str(project)).iterdir(), key=_written)

@@ -34,7 +34,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 Embeddings: TypeAlias = NDArray[np.float32]
 Values: TypeAlias = NDArray[np.float64]
 
-# Each costs a look at all pairs: 2 ms where there are 10,000 of them.
+# Each takes a pass over all pairs: 2 ms where there are 10,000 of them.
 CENTRES = 400
 # Labelled pairs that are looked at together.
 _BLOCK = 256
@@ -58,17 +58,19 @@ class Pair:
 def rank(
     pairs: Sequence[Pair],
     strategy: str,
-    known: Mapping[str, int],
+    corrections: Mapping[str, int],
     seed: int,
     labelled: Embeddings | None = None,
 ) -> Values:
-    """How soon to label each pair: (N,) priorities in [0, 1], the highest first. The pairs' order makes no difference.
+    """How soon to label each of N pairs: (N,) priorities in [0, 1], the highest first.
+
+    The order of the pairs makes no difference.
 
     Args:
         strategy: one of STRATEGIES.
-        known: how many corrections each prompt has.
+        corrections: how many each prompt has; none where it isn't in it.
         seed: of "random".
-        labelled: (M, D), embeddings of pairs that are labelled already.
+        labelled: (M, D), embeddings of pairs that are labelled already; their directions count.
 
     Raises:
         BadRequest: there is no such strategy.
@@ -78,15 +80,15 @@ def rank(
     if not pairs:
         return np.zeros(0)
     order = sorted(range(len(pairs)), key=lambda number: (pairs[number].task, pairs[number].prompt))
-    found = _rank([pairs[number] for number in order], strategy, known, seed, labelled)
     priorities = np.empty(len(pairs))
-    priorities[order] = found
+    priorities[order] = _rank([pairs[number] for number in order], strategy, corrections, seed, labelled)
     return priorities
 
 
 def _rank(
-    pairs: Sequence[Pair], strategy: str, known: Mapping[str, int], seed: int, labelled: Embeddings | None
+    pairs: Sequence[Pair], strategy: str, corrections: Mapping[str, int], seed: int, labelled: Embeddings | None
 ) -> Values:
+    """(N,) priorities of pairs that are sorted by task and prompt."""
     uncertainty = 1 - _numbers([pair.confidence for pair in pairs])
     if strategy == "uncertainty":
         return uncertainty
@@ -95,15 +97,15 @@ def _rank(
     if strategy == "random":
         return np.array([_draw(pair, seed) for pair in pairs])
     if strategy == "coverage":
-        return _by_position(_in_turns(pairs, uncertainty, known))
+        return _by_position(_in_turns(pairs, uncertainty, corrections))
     prompts = [pair.prompt for pair in pairs]
     if strategy == "mixed":
-        return _by_position(_spread(pairs, labelled, uncertainty, prompts, known))
+        return _by_position(_spread(pairs, labelled, uncertainty, prompts, corrections))
     # As if each had a prompt of its own.
     return _by_position(_spread(pairs, labelled, np.ones(len(pairs)), range(len(pairs)), {}))
 
 
-def _in_turns(pairs: Sequence[Pair], uncertainty: Values, known: Mapping[str, int]) -> list[int]:
+def _in_turns(pairs: Sequence[Pair], uncertainty: Values, corrections: Mapping[str, int]) -> list[int]:
     """Indices of pairs: next is always one of a prompt that has the fewest corrections by then."""
     of_prompt: dict[str, list[int]] = defaultdict(list)
     for number, pair in enumerate(pairs):
@@ -111,7 +113,8 @@ def _in_turns(pairs: Sequence[Pair], uncertainty: Values, known: Mapping[str, in
     turns: list[tuple[int, float, int]] = []
     for prompt, numbers in of_prompt.items():
         numbers.sort(key=lambda number: (-uncertainty[number], number))
-        turns += [(known.get(prompt, 0) + turn, -uncertainty[number], number) for turn, number in enumerate(numbers)]
+        before = corrections.get(prompt, 0)
+        turns += [(before + turn, -uncertainty[number], number) for turn, number in enumerate(numbers)]
     return [number for _, _, number in sorted(turns)]
 
 
@@ -120,13 +123,16 @@ def _spread(
     labelled: Embeddings | None,
     weight: Values,
     prompts: Sequence[Hashable],
-    known: Mapping[str, int],
+    corrections: Mapping[str, int],
 ) -> list[int]:
-    """Indices of pairs: next is always the one with the highest weight * distance / sqrt(1 + corrections)."""
+    """Indices of pairs: next is always the one with the highest weight * distance / sqrt(1 + corrections).
+
+    weight: (N,). prompts: one a pair, whose corrections count together.
+    """
     vectors = _directions(np.stack([pair.embedding for pair in pairs]))
     names = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    prompt = np.array([names[each] for each in prompts])
-    corrections = np.array([float(known.get(str(name), 0)) for name in names])
+    prompt = np.array([names[prompt] for prompt in prompts])
+    counts = np.array([float(corrections.get(str(name), 0)) for name in names])
     nearest = _distance_to_any(vectors, labelled)
     # Nothing lies before the first one: that is a typical one, not an outlier.
     value = nearest if nearest is not None else 2 - _distance(vectors, _directions(vectors.mean(axis=0)[None])[0])
@@ -134,14 +140,14 @@ def _spread(
     chosen: list[int] = []
     left = np.ones(len(pairs), dtype=bool)
     for _ in range(min(CENTRES, len(pairs))):
-        worth = weight * value / np.sqrt(1 + corrections)[prompt]
+        worth = weight * value / np.sqrt(1 + counts)[prompt]
         number = int(np.argmax(np.where(left, worth, -1.0)))
         chosen.append(number)
         left[number] = False
-        corrections[prompt[number]] += 1
+        counts[prompt[number]] += 1
         value = nearest = np.minimum(nearest, _distance(vectors, vectors[number]))
     rest = np.flatnonzero(left)
-    worth = weight * value / np.sqrt(1 + corrections)[prompt]
+    worth = weight * value / np.sqrt(1 + counts)[prompt]
     return [*chosen, *rest[np.argsort(-worth[rest], kind="stable")].tolist()]
 
 
@@ -161,6 +167,7 @@ def _distance(vectors: Embeddings, vector: Embeddings) -> Values:
 
 
 def _apart(cosines: NDArray[Any]) -> Values:
+    """Cosines of angles between vectors of length 1 -> the distances of their ends, [0, 2]."""
     return np.asarray(np.sqrt(np.maximum(2 - 2 * cosines.astype(np.float64), 0)), dtype=np.float64)
 
 
@@ -181,6 +188,7 @@ def _by_position(order: Sequence[int]) -> Values:
 
 
 def _numbers(values: Sequence[float]) -> Values:
+    """(N,), cut to [0, 1]; what isn't a finite number is 0."""
     return np.clip(np.nan_to_num(np.array(values, dtype=np.float64), posinf=0.0, neginf=0.0), 0, 1)
 
 

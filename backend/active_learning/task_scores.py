@@ -1,7 +1,7 @@
 """Scores of predictions that say what to label next: the lowest first, as Label Studio's community edition orders.
 
-A task's score is 1 - the highest priority of its pairs (ranking.py). Tasks that are annotated keep theirs, and their
-pairs count as labelled. Knows Label Studio's tasks as JSON; knows no model.
+A task's score is 1 - the highest priority of its pairs, see `strategies`. Tasks that are annotated keep theirs, and
+their pairs count as labelled. Knows Label Studio's tasks as JSON; knows no model.
 
 Label Studio changes scores one prediction a request: 10,000 of them take minutes. A kill in between leaves some of the
 old, and doing it again changes the rest: the scores depend on the pairs alone.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -60,8 +60,8 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A task's prediction of the version that is ranked."""
+class ScoredPrediction:
+    """A task's prediction of the version that is ranked. score: NaN where it has none. annotated: the task is."""
 
     task: int
     prediction: int
@@ -79,20 +79,21 @@ def rank_project(
 ) -> Ranking:
     """Write the scores of a version's predictions anew, by a strategy; nothing is predicted.
 
-    on_progress: hears how many scores are written, and of how many tasks there may be one.
+    on_progress: called with how many scores are written, and of how many tasks there may be one.
 
     Raises:
         NothingToRank: no task is predicted, or what ranking takes isn't kept.
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
     ordered = client.project(project).get("model_version") == version
-    tasks = [task for row in client.predicted_tasks(project) if (task := scored(row, version))]
+    rows = (oldest_prediction(task, version) for task in client.predicted_tasks(project))
+    predictions = [prediction for prediction in rows if prediction]
     pairs = PairStore(home).read(project, version)
-    if not tasks or not pairs:
-        missing = "No task is predicted" if not tasks else "What ranking takes isn't kept of the predictions"
-        advice = "" if not tasks else " --force"
+    if not predictions or not pairs:
+        missing = "No task is predicted" if not predictions else "What ranking takes isn't kept of the predictions"
+        advice = "" if not predictions else " --force"
         raise NothingToRank(f"{missing} by {version}. Predict first: ris prelabel --project {project}{advice}")
-    open_tasks = sum(not task.annotated for task in tasks)
+    open_tasks = sum(not prediction.annotated for prediction in predictions)
     number = count(1)
 
     def change(prediction: int, score: float) -> None:
@@ -100,50 +101,62 @@ def rank_project(
         on_progress(next(number), open_tasks)
 
     on_progress(0, open_tasks)
-    changed = rescore(tasks, pairs, strategy, corrections_by_prompt(home, project), change)
-    return Ranking(project, version, strategy, len(tasks), open_tasks, changed, ordered)
+    changed = rescore(predictions, pairs, strategy, corrections_by_prompt(home, project), change)
+    return Ranking(project, version, strategy, len(predictions), open_tasks, changed, ordered)
 
 
-def scored(task: Json, version: str) -> Scored | None:
+def oldest_prediction(task: Json, version: str) -> ScoredPrediction | None:
     """The oldest prediction of a version that a task has, or None."""
-    own = [each for each in task.get("predictions") or [] if each["model_version"] == version]
+    own = [prediction for prediction in task.get("predictions") or [] if prediction["model_version"] == version]
     if not own:
         return None
-    first = min(own, key=lambda each: int(each["id"]))
-    score = first.get("score")
-    known = float(score) if isinstance(score, int | float) else float("nan")
-    return Scored(int(task["id"]), int(first["id"]), known, bool(task.get("annotations")))
+    oldest = min(own, key=lambda prediction: int(prediction["id"]))
+    score = oldest.get("score")
+    number = float(score) if isinstance(score, int | float) else float("nan")
+    return ScoredPrediction(int(task["id"]), int(oldest["id"]), number, bool(task.get("annotations")))
 
 
 def rescore(
-    found: Iterable[Scored],
+    predictions: Sequence[ScoredPrediction],
     pairs: Sequence[Pair],
     strategy: str,
-    known: Mapping[str, int],
+    corrections: Mapping[str, int],
     change: Callable[[int, float], None],
     seed: int = 0,
 ) -> int:
-    """Have `change` told the predictions whose score is another now, and the score. Returns how many.
+    """Call `change` with each prediction whose score is another now, and that score. Returns how many they are.
 
-    Predictions of whose task no pair is known keep their score.
+    Predictions whose task isn't in a pair keep their score.
+
+    Args:
+        strategy: one of STRATEGIES, or CONFIDENCE.
+        corrections: how many each prompt has.
+        change: called with the prediction's id and its score in [0, 1].
 
     Raises:
         NothingToRank: disagreement is asked for, and wasn't noted.
     """
-    listed = list(found)
-    scores = new_scores(listed, pairs, strategy, known, seed)
-    changed = [each for each in listed if each.task in scores and not abs(scores[each.task] - each.score) <= _SAME]
-    for each in changed:
-        change(each.prediction, scores[each.task])
-    return len(changed)
+    scores = new_scores(predictions, pairs, strategy, corrections, seed)
+    changed = 0
+    for prediction in predictions:
+        score = scores.get(prediction.task)
+        # A score that isn't a number is like no other.
+        if score is not None and not abs(score - prediction.score) <= _SAME:
+            change(prediction.prediction, score)
+            changed += 1
+    return changed
 
 
 def new_scores(
-    found: Sequence[Scored], pairs: Sequence[Pair], strategy: str, known: Mapping[str, int], seed: int = 0
+    predictions: Sequence[ScoredPrediction],
+    pairs: Sequence[Pair],
+    strategy: str,
+    corrections: Mapping[str, int],
+    seed: int = 0,
 ) -> dict[int, float]:
     """Task -> score in [0, 1] of the tasks that aren't annotated; raises as `rescore` does."""
-    unlabelled = {each.task for each in found if not each.annotated}
-    labelled = {each.task for each in found if each.annotated}
+    unlabelled = {prediction.task for prediction in predictions if not prediction.annotated}
+    labelled = {prediction.task for prediction in predictions if prediction.annotated}
     candidates = [pair for pair in pairs if pair.task in unlabelled]
     if strategy == CONFIDENCE:
         strategy = "uncertainty"
@@ -153,7 +166,7 @@ def new_scores(
             "Set RIS_PRELABEL_SCORE=disagreement, then predict again: ris prelabel --force --project N"
         )
     done = [pair.embedding for pair in pairs if pair.task in labelled]
-    priorities = rank(candidates, strategy, known, seed, np.stack(done) if done else None)
+    priorities = rank(candidates, strategy, corrections, seed, np.stack(done) if done else None)
     highest: dict[int, float] = {}
     for pair, priority in zip(candidates, priorities.tolist(), strict=True):
         highest[pair.task] = max(priority, highest.get(pair.task, 0.0))

@@ -1,4 +1,4 @@
-"""What a runner holds: the chunks that it claimed, and the patience to try again. Knows no task and no model."""
+"""What a runner holds: the chunks that it claimed, and how it tries again. Knows no task and no model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _log = logging.getLogger(__name__)
 
 # Longer than the client lets an import be sent and answered.
 WRITING_SECONDS = 30.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
+# Seconds between two attempts.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 
 T = TypeVar("T")
 
@@ -38,19 +39,23 @@ class Leases:
         self._closed = threading.Event()
 
     def claim(self) -> Chunk | None:
+        """A chunk of the batch, see `BatchStore.claim`; renewed from now on. Raises BatchEnded."""
         chunk = self._batches.claim(self._batch, self._owner)
         if chunk:
             self._held.add(chunk.name)
         return chunk
 
     def begin(self, chunk: str) -> bool:
+        """Keep a chunk for the time of a request to Label Studio. False: it isn't ours any more."""
         return self._batches.begin(self._batch, self._owner, chunk, WRITING_SECONDS)
 
     def finish(self, chunk: str, done: int, skipped: int, failed: Mapping[int, str]) -> bool:
+        """Hand a chunk in. False: it isn't ours any more."""
         self._held.discard(chunk)
         return self._batches.finish(self._batch, self._owner, chunk, done, skipped, dict(failed))
 
     def close(self, missing: Sequence[int], failed: Mapping[int, str]) -> None:
+        """Hand the closing in: tasks have failed for good, or are `missing` and queued again, or all is done."""
         self._held.discard(CLOSING)
         if failed:
             self._batches.finish(self._batch, self._owner, CLOSING, -len(failed), 0, dict(failed))
@@ -58,11 +63,12 @@ class Leases:
             self._batches.close(self._batch, self._owner, missing)
 
     def give_up(self, chunk: str, at_once: bool = True) -> None:
+        """Let others have a chunk, see `BatchStore.release`."""
         self._held.discard(chunk)
         self._batches.release(self._batch, self._owner, chunk, at_once)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def renewing(self) -> Iterator[None]:
         """Renew while this is open; what is still held at its end is given back."""
         thread = threading.Thread(target=self._renew, name="leases", daemon=True)
         thread.start()
@@ -83,7 +89,7 @@ class Leases:
                     self.over.set()
 
 
-class Patience:
+class Retry:
     """Tries again what Label Studio can't do at the moment, for as long as the batch runs."""
 
     def __init__(self, batch: str, batches: BatchStore, over: threading.Event, stop: Callable[[], bool]) -> None:
@@ -91,7 +97,8 @@ class Patience:
         self._over, self._stop = over, stop
 
     def __call__(self, call: Callable[[], T]) -> T:
-        pause = _FIRST_PAUSE
+        """What `call` returns in the end. Raises what it refuses for good, or RunnerStopped."""
+        pause = FIRST_PAUSE
         while True:
             try:
                 return call()
@@ -100,12 +107,10 @@ class Patience:
             except LabelStudioError as error:
                 _log.warning("Batch %s waits. %s", self._batch, error)
                 self._batches.note(self._batch, f"Waiting: {error}")
-            self.rest(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
-    def rest(self, seconds: float) -> None:
+    def wait(self, seconds: float = 0) -> None:
+        """Wait so long. Raises RunnerStopped as soon as the batch has ended or it is others' turn."""
         if self._over.wait(seconds) or self._stop():
             raise RunnerStopped
-
-    def over(self) -> bool:
-        return self._over.is_set() or self._stop()

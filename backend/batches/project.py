@@ -6,23 +6,26 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 from backend.active_learning.pair_store import PairStore
 from backend.active_learning.strategies import Pair
-from backend.active_learning.task_scores import CONFIDENCE, NothingToRank, Scored, corrections_by_prompt, rescore
-from backend.batches.leases import Patience, RunnerStopped
+from backend.active_learning.task_scores import (
+    CONFIDENCE,
+    NothingToRank,
+    ScoredPrediction,
+    corrections_by_prompt,
+    rescore,
+)
+from backend.batches.leases import Retry
 from backend.batches.store import Batch, pages
 from backend.errors import BackendError, LabelStudioNotFound
 from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import SHORT_PAGE, LabelStudio
-from backend.labelstudio.images import Credentials
+from backend.labelstudio.images import project_credentials
 from backend.labelstudio.responses import Json
 from backend.registry import Registry
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class BatchChanged(BackendError):
@@ -35,77 +38,79 @@ class BatchChanged(BackendError):
 class BatchProject:
     """The batch's project in Label Studio, and how it is answered.
 
-    Raises BatchChanged if that isn't how it was when the batch began.
+    model: that of the project. credentials: for the hosts of its images. retry: for requests to Label Studio.
+
+    Raises BatchChanged if it isn't answered as when the batch began.
     """
 
     def __init__(
-        self, batch: Batch, client: LabelStudio, answers: ProjectModels, registry: Registry, patience: Patience
+        self, batch: Batch, client: LabelStudio, project_models: ProjectModels, registry: Registry, retry: Retry
     ) -> None:
-        self.order, self.batch = batch.order, batch.id
-        self.client, self.patience = client, patience
-        self._number = batch.order.project
-        project = patience(lambda: client.project(self._number))
-        self.credentials = _credentials(project)
-        config = answers.read(self._number, project["label_config"])
-        self.answering = answers.of(self._number, config, registry.version(self._number, batch.order.model))
-        self._pairs = PairStore(self.answering.settings.home)
-        if self.answering.name != batch.order.version:
+        self.spec, self.batch, self.retry = batch.spec, batch.id, retry
+        self._client, self._number = client, batch.spec.project
+        project = retry(lambda: client.project(self._number))
+        self.credentials = project_credentials(project)
+        config = project_models.read(self._number, project["label_config"])
+        self.model = project_models.of(self._number, config, registry.version(self._number, batch.spec.model))
+        self._pairs = PairStore(self.model.settings.home)
+        if self.model.name != batch.spec.version:
             raise BatchChanged(
                 f"The labelling interface, the prompt sheet or the settings of project {self._number} were changed "
                 "since this batch began. Start another: what is predicted already is then predicted anew."
             )
 
     def tasks(self, ids: Sequence[int]) -> list[Json]:
-        return self.patience(lambda: list(self.client.tasks_of(self._number, ids)))
+        """Those of the tasks that are there, with their predictions, in Label Studio's order."""
+        return self.retry(lambda: list(self._client.tasks_of(self._number, ids)))
 
-    def predicted(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        """Of the tasks that are there, the ids of their predictions of the batch's version, the oldest first."""
-        return {int(task["id"]): self.own(task) for page in pages(ids, SHORT_PAGE) for task in self.tasks(page)}
+    def predictions_by_task(self, ids: Sequence[int]) -> dict[int, list[int]]:
+        """`predictions_of` each of the tasks that are there."""
+        return {
+            int(task["id"]): self.predictions_of(task) for page in pages(ids, SHORT_PAGE) for task in self.tasks(page)
+        }
 
-    def own(self, task: Json) -> list[int]:
+    def predictions_of(self, task: Json) -> list[int]:
+        """The ids of a task's predictions of the batch's version, the oldest first."""
         predictions = task.get("predictions") or []
-        return sorted(int(each["id"]) for each in predictions if each["model_version"] == self.order.version)
+        return sorted(
+            int(prediction["id"]) for prediction in predictions if prediction["model_version"] == self.spec.version
+        )
 
-    def note(self, pairs: Sequence[Pair]) -> None:
+    def keep_pairs(self, pairs: Sequence[Pair]) -> None:
         """Keep what ranking takes of tasks that are about to be written."""
-        self._pairs.keep(self._number, self.order.version, pairs)
+        self._pairs.keep(self._number, self.spec.version, pairs)
 
-    def rescore(self, found: Sequence[Scored]) -> None:
+    def rescore(self, predictions: Sequence[ScoredPrediction]) -> None:
         """Write the scores that the project's strategy gives to predictions that are all there now."""
-        settings = self.answering.settings
+        settings = self.model.settings
         if settings.prelabel_score == CONFIDENCE:
             return
-        tasks = {each.task for each in found}
-        pairs = [pair for pair in self._pairs.read(self._number, self.order.version) if pair.task in tasks]
-        known = corrections_by_prompt(settings.home, self._number)
+        tasks = {prediction.task for prediction in predictions}
+        pairs = [pair for pair in self._pairs.read(self._number, self.spec.version) if pair.task in tasks]
+        corrections = corrections_by_prompt(settings.home, self._number)
         try:
-            rescore(found, pairs, settings.prelabel_score, known, self._change_score)
+            rescore(predictions, pairs, settings.prelabel_score, corrections, self._change_score)
         except NothingToRank as error:
             # The knob was changed while the batch ran.
             _log.warning("Batch %s keeps its scores. %s", self.batch, error)
 
     def _change_score(self, prediction: int, score: float) -> None:
-        if self.patience.over():
-            raise RunnerStopped
-        self.patience(lambda: self.client.update_score(prediction, score))
+        self.retry.wait()
+        self.retry(lambda: self._client.update_score(prediction, score))
 
-    def add(self, predictions: Sequence[bytes]) -> int:
-        return self.client.import_predictions(self._number, predictions)
+    def import_predictions(self, predictions: Sequence[bytes]) -> int:
+        """Store new predictions, all or none, without trying again; how many were."""
+        return self._client.import_predictions(self._number, predictions)
 
     def replace(self, present: Sequence[int], prediction: bytes) -> None:
+        """Put a prediction in the place of those that a task has."""
         # If somebody deletes it just now, the closing misses it.
         with suppress(LabelStudioNotFound):
-            self.patience(lambda: self.client.update_prediction(present[0], prediction))
-        self.thin(present)
+            self.retry(lambda: self._client.update_prediction(present[0], prediction))
+        self.delete_doubles(present)
 
-    def thin(self, present: Sequence[int]) -> None:
+    def delete_doubles(self, present: Sequence[int]) -> None:
         """Of several predictions of one task leave the oldest, whoever does it and however often."""
         for prediction in present[1:]:
             with suppress(LabelStudioNotFound):
-                self.patience(partial(self.client.delete_prediction, prediction))
-
-
-def _credentials(project: Json) -> Credentials | None:
-    """What Label Studio sends along with /predict: the login for the project's images."""
-    login = project.get("task_data_login")
-    return (str(login), str(project.get("task_data_password") or "")) if login else None
+                self.retry(partial(self._client.delete_prediction, prediction))

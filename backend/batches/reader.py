@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from backend.active_learning.task_scores import Scored, scored
-from backend.batches.leases import Leases, Patience, RunnerStopped
+from backend.active_learning.task_scores import ScoredPrediction, oldest_prediction
+from backend.batches.leases import Leases
 from backend.batches.project import BatchProject
 from backend.batches.store import CLOSING, BatchStore, Chunk, pages
 from backend.batches.writer import LEFT_OUT, ChunkWork
@@ -30,33 +30,33 @@ _MOST_ROUNDS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
-    """A task on its way to the model."""
+class PendingTask:
+    """A task on its way to the model, whose question may still wait for its image."""
 
     work: ChunkWork
     task: int
     question: Future[Question]
 
 
-Step: TypeAlias = Item | ChunkWork
+Step: TypeAlias = PendingTask | ChunkWork
 """A task to answer; or the end of a chunk, all of whose tasks came before."""
 
 
 class TaskReader:
     """A thread that claims chunks, reads their tasks and has the images fetched, always a little ahead."""
 
-    def __init__(
-        self, project: BatchProject, batches: BatchStore, prelabeller: Prelabeller, leases: Leases, patience: Patience
-    ) -> None:
-        self._project, self._leases, self._patience = project, leases, patience
+    def __init__(self, project: BatchProject, batches: BatchStore, prelabeller: Prelabeller, leases: Leases) -> None:
+        self._project, self._leases = project, leases
         self._batches, self._prelabeller = batches, prelabeller
-        given = project.order.prompts
-        self._given = tuple(project.answering.given(given)) if given else ()
+        prompts = project.spec.prompts
+        # What each task is asked instead of its own.
+        self._requests = tuple(project.model.given(prompts)) if prompts else ()
         self._steps: queue.Queue[Step | BaseException] = queue.Queue(AHEAD)
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        """Read while this is open; at its end the runner's leases are over."""
         thread = threading.Thread(target=self._run, name="read", daemon=True)
         thread.start()
         try:
@@ -87,65 +87,62 @@ class TaskReader:
 
     def _claim(self) -> Chunk:
         while True:
-            if self._patience.over():
-                raise RunnerStopped
+            self._project.retry.wait()
             chunk = self._leases.claim()
             if chunk:
                 return chunk
-            self._patience.rest(_IDLE_SECONDS)
+            self._project.retry.wait(_IDLE_SECONDS)
 
     def _read(self, chunk: Chunk) -> None:
         work = ChunkWork(chunk)
         for page in pages(chunk.tasks, SHORT_PAGE):
             tasks = self._project.tasks(page)
             # Those that are gone need no prediction either.
-            work.present += len(page) - len(tasks)
+            work.skipped += len(page) - len(tasks)
             # In the batch's order, not in Label Studio's.
             for task in sorted(tasks, key=lambda task: page.index(int(task["id"]))):
                 self._read_task(task, work)
         self._put(work)
 
     def _read_task(self, task: Json, work: ChunkWork) -> None:
-        if self._project.own(task) and not self._project.order.force:
-            work.present += 1
+        if self._project.predictions_of(task) and not self._project.spec.force:
+            work.skipped += 1
             return
         try:
             question = self._question(task)
         except (InputError, BadRequest) as error:
             work.fail(int(task["id"]), error)
             return
-        self._put(Item(work, int(task["id"]), self._fetchers.submit(self._fetch, question)))
+        self._put(PendingTask(work, int(task["id"]), self._fetchers.submit(self._fetch, question)))
 
     def _question(self, task: Json) -> Question:
-        answering = self._project.answering
-        requests = self._given or answering.asked(task).requests
-        return Question(task, requests, answering.name)
+        model = self._project.model
+        return Question(task, self._requests or model.asked(task).requests, model.name)
 
     def _fetch(self, question: Question) -> Question:
         if not question.requests:
             return question
-        config, credentials = self._project.answering.config, self._project.credentials
-        fetched = self._patience(lambda: self._prelabeller.fetch(question, config, credentials))
+        config, credentials = self._project.model.config, self._project.credentials
+        fetched = self._project.retry(lambda: self._prelabeller.fetch(question, config, credentials))
         return self._prelabeller.decode(fetched)
 
     def _close(self) -> None:
         """Exactly one prediction a task: delete the second, queue what has none again. Then the scores that rank."""
-        batch, missing = self._project.batch, list[int]()
-        found: dict[int, Scored] = {}
+        batch, missing = self._project.batch, dict[int, str]()
+        predictions: dict[int, ScoredPrediction] = {}
         for page in pages(self._batches.tasks(batch), SHORT_PAGE):
             failed = self._batches.failures(batch, page)
             for task in self._project.tasks(page):
-                self._project.thin(self._project.own(task))
-                prediction = scored(task, self._project.order.version)
+                self._project.delete_doubles(self._project.predictions_of(task))
+                prediction = oldest_prediction(task, self._project.spec.version)
                 if prediction:
-                    found[prediction.task] = prediction
+                    predictions[prediction.task] = prediction
                 elif int(task["id"]) not in failed:
-                    missing.append(int(task["id"]))
-        missing = list(dict.fromkeys(missing))
+                    missing[int(task["id"])] = LEFT_OUT
         if not missing:
-            self._project.rescore(list(found.values()))
-        final = missing and self._batches.get(batch).rounds >= _MOST_ROUNDS
-        self._leases.close(missing, dict.fromkeys(missing, LEFT_OUT) if final else {})
+            self._project.rescore(list(predictions.values()))
+        is_last = self._batches.get(batch).rounds >= _MOST_ROUNDS
+        self._leases.close(list(missing), missing if is_last else {})
 
     def _put(self, step: Step | BaseException) -> None:
         while True:

@@ -9,7 +9,7 @@ Killed here, then what?
   from Label Studio which tasks have a prediction by now, and leaves those alone.
 - After it was written, before it was handed in: the same.
 - In the closing, which deletes second predictions and looks for tasks without: it is claimed and done again.
-Whoever stalls so long that its chunk was given away writes no more of it (`Batches.begin`). A request that reaches
+Whoever stalls so long that its chunk was given away writes no more of it (`BatchStore.begin`). A request that reaches
 Label Studio later than all of this allows could still write a second prediction: the closing deletes it.
 
 Label Studio away, or failing: the same is tried again for as long as the batch runs, and the batch says so.
@@ -28,9 +28,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from backend.active_learning.strategies import Pair
-from backend.batches.leases import Leases, Patience, RunnerStopped
+from backend.batches.leases import Leases, Retry, RunnerStopped
 from backend.batches.project import BatchProject
-from backend.batches.reader import Item, TaskReader
+from backend.batches.reader import PendingTask, TaskReader
 from backend.batches.store import Batch, BatchEnded, BatchStore
 from backend.batches.writer import ChunkWork, PredictionWriter
 from backend.errors import BadRequest, FetchError
@@ -39,8 +39,6 @@ from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.registry import Registry
 from ris_core.errors import InputError, RisError
-
-__all__ = ["RunnerServices", "Worked", "run"]
 
 _FOREVER = 1e6
 
@@ -52,12 +50,12 @@ class RunnerServices:
     client: LabelStudio
     batches: BatchStore
     prelabeller: Prelabeller
-    answers: ProjectModels
+    project_models: ProjectModels
     registry: Registry
 
 
 @dataclass
-class Worked:
+class RunSummary:
     """What one runner did: chunks and tasks that it handed in, and how long it took."""
 
     batch: str
@@ -66,10 +64,11 @@ class Worked:
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
+        """All fields."""
         return asdict(self)
 
 
-def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda: False) -> Worked:
+def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda: False) -> RunSummary:
     """Work on a batch until it has come to its end, or `stop` says that it is others' turn.
 
     Raises:
@@ -77,75 +76,76 @@ def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda:
         RedisError: Valkey went away; any runner may go on.
         Exception: whatever else stops all runners alike; it has cancelled the batch, which says why.
     """
-    worked, started = Worked(batch), time.monotonic()
-    found = services.batches.get(batch)
+    summary, started = RunSummary(batch), time.monotonic()
+    running = services.batches.get(batch)
     try:
         with suppress(BatchEnded, RunnerStopped):
-            _work(found, services, stop, worked)
+            _work(running, services, stop, summary)
     except RedisError:
         raise
     except Exception as error:
-        known = isinstance(error, RisError)
-        services.batches.cancel(batch, str(error) if known else "It broke off: the worker's log says why.")
+        reason = str(error) if isinstance(error, RisError) else "It broke off: the worker's log says why."
+        services.batches.cancel(batch, reason)
         raise
     finally:
-        worked.seconds = time.monotonic() - started
-    return worked
+        summary.seconds = time.monotonic() - started
+    return summary
 
 
-def _work(batch: Batch, services: RunnerServices, stop: Callable[[], bool], worked: Worked) -> None:
+def _work(batch: Batch, services: RunnerServices, stop: Callable[[], bool], summary: RunSummary) -> None:
     batches, prelabeller = services.batches, services.prelabeller
     leases = Leases(batch.id, batches)
-    with leases.kept():
-        patience = Patience(batch.id, batches, leases.over, stop)
-        project = BatchProject(batch, services.client, services.answers, services.registry, patience)
-        reader = TaskReader(project, batches, prelabeller, leases, patience)
+    with leases.renewing():
+        retry = Retry(batch.id, batches, leases.over, stop)
+        project = BatchProject(batch, services.client, services.project_models, services.registry, retry)
+        reader = TaskReader(project, batches, prelabeller, leases)
         writer = PredictionWriter(project, leases)
         try:
             with writer.running(), reader.running():
-                _answer_all(reader, writer, prelabeller, project.answering, stop)
+                _answer_all(reader, writer, prelabeller, project.model, stop)
         finally:
-            worked.chunks, worked.tasks = writer.chunks, writer.tasks
+            summary.chunks, summary.tasks = writer.chunks, writer.tasks
 
 
 def _answer_all(
     reader: TaskReader,
     writer: PredictionWriter,
     prelabeller: Prelabeller,
-    answering: ProjectModel,
+    model: ProjectModel,
     stop: Callable[[], bool],
 ) -> None:
     """The model's part: ends by what the reader raises."""
-    group: list[Item] = []
+    group: list[PendingTask] = []
     while True:
         step = reader.next()
-        if isinstance(step, Item):
+        if isinstance(step, PendingTask):
             group.append(step)
         if group and (len(group) == GROUP or isinstance(step, ChunkWork)):
             if stop():
                 raise RunnerStopped
-            _answer(group, prelabeller, answering)
+            _answer(group, prelabeller, model)
             group = []
         if isinstance(step, ChunkWork):
             writer.write(step)
 
 
-def _answer(group: Sequence[Item], prelabeller: Prelabeller, answering: ProjectModel) -> None:
+def _answer(group: Sequence[PendingTask], prelabeller: Prelabeller, model: ProjectModel) -> None:
+    """Put the model's predictions of a group of tasks, or why there are none, in their chunks."""
     questions = []
-    for item in group:
+    for pending in group:
         try:
-            questions.append((item, item.question.result()))
+            questions.append((pending, pending.question.result()))
         except (InputError, FetchError, BadRequest) as error:
-            item.work.fail(item.task, error)
+            pending.work.fail(pending.task, error)
     pairs: list[Pair] = []
     deadline = time.monotonic() + _FOREVER
-    answers = prelabeller.answer([question for _, question in questions], answering, deadline, noted=pairs)
-    works = {item.task: item.work for item, _ in questions}
+    answers = prelabeller.answer([question for _, question in questions], model, deadline, noted=pairs)
+    works = {pending.task: pending.work for pending, _ in questions}
     for pair in pairs:
         works[pair.task].pairs.append(pair)
-    for (item, _), answer in zip(questions, answers, strict=True):
+    for (pending, _), answer in zip(questions, answers, strict=True):
         if isinstance(answer, Exception):
-            item.work.fail(item.task, answer)
+            pending.work.fail(pending.task, answer)
         elif isinstance(answer, dict):
             # As text at once: the numbers of a mask take many times the room.
-            item.work.answers[item.task] = json.dumps({"task": item.task, **answer}).encode()
+            pending.work.predictions[pending.task] = json.dumps({"task": pending.task, **answer}).encode()

@@ -1,4 +1,4 @@
-"""Pre-labelling many tasks in the background: order it, follow it, stop it. Joins the batches and the job queue.
+"""Pre-labelling many tasks in the background: submit, follow, stop. Joins the batch store and the job queue.
 
 A batch whose runner was lost gets another (`revive`): workers see to that when they start, and once a minute.
 """
@@ -32,7 +32,7 @@ class BatchStopped(BackendError):
 
 @dataclass(frozen=True)
 class Receipt:
-    """The batch that will do what was ordered. new: how many tasks of the order weren't in a batch before."""
+    """The batch that does what was submitted. new: how many of the tasks weren't in a batch before."""
 
     batch: str
     new: int
@@ -45,28 +45,28 @@ class BatchService:
         self._batches = BatchStore(connection)
         self._queue = queue
 
-    def order(self, order: BatchSpec, tasks: Iterable[int]) -> Batch:
+    def submit(self, spec: BatchSpec, tasks: Iterable[int]) -> Batch:
         """Have tasks predicted, whatever other batches do. `tasks` are read page by page."""
         with reachable():
-            batch = self._batches.create(order, tasks)
+            batch = self._batches.create(spec, tasks)
         self._queue.prelabel(batch.id)
         return batch
 
-    def order_once(self, order: BatchSpec, tasks: Sequence[int]) -> Receipt:
+    def submit_missing(self, spec: BatchSpec, tasks: Sequence[int]) -> Receipt:
         """Have those tasks predicted that no running batch of the same version has; all of them: nothing is added.
 
         Tasks go to a batch of the same origin that runs already: events that come one by one make one batch.
         """
-        with reachable(), self._batches.ordering():
-            left, found = list(tasks), None
-            for batch in self._alike(order):
+        with reachable(), self._batches.submitting():
+            left, holder = list(tasks), ""
+            for batch in self._alike(spec):
                 missing = self._batches.missing(batch.id, left)
                 if len(missing) < len(left):
-                    left, found = missing, found or batch.id
+                    left, holder = missing, holder or batch.id
             if left:
-                found = self._join(order, left) or self._batches.create(order, left).id
-        self._queue.prelabel(str(found))
-        return Receipt(str(found), len(left))
+                holder = self._join(spec, left) or self._batches.create(spec, left).id
+        self._queue.prelabel(holder)
+        return Receipt(holder, len(left))
 
     def get(self, batch: str, reasons: bool = True) -> Batch:
         """A batch, with the reasons of what failed. Raises NotFound."""
@@ -106,17 +106,19 @@ class BatchService:
         """How many workers there are of each kind, see `JobQueue.workers`."""
         return self._queue.workers()
 
-    def _alike(self, order: BatchSpec) -> Iterator[Batch]:
+    def _alike(self, spec: BatchSpec) -> Iterator[Batch]:
+        """The running batches that ask a project's tasks the same."""
         for batch in self._batches.running():
-            if (batch.order.project, batch.order.version) == (order.project, order.version) and not batch.order.prompts:
+            if (batch.spec.project, batch.spec.version) == (spec.project, spec.version) and not batch.spec.prompts:
                 yield batch
 
-    def _join(self, order: BatchSpec, tasks: Sequence[int]) -> str | None:
-        joined = (batch.id for batch in self._alike(order) if batch.order.origin == order.origin == "webhook")
-        return next((batch for batch in joined if self._batches.add(batch, tasks)), None)
+    def _join(self, spec: BatchSpec, tasks: Sequence[int]) -> str | None:
+        """Add tasks to a running batch of the same events, and name it; None if there is none."""
+        joinable = (batch.id for batch in self._alike(spec) if batch.spec.origin == spec.origin == "webhook")
+        return next((batch for batch in joinable if self._batches.add(batch, tasks)), None)
 
 
-def order_project(
+def submit_project(
     batches: BatchService,
     client: LabelStudio,
     models: ProjectModels,
@@ -135,7 +137,7 @@ def order_project(
 
     Raises:
         PromptError: a prompt can't be asked.
-        LabelStudioError, ConfigError, Unavailable: nothing was ordered.
+        LabelStudioError, ConfigError, Unavailable: nothing was submitted.
     """
     model = models.of(project, models.read(project, client.project(project)["label_config"]))
     # Now, and not in a worker an hour later, is the time to say that one can't be asked.
@@ -143,11 +145,11 @@ def order_project(
     # Who gives prompts wants them asked, whatever was asked before.
     forced = force or bool(prompts)
     spec = BatchSpec(project, model.version.name, model.name, tuple(prompts), force=forced, view=view)
-    return batches.order(spec, client.task_ids(project, view))
+    return batches.submit(spec, client.task_ids(project, view))
 
 
 def follow(batches: BatchService, name: str, on_progress: Callable[[Batch], object]) -> Batch:
-    """Wait until a batch has come to its end; `on_progress` hears how it stands. Raises NotFound, Unavailable."""
+    """Wait until a batch has come to its end; telling `on_progress` how it stands. Raises NotFound, Unavailable."""
     batch = batches.get(name, reasons=False)
     while batch.state in ("listing", "running"):
         on_progress(batch)

@@ -10,8 +10,8 @@ A runner claims a chunk of a batch's tasks, answers them, writes the answers to 
 - A chunk that was claimed three times and never handed in seems to kill whoever works on it: it comes back as
   chunks of one task, and a single task of that kind has failed.
 
-Every change is one run of store.lua, which Valkey does whole or not at all. The clock is Valkey's, since those of machines
-differ. What is kept of a batch, under ris:batch:<id>, and for how long after its end: KEPT_SECONDS.
+Every change is one run of store.lua, which Valkey does whole or not at all. The clock is Valkey's, since those of
+machines differ. What is kept of a batch, under ris:batch:<id>, and for how long after its end: KEPT_SECONDS.
 
     (record)    what was asked for, its state, its counts     :tasks    ids of all of its tasks
     :todo       ids that nobody has claimed yet               :failed   task -> why it has no prediction

@@ -26,25 +26,30 @@ LEFT_OUT = "Label Studio doesn't keep its prediction: its log says why. Perhaps 
 
 @dataclass(eq=False)
 class ChunkWork:
-    """A chunk in the making. present: tasks that need no prediction. answers: JSON of the predictions.
+    """A chunk in the making.
 
-    pairs: what ranking the tasks takes.
+    skipped: how many tasks need no prediction. predictions: by task, as JSON. failed: task -> why. pairs: what
+    ranking the tasks takes.
     """
 
     chunk: Chunk
-    present: int = 0
-    answers: dict[int, bytes] = field(default_factory=dict)
+    skipped: int = 0
+    predictions: dict[int, bytes] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
 
     def fail(self, task: int, reason: Exception | str) -> None:
+        """Leave a task out, and say why."""
         _log.warning("Task %s is left out. %s", task, reason)
-        self.answers.pop(task, None)
+        self.predictions.pop(task, None)
         self.failed[task] = str(reason)
 
 
 class PredictionWriter:
-    """A thread that writes chunks to Label Studio and hands them in, one behind the model."""
+    """A thread that writes chunks to Label Studio and hands them in, one behind the model.
+
+    chunks, tasks: how many it has handed in.
+    """
 
     def __init__(self, project: BatchProject, leases: Leases) -> None:
         self.chunks = self.tasks = 0
@@ -54,6 +59,7 @@ class PredictionWriter:
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        """Write while this is open; at its end the last chunk is written. Raises what went wrong with that."""
         try:
             yield
         finally:
@@ -71,35 +77,35 @@ class PredictionWriter:
 
     def _write(self, work: ChunkWork) -> None:
         # First: pairs without a prediction do no harm.
-        self._project.note(work.pairs)
+        self._project.keep_pairs(work.pairs)
         try:
-            done = sum(self._store(work, part) for part in list(_parts(work.answers)))
-        except _Lost:
+            done = sum(self._store(work, part) for part in list(_parts(work.predictions)))
+        except _ChunkLost:
             _log.warning("Chunk %s was given to somebody else.", work.chunk.name)
-        except _Unanswered as error:
+        except _WriteUnanswered as error:
             # Perhaps it is written, perhaps not: whoever claims the chunk after that time will see.
             _log.warning("Chunk %s is left for later. %s", work.chunk.name, error)
             self._leases.give_up(work.chunk.name, at_once=False)
         else:
-            skipped = work.present + len(work.answers) - done
+            skipped = work.skipped + len(work.predictions) - done
             if self._leases.finish(work.chunk.name, done, skipped, work.failed):
                 self.chunks += 1
                 self.tasks += len(work.chunk.tasks)
 
     def _store(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         """Write the predictions of those of the tasks that need one; how many were written."""
-        if not self._project.order.force:
+        if not self._project.spec.force:
             return self._import(work, tasks)
-        present = self._project.predicted(tasks)
+        present = self._project.predictions_by_task(tasks)
         old = [task for task in tasks if present.get(task)]
         for task in old:
             self._begin(work)
-            self._project.replace(present[task], work.answers[task])
+            self._project.replace(present[task], work.predictions[task])
         return len(old) + self._import(work, [task for task in tasks if present.get(task) == []])
 
     def _import(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         try:
-            return self._project.patience(lambda: self._post(work, tasks))
+            return self._project.retry(lambda: self._post(work, tasks))
         except LabelStudioRefused as error:
             if len(tasks) == 1:
                 work.fail(tasks[0], error)
@@ -109,19 +115,19 @@ class PredictionWriter:
 
     def _post(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         # Read each time: what failed may have been stored, a task may have been deleted, a person may have opened one.
-        present = self._project.predicted(tasks)
+        present = self._project.predictions_by_task(tasks)
         new = [task for task in tasks if present.get(task) == []]
         if not new:
             return 0
         self._begin(work)
         try:
-            added = self._project.add([work.answers[task] for task in new])
+            added = self._project.import_predictions([work.predictions[task] for task in new])
         except LabelStudioUnreachable as error:
             if isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout):
                 raise
-            raise _Unanswered(str(error)) from error
+            raise _WriteUnanswered(str(error)) from error
         if added < len(new):
-            present = self._project.predicted(new)
+            present = self._project.predictions_by_task(new)
             for task in new:
                 if present.get(task) == []:
                     work.fail(task, LEFT_OUT)
@@ -129,26 +135,26 @@ class PredictionWriter:
 
     def _begin(self, work: ChunkWork) -> None:
         if not self._leases.begin(work.chunk.name):
-            raise _Lost
+            raise _ChunkLost
 
 
-class _Lost(Exception):
+class _ChunkLost(Exception):
     """The chunk is somebody else's by now, or the batch was cancelled."""
 
 
-class _Unanswered(Exception):
+class _WriteUnanswered(Exception):
     """A request was sent, and nobody knows what came of it."""
 
 
-def _parts(answers: Mapping[int, bytes]) -> Iterator[list[int]]:
-    """The tasks in groups, whose answers aren't too long for one request."""
+def _parts(predictions: Mapping[int, bytes]) -> Iterator[list[int]]:
+    """The tasks in groups, whose predictions aren't too long for one request."""
     part: list[int] = []
     length = 0
-    for task, answer in answers.items():
-        if part and length + len(answer) > _WRITE_BYTES:
+    for task, prediction in predictions.items():
+        if part and length + len(prediction) > _WRITE_BYTES:
             yield part
             part, length = [], 0
         part.append(task)
-        length += len(answer)
+        length += len(prediction)
     if part:
         yield part

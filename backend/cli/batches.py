@@ -39,15 +39,15 @@ def prelabel(
 ) -> None:
     """Predict a project's tasks in the background, however many they are."""
     from backend import services
-    from backend.batches.service import BatchStopped, order_project
+    from backend.batches.service import BatchStopped, submit_project
     from backend.labelstudio.client import LabelStudio
     from backend.settings import load
 
     settings = load()
-    batches, models = services.prelabelling(settings), services.answers(settings)
+    batches, models = services.batch_service(settings), services.answers(settings)
     labelled = [(prompt, label) for prompt in prompts or []]
     with LabelStudio.from_settings(settings) as client:
-        batch = order_project(batches, client, models, project, labelled, view=view, force=force)
+        batch = submit_project(batches, client, models, project, labelled, view=view, force=force)
     if not detach:
         batch = _follow(batches, batch)
     if as_json:
@@ -68,11 +68,11 @@ def refresh(project: ProjectOption, as_json: JsonOption = False) -> None:
 
     settings = load()
     with LabelStudio.from_settings(settings) as client:
-        batch = services.refresh(settings, client).begin(project)
+        batch = services.rollout(settings, client).begin(project)
     if as_json:
         print(json.dumps(batch.as_json()))
         return
-    then = f"Once it is done, Label Studio goes by {batch.order.version}. "
+    then = f"Once it is done, Label Studio goes by {batch.spec.version}. "
     if not settings.of_project(project).prelabel_refresh:
         then = "RIS_PRELABEL_REFRESH is off, so Label Studio isn't told to go by them. "
     say(f"Batch {batch.id}: {batch.total} tasks. {then}See: ris jobs")
@@ -110,7 +110,7 @@ def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
     from backend import services
     from backend.settings import load
 
-    cancelled = services.prelabelling(load()).cancel(batch)
+    cancelled = services.batch_service(load()).cancel(batch)
     if as_json:
         print(json.dumps(cancelled.as_json()))
     else:
@@ -122,7 +122,7 @@ def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
     from backend import services
     from backend.settings import load
 
-    resumed = services.prelabelling(load()).resume(batch)
+    resumed = services.batch_service(load()).resume(batch)
     if as_json:
         print(json.dumps(resumed.as_json()))
     else:

@@ -47,7 +47,7 @@ def jobs(as_json: JsonOption = False) -> None:
     from backend import services
     from backend.settings import load
 
-    service = services.prelabelling(load())
+    service = services.batch_service(load())
     batches, recent, workers = service.all(), service.jobs(), service.workers()
     if as_json:
         listed = [(service.get(batch.id) if batch.failed else batch).as_json() for batch in batches]
@@ -97,8 +97,8 @@ def _table_of_batches(batches: Sequence[Batch]) -> Table:
         left = batch.as_json()["seconds_left"] if batch.state == "running" else None
         table.add_row(
             batch.id,
-            str(batch.order.project),
-            batch.order.origin,
+            str(batch.spec.project),
+            batch.spec.origin,
             batch.state,
             *map(str, (batch.done, batch.skipped, batch.failed, batch.total)),
             f"{batch.rate:.1f}",

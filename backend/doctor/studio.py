@@ -18,6 +18,7 @@ from backend import services
 from backend.doctor.checks import CheckContext, CheckResult, broken, explained, ok, skipped, warning
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUnauthorized
 from backend.labelstudio.auth import MAKE_ONE, is_legacy
+from backend.labelstudio.images import project_credentials
 from backend.labelstudio.label_config import LabelConfig, parse
 from backend.labelstudio.responses import unreachable
 from backend.labelstudio.webhooks import ACTIONS, SECRET_HEADER, START_TRAINING
@@ -213,11 +214,10 @@ def image(context: CheckContext) -> CheckResult:
             f"Task {task['id']} has no {key!r}, where the labelling interface looks for the image.",
             f'Import images as {key!r}, or change value="${key}" of the Image tag.',
         )
-    login = context.project.get("task_data_login")
-    credentials = (str(login), str(context.project.get("task_data_password") or "")) if login else None
+    credentials = project_credentials(context.project)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        resolver = services.images(context.settings.model_copy(update={"home": Path(folder)}))
+        resolver = services.image_resolver(context.settings.model_copy(update={"home": Path(folder)}))
         content = resolver.fetch(value, task["id"], credentials)
     seconds = time.perf_counter() - start
     height, width, _ = read_image(content, context.settings.max_image_pixels).shape

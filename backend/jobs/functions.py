@@ -56,7 +56,9 @@ def learn(project: int) -> dict[str, Any]:
         _limited(settings, job),
         LabelStudio.from_settings(settings) as client,
     ):
-        parts = finetune.LearningServices(client, services.images(settings), services.registry(settings), settings)
+        parts = finetune.LearningServices(
+            client, services.image_resolver(settings), services.registry(settings), settings
+        )
         os.nice(NICENESS["learn"])
         # One core stays free for predictions.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
@@ -81,7 +83,7 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
     with LabelStudio.from_settings(settings) as client:
         return export_project(
             client,
-            services.images(settings),
+            services.image_resolver(settings),
             _number(project),
             exports_folder(settings.home) / name,
             home=settings.home,
@@ -91,7 +93,7 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
 
 
 def prelabel(batch: str) -> dict[str, Any]:
-    """Work on a batch until nothing of it is left, or others wait. Returns `runner.Worked`."""
+    """Work on a batch until nothing of it is left, or others wait. Returns `runner.RunSummary`."""
     os.nice(NICENESS["prelabel"])
     # One core stays free for Label Studio, and for reading and writing: threads of one pass wait for each other.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
@@ -100,9 +102,9 @@ def prelabel(batch: str) -> dict[str, Any]:
     batches = BatchStore(connection)
     found = batches.get(batch)
     if found.state != "running":
-        if found.order.origin == ORIGIN:
-            JobQueue(connection).refresh(found.order.project)
-        return runner.Worked(batch).as_json()
+        if found.spec.origin == ORIGIN:
+            JobQueue(connection).refresh(found.spec.project)
+        return runner.RunSummary(batch).as_json()
     # Before anything else: should this runner die, or another worker be idle, somebody goes on.
     JobQueue(connection).prelabel(batch)
     with LabelStudio.from_settings(settings) as client:
@@ -116,7 +118,7 @@ def refresh(project: int) -> dict[str, Any]:
     """
     settings = load()
     with LabelStudio.from_settings(settings) as client:
-        return {"state": services.refresh(settings, client).tend(_number(project))}
+        return {"state": services.rollout(settings, client).tend(_number(project))}
 
 
 class _Turn:

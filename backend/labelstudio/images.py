@@ -20,10 +20,10 @@ import binascii
 import re
 import ssl
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import httpx
@@ -316,6 +316,12 @@ class _WhenAsked(httpx.Auth):
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED:
             yield from self._basic.auth_flow(request)
+
+
+def project_credentials(project: Mapping[str, Any]) -> Credentials | None:
+    """The login for the hosts of a project's images, as Label Studio's API describes the project; None without one."""
+    login = project.get("task_data_login")
+    return (str(login), str(project.get("task_data_password") or "")) if login else None
 
 
 def _served_path(path: str) -> str | None:

@@ -137,25 +137,25 @@ class Rollout:
         return "stopped" if batch.state == "cancelled" else "running"
 
     def _begin(self, project: int, current: str) -> Batch:
-        order, found = self._order(project), None
+        spec, found = self._spec(project), None
         for batch in self.batches.all():
             if batch.state != "running" or not _is_refresh(batch, project):
                 continue
-            if batch.order == order:
+            if batch.spec == spec:
                 found = batch
             else:
                 self.batches.cancel(batch.id, _SUPERSEDED)
-        found = found or self.batches.order(order, least_sure_first(self.client.predicted_tasks(project)))
+        found = found or self.batches.submit(spec, least_sure_first(self.client.predicted_tasks(project)))
         self.records.put(project, RolloutRecord(current, found.id))
         return found
 
-    def _order(self, project: int) -> BatchSpec:
+    def _spec(self, project: int) -> BatchSpec:
         config = self.answers.read(project, self.client.project(project)["label_config"])
         answering = self.answers.of(project, config)
         return BatchSpec(project, answering.version.name, answering.name, origin=ORIGIN)
 
     def _announce(self, project: int, record: RolloutRecord, batch: Batch) -> RolloutState:
-        string, note = batch.order.version, ""
+        string, note = batch.spec.version, ""
         try:
             self._show(project, string)
             _log.info("Label Studio goes by the predictions of %s in project %s now.", string, project)
@@ -228,7 +228,7 @@ def _is_due(project: int, registry: Registry, batches: BatchService, records: Ro
 
 
 def _is_refresh(batch: Batch, project: int) -> bool:
-    return batch.order.project == project and batch.order.origin == ORIGIN
+    return batch.spec.project == project and batch.spec.origin == ORIGIN
 
 
 def _find(batches: BatchService, name: str) -> Batch | None:

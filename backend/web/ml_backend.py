@@ -120,17 +120,17 @@ class MLBackend:
         if not self.wants_new(project):
             return {"ignored": NEW_TASKS}
         config = self.answers.read(project, _text(described, "label_config"))
-        receipt = self._order(self._tasks(request), self.answers.of(project, config), "webhook")
+        receipt = self._submit(self._tasks(request), self.answers.of(project, config), "webhook")
         return {"batch": receipt.batch, "new": receipt.new}
 
     def _in_background(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> InBackground:
-        batch = self._order(tasks, answering, origin).batch
+        batch = self._submit(tasks, answering, origin).batch
         what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
         return InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
 
-    def _order(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> Receipt:
-        order = BatchSpec(answering.project, answering.version.name, answering.name, origin=origin)
-        return self.batches.order_once(order, [_id(task) for task in tasks])
+    def _submit(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> Receipt:
+        spec = BatchSpec(answering.project, answering.version.name, answering.name, origin=origin)
+        return self.batches.submit_missing(spec, [_id(task) for task in tasks])
 
     def _tasks(self, request: Json) -> Sequence[Json]:
         tasks = request.get("tasks")
@@ -184,7 +184,7 @@ def _credentials(params: Mapping[str, Any]) -> Credentials | None:
 
 def build(settings: Settings) -> MLBackend:
     """What answers Label Studio; the shipped model begins to load. Raises SettingsError for a missing secret."""
-    loaded, answering = services.models(settings), services.answers(settings)
+    loaded, answering = services.model_pool(settings), services.answers(settings)
     connection = connect(settings.secret("redis_url"))
     jobs = JobQueue(connection)
     backend = MLBackend(

@@ -21,19 +21,19 @@ def pair(task: int, prompt: str = "the cat", confidence: float = 0.5, disagreeme
     return Pair(task, prompt, confidence, disagreement, np.array([1, -0.5, 0], dtype=np.float32))
 
 
-def told(pairs: list[Pair]) -> list[tuple[int, str, float]]:
-    return [(each.task, each.prompt, each.confidence) for each in pairs]
+def fields(pairs: list[Pair]) -> list[tuple[int, str, float]]:
+    return [(pair.task, pair.prompt, pair.confidence) for pair in pairs]
 
 
 def test_what_is_kept_is_read_by_rising_task(tmp_path: Path) -> None:
     store = PairStore(tmp_path)
     store.keep(3, VERSION, [pair(9), pair(7, "der Hund „Rex“", 0.125, math.nan)])
     store.keep(3, VERSION, [pair(8)])
-    found = PairStore(tmp_path).read(3, VERSION)
-    assert told(found) == [(7, "der Hund „Rex“", 0.125), (8, "the cat", 0.5), (9, "the cat", 0.5)]
-    assert math.isnan(found[0].disagreement)
-    assert (found[1].disagreement, found[1].embedding.dtype) == (0.25, np.float32)
-    assert found[1].embedding.tolist() == [1, -0.5, 0]
+    pairs = PairStore(tmp_path).read(3, VERSION)
+    assert fields(pairs) == [(7, "der Hund „Rex“", 0.125), (8, "the cat", 0.5), (9, "the cat", 0.5)]
+    assert math.isnan(pairs[0].disagreement)
+    assert (pairs[1].disagreement, pairs[1].embedding.dtype) == (0.25, np.float32)
+    assert pairs[1].embedding.tolist() == [1, -0.5, 0]
 
 
 def test_other_projects_and_versions_are_apart(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_what_is_written_later_counts_for_all_of_a_task(tmp_path: Path) -> None:
     first = next((tmp_path / "pairs/3" / VERSION).iterdir())
     os.utime(first, (time.time() - 9, time.time() - 9))
     store.keep(3, VERSION, [pair(1, "the cup", 0.75)])
-    assert told(store.read(3, VERSION)) == [(1, "the cup", 0.75), (2, "the cat", 0.5)]
+    assert fields(store.read(3, VERSION)) == [(1, "the cup", 0.75), (2, "the cat", 0.5)]
 
 
 def test_a_chunk_that_is_done_again_takes_its_own_place(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_damaged_file_costs_its_own_tasks(tmp_path: Path, content: bytes, capl
     damaged = next((tmp_path / "pairs/3" / VERSION).iterdir())
     store.keep(3, VERSION, [pair(2)])
     damaged.write_bytes(content)
-    assert told(store.read(3, VERSION)) == [(2, "the cat", 0.5)]
+    assert fields(store.read(3, VERSION)) == [(2, "the cat", 0.5)]
     assert "left out" in caplog.text
 
 
@@ -89,5 +89,5 @@ def test_writers_and_a_reader_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(store.keep, 3, VERSION, [pair(task)]) for task in range(40)]
         while not all(job.done() for job in jobs):
-            assert all(each.prompt == "the cat" for each in store.read(3, VERSION))
+            assert all(kept.prompt == "the cat" for kept in store.read(3, VERSION))
     assert len(store.read(3, VERSION)) == 40

@@ -1,3 +1,5 @@
+"""What to label next, from numbers alone: each strategy does what its name says, whatever the pairs' order."""
+
 import time
 
 import numpy as np
@@ -24,21 +26,22 @@ def pair(task: int, prompt: str = "cat", confidence: float = 0.5, disagreement: 
     return Pair(task, prompt, confidence, disagreement, np.array([np.cos(angle), np.sin(angle)], dtype=np.float32))
 
 
-def order(pairs: list[Pair], strategy: str, known: dict[str, int] | None = None, **more: object) -> list[int]:
+def order(pairs: list[Pair], strategy: str, corrections: dict[str, int] | None = None, **more: object) -> list[int]:
     """The tasks, the first to label first."""
-    priorities = rank(pairs, strategy, known or {}, 0, **more)  # type: ignore[arg-type]
+    priorities = rank(pairs, strategy, corrections or {}, 0, **more)  # type: ignore[arg-type]
     return [pairs[number].task for number in np.argsort(-priorities, kind="stable")]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @given(pairs=some_pairs(), seed=st.integers(0, 9), shuffled=st.randoms(use_true_random=False))
 def test_priorities_are_numbers_from_0_to_1_whatever_the_order(strategy, pairs, seed, shuffled):
-    known = {"a": 3, "b": 1}
-    found = rank(pairs, strategy, known, seed)
-    assert found.shape == (len(pairs),)
-    assert np.all((found >= 0) & (found <= 1))
+    corrections = {"a": 3, "b": 1}
+    priorities = rank(pairs, strategy, corrections, seed)
+    assert priorities.shape == (len(pairs),)
+    assert np.all((priorities >= 0) & (priorities <= 1))
     turned = shuffled.sample(range(len(pairs)), len(pairs))
-    assert np.array_equal(rank([pairs[number] for number in turned], strategy, known, seed), found[turned])
+    again = rank([pairs[number] for number in turned], strategy, corrections, seed)
+    assert np.array_equal(again, priorities[turned])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -81,8 +84,9 @@ def test_the_first_of_all_is_a_typical_one(strategy):
 
 def test_diversity_is_spread_no_less_than_half_as_well_as_could_be():
     generator = np.random.default_rng(1)
-    pairs = [Pair(task, "cat", 0.5, 0, each) for task, each in enumerate(generator.normal(size=(60, 3)).astype("f4"))]
-    vectors = np.stack([each.embedding / np.linalg.norm(each.embedding) for each in pairs])
+    embeddings = generator.normal(size=(60, 3)).astype("f4")
+    pairs = [Pair(task, "cat", 0.5, 0, embedding) for task, embedding in enumerate(embeddings)]
+    vectors = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     chosen = vectors[order(pairs, "diversity")[:6]]
     farthest = _radius(vectors, chosen)
     # Gonzalez' bound, held against the best of many random choices.
@@ -108,10 +112,10 @@ def test_mixed_prefers_the_unsure_the_different_and_the_seldom():
 
 def test_random_differs_by_seed_and_is_even():
     pairs = [pair(task) for task in range(1000)]
-    found = rank(pairs, "random", {}, 1)
-    assert not np.array_equal(found, rank(pairs, "random", {}, 2))
-    assert abs(found.mean() - 0.5) < 0.05
-    assert np.array_equal(found[:10], rank(pairs[:10], "random", {}, 1))
+    priorities = rank(pairs, "random", {}, 1)
+    assert not np.array_equal(priorities, rank(pairs, "random", {}, 2))
+    assert abs(priorities.mean() - 0.5) < 0.05
+    assert np.array_equal(priorities[:10], rank(pairs[:10], "random", {}, 1))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -123,7 +127,7 @@ def test_ten_thousand_pairs_take_less_than_two_seconds(strategy):
         Pair(number // 4, f"thing {number % 50}", *score, vector)
         for number, (score, vector) in enumerate(zip(scores, vectors, strict=True))
     ]
-    assert len({(each.task, each.prompt) for each in pairs}) == len(pairs) > CENTRES
+    assert len({(pair.task, pair.prompt) for pair in pairs}) == len(pairs) > CENTRES
     started = time.process_time()
     rank(pairs, strategy, {}, 0)
     assert time.process_time() - started < 2

@@ -15,12 +15,12 @@ from backend.active_learning.strategies import Pair
 from backend.active_learning.task_scores import (
     NothingToRank,
     Ranking,
-    Scored,
+    ScoredPrediction,
     corrections_by_prompt,
     new_scores,
+    oldest_prediction,
     rank_project,
     rescore,
-    scored,
 )
 from backend.labelstudio.client import LabelStudio
 
@@ -32,8 +32,8 @@ def pair(
     return Pair(task, prompt, confidence, disagreement, np.array([np.cos(angle), np.sin(angle)], dtype=np.float32))
 
 
-def predicted(task: int, score: float = 0.5, annotated: bool = False) -> Scored:
-    return Scored(task, 100 + task, score, annotated)
+def predicted(task: int, score: float = 0.5, annotated: bool = False) -> ScoredPrediction:
+    return ScoredPrediction(task, 100 + task, score, annotated)
 
 
 @pytest.mark.parametrize("strategy", ["confidence", "uncertainty"])
@@ -43,8 +43,8 @@ def test_a_task_is_as_sure_as_its_least_sure_answer(strategy: str) -> None:
 
 
 def test_annotated_tasks_keep_their_score_and_count_as_labelled() -> None:
-    found = [predicted(1, annotated=True), predicted(2), predicted(3)]
-    scores = new_scores(found, [pair(1, at=0), pair(2, at=5), pair(3, at=80)], "diversity", {})
+    predictions = [predicted(1, annotated=True), predicted(2), predicted(3)]
+    scores = new_scores(predictions, [pair(1, at=0), pair(2, at=5), pair(3, at=80)], "diversity", {})
     assert 1 not in scores
     assert scores[3] < scores[2]
 
@@ -64,9 +64,9 @@ def test_disagreement_that_was_not_noted_is_asked_for() -> None:
 
 def test_only_what_changes_is_written_and_twice_the_same_nothing() -> None:
     written: dict[int, float] = {}
-    found = [predicted(1, 0.75), predicted(2, 0.9), predicted(3, 0.1), predicted(4, math.nan)]
+    predictions = [predicted(1, 0.75), predicted(2, 0.9), predicted(3, 0.1), predicted(4, math.nan)]
     pairs = [pair(1, confidence=0.75), pair(2, confidence=0.5), pair(4, confidence=0.25)]
-    assert rescore(found, pairs, "uncertainty", {}, written.__setitem__) == 2
+    assert rescore(predictions, pairs, "uncertainty", {}, written.__setitem__) == 2
     assert written == {102: 0.5, 104: 0.25}
     again = [predicted(1, 0.75), predicted(2, 0.5), predicted(3, 0.1), predicted(4, 0.25)]
     assert rescore(again, pairs, "uncertainty", {}, written.__setitem__) == 0
@@ -79,11 +79,11 @@ def test_the_oldest_prediction_of_the_version_is_the_tasks() -> None:
         {"id": 5, "model_version": "b", "score": None},
     ]
     task = {"id": 1, "predictions": predictions, "annotations": [{}]}
-    assert scored(task, "a") == Scored(1, 6, 0.2, annotated=True)
-    found = scored(task, "b")
-    assert found is not None
-    assert (found.prediction, math.isnan(found.score)) == (5, True)
-    assert scored(task, "c") is None
+    assert oldest_prediction(task, "a") == ScoredPrediction(1, 6, 0.2, annotated=True)
+    unscored = oldest_prediction(task, "b")
+    assert unscored is not None
+    assert (unscored.prediction, math.isnan(unscored.score)) == (5, True)
+    assert oldest_prediction(task, "c") is None
 
 
 def test_without_a_snapshot_no_prompt_has_corrections(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def order(batches: BatchService, tmp_path: Path) -> str:
     answers = services.answers(settings)
     version = answers.of(PROJECT, answers.read(PROJECT, XML))
     assert Registry(settings.home / "models").base.name == version.version.name
-    return batches.order(BatchSpec(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
+    return batches.submit(BatchSpec(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
 
 
 @pytest.mark.timeout(3600)
@@ -78,7 +78,7 @@ def test_killed_at_random_a_batch_predicts_each_task_exactly_once(cast: Cast, tm
     shelf = Shelf(tmp_path / "shelf.db")
     shelf.fill(data(TASKS))
     cast.tend()
-    batches = services.prelabelling(load())
+    batches = services.batch_service(load())
     until(cast, lambda: batches.all() == [])
     batch = order(batches, tmp_path)
     luck, recoveries = random.Random(SEED), []
@@ -100,7 +100,7 @@ def test_killed_at_random_a_batch_predicts_each_task_exactly_once(cast: Cast, tm
         seconds = until(cast, lambda before=before: state().handled > before or state().state == "done")
         recoveries.append((victim, round(seconds, 1)))
     until(cast, lambda: state().state == "done")
-    version = state().order.version
+    version = state().spec.version
     print(f"\n{len(recoveries)} kills, seconds until it went on: {recoveries}")
     assert shelf.counts(version) == [1] * TASKS
     ended = state()
@@ -113,7 +113,7 @@ def test_workers_share_a_batch_and_one_that_stops_gives_its_chunks_back(cast: Ca
     shelf.fill(data(TASKS))
     cast.commands["second"] = cast.commands["worker"]
     cast.tend()
-    batches = services.prelabelling(load())
+    batches = services.batch_service(load())
     until(cast, lambda: batches.all() == [])
     batch = order(batches, tmp_path)
     until(cast, lambda: batches.get(batch).handled > 0)
@@ -121,6 +121,6 @@ def test_workers_share_a_batch_and_one_that_stops_gives_its_chunks_back(cast: Ca
     assert cast.processes["second"].wait(PATIENCE) == 0
     del cast.commands["second"]
     until(cast, lambda: batches.get(batch).state == "done")
-    assert shelf.counts(batches.get(batch).order.version) == [1] * TASKS
+    assert shelf.counts(batches.get(batch).spec.version) == [1] * TASKS
     with Redis.from_url(os.environ["RIS_REDIS_URL"]) as connection:
         assert connection.zcard(f"ris:batch:{batch}:leases") == 0

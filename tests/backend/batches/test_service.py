@@ -12,7 +12,7 @@ from redis import Redis
 from shelf import PROJECT, TOKEN, Shelf, data
 
 from backend import services
-from backend.batches.service import BatchService, follow, order_project
+from backend.batches.service import BatchService, follow, submit_project
 from backend.batches.store import Batch, BatchSpec
 from backend.errors import LabelStudioNotFound, NotFound
 from backend.labelstudio.client import LabelStudio
@@ -28,7 +28,7 @@ def batches(redis: Redis) -> BatchService:
 
 
 def test_a_batch_is_followed_to_its_end(batches: BatchService) -> None:
-    batch = batches.order(BatchSpec(PROJECT, "lda-1", "lda-1.a"), range(1, 6))
+    batch = batches.submit(BatchSpec(PROJECT, "lda-1", "lda-1.a"), range(1, 6))
     heard: list[Batch] = []
 
     def hear(state: Batch) -> None:
@@ -53,11 +53,11 @@ def test_a_project_is_ordered_as_it_is_answered_now(
     shelf.fill(data(3))
     models = services.answers(make_settings(redis_url=None))
     with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
-        plain = order_project(batches, client, models, PROJECT).order
-        given = order_project(batches, client, models, PROJECT, [("a dog", "other")]).order
+        plain = submit_project(batches, client, models, PROJECT).spec
+        given = submit_project(batches, client, models, PROJECT, [("a dog", "other")]).spec
         for project, prompt, error in ((PROJECT, " ", PromptError), (99, "a dog", LabelStudioNotFound)):
             with pytest.raises(error):
-                order_project(batches, client, models, project, [(prompt, None)])
+                submit_project(batches, client, models, project, [(prompt, None)])
     assert (plain.project, plain.model) == (PROJECT, checkpoint_files.version(weights))
     assert plain.version.startswith(f"{plain.model}.")
     assert (plain.prompts, plain.force, given.prompts, given.force) == ((), False, (("a dog", "other"),), True)

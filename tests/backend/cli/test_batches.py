@@ -80,7 +80,7 @@ def test_a_project_is_ordered_followed_and_reported(shelf: Shelf, work: Callable
     shelf.do("UPDATE task SET data = '{}' WHERE id = 2")
 
     def help_out() -> None:
-        batches = services.prelabelling(load())
+        batches = services.batch_service(load())
         while not (ordered := batches.all()):
             time.sleep(0.05)
         work(ordered[0].id)
@@ -97,7 +97,7 @@ def test_a_project_is_ordered_followed_and_reported(shelf: Shelf, work: Callable
 
 def test_a_batch_that_is_not_waited_for_says_where_to_look(shelf: Shelf, ris: Run) -> None:
     code, printed, _ = ris("prelabel", "--detach")
-    [batch] = services.prelabelling(load()).all()
+    [batch] = services.batch_service(load()).all()
     assert (code, printed) == (0, f"Batch {batch.id}: 5 tasks. See: ris jobs\n")
 
 
@@ -120,7 +120,7 @@ def test_a_batch_is_cancelled_and_resumed(
 
 def test_a_batch_that_is_cancelled_ends_the_wait_with_a_sentence(shelf: Shelf, ris: Run) -> None:
     def cancel() -> None:
-        batches = services.prelabelling(load())
+        batches = services.batch_service(load())
         while not (ordered := [batch for batch in batches.all() if batch.state == "running"]):
             time.sleep(0.05)
         batches.cancel(ordered[0].id, "Nobody wants it.")
@@ -155,7 +155,7 @@ def test_mistakes_are_told_before_anything_is_ordered(
     ended, printed, error = run_ris(*arguments)
     assert (ended, printed) == (code, "")
     assert sentence in error
-    assert services.prelabelling(load()).all() == []
+    assert services.batch_service(load()).all() == []
 
 
 def test_tasks_are_ranked_anew_without_predicting(
@@ -186,15 +186,15 @@ def test_a_refresh_by_command_predicts_what_is_not_annotated(
     shelf.annotated = {2: None}
     code, printed, _ = ris("refresh")
     assert code == 0
-    [batch] = services.prelabelling(load()).all()
-    assert f"Batch {batch.id}: 4 tasks. Once it is done, Label Studio goes by {batch.order.version}." in printed
+    [batch] = services.batch_service(load()).all()
+    assert f"Batch {batch.id}: 4 tasks. Once it is done, Label Studio goes by {batch.spec.version}." in printed
     # Begun again, it is the same batch.
     begun = json.loads(ris("refresh", "--json")[1])
     assert (begun["id"], begun["origin"], begun["total"]) == (batch.id, "promotion", 4)
     work(batch.id)
     with LabelStudio(load().label_studio_url, TOKEN) as client:
-        assert services.refresh(load(), client).tend(PROJECT) == "done"
-    assert shelf.model_version == batch.order.version
+        assert services.rollout(load(), client).tend(PROJECT) == "done"
+    assert shelf.model_version == batch.spec.version
 
 
 def test_a_refresh_says_where_label_studio_is_not_told(shelf: Shelf, ris: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,9 @@ def undisturbed(home: Path) -> finetune.Outcome:
     """The same, in this process and in another home."""
     settings = load().model_copy(update={"home": home})
     with LabelStudio(settings.label_studio_url, TOKEN) as client:
-        parts = finetune.LearningServices(client, services.images(settings), services.registry(settings), settings)
+        parts = finetune.LearningServices(
+            client, services.image_resolver(settings), services.registry(settings), settings
+        )
         return finetune.learn(PROJECT, parts)
 
 

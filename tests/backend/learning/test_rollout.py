@@ -92,7 +92,7 @@ def test_a_promotion_predicts_anew_and_then_label_studio_goes_by_it(world: World
     world.promote(1)
     assert world.tend() == "running"
     [batch] = world.batches()
-    assert (batch.order.origin, batch.order.model, batch.total) == ("promotion", world.names[1], 5)
+    assert (batch.spec.origin, batch.spec.model, batch.total) == ("promotion", world.names[1], 5)
     assert (world.tend(), world.shelf.model_version) == ("running", "ris")
     world.work()
     assert world.shelf.counts(world.name()) == [1] * 5
@@ -125,7 +125,7 @@ def test_a_newer_promotion_takes_the_place_of_a_refresh_that_runs(world: World) 
     world.promote(2)
     assert world.tend() == "running"
     new, old = world.batches()
-    assert (old.state, new.state, new.order.model) == ("cancelled", "running", world.names[2])
+    assert (old.state, new.state, new.spec.model) == ("cancelled", "running", world.names[2])
     assert "Another version" in old.note
     world.work()
     world.tend()
