@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from backend.datasets.annotations import UNLABELLED, Change, Correction
+from backend.datasets.annotations import UNLABELLED, Correction, Edit
 from backend.labelstudio.label_config import LabelConfig
 from backend.prompts.requests import label_for
 
@@ -22,7 +22,7 @@ class Answered:
 
     label: str
     absent: bool
-    change: Change
+    edit: Edit
 
 
 def summary(corrections: Sequence[Correction], config: LabelConfig) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def summary(corrections: Sequence[Correction], config: LabelConfig) -> dict[str,
         **figures(answered),
         "lead_time": median(times) if times else None,
         "by_label": _grouped((answer.label, answer) for answer in answered),
-        "by_version": _grouped((answer.change.version or _NO_VERSION, answer) for answer in answered),
+        "by_version": _grouped((answer.edit.version or _NO_VERSION, answer) for answer in answered),
     }
 
 
@@ -47,15 +47,15 @@ def figures(answered: Sequence[Answered]) -> dict[str, Any]:
     compared: how many those are. accepted_share: the share of them that was submitted without a change, those that are
     rightly absent too. iou: their mean IoU with what was submitted. None where there are none.
     """
-    counts = Counter("absent" if answer.absent else answer.change.kind for answer in answered)
-    compared = [answer.change for answer in answered if answer.change.iou is not None]
-    unchanged = sum(change.kind == "accepted" for change in compared)
+    counts = Counter("absent" if answer.absent else answer.edit.kind for answer in answered)
+    compared = [answer.edit for answer in answered if answer.edit.iou is not None]
+    unchanged = sum(edit.kind == "accepted" for edit in compared)
     return {
         "expressions": len(answered),
         **{origin: counts[origin] for origin in ORIGINS},
         "compared": len(compared),
         "accepted_share": unchanged / len(compared) if compared else None,
-        "iou": fmean(change.iou for change in compared if change.iou is not None) if compared else None,
+        "iou": fmean(edit.iou for edit in compared if edit.iou is not None) if compared else None,
     }
 
 
@@ -65,7 +65,7 @@ def _answered(corrections: Iterable[Correction], config: LabelConfig) -> Iterato
         for expression in correction.expressions:
             drawn_labels = [labels[region] for region in expression.regions]
             label = drawn_labels[0] if drawn_labels else _label_for(expression.prompt, config)
-            yield Answered(label, not expression.regions, expression.change or Change("manual"))
+            yield Answered(label, not expression.regions, expression.edit or Edit("manual"))
 
 
 def _label_for(prompt: str, config: LabelConfig) -> str:

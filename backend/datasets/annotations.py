@@ -5,7 +5,7 @@ Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and 
 - Of a task's annotations one counts: a ground truth before others, then the latest; skipped ones never.
 - A mask without a pixel isn't there. A mask's sentence is the one that `read_annotation` finds; failing that,
   the task's own sentence, if it has just one.
-- A submitted annotation without a mask says that what was asked for isn't in the picture: each sentence typed
+- A submitted annotation without a mask says that what was asked for isn't in the image: each sentence typed
   in it (or else the task's own) becomes an expression without a target. One with rectangles says nothing of masks.
 """
 
@@ -23,14 +23,14 @@ from backend.prompts.requests import label_for, prompts_for
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle
 
-ChangeKind = Literal["accepted", "corrected", "manual"]
+EditKind = Literal["accepted", "corrected", "manual"]
 
 UNLABELLED = "unlabelled"
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Change:
+class Edit:
     """What an annotator did to a prediction, see `backend.datasets.edits`.
 
     kind: "accepted" (not a pixel is other), "corrected", or "manual" (nothing was predicted). iou, changed_pixels: of
@@ -38,7 +38,7 @@ class Change:
     seconds. version: of the prediction.
     """
 
-    kind: ChangeKind
+    kind: EditKind
     iou: float | None = None
     changed_pixels: int | None = None
     lead_time: float | None = None
@@ -66,25 +66,26 @@ class DrawnObject:
 
 @dataclass(frozen=True)
 class Expression:
-    """A sentence as it was typed, and the regions that it means together. None: it isn't in the picture.
+    """A sentence as it was typed, and the regions that it means together. None: it isn't in the image.
 
-    change: what was done to the prediction for that sentence; None where nobody has measured it.
+    edit: what was done to the prediction for that sentence; None where nobody has measured it.
     """
 
     prompt: str
     regions: tuple[str, ...]
-    change: Change | None = None
+    edit: Edit | None = None
 
     @property
     def cleaned(self) -> str:
+        """The sentence by which expressions are told apart, see `clean`."""
         return clean(self.prompt)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """The annotation of one task that counts. `image` is the value in its data that names the picture.
+    """The annotation of one task that counts. `image` is the value in its data that names the image.
 
-    lead_time: seconds of work on it. change: of all of its expressions together; None where nobody has measured it.
+    lead_time: seconds of work on it. edit: of all of its expressions together; None where nobody has measured it.
     """
 
     task: int
@@ -96,7 +97,7 @@ class Correction:
     completed_by: int | None = None
     ground_truth: bool = False
     lead_time: float | None = None
-    change: Change | None = None
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,12 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
         return None
     read = read_annotation(annotation.get("result"), config)
     masks = [mask for mask in read.masks if mask.mask.any()]
-    asked = _asked(task, config)
     return Correction(
         task=int(task["id"]),
         annotation=int(annotation["id"]),
         image=_image(task, config),
         objects=_objects(masks, config),
-        expressions=_said(masks, read, asked),
+        expressions=_expressions(masks, read, _own_prompts(task, config)),
         parent_prediction=annotation.get("parent_prediction"),
         completed_by=annotation.get("completed_by"),
         ground_truth=bool(annotation.get("ground_truth")),
@@ -174,7 +174,7 @@ def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
     return bool(annotation.get("ground_truth")), when, int(annotation["id"])
 
 
-def _asked(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
+def _own_prompts(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
     """The task's own sentences."""
     try:
         return [request.prompt for request in prompts_for(task, None, config)]
@@ -190,10 +190,12 @@ def _image(task: Mapping[str, Any], config: LabelConfig) -> str:
     return value
 
 
-def _said(masks: Sequence[AnnotatedMask], read: AnnotatedMasks, asked: Sequence[str]) -> tuple[Expression, ...]:
+def _expressions(
+    masks: Sequence[AnnotatedMask], read: AnnotatedMasks, own_prompts: Sequence[str]
+) -> tuple[Expression, ...]:
     if masks:
-        return _expressions(masks, asked)
-    return () if read.boxed else _absent(read.prompts or asked)
+        return _drawn(masks, own_prompts)
+    return () if read.boxed else _absent(read.prompts or own_prompts)
 
 
 def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:
@@ -206,8 +208,8 @@ def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[Drawn
 def _label(mask: AnnotatedMask, config: LabelConfig) -> str:
     if mask.label:
         return mask.label
-    known = mask.prompt or len(config.labels) == 1
-    return label_for(mask.prompt or "", config).value if known else UNLABELLED
+    is_named = mask.prompt or len(config.labels) == 1
+    return label_for(mask.prompt or "", config).value if is_named else UNLABELLED
 
 
 def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:
@@ -220,17 +222,18 @@ def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:
     return ids
 
 
-def _expressions(masks: Sequence[AnnotatedMask], asked: Sequence[str]) -> tuple[Expression, ...]:
+def _drawn(masks: Sequence[AnnotatedMask], own_prompts: Sequence[str]) -> tuple[Expression, ...]:
     """One expression a sentence, in the order of the first region that it means."""
-    fallback = asked[0] if len(asked) == 1 else None
-    found: dict[str, tuple[str, list[str]]] = {}
+    fallback = own_prompts[0] if len(own_prompts) == 1 else None
+    by_sentence: dict[str, tuple[str, list[str]]] = {}
     for region, mask in zip(_region_ids(masks), masks, strict=True):
         prompt = mask.prompt or fallback
         if prompt and clean(prompt):
-            found.setdefault(clean(prompt), (prompt, []))[1].append(region)
-    return tuple(Expression(prompt, tuple(regions)) for prompt, regions in found.values())
+            by_sentence.setdefault(clean(prompt), (prompt, []))[1].append(region)
+    return tuple(Expression(prompt, tuple(regions)) for prompt, regions in by_sentence.values())
 
 
 def _absent(prompts: Sequence[str]) -> tuple[Expression, ...]:
+    """One expression without a region a sentence, in the order and with the spelling of their first."""
     first = {clean(prompt): prompt for prompt in reversed(prompts) if clean(prompt)}
     return tuple(Expression(prompt, ()) for prompt in reversed(first.values()))

@@ -6,8 +6,8 @@
   the regions' own `origin` decides: what Label Studio calls a prediction was accepted or, changed, corrected.
 - A sentence that was asked for and not found has an IoU of 1 where the annotator agrees, of 0 where something is drawn.
 
-Once measured, it is kept below home (`Ledger`): Label Studio forgets the parent of an annotation when the prediction is
-deleted. Without the file, what was deleted counts as never predicted. Knows no HTTP and no model.
+Once measured, it is kept below home (`EditLedger`): Label Studio forgets the parent of an annotation when the
+prediction is deleted. Without the file, what was deleted counts as never predicted. Knows no HTTP and no model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.datasets.annotations import Change, ChangeKind, Correction, Corrections, DrawnObject, Expression, clean
+from backend.datasets.annotations import Correction, Corrections, DrawnObject, Edit, EditKind, Expression, clean
 from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
@@ -41,19 +41,20 @@ _PREDICTED, _CHANGED = "prediction", "prediction-changed"
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """A prediction as it was stored. asked: the sentences, cleaned, that it is an answer to."""
+    """A prediction as it was stored."""
 
     number: int
     version: str
     read: AnnotatedMasks
 
     @property
-    def asked(self) -> set[str]:
-        masks = (mask.prompt for mask in self.read.masks)
-        return {clean(prompt) for prompt in (*self.read.prompts, *masks) if prompt}
+    def prompts(self) -> set[str]:
+        """The sentences, cleaned, that it is an answer to."""
+        of_masks = (mask.prompt for mask in self.read.masks)
+        return {clean(prompt) for prompt in (*self.read.prompts, *of_masks) if prompt}
 
     def masks(self, expression: Expression) -> list[Mask]:
-        """HxW bool each, what it proposes for an expression."""
+        """What it proposes for an expression: HxW bool each."""
         return [
             mask.mask
             for mask in self.read.masks
@@ -61,14 +62,14 @@ class StoredPrediction:
         ]
 
 
-class Ledger:
-    """What was measured of a project's annotations, in a file below home. Any number of processes may share it."""
+class EditLedger:
+    """What was measured of a project's edits, in a file below home. Any number of processes may share it."""
 
     def __init__(self, home: Path, project: int) -> None:
         self._file = edits_file(home, project)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """By annotation and expression, see `_key`, the fields of a `Change`; nothing from a file that is damaged."""
+        """By annotation and expression, see `_key`, the fields of a `Edit`; nothing from a file that is damaged."""
         with suppress(OSError, ValueError):
             entries = json.loads(self._file.read_text(encoding="utf-8"))
             return entries if isinstance(entries, dict) else {}
@@ -82,27 +83,34 @@ class Ledger:
                 atomic_write(self._file, kept.encode())
 
 
-def measured(corrections: Corrections, ledger: Ledger, fetch: FetchPredictions, config: LabelConfig) -> Corrections:
-    """Corrections with what was done to the predictions. Asks for predictions only where that isn't known yet."""
-    known = ledger.read()
-    unknown = {item.task: item for item in corrections.items if _is_unknown(item, known)}
+def measure_edits(
+    corrections: Corrections, ledger: EditLedger, fetch: FetchPredictions, config: LabelConfig
+) -> Corrections:
+    """Corrections with what was done to the predictions. Fetches predictions only where that isn't in the ledger."""
+    entries = ledger.read()
+    unmeasured = {item.task: item for item in corrections.items if _is_unmeasured(item, entries)}
     fresh: dict[str, dict[str, Any]] = {}
-    for task in fetch(list(unknown)) if unknown else ():
-        item = unknown[int(task["id"])]
-        changed = compare(item, parent(item, task.get("predictions") or [], config))
-        fresh |= {_key(item, each): _fields(each.change) for each in changed.expressions if each.change}
+    for task in fetch(list(unmeasured)) if unmeasured else ():
+        item = unmeasured[int(task["id"])]
+        compared = compare(item, find_parent(item, task.get("predictions") or [], config))
+        fresh |= {
+            _key(item, expression): _fields(expression.edit) for expression in compared.expressions if expression.edit
+        }
     ledger.add(fresh)
-    known |= fresh
-    return replace(corrections, items=tuple(_recalled(item, known) for item in corrections.items))
+    entries |= fresh
+    return replace(corrections, items=tuple(_recalled(item, entries) for item in corrections.items))
 
 
-def parent(correction: Correction, predictions: Iterable[Json], config: LabelConfig) -> StoredPrediction | None:
+def find_parent(correction: Correction, predictions: Sequence[Json], config: LabelConfig) -> StoredPrediction | None:
     """The prediction that an annotation was made from; None if none of them is."""
-    named = [each for each in predictions if each["id"] == correction.parent_prediction]
     regions = {drawn.region.partition("#")[0] for drawn in correction.objects}
-    shared = {int(each["id"]): len(regions & _region_ids(each)) for each in predictions}
-    alike = [each for each in predictions if shared[int(each["id"])]]
-    best = max(named or alike, key=lambda each: (shared[int(each["id"])], int(each["id"])), default=None)
+    named = [prediction for prediction in predictions if prediction["id"] == correction.parent_prediction]
+    alike = [prediction for prediction in predictions if regions & _region_ids(prediction)]
+    best = max(
+        named or alike,
+        key=lambda prediction: (len(regions & _region_ids(prediction)), int(prediction["id"])),
+        default=None,
+    )
     if best is None:
         return None
     try:
@@ -116,68 +124,69 @@ def compare(correction: Correction, prediction: StoredPrediction | None) -> Corr
     """The correction, each of its expressions with what was done to the prediction."""
     objects = {drawn.region: drawn for drawn in correction.objects}
     expressions = []
-    for each in correction.expressions:
-        drawn = [objects[region] for region in each.regions]
-        expressions.append(replace(each, change=_change(each, drawn, prediction)))
+    for expression in correction.expressions:
+        drawn = [objects[region] for region in expression.regions]
+        expressions.append(replace(expression, edit=_edit(expression, drawn, prediction)))
     return _summed(replace(correction, expressions=tuple(expressions)))
 
 
-def _change(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Change:
+def _edit(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Edit:
     proposed = prediction.masks(expression) if prediction else []
-    if prediction is None or not (proposed or expression.cleaned in prediction.asked):
+    if prediction is None or not (proposed or expression.cleaned in prediction.prompts):
         return _by_origin(drawn)
-    submitted = [each.mask() for each in drawn]
+    submitted = [drawn_object.mask() for drawn_object in drawn]
     masks = [*proposed, *submitted]
     if len({mask.shape for mask in masks}) > 1:
-        # The picture was replaced by one of another size.
+        # The image was replaced by one of another size.
         return _by_origin(drawn)
     nothing = np.zeros(masks[0].shape if masks else (1, 1), dtype=np.bool_)
     before, after = (np.logical_or.reduce([nothing, *union]) for union in (proposed, submitted))
     changed = int(np.count_nonzero(before != after))
-    kind: ChangeKind = "accepted" if not changed else "corrected" if proposed else "manual"
-    return Change(kind, mask_iou(before, after), changed, version=prediction.version)
+    kind: EditKind = "accepted" if not changed else "corrected" if proposed else "manual"
+    return Edit(kind, mask_iou(before, after), changed, version=prediction.version)
 
 
-def _by_origin(drawn: Sequence[DrawnObject]) -> Change:
-    origins = {each.origin for each in drawn}
+def _by_origin(drawn: Sequence[DrawnObject]) -> Edit:
+    origins = {drawn_object.origin for drawn_object in drawn}
     if origins == {_PREDICTED}:
-        return Change("accepted")
-    return Change("corrected" if origins & {_PREDICTED, _CHANGED} else "manual")
+        return Edit("accepted")
+    return Edit("corrected" if origins & {_PREDICTED, _CHANGED} else "manual")
 
 
 def _summed(correction: Correction) -> Correction:
-    """The correction with the change of all of its expressions together."""
-    changes = [each.change for each in correction.expressions if each.change]
-    if not changes:
+    """The correction with the edit of all of its expressions together."""
+    edits = [expression.edit for expression in correction.expressions if expression.edit]
+    if not edits:
         return correction
-    kinds = {change.kind for change in changes}
-    ious = [change.iou for change in changes if change.iou is not None]
-    pixels = [change.changed_pixels for change in changes if change.changed_pixels is not None]
-    total = Change(
+    kinds = {edit.kind for edit in edits}
+    ious = [edit.iou for edit in edits if edit.iou is not None]
+    pixels = [edit.changed_pixels for edit in edits if edit.changed_pixels is not None]
+    total = Edit(
         kind=kinds.pop() if len(kinds) == 1 else "corrected",
         iou=sum(ious) / len(ious) if ious else None,
         changed_pixels=sum(pixels) if pixels else None,
         lead_time=correction.lead_time,
-        version=next((change.version for change in changes if change.version), None),
+        version=next((edit.version for edit in edits if edit.version), None),
     )
-    return replace(correction, change=total)
+    return replace(correction, edit=total)
 
 
-def _is_unknown(correction: Correction, known: Mapping[str, Any]) -> bool:
+def _is_unmeasured(correction: Correction, entries: Mapping[str, Any]) -> bool:
     """Whether there may be a prediction that the correction hasn't been compared with."""
     proposed = any(drawn.origin in (_PREDICTED, _CHANGED) for drawn in correction.objects)
     if correction.parent_prediction is None and not proposed:
         return False
-    return any(_key(correction, expression) not in known for expression in correction.expressions)
+    return any(_key(correction, expression) not in entries for expression in correction.expressions)
 
 
-def _recalled(correction: Correction, known: Mapping[str, Mapping[str, Any]]) -> Correction:
+def _recalled(correction: Correction, entries: Mapping[str, Mapping[str, Any]]) -> Correction:
+    """The correction with its edits as the ledger has them; what isn't in it goes by the regions' origin."""
     objects = {drawn.region: drawn for drawn in correction.objects}
     expressions = []
-    for each in correction.expressions:
-        entry = known.get(_key(correction, each))
-        change = Change(**entry) if entry else _by_origin([objects[region] for region in each.regions])
-        expressions.append(replace(each, change=replace(change, lead_time=correction.lead_time)))
+    for expression in correction.expressions:
+        entry = entries.get(_key(correction, expression))
+        edit = Edit(**entry) if entry else _by_origin([objects[region] for region in expression.regions])
+        expressions.append(replace(expression, edit=replace(edit, lead_time=correction.lead_time)))
     return _summed(replace(correction, expressions=tuple(expressions)))
 
 
@@ -187,8 +196,8 @@ def _key(correction: Correction, expression: Expression) -> str:
     return f"{correction.annotation}:{sha256('/'.join([expression.cleaned, *runs]).encode())[:_DIGITS]}"
 
 
-def _fields(change: Change) -> dict[str, Any]:
-    return {name: value for name, value in asdict(change).items() if value is not None and name != "lead_time"}
+def _fields(edit: Edit) -> dict[str, Any]:
+    return {name: value for name, value in asdict(edit).items() if value is not None and name != "lead_time"}
 
 
 def _region_ids(prediction: Json) -> set[str]:

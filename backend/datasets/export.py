@@ -1,4 +1,4 @@
-"""An export: a copy of a snapshot in a folder of its own, which an earlier one gives way to."""
+"""An export: a snapshot, written in a format to a folder of its own, where an earlier export gives way to it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backend.datasets.formats import EXPORT_FORMATS
 from backend.datasets.project import read_project, snapshot_project
 from backend.datasets.snapshots import MANIFEST, Snapshot, read_manifest
 from backend.errors import BadRequest
@@ -16,8 +17,6 @@ from backend.labelstudio.images import ImageResolver
 from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir
 from ris_core.images import MAX_PIXELS
-
-EXPORT_FORMATS = ("coco",)
 
 
 def export_project(
@@ -45,7 +44,7 @@ def export_project(
         raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
     _check_replaceable(out)
     snapshot = snapshot_project(read_project(client, project, home), images, home, max_pixels)
-    export_snapshot(snapshot, out)
+    export_snapshot(snapshot, out, fmt)
     return {
         "project": project,
         "format": fmt,
@@ -58,8 +57,8 @@ def export_project(
     }
 
 
-def export_snapshot(snapshot: Snapshot, out: Path) -> None:
-    """Copy a snapshot to `out`: real copies, so that editing them can't harm the snapshot.
+def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> None:
+    """Write a snapshot to the folder `out` in one of EXPORT_FORMATS.
 
     An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
     anything else, and leaves it alone.
@@ -71,7 +70,7 @@ def export_snapshot(snapshot: Snapshot, out: Path) -> None:
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     with atomic_dir(fresh) as folder:
-        shutil.copytree(snapshot.folder, folder, dirs_exist_ok=True)
+        EXPORT_FORMATS[fmt](snapshot.folder, folder)
     if out.exists():
         out.rename(previous)
     fresh.rename(out)

@@ -1,4 +1,4 @@
-"""Pictures kept once each, under their SHA-256, for snapshots to link to. Knows nothing of annotations.
+"""Images kept once each, under their SHA-256, for snapshots to link to. Knows nothing of annotations.
 
 <root>/<xx>/<digest>            the file as it was uploaded
 <root>/<xx>/<digest>.original   the digest of the first file with the same pixels
@@ -20,15 +20,15 @@ from backend.locks import exclusive
 from ris_core.files import atomic_write, sha256
 from ris_core.images import FORMATS, MAX_PIXELS, read_image
 
-# EXIF orientations that lay a picture on its side: width and height change places.
+# EXIF orientations that lay an image on its side: width and height change places.
 _SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A readable picture. width and height in pixels, after its EXIF orientation; suffix such as ".jpg".
+    """A readable image. width and height in pixels, after its EXIF orientation; suffix such as ".jpg".
 
-    original: the digest of the first picture here that had the same pixels, its own where it was that; "" for unknown.
+    original: the digest of the first image here that had the same pixels, its own where it was that; "" for unknown.
     """
 
     digest: str
@@ -45,30 +45,30 @@ class StoredImage:
 
 
 class ImageStore:
-    """A folder of pictures named by content. What is in it is whole, can be decoded, and never changes."""
+    """A folder of images named by content. What is in it is whole, can be decoded, and never changes."""
 
     def __init__(self, root: Path, max_pixels: int = MAX_PIXELS) -> None:
         self._root = root
         self._max_pixels = max_pixels
 
     def add(self, data: bytes) -> StoredImage:
-        """Keep a picture's bytes.
+        """Keep an image's bytes.
 
         Raises:
-            ImageError: they aren't a picture, are damaged, or have too many pixels.
+            ImageError: they aren't an image, are damaged, or have too many pixels.
         """
         digest = sha256(data)
         path = self._root / digest[:2] / digest
         original = path.with_suffix(".original")
         if not original.exists():
-            # A damaged picture must fail here, where it costs one task, not later in the middle of training.
+            # A damaged image must fail here, where it costs one task, not later in the middle of training.
             pixels = read_image(data, self._max_pixels)
             atomic_write(path, data)
             atomic_write(original, self._first(pixels, digest).encode())
         return _describe(path, digest, original.read_text())
 
     def _first(self, pixels: NDArray[np.uint8], digest: str) -> str:
-        """The digest of the first picture with these pixels, which is this one if there was none."""
+        """The digest of the first image with these pixels, which is this one if there was none."""
         name = sha256(str(pixels.shape).encode() + pixels.tobytes())
         first = self._root / "pixels" / name[:2] / name
         with exclusive(self._root / "pixels.lock"):

@@ -8,17 +8,17 @@ from itertools import count
 from pathlib import Path
 
 from backend.datasets.annotations import Correction, Corrections, read_corrections
-from backend.datasets.edits import Ledger, measured
+from backend.datasets.edits import EditLedger, measure_edits
 from backend.datasets.snapshots import Snapshot, build_snapshot
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.images import Credentials, ImageResolver
+from backend.labelstudio.images import Credentials, ImageResolver, project_credentials
 from backend.labelstudio.label_config import LabelConfig, parse
 from ris_core.images import MAX_PIXELS
 
 
 @dataclass(frozen=True)
 class AnnotatedProject:
-    """What Label Studio holds of a project at one moment. credentials: for the hosts of its pictures."""
+    """What Label Studio holds of a project at one moment. credentials: for the hosts of its images."""
 
     number: int
     config: LabelConfig
@@ -35,16 +35,15 @@ def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProj
         ConfigError: its interface can't carry masks.
         LabelStudioError: Label Studio can't be reached, or refuses.
     """
-    answer = client.project(project)
-    config = parse(answer["label_config"])
-    login, password = answer.get("task_data_login"), answer.get("task_data_password")
+    described = client.project(project)
+    config = parse(described["label_config"])
     corrections = read_corrections(client.annotated_tasks(project), config)
-    ledger = Ledger(home, project)
+    ledger = EditLedger(home, project)
     return AnnotatedProject(
         number=project,
         config=config,
-        corrections=measured(corrections, ledger, lambda ids: client.predictions_of(project, ids), config),
-        credentials=(login, password) if login and password else None,
+        corrections=measure_edits(corrections, ledger, lambda ids: client.predictions_of(project, ids), config),
+        credentials=project_credentials(described),
     )
 
 
@@ -53,13 +52,16 @@ def snapshot_project(
     images: ImageResolver,
     home: Path,
     max_pixels: int = MAX_PIXELS,
-    report: Callable[[float], None] = lambda share: None,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> Snapshot:
-    """`build_snapshot` of a project that has been read. `report` hears before each picture the share of them done."""
+    """`build_snapshot` of a project that has been read.
+
+    on_progress: called before each image is fetched with the share of them that is done, [0, 1).
+    """
     number = count()
 
     def fetch(correction: Correction) -> bytes:
-        report(next(number) / len(project.corrections.items))
+        on_progress(next(number) / len(project.corrections.items))
         return images.fetch(correction.image, correction.task, project.credentials)
 
     return build_snapshot(project.number, project.corrections, project.config, fetch, home, max_pixels=max_pixels)

@@ -1,7 +1,7 @@
 """Snapshots: a project's corrections as an immutable dataset folder named by its content. Knows no model.
 
     <home>/snapshots/<project>/<id>/
-        images/<task>_<name>    each picture once, as it was uploaded
+        images/<task>_<name>    each image once, as it was uploaded
         instances.json          COCO; masks as exact run lengths
         refs.json               RefCOCO's refs: the sentences, what they mean, and the split
         manifest.json           the SHA-256 of every other file
@@ -64,9 +64,8 @@ def snapshot_folder(home: Path, project: int, identity: str) -> Path:
 
 def snapshots(home: Path, project: int) -> list[Path]:
     """The folders of a project's snapshots, the one that was made or asked for last first."""
-    parent = snapshots_folder(home, project)
-    found = [folder for folder in parent.glob("[!.]*") if folder.is_dir()]
-    return sorted(found, key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
+    folders = [folder for folder in snapshots_folder(home, project).glob("[!.]*") if folder.is_dir()]
+    return sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
 
 
 def newest_snapshot(home: Path, project: int) -> Path:
@@ -108,26 +107,26 @@ def build_snapshot(
 ) -> Snapshot:
     """Write a project's corrections as a snapshot, or find the one that holds just these.
 
-    One picture is in memory at a time. A task whose picture can't be had, or isn't of its masks' size, is
+    One image is in memory at a time. A task whose image can't be had, or isn't of its masks' size, is
     left out and reported. Whatever ends the process, the folder is either whole or absent.
 
     Args:
-        fetch: the bytes of a correction's picture; raises a `FetchError` where it can't be had. Any other error
+        fetch: the bytes of a correction's image; raises a `FetchError` where it can't be had. Any other error
             ends the build: where Label Studio itself is down, half a snapshot would be worse than none.
 
     Raises:
         DatasetError: no task is left.
     """
     store = ImageStore(pictures_folder(home), max_pixels)
-    items, failed = _illustrate(corrections.items, fetch, store)
+    images, failed = _fetch_images(corrections.items, fetch, store)
     skipped = tuple(sorted((*corrections.skipped, *failed), key=lambda task: task.task))
-    if not items:
+    if not images:
         raise DatasetError(_nothing(project, skipped))
-    instances = coco.instances(project, items, config)
-    refs = coco.refs(items, instances["categories"])
+    instances = coco.instances(project, images, config)
+    refs = coco.refs(images, instances["categories"])
     documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
-    folder = _write(home, project, items, documents)
-    return Snapshot(folder, len(items), len(instances["annotations"]), len(refs), skipped)
+    folder = _write(home, project, images, documents)
+    return Snapshot(folder, len(images), len(instances["annotations"]), len(refs), skipped)
 
 
 def verify(folder: Path) -> None:
@@ -157,39 +156,41 @@ def read_manifest(folder: Path) -> dict[str, str]:
     raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
 
 
-def _illustrate(
+def _fetch_images(
     corrections: Sequence[Correction], fetch: FetchImage, store: ImageStore
-) -> tuple[list[coco.Illustrated], list[SkippedTask]]:
-    items, skipped = [], []
+) -> tuple[list[coco.AnnotatedImage], list[SkippedTask]]:
+    """The corrections whose image can be had and is of their masks' size, and the others with the reason."""
+    images, skipped = [], []
     for correction in corrections:
         try:
-            picture = store.add(fetch(correction))
-            _check_size(correction, picture)
+            image = store.add(fetch(correction))
+            _check_size(correction, image)
         except (InputError, FetchError) as error:
             skipped.append(SkippedTask(correction.task, str(error)))
         else:
-            items.append(coco.Illustrated(correction, picture, _file_name(correction, picture)))
-    return items, skipped
+            images.append(coco.AnnotatedImage(correction, image, _file_name(correction, image)))
+    return images, skipped
 
 
-def _check_size(correction: Correction, picture: StoredImage) -> None:
+def _check_size(correction: Correction, image: StoredImage) -> None:
     for drawn in correction.objects:
         height, width = drawn.rle["size"]
-        if (height, width) != (picture.height, picture.width):
+        if (height, width) != (image.height, image.width):
             raise ImageError(
                 f"Task {correction.task}'s masks were drawn on {width} x {height} pixels, but its picture "
-                f"has {picture.width} x {picture.height}. Annotate it again."
+                f"has {image.width} x {image.height}. Annotate it again."
             )
 
 
-def _file_name(correction: Correction, picture: StoredImage) -> str:
-    """`<task>_<base name>`: unique, and free of whatever else the picture's address holds."""
+def _file_name(correction: Correction, image: StoredImage) -> str:
+    """`<task>_<base name>`: unique, and free of whatever else the image's address holds."""
     name = PurePosixPath(_path(correction.image)).name
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(name).stem)[:_LONGEST_NAME].strip("._") or "image"
-    return f"{correction.task}_{stem}{picture.suffix}"
+    return f"{correction.task}_{stem}{image.suffix}"
 
 
 def _path(value: str) -> str:
+    """The path in an image's address."""
     if value.startswith("data:"):
         return ""
     parts = urlsplit(value)
@@ -198,8 +199,8 @@ def _path(value: str) -> str:
     return local[0] if local else unquote(parts.path)
 
 
-def _write(home: Path, project: int, items: Sequence[coco.Illustrated], documents: Mapping[str, bytes]) -> Path:
-    files = {f"images/{item.file_name}": item.picture.digest for item in items}
+def _write(home: Path, project: int, images: Sequence[coco.AnnotatedImage], documents: Mapping[str, bytes]) -> Path:
+    files = {f"images/{annotated.file_name}": annotated.image.digest for annotated in images}
     files |= {name: sha256(data) for name, data in documents.items()}
     manifest = _json({"format": FORMAT, "files": files})
     folder = snapshot_folder(home, project, sha256(manifest))
@@ -211,8 +212,8 @@ def _write(home: Path, project: int, items: Sequence[coco.Illustrated], document
             return folder
         with atomic_dir(folder) as temporary:
             (temporary / "images").mkdir()
-            for item in items:
-                link(item.picture.path, temporary / "images" / item.file_name)
+            for annotated in images:
+                link(annotated.image.path, temporary / "images" / annotated.file_name)
             for name, data in {**documents, MANIFEST: manifest}.items():
                 (temporary / name).write_bytes(data)
     return folder

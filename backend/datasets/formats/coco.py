@@ -1,21 +1,23 @@
-"""Corrections as COCO's `instances.json` and RefCOCO's `refs.json`. Pure: knows no files, no HTTP, no time.
+"""COCO's `instances.json` and RefCOCO's `refs.json`, the documents of a snapshot. Knows no HTTP and no time.
 
 Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, since trainers drop crowds. Ids
 are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
 page; the readers of RefCOCO and gRefCOCO (`ann_id` is a number, a list for several regions, [-1] where a
-sentence means nothing in the picture). Ours: `origin` of a ref, "accepted", "corrected", "manual" or "absent", and
+sentence means nothing in the image). Ours: `origin` of a ref, "accepted", "corrected", "manual" or "absent", and
 `iou`, of the prediction with it.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backend.datasets.annotations import Correction, DrawnObject, Expression, clean
+from backend.datasets.annotations import Correction, DrawnObject, Expression
 from backend.datasets.image_store import StoredImage
 from backend.labelstudio.label_config import LabelConfig
 from ris_core.data.splits import split_of
@@ -31,11 +33,11 @@ _IOU_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Illustrated:
-    """A correction and its picture; `file_name` is the picture's name inside the dataset."""
+class AnnotatedImage:
+    """An image and the correction that annotates it; `file_name` is the image's name inside the dataset."""
 
     correction: Correction
-    picture: StoredImage
+    image: StoredImage
     file_name: str
 
 
@@ -44,32 +46,37 @@ def stable_id(*parts: object) -> int:
     return int(sha256("/".join(map(str, parts)).encode())[:_ID_DIGITS], 16) or 1
 
 
-def instances(project: int, items: Sequence[Illustrated], config: LabelConfig) -> Document:
+def instances(project: int, images: Sequence[AnnotatedImage], config: LabelConfig) -> Document:
     """`instances.json`: image ids are task ids; categories are the interface's labels in order, from 1."""
-    categories = _categories(items, config)
+    categories = _categories(images, config)
     ids = {category["name"]: category["id"] for category in categories}
     return {
         "info": {"description": f"Corrections of Label Studio project {project}", "version": "1"},
         "licenses": [_LICENSE],
-        "images": [_image(item) for item in items],
+        "images": [_image(image) for image in images],
         "annotations": [
-            _annotation(item.correction, drawn, ids) for item in items for drawn in item.correction.objects
+            _annotation(image.correction, drawn, ids) for image in images for drawn in image.correction.objects
         ],
         "categories": categories,
     }
 
 
-def refs(items: Sequence[Illustrated], categories: Iterable[Mapping[str, Any]]) -> list[Document]:
+def refs(images: Sequence[AnnotatedImage], categories: Iterable[Mapping[str, Any]]) -> list[Document]:
     """`refs.json`: one entry a sentence of a task. The photo decides the split, for good."""
     ids = {str(category["name"]): int(category["id"]) for category in categories}
-    return [_ref(item, expression, ids) for item in items for expression in item.correction.expressions]
+    return [_ref(image, expression, ids) for image in images for expression in image.correction.expressions]
 
 
-def _categories(items: Sequence[Illustrated], config: LabelConfig) -> list[Document]:
+def write(snapshot: Path, out: Path) -> None:
+    """Copy a snapshot, which holds these documents already: real copies, so that editing them can't harm it."""
+    shutil.copytree(snapshot, out, dirs_exist_ok=True)
+
+
+def _categories(images: Sequence[AnnotatedImage], config: LabelConfig) -> list[Document]:
     # Masks outlive their label in the interface. Such a label comes last, so that the others keep their ids.
-    known = [label.value for label in config.labels]
-    used = {drawn.label for item in items for drawn in item.correction.objects}
-    names = dict.fromkeys([*known, *sorted(used - set(known))])
+    labels = [label.value for label in config.labels]
+    used = {drawn.label for image in images for drawn in image.correction.objects}
+    names = dict.fromkeys([*labels, *sorted(used - set(labels))])
     return [
         {"id": number, "name": name, "supercategory": _tag(name, config)} for number, name in enumerate(names, start=1)
     ]
@@ -81,14 +88,14 @@ def _tag(label: str, config: LabelConfig) -> str:
     return next(having, config.controls[0].name)
 
 
-def _image(item: Illustrated) -> Document:
+def _image(annotated: AnnotatedImage) -> Document:
     return {
-        "id": item.correction.task,
-        "file_name": item.file_name,
-        "width": item.picture.width,
-        "height": item.picture.height,
+        "id": annotated.correction.task,
+        "file_name": annotated.file_name,
+        "width": annotated.image.width,
+        "height": annotated.image.height,
         "license": _LICENSE["id"],
-        "sha256": item.picture.digest,
+        "sha256": annotated.image.digest,
     }
 
 
@@ -114,8 +121,8 @@ def _annotation(correction: Correction, drawn: DrawnObject, categories: Mapping[
     }
 
 
-def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int]) -> Document:
-    correction = item.correction
+def _ref(annotated: AnnotatedImage, expression: Expression, categories: Mapping[str, int]) -> Document:
+    correction = annotated.correction
     identity = stable_id(correction.task, expression.cleaned)
     labels = {drawn.region: categories[drawn.label] for drawn in correction.objects}
     return {
@@ -123,8 +130,8 @@ def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int
         "image_id": correction.task,
         "ann_id": _one_or_many([stable_id(correction.annotation, region) for region in expression.regions]),
         "category_id": _one_or_many(sorted({labels[region] for region in expression.regions})),
-        "file_name": item.file_name,
-        "split": split_of(item.picture.identity),
+        "file_name": annotated.file_name,
+        "split": split_of(annotated.image.identity),
         **_origin(expression),
         "sent_ids": [identity],
         "sentences": [
@@ -132,7 +139,7 @@ def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int
                 "sent_id": identity,
                 "sent": expression.cleaned,
                 "raw": expression.prompt,
-                "tokens": clean(expression.prompt).split(),
+                "tokens": expression.cleaned.split(),
             }
         ],
     }
@@ -140,11 +147,11 @@ def _ref(item: Illustrated, expression: Expression, categories: Mapping[str, int
 
 def _origin(expression: Expression) -> Document:
     """How the answer came about, and how near the prediction was to it, where that is known."""
-    change = expression.change
-    if change is None:
+    edit = expression.edit
+    if edit is None:
         return {}
-    iou = {} if change.iou is None else {"iou": round(change.iou, _IOU_DIGITS)}
-    return {"origin": change.kind if expression.regions else "absent", **iou}
+    iou = {} if edit.iou is None else {"iou": round(edit.iou, _IOU_DIGITS)}
+    return {"origin": edit.kind if expression.regions else "absent", **iou}
 
 
 def _one_or_many(ids: list[int]) -> int | list[int]:

@@ -43,7 +43,7 @@ def mark(redis: Redis) -> Callable[..., None]:
 
 
 def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run) -> None:
-    batch = BatchService(redis, queue).order(BatchSpec(3, "lda-1", "lda-1.a"), range(1, 6))
+    batch = BatchService(redis, queue).submit(BatchSpec(3, "lda-1", "lda-1.a"), range(1, 6))
     BatchStore(redis).note(batch.id, "Waits for [/data].")
     listed = json.loads(run_ris("jobs", "--json")[1])
     assert [(row["id"], row["state"], row["total"]) for row in listed["batches"]] == [(batch.id, "running", 5)]
@@ -60,7 +60,7 @@ def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run
 
 def test_what_was_left_out_is_listed_as_json(queue: JobQueue, redis: Redis, run_ris: Run) -> None:
     batches = BatchStore(redis)
-    batch = BatchService(redis, queue).order(BatchSpec(3, "lda-1", "lda-1.a"), [2])
+    batch = BatchService(redis, queue).submit(BatchSpec(3, "lda-1", "lda-1.a"), [2])
     chunk = batches.claim(batch.id, "me")
     assert chunk is not None
     batches.finish(batch.id, "me", chunk.name, failed={2: "Its picture is gone."})

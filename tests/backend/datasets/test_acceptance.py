@@ -6,14 +6,14 @@ import numpy as np
 from annotated import CONFIG, annotation, drawn, task
 
 from backend.datasets.acceptance import summary
-from backend.datasets.annotations import Change, Correction, Expression, read_corrections
+from backend.datasets.annotations import Correction, Edit, Expression, read_corrections
 
 MASK = np.zeros((20, 20), dtype=np.bool_)
 MASK[5:15, 5:15] = True
 
 
 def said(prompt: str, kind: str, iou: float | None = None, version: str | None = "a", there: bool = True) -> Expression:
-    return Expression(prompt, ("r",) if there else (), Change(kind, iou, 0, version=version))  # type: ignore[arg-type]
+    return Expression(prompt, ("r",) if there else (), Edit(kind, iou, 0, version=version))  # type: ignore[arg-type]
 
 
 def made(*expressions: Expression, lead_time: float | None = None) -> Correction:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from annotated import CONFIG, annotation, drawn, task, typed
 
-from backend.datasets.annotations import Change, Correction, Corrections, read_corrections
-from backend.datasets.edits import Ledger, measured
+from backend.datasets.annotations import Correction, Corrections, Edit, read_corrections
+from backend.datasets.edits import EditLedger, measure_edits
 from backend.labelstudio import label_config
 from backend.labelstudio.regions import mask_regions, prompt_region
 
@@ -37,7 +37,7 @@ class LabelStudio:
     """Tasks with their predictions; remembers which were asked for."""
 
     def __init__(self, *tasks: dict[str, Any]) -> None:
-        self.tasks = {each["id"]: each for each in tasks}
+        self.tasks = {found["id"]: found for found in tasks}
         self.asked: list[int] = []
 
     def fetch(self, ids: Sequence[int]) -> Iterable[dict[str, Any]]:
@@ -47,7 +47,7 @@ class LabelStudio:
 
 def read(site: LabelStudio, home: Path, interface: label_config.LabelConfig = CONFIG) -> list[Correction]:
     corrections = read_corrections(site.tasks.values(), interface)
-    return list(measured(corrections, Ledger(home, 1), site.fetch, interface).items)
+    return list(measure_edits(corrections, EditLedger(home, 1), site.fetch, interface).items)
 
 
 def one(
@@ -59,8 +59,8 @@ def one(
     return correction
 
 
-def changes(correction: Correction) -> list[Change]:
-    return [replace(each.change, lead_time=None) for each in correction.expressions if each.change]
+def edits(correction: Correction) -> list[Edit]:
+    return [replace(said.edit, lead_time=None) for said in correction.expressions if said.edit]
 
 
 CAT = drawn("a", square(), "cat", "a cat", origin="prediction")
@@ -69,14 +69,14 @@ VERSION = {"version": "lda-1.aa"}
 
 def test_an_answer_that_was_left_as_it_is_was_accepted(tmp_path: Path) -> None:
     correction = one(tmp_path, [CAT], predicted(4, CAT))
-    assert changes(correction) == [Change("accepted", 1.0, 0, **VERSION)]
-    assert correction.change == Change("accepted", 1.0, 0, 2.5, "lda-1.aa")
+    assert edits(correction) == [Edit("accepted", 1.0, 0, **VERSION)]
+    assert correction.edit == Edit("accepted", 1.0, 0, 2.5, "lda-1.aa")
 
 
 def test_a_corrected_answer_is_measured(tmp_path: Path) -> None:
     moved = drawn("a", square(left=20), "cat", "a cat", origin="prediction-changed")
     correction = one(tmp_path, [moved], predicted(4, CAT))
-    assert changes(correction) == [Change("corrected", pytest.approx(1 / 3), 400, **VERSION)]
+    assert edits(correction) == [Edit("corrected", pytest.approx(1 / 3), 400, **VERSION)]
 
 
 def test_a_polygon_that_was_moved_was_corrected_whatever_label_studio_says(tmp_path: Path) -> None:
@@ -89,33 +89,29 @@ def test_a_polygon_that_was_moved_was_corrected_whatever_label_studio_says(tmp_p
         (correction,) = read(
             LabelStudio({**task(1, made), "predictions": [predicted(4, proposed)]}), tmp_path, POLYGONS
         )
-        assert [change.kind for change in changes(correction)] == [kind]
+        assert [edit.kind for edit in edits(correction)] == [kind]
 
 
 def test_what_nobody_proposed_was_drawn_by_hand(tmp_path: Path) -> None:
     mine = drawn("m", square(), "cup", "a cup")
     asked = prompt_region(CONFIG, (HEIGHT, WIDTH), "a cat", "a cup")
     # Whether it was asked for, the TextArea says: asked and not found is the model's mistake.
-    assert changes(one(tmp_path, [CAT, mine], predicted(4, CAT, asked))) == [
-        Change("accepted", 1.0, 0, **VERSION),
-        Change("manual", 0.0, 400, **VERSION),
+    assert edits(one(tmp_path, [CAT, mine], predicted(4, CAT, asked))) == [
+        Edit("accepted", 1.0, 0, **VERSION),
+        Edit("manual", 0.0, 400, **VERSION),
     ]
     other = tmp_path / "other"
     correction = one(other, [CAT, mine], predicted(4, CAT))
-    assert changes(correction)[1] == Change("manual")
-    assert correction.change is not None
-    assert (correction.change.kind, correction.change.iou) == ("corrected", 1.0)
+    assert edits(correction)[1] == Edit("manual")
+    assert correction.edit is not None
+    assert (correction.edit.kind, correction.edit.iou) == ("corrected", 1.0)
 
 
 def test_something_absent_is_agreed_upon_or_emptied(tmp_path: Path) -> None:
     asked = prompt_region(CONFIG, (HEIGHT, WIDTH), "a cat")
-    assert changes(one(tmp_path / "1", [typed("a cat")], predicted(4, asked))) == [
-        Change("accepted", 1.0, 0, **VERSION)
-    ]
-    assert changes(one(tmp_path / "2", [typed("a cat")], predicted(4, CAT))) == [
-        Change("corrected", 0.0, 400, **VERSION)
-    ]
-    assert changes(one(tmp_path / "3", [typed("a cat")], parent=None)) == [Change("manual")]
+    assert edits(one(tmp_path / "1", [typed("a cat")], predicted(4, asked))) == [Edit("accepted", 1.0, 0, **VERSION)]
+    assert edits(one(tmp_path / "2", [typed("a cat")], predicted(4, CAT))) == [Edit("corrected", 0.0, 400, **VERSION)]
+    assert edits(one(tmp_path / "3", [typed("a cat")], parent=None)) == [Edit("manual")]
 
 
 def test_the_prediction_is_the_parent_else_the_one_with_the_same_regions(tmp_path: Path) -> None:
@@ -123,10 +119,10 @@ def test_the_prediction_is_the_parent_else_the_one_with_the_same_regions(tmp_pat
     new = predicted(5, drawn("n", square(left=12), prompt="a cat"), version="new")
     both = [old, new]
     by_hand = drawn("n", square(left=12), "cat", "a cat", origin="prediction")
-    assert changes(one(tmp_path / "1", [by_hand], *both, parent=3))[0].version == "old"
-    assert changes(one(tmp_path / "2", [by_hand], *both, parent=None)) == [Change("accepted", 1.0, 0, version="new")]
+    assert edits(one(tmp_path / "1", [by_hand], *both, parent=3))[0].version == "old"
+    assert edits(one(tmp_path / "2", [by_hand], *both, parent=None)) == [Edit("accepted", 1.0, 0, version="new")]
     nobody = drawn("x", square(), "cat", "a cat", origin="prediction")
-    assert changes(one(tmp_path / "3", [nobody], *both, parent=None)) == [Change("accepted")]
+    assert edits(one(tmp_path / "3", [nobody], *both, parent=None)) == [Edit("accepted")]
 
 
 @pytest.mark.parametrize(
@@ -134,14 +130,14 @@ def test_the_prediction_is_the_parent_else_the_one_with_the_same_regions(tmp_pat
 )
 def test_without_a_prediction_label_studios_word_is_taken(tmp_path: Path, origin: str, kind: str) -> None:
     found = one(tmp_path, [drawn("a", square(), "cat", "a cat", origin=origin)], parent=None)
-    assert changes(found) == [Change(kind)]  # type: ignore[arg-type]
+    assert edits(found) == [Edit(kind)]  # type: ignore[arg-type]
 
 
 def test_a_broken_prediction_or_one_of_another_size_costs_the_measure_alone(tmp_path: Path) -> None:
     broken = {**CAT, "value": {**CAT["value"], "rle": [1, 2, 3]}}
-    assert changes(one(tmp_path / "1", [CAT], predicted(4, broken))) == [Change("accepted")]
+    assert edits(one(tmp_path / "1", [CAT], predicted(4, broken))) == [Edit("accepted")]
     small = drawn("a", square()[:30], "cat", "a cat")
-    assert changes(one(tmp_path / "2", [CAT], predicted(4, small))) == [Change("accepted")]
+    assert edits(one(tmp_path / "2", [CAT], predicted(4, small))) == [Edit("accepted")]
 
 
 def test_what_was_measured_outlives_the_prediction(tmp_path: Path) -> None:
@@ -155,17 +151,17 @@ def test_what_was_measured_outlives_the_prediction(tmp_path: Path) -> None:
     site.tasks[1]["predictions"] = []
     site.tasks[1]["annotations"][0]["parent_prediction"] = None
     after = read(site, tmp_path)
-    assert [changes(item) for item in (*before, *again, *after)] == 3 * [
-        [Change("corrected", pytest.approx(1 / 3), 400, **VERSION)]
+    assert [edits(item) for item in (*before, *again, *after)] == 3 * [
+        [Edit("corrected", pytest.approx(1 / 3), 400, **VERSION)]
     ]
     # Saved again, it is another mask, and nothing is left to compare it with.
     site.tasks[1]["annotations"][0]["result"] = [drawn("a", square(left=21), "cat", "a cat", origin="prediction")]
-    assert changes(read(site, tmp_path)[0]) == [Change("accepted")]
+    assert edits(read(site, tmp_path)[0]) == [Edit("accepted")]
 
 
 def test_masks_drawn_by_hand_cost_no_request(tmp_path: Path) -> None:
     site = LabelStudio(task(1, annotation(1, drawn("a", square(), "cat", "a cat"))), task(2))
-    assert [changes(item) for item in read(site, tmp_path)] == [[Change("manual")]]
+    assert [edits(item) for item in read(site, tmp_path)] == [[Edit("manual")]]
     assert site.asked == []
     assert not (tmp_path / "projects").exists()
 
@@ -173,13 +169,13 @@ def test_masks_drawn_by_hand_cost_no_request(tmp_path: Path) -> None:
 def test_a_task_that_is_deleted_meanwhile_is_measured_by_its_origins(tmp_path: Path) -> None:
     site = LabelStudio(task(1, annotation(1, CAT, parent_prediction=4)))
     corrections = read_corrections(site.tasks.values(), CONFIG)
-    found = measured(corrections, Ledger(tmp_path, 1), lambda ids: [], CONFIG)
+    found = measure_edits(corrections, EditLedger(tmp_path, 1), lambda ids: [], CONFIG)
     assert isinstance(found, Corrections)
-    assert changes(found.items[0]) == [Change("accepted")]
+    assert edits(found.items[0]) == [Edit("accepted")]
 
 
 def test_a_damaged_ledger_is_written_anew(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, 1)
+    ledger = EditLedger(tmp_path, 1)
     ledger.add({"1:aa": {"kind": "manual"}})
     ledger.add({"2:bb": {"kind": "accepted"}})
     assert ledger.read() == {"1:aa": {"kind": "manual"}, "2:bb": {"kind": "accepted"}}
