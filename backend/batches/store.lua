@@ -40,7 +40,6 @@ function commands.start()
   redis.call('ZADD', index, now, ARGV[1])
   redis.call('HSET', record, 'state', 'running', 'created', now, 'size', ARGV[2])
   keep_for_good()
-  return 1
 end
 
 -- seconds that a listing is kept, task...
@@ -109,10 +108,9 @@ end
 
 -- owner, chunk, '1' for at once
 function commands.release()
-  if not owns(ARGV[1], ARGV[2]) then return 0 end
+  if not owns(ARGV[1], ARGV[2]) then return end
   redis.call('HDEL', chunks, ARGV[2] .. ':owner', ARGV[2] .. ':claims')
   if ARGV[3] == '1' then redis.call('ZADD', leases, 0, ARGV[2]) end
-  return 1
 end
 
 -- owner, chunk, tasks done, tasks skipped, (task, why it failed)...
@@ -146,15 +144,13 @@ end
 -- text
 function commands.note()
   if state() == 'running' then redis.call('HSET', record, 'note', ARGV[1]) end
-  return 1
 end
 
 -- seconds that an ended batch is kept, note
 function commands.cancel()
-  if state() ~= 'running' and state() ~= 'listing' then return 0 end
+  if state() ~= 'running' and state() ~= 'listing' then return end
   redis.call('HSET', record, 'state', 'cancelled', 'note', ARGV[2])
   keep(ARGV[1])
-  return 1
 end
 
 function commands.resume()
@@ -163,12 +159,11 @@ function commands.resume()
     redis.call('DEL', failed)
     redis.call('HSET', record, 'failed', 0)
   elseif state() ~= 'cancelled' then
-    return 0
+    return
   end
   redis.call('HSET', record, 'state', 'running', 'rounds', 0)
   redis.call('HDEL', record, 'note')
   keep_for_good()
-  return 1
 end
 
 return commands[command]()

@@ -122,12 +122,18 @@ def find_parent(correction: Correction, predictions: Sequence[Json], config: Lab
 
 def compare(correction: Correction, prediction: StoredPrediction | None) -> Correction:
     """The correction, each of its expressions with what was done to the prediction."""
+    return _with_edits(correction, lambda expression, drawn: _edit(expression, drawn, prediction))
+
+
+def _with_edits(correction: Correction, edit_of: Callable[[Expression, Sequence[DrawnObject]], Edit]) -> Correction:
+    """The correction with the edit of each of its expressions, and of all of them together."""
     objects = {drawn.region: drawn for drawn in correction.objects}
-    expressions = []
+    edits = []
     for expression in correction.expressions:
-        drawn = [objects[region] for region in expression.regions]
-        expressions.append(replace(expression, edit=_edit(expression, drawn, prediction)))
-    return _summed(replace(correction, expressions=tuple(expressions)))
+        edit = edit_of(expression, [objects[region] for region in expression.regions])
+        edits.append(replace(edit, lead_time=correction.lead_time))
+    expressions = (replace(said, edit=edit) for said, edit in zip(correction.expressions, edits, strict=True))
+    return replace(correction, expressions=tuple(expressions), edit=_total(edits))
 
 
 def _edit(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Edit:
@@ -153,22 +159,20 @@ def _by_origin(drawn: Sequence[DrawnObject]) -> Edit:
     return Edit("corrected" if origins & {_PREDICTED, _CHANGED} else "manual")
 
 
-def _summed(correction: Correction) -> Correction:
-    """The correction with the edit of all of its expressions together."""
-    edits = [expression.edit for expression in correction.expressions if expression.edit]
+def _total(edits: Sequence[Edit]) -> Edit | None:
+    """The edit of all expressions of a correction together; None if it has none."""
     if not edits:
-        return correction
+        return None
     kinds = {edit.kind for edit in edits}
     ious = [edit.iou for edit in edits if edit.iou is not None]
     pixels = [edit.changed_pixels for edit in edits if edit.changed_pixels is not None]
-    total = Edit(
+    return Edit(
         kind=kinds.pop() if len(kinds) == 1 else "corrected",
         iou=sum(ious) / len(ious) if ious else None,
         changed_pixels=sum(pixels) if pixels else None,
-        lead_time=correction.lead_time,
+        lead_time=edits[0].lead_time,
         version=next((edit.version for edit in edits if edit.version), None),
     )
-    return replace(correction, edit=total)
 
 
 def _is_unmeasured(correction: Correction, entries: Mapping[str, Any]) -> bool:
@@ -181,13 +185,12 @@ def _is_unmeasured(correction: Correction, entries: Mapping[str, Any]) -> bool:
 
 def _recalled(correction: Correction, entries: Mapping[str, Mapping[str, Any]]) -> Correction:
     """The correction with its edits as the ledger has them; what isn't in it goes by the regions' origin."""
-    objects = {drawn.region: drawn for drawn in correction.objects}
-    expressions = []
-    for expression in correction.expressions:
+
+    def edit_of(expression: Expression, drawn: Sequence[DrawnObject]) -> Edit:
         entry = entries.get(_key(correction, expression))
-        edit = Edit(**entry) if entry else _by_origin([objects[region] for region in expression.regions])
-        expressions.append(replace(expression, edit=replace(edit, lead_time=correction.lead_time)))
-    return _summed(replace(correction, expressions=tuple(expressions)))
+        return Edit(**entry) if entry else _by_origin(drawn)
+
+    return _with_edits(correction, edit_of)
 
 
 def _key(correction: Correction, expression: Expression) -> str:

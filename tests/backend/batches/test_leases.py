@@ -11,7 +11,11 @@ from labelstudio.site import Answer
 from redis import Redis
 from shelf import data
 
+from backend.batches import leases as module
+from backend.batches.leases import Leases, Retry, RunnerStopped
 from backend.batches.runner import run
+from backend.batches.store import BatchSpec, BatchStore
+from backend.errors import LabelStudioRefused
 
 FAILURES: dict[str, Answer] = {
     "500 before": Answer(500),
@@ -74,3 +78,40 @@ def test_whoever_lost_its_chunk_writes_nothing(world: World, redis: Redis) -> No
     assert (ended.state, ended.done) == ("done", 5)
     assert world.shelf.counts(world.version) == [1] * 5
     assert world.shelf.imports == 1
+
+
+def test_what_is_held_at_the_end_is_given_back(redis: Redis) -> None:
+    batches = BatchStore(redis)
+    batch = batches.create(BatchSpec(3, "lda-1a2b3c4d", "lda-1a2b3c4d.3fa2c1"), range(1, 41)).id
+    leases = Leases(batch, batches)
+    with leases.renewing():
+        first, second = leases.claim(), leases.claim()
+        assert first is not None
+        assert second is not None
+        assert leases.finish(first.name, done=16, skipped=0, failed={})
+    assert batches.claim(batch, "other") == second
+
+
+def test_leases_are_over_once_the_batch_has_ended(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.1)
+    batches = BatchStore(redis)
+    batch = batches.create(BatchSpec(3, "lda-1a2b3c4d", "lda-1a2b3c4d.3fa2c1"), [1]).id
+    leases = Leases(batch, batches)
+    retry = Retry(batch, batches, leases.over, lambda: False)
+    with leases.renewing():
+        batches.cancel(batch)
+        with pytest.raises(RunnerStopped):
+            retry.wait(30)
+
+
+def test_what_is_refused_for_good_is_not_tried_again(redis: Redis) -> None:
+    batches, calls = BatchStore(redis), []
+    retry = Retry("batch", batches, threading.Event(), lambda: False)
+
+    def refuse() -> None:
+        calls.append(1)
+        raise LabelStudioRefused("No.")
+
+    with pytest.raises(LabelStudioRefused):
+        retry(refuse)
+    assert calls == [1]
