@@ -48,10 +48,10 @@ def answers(settings: Settings) -> ProjectModels:
     return ProjectModels(registry(settings), settings, memory, vectors)
 
 
-def prelabeller(settings: Settings, project_models: ProjectModels, pool: ModelPool) -> Prelabeller:
+def prelabeller(settings: Settings, project_models: ProjectModels, model_pool: ModelPool) -> Prelabeller:
     """What predicts tasks. Raises SettingsError if Label Studio's token isn't set."""
     limits = Limits(seconds=settings.predict_seconds, waiting=settings.max_waiting, batch_from=settings.batch_from)
-    return Prelabeller(project_models, image_resolver(settings), pool, limits)
+    return Prelabeller(project_models, image_resolver(settings), model_pool, limits)
 
 
 def batch_service(settings: Settings) -> BatchService:

@@ -38,7 +38,7 @@ class BatchChanged(BackendError):
 class BatchProject:
     """The batch's project in Label Studio, and how it is answered.
 
-    model: that of the project. credentials: for the hosts of its images. retry: for requests to Label Studio.
+    project_model: how it is answered. credentials: for the hosts of its images. retry: for requests to Label Studio.
 
     Raises BatchChanged if it isn't answered as when the batch began.
     """
@@ -51,9 +51,9 @@ class BatchProject:
         project = retry(lambda: client.project(self._number))
         self.credentials = project_credentials(project)
         config = project_models.read(self._number, project["label_config"])
-        self.model = project_models.of(self._number, config, registry.version(self._number, batch.spec.model))
-        self._pairs = PairStore(self.model.settings.home)
-        if self.model.name != batch.spec.version:
+        self.project_model = project_models.of(self._number, config, registry.version(self._number, batch.spec.model))
+        self._pairs = PairStore(self.project_model.settings.home)
+        if self.project_model.name != batch.spec.version:
             raise BatchChanged(
                 f"The labelling interface, the prompt sheet or the settings of project {self._number} were changed "
                 "since this batch began. Start another: what is predicted already is then predicted anew."
@@ -82,7 +82,7 @@ class BatchProject:
 
     def rescore(self, predictions: Sequence[ScoredPrediction]) -> None:
         """Write the scores that the project's strategy gives to predictions that are all there now."""
-        settings = self.model.settings
+        settings = self.project_model.settings
         if settings.prelabel_score == CONFIDENCE:
             return
         tasks = {prediction.task for prediction in predictions}

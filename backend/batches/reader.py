@@ -50,7 +50,7 @@ class TaskReader:
         self._batches, self._prelabeller = batches, prelabeller
         prompts = project.spec.prompts
         # What each task is asked instead of its own.
-        self._requests = tuple(project.model.given(prompts)) if prompts else ()
+        self._requests = tuple(project.project_model.given(prompts)) if prompts else ()
         self._steps: queue.Queue[Step | BaseException] = queue.Queue(AHEAD)
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
 
@@ -116,13 +116,13 @@ class TaskReader:
         self._put(PendingTask(work, int(task["id"]), self._fetchers.submit(self._fetch, question)))
 
     def _question(self, task: Json) -> Question:
-        model = self._project.model
-        return Question(task, self._requests or model.asked(task).requests, model.name)
+        project_model = self._project.project_model
+        return Question(task, self._requests or project_model.asked(task).requests, project_model.name)
 
     def _fetch(self, question: Question) -> Question:
         if not question.requests:
             return question
-        config, credentials = self._project.model.config, self._project.credentials
+        config, credentials = self._project.project_model.config, self._project.credentials
         fetched = self._project.retry(lambda: self._prelabeller.fetch(question, config, credentials))
         return self._prelabeller.decode(fetched)
 

@@ -102,7 +102,7 @@ def _work(batch: Batch, services: RunnerServices, stop: Callable[[], bool], summ
         writer = PredictionWriter(project, leases)
         try:
             with writer.running(), reader.running():
-                _answer_all(reader, writer, prelabeller, project.model, stop)
+                _answer_all(reader, writer, prelabeller, project.project_model, stop)
         finally:
             summary.chunks, summary.tasks = writer.chunks, writer.tasks
 
@@ -111,7 +111,7 @@ def _answer_all(
     reader: TaskReader,
     writer: PredictionWriter,
     prelabeller: Prelabeller,
-    model: ProjectModel,
+    project_model: ProjectModel,
     stop: Callable[[], bool],
 ) -> None:
     """The model's part: ends by what the reader raises."""
@@ -123,13 +123,13 @@ def _answer_all(
         if group and (len(group) == GROUP or isinstance(step, ChunkWork)):
             if stop():
                 raise RunnerStopped
-            _answer(group, prelabeller, model)
+            _answer(group, prelabeller, project_model)
             group = []
         if isinstance(step, ChunkWork):
             writer.write(step)
 
 
-def _answer(group: Sequence[PendingTask], prelabeller: Prelabeller, model: ProjectModel) -> None:
+def _answer(group: Sequence[PendingTask], prelabeller: Prelabeller, project_model: ProjectModel) -> None:
     """Put the model's predictions of a group of tasks, or why there are none, in their chunks."""
     questions = []
     for pending in group:
@@ -139,7 +139,7 @@ def _answer(group: Sequence[PendingTask], prelabeller: Prelabeller, model: Proje
             pending.work.fail(pending.task, error)
     pairs: list[Pair] = []
     deadline = time.monotonic() + _FOREVER
-    answers = prelabeller.answer([question for _, question in questions], model, deadline, noted=pairs)
+    answers = prelabeller.answer([question for _, question in questions], project_model, deadline, noted=pairs)
     works = {pending.task: pending.work for pending, _ in questions}
     for pair in pairs:
         works[pair.task].pairs.append(pair)

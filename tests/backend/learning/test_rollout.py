@@ -60,7 +60,7 @@ class World:
     def work(self) -> None:
         """What a worker does with the newest batch."""
         parts = services.runner_services(self.refresh.settings, self.refresh.client, BatchStore(self.redis))
-        runner.run(self.batches()[0].id, replace(parts, registry=self.registry, answers=self.refresh.answers))
+        runner.run(self.batches()[0].id, replace(parts, registry=self.registry, project_models=self.refresh.answers))
 
     def name(self) -> str:
         """The version string that answers have now."""
