@@ -24,7 +24,6 @@ from backend.settings import Settings
 from ris_core import checkpoint_files
 from ris_core.errors import PromptError
 
-
 SPEC = BatchSpec(project=3, model="lda-1a2b3c4d", version="lda-1a2b3c4d.3fa2c1", origin="webhook")
 
 
