@@ -35,7 +35,6 @@ from ris_core.encoders.adapters import merge, with_room
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 from ris_core.models import MODELS, OPTIONS, RISModel
-from ris_core.models.class_alignment import freeze_alignment
 from ris_core.tuning import Tuning
 
 __all__ = [
@@ -108,7 +107,7 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
     model.load_state_dict(tensors, strict=False)
     if merged:
         merge(model)
-    freeze_alignment(model)
+    model.on_load()
     return model.eval(), point
 
 
@@ -137,17 +136,17 @@ def misfits(given: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
         for name in expected.keys() & given.keys()
         if given[name].shape != expected[name].shape
     ]
-    found = (
+    differences = (
         ("missing", sorted(expected.keys() - given.keys())),
         ("unknown", sorted(given.keys() - expected.keys())),
         ("of another shape", sorted(shapes)),
     )
-    return "; ".join(f"{len(names)} tensors {kind}: {_some(names)}" for kind, names in found if names)
+    return "; ".join(f"{len(names)} tensors {kind}: {_some(names)}" for kind, names in differences if names)
 
 
 def parameters(model: nn.Module, trainable: bool = False) -> int:
     """How many numbers `model` holds, or how many of them training may change."""
-    return sum(each.numel() for each in model.parameters() if each.requires_grad or not trainable)
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
 
 
 def _some(names: list[str]) -> str:

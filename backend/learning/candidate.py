@@ -152,14 +152,11 @@ def fixed_encoders(model: RISModel) -> Iterator[None]:
     """
     encoders = (model.image_encoder, model.text_encoder)
     trained = [weight for encoder in encoders for weight in encoder.parameters() if weight.requires_grad]
-    frozen = model.image_encoder.frozen
     for weight in trained:
         weight.requires_grad_(False)
-    model.image_encoder.frozen = len(model.image_encoder.stages)
     try:
         yield
     finally:
-        model.image_encoder.frozen = frozen
         for weight in trained:
             weight.requires_grad_(True)
 

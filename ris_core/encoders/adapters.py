@@ -39,10 +39,7 @@ def tune(encoder: Encoder, tuning: Tuning) -> Encoder:
         InputError: there is nothing in the encoder's last stages that adapters could stand beside.
     """
     if tuning.encoders == "full":
-        whole = copy.deepcopy(encoder).requires_grad_(True)
-        if isinstance(whole, ImageEncoder):
-            whole.frozen = 0
-        return whole
+        return copy.deepcopy(encoder).requires_grad_(True)
     return _adapted(encoder, tuning, _inject)
 
 
@@ -58,11 +55,10 @@ def with_room(encoder: Encoder, tuning: Tuning) -> Encoder:
 @torch.no_grad()
 def merge(module: nn.Module) -> None:
     """Let the adapters that were loaded into encoders from `with_room` take effect, once. Shared tensors stay as is."""
-    for each in module.modules():
-        if _has_room(each):
-            weight = each.get_parameter("weight")
-            down, up = (each.get_parameter(f"{matrix}.{_NAME}.weight").flatten(1) for matrix in ("lora_A", "lora_B"))
-            each.weight = nn.Parameter(weight + _SCALE * (up @ down).view_as(weight), requires_grad=False)
+    for part in filter(_has_room, module.modules()):
+        weight = part.get_parameter("weight")
+        down, up = (part.get_parameter(f"{matrix}.{_NAME}.weight").flatten(1) for matrix in ("lora_A", "lora_B"))
+        part.weight = nn.Parameter(weight + _SCALE * (up @ down).view_as(weight), requires_grad=False)
 
 
 def _adapted(encoder: Encoder, tuning: Tuning, adapt: _Adapt) -> Encoder:
@@ -78,10 +74,7 @@ def _adapted(encoder: Encoder, tuning: Tuning, adapt: _Adapt) -> Encoder:
     if not maps:
         raise InputError(f"The last stages of {encoder.name} hold no linear map to adapt. Take more stages, or none.")
     adapt(maps, last, tuning.rank)
-    if isinstance(adapted, ImageEncoder):
-        adapted.frozen = max(0, len(adapted.stages) - stages)
-    adapted.eval()
-    return adapted
+    return adapted.eval()
 
 
 def _inject(maps: Mapping[str, nn.Module], stages: nn.Module, rank: int) -> None:
@@ -95,12 +88,12 @@ def _inject(maps: Mapping[str, nn.Module], stages: nn.Module, rank: int) -> None
 
 def _make_room(maps: Mapping[str, nn.Module], _stages: nn.Module, rank: int) -> None:
     """Give each linear map its adapter's matrices, by the names that peft gives them, for `merge` and for saving."""
-    for each in maps.values():
-        weight = each.get_parameter("weight")
+    for module in maps.values():
+        weight = module.get_parameter("weight")
         # (1, 1) of a convolution, nothing of a linear map.
         rows, columns, *ones = weight.shape
-        each.lora_A = nn.ModuleDict({_NAME: _Matrix(weight.new_zeros(rank, columns, *ones))})
-        each.lora_B = nn.ModuleDict({_NAME: _Matrix(weight.new_zeros(rows, rank, *ones))})
+        module.lora_A = nn.ModuleDict({_NAME: _Matrix(weight.new_zeros(rank, columns, *ones))})
+        module.lora_B = nn.ModuleDict({_NAME: _Matrix(weight.new_zeros(rows, rank, *ones))})
 
 
 class _Matrix(nn.Module):

@@ -41,7 +41,7 @@ class ImageEncoder(nn.Module):
         square: whether it reads square canvases only.
         fill: red, green and blue of the canvas beside the photo, in [0, 255].
         stages: each maps a state to the next; a state is a map (B, C, H, W), or a tuple with one.
-        frozen: how many of the stages, from the first on, no version of a model changes.
+        classifier: (1000, C), what classifies the last level as one of ImageNet's classes; None in most encoders.
     """
 
     name: str
@@ -51,7 +51,17 @@ class ImageEncoder(nn.Module):
     square: ClassVar[bool] = False
     fill: ClassVar[tuple[float, float, float]] = (0, 0, 0)
     stages: nn.ModuleList
-    frozen: int
+    classifier: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("classifier", None, persistent=False)
+
+    @property
+    def frozen(self) -> int:
+        """How many of the stages, from the first on, training leaves as they are: none of their weights is trained."""
+        trained = (any(weight.requires_grad for weight in stage.parameters()) for stage in self.stages)
+        return next((number for number, trains in enumerate(trained) if trains), len(self.stages))
 
     @abstractmethod
     def stem(self, pixels: Tensor) -> State:
@@ -101,11 +111,12 @@ class ImageEncoder(nn.Module):
 class TextFeatures:
     """What a text encoder makes of N sentences.
 
-    words: (N, L, D), special tokens among them. padding: (N, L), True where there is no word. sentence: (N, D).
+    words: (N, L, D), special tokens among them. sentence: (N, D).
+    key_padding_mask: (N, L), True where there is no word.
     """
 
     words: Tensor
-    padding: Tensor
+    key_padding_mask: Tensor
     sentence: Tensor
 
     def __len__(self) -> int:
@@ -113,12 +124,12 @@ class TextFeatures:
 
     def __getitem__(self, index: slice | Tensor) -> TextFeatures:
         """Some of the sentences, or all in another order."""
-        return TextFeatures(self.words[index], self.padding[index], self.sentence[index])
+        return TextFeatures(self.words[index], self.key_padding_mask[index], self.sentence[index])
 
     def trim(self) -> TextFeatures:
         """Without the padding that all of them share."""
-        longest = int((~self.padding).sum(dim=1).max())
-        return TextFeatures(self.words[:, :longest], self.padding[:, :longest], self.sentence)
+        longest = int((~self.key_padding_mask).sum(dim=1).max())
+        return TextFeatures(self.words[:, :longest], self.key_padding_mask[:, :longest], self.sentence)
 
     @staticmethod
     def join(parts: Sequence[TextFeatures]) -> TextFeatures:
@@ -127,14 +138,14 @@ class TextFeatures:
         padded = [part._pad(longest) for part in parts]
         return TextFeatures(
             torch.cat([part.words for part in padded]),
-            torch.cat([part.padding for part in padded]),
+            torch.cat([part.key_padding_mask for part in padded]),
             torch.cat([part.sentence for part in padded]),
         )
 
     def _pad(self, length: int) -> TextFeatures:
         extra = length - self.words.shape[1]
-        words, padding = F.pad(self.words, (0, 0, 0, extra)), F.pad(self.padding, (0, extra), value=True)
-        return TextFeatures(words, padding, self.sentence)
+        mask = F.pad(self.key_padding_mask, (0, extra), value=True)
+        return TextFeatures(F.pad(self.words, (0, 0, 0, extra)), mask, self.sentence)
 
 
 class TextEncoder(nn.Module):

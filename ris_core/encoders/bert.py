@@ -44,7 +44,7 @@ class Bert(TransformerText):
         layers: nn.ModuleList = self.network.encoder.layer
         return layers
 
-    def summary(self, words: Tensor, kept: Tensor) -> Tensor:
+    def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
         return words[:, 0]
 
 

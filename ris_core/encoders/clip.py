@@ -46,7 +46,6 @@ class CLIPImage(ImageEncoder):
         layers, share = network.encoder.layers, len(network.encoder.layers) // _STAGES
         self.stages = nn.ModuleList(_Stage(layers[start : start + share]) for start in range(0, len(layers), share))
         self.channels = (network.config.hidden_size,) * _STAGES
-        self.frozen = len(self.stages)
         self.requires_grad_(False)
         self.eval()
 
@@ -128,8 +127,8 @@ class CLIPText(TransformerText):
         layers: nn.ModuleList = self.network.encoder.layers
         return layers
 
-    def summary(self, words: Tensor, kept: Tensor) -> Tensor:
-        return words[torch.arange(len(words), device=words.device), kept.sum(dim=1) - 1]
+    def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
+        return words[torch.arange(len(words), device=words.device), attention_mask.sum(dim=1) - 1]
 
 
 def letters(start: int = 49_406) -> Any:

@@ -36,15 +36,10 @@ _HEAD = 1280
 
 
 class EfficientNetLite(ImageEncoder):
-    """Five levels: strides 4, 8, 16, 32, and the 1,280-channel head features that the ImageNet classifier reads.
-
-    Attributes:
-        classifier: (1000, 1280), the ImageNet classifier's weights.
-    """
+    """Five levels: strides 4, 8, 16, 32, and the 1,280-channel head features that the ImageNet classifier reads."""
 
     strides = (4, 8, 16, 32, 32)
     pyramid = (1, 2, 4)
-    classifier: Tensor
 
     def __init__(self, variant: int) -> None:
         """`variant`: 0, 1 or 2. Raises CheckpointError if the package's weights are missing or damaged."""
@@ -56,13 +51,12 @@ class EfficientNetLite(ImageEncoder):
         # The package fixes its padding for one image size; any multiple of 32 pads alike.
         network = EfficientNet.from_name(self.name, image_size=384)
         network.load_state_dict(state)
-        self.register_buffer("classifier", state["_fc.weight"], persistent=False)
+        self.classifier = state["_fc.weight"]
         self.first = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
         blocks = list(network._blocks)
         ends = [0, *(tap + 1 for tap in taps)]
         parts = [nn.Sequential(*blocks[start:end]) for start, end in pairwise(ends)]
         self.stages = nn.ModuleList([*parts, nn.Sequential(network._conv_head, network._bn1, nn.ReLU6())])
-        self.frozen = len(self.stages)
         self.requires_grad_(False)
         _fold(self)
         _plain(self)

@@ -36,8 +36,8 @@ class MiniLM(TransformerText):
         layers: nn.ModuleList = self.network.encoder.layer
         return layers
 
-    def summary(self, words: Tensor, kept: Tensor) -> Tensor:
-        weights = kept.unsqueeze(2).to(words.dtype)
+    def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
+        weights = attention_mask.unsqueeze(2).to(words.dtype)
         return F.normalize((words * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
 
 

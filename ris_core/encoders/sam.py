@@ -105,7 +105,6 @@ class Sam(ImageEncoder):
         blocks = [_Blocks(network.layers[start:stop]) for start, stop in pairwise(starts)]
         self.stages = nn.ModuleList([*blocks, _Neck(network.neck)])
         self.channels = (*(config.hidden_size for _ in blocks), config.output_channels)
-        self.frozen = len(self.stages)
         self.requires_grad_(False)
         self.eval()
 

@@ -72,7 +72,6 @@ class Swin(ImageEncoder):
         merges = [None, *(layer.downsample for layer in layers)]
         self.stages = nn.ModuleList(_Stage(merge, layer.blocks) for merge, layer in zip(merges, layers, strict=False))
         self.channels = _channels(network.config.embed_dim)
-        self.frozen = len(self.stages)
         self.requires_grad_(False)
         self.eval()
 

@@ -33,13 +33,13 @@ class TransformerText(TextEncoder):
         self.eval()
 
     @abstractmethod
-    def summary(self, words: Tensor, kept: Tensor) -> Tensor:
-        """Words (N, L, D) and kept (N, L), 1 where there is a word -> the sentence (N, D)."""
+    def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
+        """Words (N, L, D), attention_mask (N, L), 1 where there is a word -> the sentence (N, D)."""
 
     def forward(self, sentences: Sequence[str]) -> TextFeatures:
-        """N sentences -> words (N, L, D), padding (N, L), sentence (N, D)."""
+        """N sentences -> words (N, L, D), key_padding_mask (N, L), sentence (N, D)."""
         tokens = self.tokenizer(
             list(sentences), padding=True, truncation=True, max_length=self.limit, return_tensors="pt"
         ).to(self.network.device)
-        words, kept = self.network(**tokens).last_hidden_state, tokens["attention_mask"]
-        return TextFeatures(words, kept == 0, self.summary(words, kept))
+        words, attention_mask = self.network(**tokens).last_hidden_state, tokens["attention_mask"]
+        return TextFeatures(words, attention_mask == 0, self.summary(words, attention_mask))

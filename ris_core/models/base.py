@@ -56,14 +56,17 @@ class RISModel(nn.Module):
 
     @property
     def image_encoder(self) -> ImageEncoder:
+        """That of all models of the process if it is frozen, else a copy of this version's own."""
         return self._encoders[0]
 
     @property
     def text_encoder(self) -> TextEncoder:
+        """As `image_encoder`."""
         return self._encoders[1]
 
     @property
     def device(self) -> torch.device:
+        """Where the model, and with it its encoders, lie."""
         return next(self.parameters()).device
 
     @property
@@ -88,17 +91,16 @@ class RISModel(nn.Module):
             "tuning": asdict(self.tuning),
         }
 
+    def on_load(self) -> None:
+        """Called once a checkpoint's tensors are in, for what they don't say of themselves. By default, nothing."""
+
     def own_state(self) -> dict[str, Tensor]:
         """The tensors that make this version: all but the encoders' frozen ones."""
-        frozen = {f"encoders.{name}" for name, _ in self._frozen_tensors()}
+        frozen: set[str] = set()
+        if self.tuning.encoders == "adapters":
+            tensors = self.encoders.state_dict(keep_vars=True).items()
+            frozen = {f"encoders.{name}" for name, tensor in tensors if not tensor.requires_grad}
         return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
-
-    def _frozen_tensors(self) -> list[tuple[str, Tensor]]:
-        if self.tuning.encoders != "adapters":
-            return []
-        return [
-            (name, each) for name, each in self.encoders.state_dict(keep_vars=True).items() if not each.requires_grad
-        ]
 
     def encode_image(self, pixels: Tensor, valid: Tensor) -> ImageEmbedding:
         """B photos on a canvas -> what any number of sentences can be asked of.
@@ -146,11 +148,11 @@ class RISModel(nn.Module):
         return features
 
     @abstractmethod
-    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+    def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
         """Answer N sentences.
 
         Args:
-            photos: B of them, from `encode_image`.
+            embedding: of B photos, from `encode_image`.
             text: from `encode_text`.
             index: (N,) the photo of each sentence, in [0, B).
         """

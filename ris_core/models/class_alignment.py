@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ris_core.encoders import TextEncoder, image_encoder, text_encoder
-from ris_core.encoders.efficientnet_lite import EfficientNetLite
 from ris_core.models.base import RISModel
 from ris_core.models.lda import LDA, LanguageDrivenAttention
 
@@ -24,35 +24,24 @@ _RIDGE = 1.0
 
 
 def align(model: RISModel) -> None:
-    """Set key and query of LDA's head level to the alignment and freeze them, if the image encoder has a classifier."""
-    encoder = model.image_encoder
-    if not isinstance(model, LDA) or not isinstance(encoder, EfficientNetLite):
+    """Set key and query of LDA's deepest level to the alignment and freeze them, if the encoder has a classifier."""
+    if not isinstance(model, LDA) or model.image_encoder.classifier is None:
         return
-    keys, query, bias = _fitted(encoder.name, model.text_encoder.name, model.options.width)
-    key, attention = model.key[-1], model.attend[-1]
-    assert isinstance(key, nn.Conv2d) and isinstance(attention, LanguageDrivenAttention)
+    keys, query, bias = _fitted(model.image_encoder.name, model.text_encoder.name, model.options.width)
+    key, attention = cast(nn.Conv2d, model.key[-1]), cast(LanguageDrivenAttention, model.attend[-1])
     with torch.no_grad():
         key.weight.copy_(keys[:, :, None, None])
         attention.spatial_query.weight.copy_(query)
         attention.spatial_query.bias.copy_(bias)
-    freeze_alignment(model)
+    model.freeze_alignment()
 
 
 @cache
 def _fitted(image: str, text: str, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    encoder = image_encoder(image)
-    assert isinstance(encoder, EfficientNetLite)
-    return fit(encoder.classifier, text_encoder(text), width)
-
-
-def freeze_alignment(model: RISModel) -> None:
-    """Keep key and query of the head level as `align` set them; their tensors don't remember that."""
-    if not isinstance(model, LDA) or not isinstance(model.image_encoder, EfficientNetLite):
-        return
-    attention = model.attend[-1]
-    if isinstance(attention, LanguageDrivenAttention):
-        model.key[-1].requires_grad_(False)
-        attention.spatial_query.requires_grad_(False)
+    # The encoders as they are published, whatever a version has tuned of its own.
+    classifier = image_encoder(image).classifier
+    assert classifier is not None
+    return fit(classifier, text_encoder(text), width)
 
 
 def class_names() -> list[str]:
@@ -61,12 +50,12 @@ def class_names() -> list[str]:
     return [f"the {line}" for line in lines]
 
 
-def fit(classifier: Tensor, words: TextEncoder, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def fit(classifier: Tensor, encoder: TextEncoder, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """classifier (1000, C) -> keys (width, C), query (width, D) and its bias (width,)."""
     # A class counts by what sets it apart from the others; length says little but frequency.
     weights = nn.functional.normalize(classifier - classifier.mean(dim=0), dim=1)
     keys = torch.linalg.svd(classifier - classifier.mean(dim=0), full_matrices=False).Vh[:width]
-    sentences = words(class_names()).sentence
+    sentences = encoder(class_names()).sentence
     inputs = torch.cat([sentences, torch.ones(len(sentences), 1)], dim=1)
     ridge = _RIDGE * torch.eye(inputs.shape[1])
     solution = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ (weights @ keys.T))

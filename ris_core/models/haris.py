@@ -27,7 +27,9 @@ from ris_core.models.layers import (
     Heads,
     convolution,
     grid,
-    grid_positions,
+    grid_encoding,
+    linear_norm,
+    padding_cells,
     pick,
     steps_to_quarter,
     tokens,
@@ -47,7 +49,7 @@ class HARISOptions:
     rounds: of language-weighted attention in a block, all with the same weights; 1 is feedback "off".
     modulation: by how well each cell agrees with the sentence ("cosine"), or of each channel by the sentence alone
         ("sigmoid").
-    target: which input of the attention the feedback is added to: what cells ask ("query") or what they are told
+    target: which input of the attention the feedback is added to: what cells ask with ("query") or what they read
         ("value").
     language_weighted: False leaves cells as they are, so that there is nothing to feed back either.
     vision_weighted: False leaves words as they are.
@@ -67,7 +69,7 @@ class HARISOptions:
     width: int = 128
 
 
-class Level(NamedTuple):
+class HARISLevel(NamedTuple):
     """The part of a level that needs no sentence, computed once a photo; all at the grid of the middle level [ours].
 
     cells: (B, HW, C). valid: (B, 1, H, W), 1 where there is photo.
@@ -84,21 +86,21 @@ class Fused(NamedTuple):
     words: Tensor
 
 
-class Given(NamedTuple):
+class Context(NamedTuple):
     """What no block changes.
 
-    places: (1, HW, C) of the cells. padding: (N, L), True where there is no word. hidden: (N, HW), True where there
-    is no photo. sentence: (N, D).
+    sentence: (N, D). positional_encoding: (1, HW, C) of the cells. word_padding_mask: (N, L), True where there is no
+    word. cell_padding_mask: (N, HW), True where there is no photo.
     """
 
-    places: Tensor
-    padding: Tensor
-    hidden: Tensor
     sentence: Tensor
+    positional_encoding: Tensor
+    word_padding_mask: Tensor
+    cell_padding_mask: Tensor
 
 
 class Feedback(nn.Module):
-    """FB = MLP(m * Z): what a round found, modulated by the sentence, through an MLP [paper]; both m are [ours].
+    """FB = MLP(m * Z): what a round gathered, modulated by the sentence, through an MLP [paper]; both m are [ours].
 
     cosine: m = clamp(a cos(Z, W F_s) + b, 0, 1), a number a cell. sigmoid: m = sigmoid(W F_s), a number a channel.
     Cosines start out near 0: without a and b, learnt, the clamp would leave hardly any feedback and no gradient.
@@ -115,19 +117,19 @@ class Feedback(nn.Module):
             # Else the feedback would start out a tenth as large as what it is added to.
             nn.init.kaiming_normal_(cast(nn.Linear, linear).weight, nonlinearity="relu")
 
-    def modulation(self, found: Tensor, sentence: Tensor) -> Tensor:
-        """(N, HW, C), (N, D) -> (N, HW, 1) or (N, 1, C) in [0, 1]: how much of what was found is to be fed back."""
+    def modulation(self, gathered: Tensor, sentence: Tensor) -> Tensor:
+        """(N, HW, C), (N, D) -> (N, HW, 1) or (N, 1, C) in [0, 1]: how much of what was gathered is fed back."""
         expected = self.expected(sentence).unsqueeze(1)  # (N, 1, C)
         if self.options.modulation == "sigmoid":
             return torch.sigmoid(expected)
-        cosine = F.cosine_similarity(found, expected, dim=2).unsqueeze(2)  # (N, HW, 1)
+        cosine = F.cosine_similarity(gathered, expected, dim=2).unsqueeze(2)  # (N, HW, 1)
         return (self.scale * cosine + self.bias).clamp(0, 1)
 
-    def forward(self, found: Tensor, sentence: Tensor) -> Tensor:
-        """What a round found (N, HW, C), (N, D) -> feedback (N, HW, C)."""
+    def forward(self, gathered: Tensor, sentence: Tensor) -> Tensor:
+        """Z (N, HW, C), (N, D) -> FB (N, HW, C)."""
         if self.options.feedback == "modulated":
-            found = self.modulation(found, sentence) * found
-        feedback: Tensor = self.mlp(found)
+            gathered = self.modulation(gathered, sentence) * gathered
+        feedback: Tensor = self.mlp(gathered)
         return feedback
 
 
@@ -139,52 +141,49 @@ class LanguageWeightedAttention(nn.Module):
 
     def __init__(self, width: int, sentence: int, options: HARISOptions) -> None:
         super().__init__()
-        self.target = options.target
-        self.rounds = 1 if options.feedback == "off" else options.rounds
+        self.options = options
         self.attend = Attention(width)
         self.feedback = Feedback(width, sentence, options)
 
-    def look(self, fused: Fused, given: Given, feedback: Tensor | None = None) -> Tensor:
-        """One round, with the feedback (N, HW, C) of the one before -> what is found, (N, HW, C)."""
-        asking = fused.cells + given.places
-        if feedback is not None and self.target != "value":
-            asking = asking + feedback
-        found: Tensor = fused.cells + self.attend(asking, fused.words, fused.words, given.padding)
-        if feedback is not None and self.target != "query":
-            found = found + self._told(feedback)
-        return found
+    def one_round(self, fused: Fused, context: Context, feedback: Tensor | None = None) -> Tensor:
+        """With the feedback (N, HW, C) of the round before -> Z (N, HW, C)."""
+        queries = fused.cells + context.positional_encoding
+        if feedback is not None and self.options.target != "value":
+            queries = queries + feedback
+        gathered: Tensor = fused.cells + self.attend(queries, fused.words, fused.words, context.word_padding_mask)
+        if feedback is not None and self.options.target != "query":
+            # A cell's feedback, added to every value it reads, comes out whole: the weights of its words sum to 1.
+            gathered = gathered + F.linear(F.linear(feedback, self.attend.value.weight), self.attend.out.weight)
+        return gathered
 
-    def _told(self, feedback: Tensor) -> Tensor:
-        # A cell's feedback, added to every value it reads, comes out whole: the weights of its words sum to 1.
-        out: Tensor = F.linear(F.linear(feedback, self.attend.value.weight), self.attend.out.weight)
-        return out
-
-    def forward(self, fused: Fused, given: Given) -> Tensor:
-        """All rounds -> what the last finds, (N, HW, C)."""
-        found = self.look(fused, given)
-        for _ in range(self.rounds - 1):
-            found = self.look(fused, given, self.feedback(found, given.sentence))
-        return found
+    def forward(self, fused: Fused, context: Context) -> Tensor:
+        """All rounds -> Z of the last, (N, HW, C)."""
+        gathered = self.one_round(fused, context)
+        for _ in range(1, 1 if self.options.feedback == "off" else self.options.rounds):
+            gathered = self.one_round(fused, context, self.feedback(gathered, context.sentence))
+        return gathered
 
 
 class VisionWeightedAttention(nn.Module):
-    """Words read cells [paper]: T = F_w + Attn(F_w, Z), cells without photo hidden; the formula is [ours]."""
+    """Words read cells [paper]: T = F_w + Attn(F_w, Z), cells without photo masked; the formula is [ours]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attend = Attention(width)
 
-    def forward(self, fused: Fused, given: Given) -> Tensor:
-        """What the words find, (N, L, C)."""
+    def forward(self, fused: Fused, context: Context) -> Tensor:
+        """T (N, L, C)."""
         cells, words = fused
-        found: Tensor = words + self.attend(words, cells + given.places, cells, given.hidden)
-        return found
+        keys = cells + context.positional_encoding
+        gathered: Tensor = words + self.attend(words, keys, cells, context.cell_padding_mask)
+        return gathered
 
 
 class HumanLikeAttention(nn.Module):
-    """One block: the language-weighted branch on the cells, then the vision-weighted on the words [paper].
+    """One block of two branches, the language-weighted on the cells and the vision-weighted on the words [paper].
 
-    The second reads what the first made of the cells; each ends in a feed-forward with layer norms [ours].
+    The second comes after the first and reads what that made of the cells; each ends in a feed-forward with layer
+    norms [ours].
     """
 
     def __init__(self, width: int, sentence: int, options: HARISOptions) -> None:
@@ -195,12 +194,13 @@ class HumanLikeAttention(nn.Module):
         self.think = nn.ModuleList(FeedForward(width) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
 
-    def forward(self, fused: Fused, given: Given) -> Fused:
+    def forward(self, fused: Fused, context: Context) -> Fused:
+        """Cells and words -> cells that know the words, words that know the cells."""
         if self.options.language_weighted:
-            cells = self.norms[0](self.language_weighted(fused, given))
+            cells = self.norms[0](self.language_weighted(fused, context))
             fused = fused._replace(cells=self.norms[1](cells + self.think[0](cells)))
         if self.options.vision_weighted:
-            words = self.norms[2](self.vision_weighted(fused, given))
+            words = self.norms[2](self.vision_weighted(fused, context))
             fused = fused._replace(words=self.norms[3](words + self.think[1](words)))
         return fused
 
@@ -221,9 +221,9 @@ class HARIS(RISModel):
         tuning: Tuning | None = None,
     ) -> None:
         super().__init__(image_encoder, text_encoder, tuning)
-        self.options = options or HARISOptions()
-        width, sentence = self.options.width, text_encoder.width
-        self.numbers = _reading_order(image_encoder.pyramid, self.options)
+        self.options = options = options or HARISOptions()
+        width, sentence = options.width, text_encoder.width
+        self.numbers = _reading_order(image_encoder.pyramid, options)
         stride = image_encoder.strides[image_encoder.pyramid[1]]
         # How many cells of a level lie side by side in one of the middle grid.
         self.sides = [max(1, stride // image_encoder.strides[number]) for number in self.numbers]
@@ -231,15 +231,15 @@ class HARIS(RISModel):
             convolution(image_encoder.channels[number] * side**2, width, size=1)
             for number, side in zip(self.numbers, self.sides, strict=True)
         )
-        self.words = nn.Sequential(nn.Linear(sentence, width), nn.LayerNorm(width))
-        self.blocks = nn.ModuleList(HumanLikeAttention(width, sentence, self.options) for _ in self.numbers)
+        self.words = linear_norm(sentence, width)
+        self.blocks = nn.ModuleList(HumanLikeAttention(width, sentence, options) for _ in self.numbers)
         self.descend = nn.ModuleList(nn.Linear(width, width) for _ in self.numbers[1:])
         self.query = nn.Parameter(torch.randn(1, 1, width))
         self.decoder = QueryDecoder(width, steps_to_quarter(stride))
         self.heads = Heads(self.decoder.width, width, sentence)
 
-    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Level]:
-        """One `Level` for each block, in the order of the blocks."""
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[HARISLevel]:
+        """One for each block, in the order of the blocks."""
         at_middle = valid_cells(valid, levels[self.image_encoder.pyramid[1]])
         return [
             # What lies beside the photo is taken away first, or normalisation would read it.
@@ -249,24 +249,23 @@ class HARIS(RISModel):
 
     def deepest_level(self, levels: ImageEmbedding) -> Tensor:
         """The cells of the deep level, whichever block reads it."""
-        level = cast(Level, levels[self.numbers.index(self.image_encoder.pyramid[-1])])
+        level = cast(HARISLevel, levels[self.numbers.index(self.image_encoder.pyramid[-1])])
         return grid(level.cells, level.valid)
 
-    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
-        levels = [pick(level, index) for level in cast(Sequence[Level], photos)]
+    def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        levels, sentence = [pick(level, index) for level in cast(Sequence[HARISLevel], embedding)], text.sentence
         valid = levels[0].valid  # (N, 1, H, W)
-        places = grid_positions(grid(levels[0].cells[:1], valid))  # (1, HW, C)
-        given = Given(places, text.padding, tokens(valid).squeeze(2) == 0, text.sentence)
+        encoding = grid_encoding(grid(levels[0].cells[:1], valid))  # (1, HW, C)
+        context = Context(sentence, encoding, text.key_padding_mask, padding_cells(valid))
         fused = Fused(levels[0].cells, self.words(text.words))
         for number, (block, level) in enumerate(zip(self.blocks, levels, strict=True)):
             if number:
                 fused = fused._replace(cells=level.cells + self.descend[number - 1](fused.cells))
-            fused = block(fused, given)
+            fused = block(fused, context)
         query = self.query.expand(len(index), -1, -1)  # (N, 1, C)
         features = grid(fused.cells, valid)  # (N, C, H, W)
-        mask, upscaled, query = self.decoder(query, fused.words, features, places, text.padding, valid)
-        there = F.interpolate(valid, size=mask.shape[-2:])
-        return Output(mask, *self.heads(upscaled, mask, there, query, text.sentence))
+        mask, upscaled, query = self.decoder(query, fused.words, features, encoding, text.key_padding_mask, valid)
+        return Output(mask, *self.heads(upscaled, mask, valid, query, sentence))
 
 
 def _reading_order(pyramid: tuple[int, int, int], options: HARISOptions) -> tuple[int, ...]:
@@ -277,7 +276,7 @@ def _reading_order(pyramid: tuple[int, int, int], options: HARISOptions) -> tupl
     return (deep, middle, shallow) if options.order == "deep first" else (shallow, middle, deep)
 
 
-def _level(project: nn.Module, side: int, level: Tensor, valid: Tensor) -> Level:
+def _level(project: nn.Module, side: int, level: Tensor, valid: Tensor) -> HARISLevel:
     # Side by side in their channels, fine cells lose nothing on the coarser grid.
     cells = project(F.pixel_unshuffle(level, side))
-    return Level(tokens(upsample(cells, valid) * valid).contiguous(), valid)
+    return HARISLevel(tokens(upsample(cells, valid) * valid).contiguous(), valid)

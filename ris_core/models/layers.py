@@ -1,4 +1,4 @@
-"""Parts that the four designs share: convolutions, attention with a key mask, positions, pooling, heads."""
+"""Parts that the four designs share: convolutions, attention, positional encodings, pooling, heads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Level = TypeVar("Level", bound=tuple[Tensor, ...])
+# A design's level: a named tuple of tensors, see `base.ImageEmbedding`.
+LevelT = TypeVar("LevelT", bound=tuple[Tensor, ...])
 
 
-def pick(level: Level, index: Tensor) -> Level:
+def pick(level: LevelT, index: Tensor) -> LevelT:
     """Repeat photos so that there is one for each sentence: each part (B, ...), index (N,) -> each part (N, ...)."""
     if len(level[0]) == 1:
         # All sentences are about one photo: nothing needs copying.
@@ -22,9 +23,9 @@ def pick(level: Level, index: Tensor) -> Level:
     return rebuild(level, [part[index] for part in level])
 
 
-def rebuild(level: Level, parts: Sequence[Tensor]) -> Level:
+def rebuild(level: LevelT, parts: Sequence[Tensor]) -> LevelT:
     """A named tuple of the same kind, with other tensors."""
-    make: Callable[[Sequence[Tensor]], Level] = level._make  # type: ignore[attr-defined]
+    make: Callable[[Sequence[Tensor]], LevelT] = level._make  # type: ignore[attr-defined]
     return make(parts)
 
 
@@ -36,6 +37,11 @@ def convolution(inputs: int, outputs: int, size: int = 3, dilation: int = 1, gro
         nn.GroupNorm(8, outputs),
         nn.GELU(),
     )
+
+
+def linear_norm(inputs: int, outputs: int) -> nn.Sequential:
+    """Linear map, layer normalisation: encoders differ in how long their vectors are, so words start out alike."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.LayerNorm(outputs))
 
 
 def coordinates(like: Tensor) -> Tensor:
@@ -55,18 +61,23 @@ def project_level(project: nn.Module, level: Tensor, valid: Tensor) -> Tensor:
     return projected
 
 
-def waves(position: Tensor, width: int) -> Tensor:
-    """(K,) positions -> (K, width) sines and cosines of geometrically falling frequency (Vaswani et al. 2017)."""
-    rates = torch.exp(torch.arange(0, width, 2, device=position.device) * (-math.log(10_000.0) / width))
-    angles = position[:, None].float() * rates
+def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
+    """(length, width): the positional encoding of a row, sines and cosines of geometrically falling frequency
+    (Vaswani et al. 2017).
+    """
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    angles = torch.arange(length, device=device)[:, None].float() * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def grid_positions(like: Tensor) -> Tensor:
-    """(B, C, H, W), C a multiple of 4 -> (1, HW, C): half of the channels tell the row, half the column."""
+def grid_encoding(like: Tensor) -> Tensor:
+    """The positional encoding of a grid: (B, C, H, W), C a multiple of 4 -> (1, HW, C).
+
+    Half of the channels tell the row, half the column.
+    """
     _, width, rows, columns = like.shape
-    down = waves(torch.arange(rows, device=like.device), width // 2)[:, None].expand(rows, columns, -1)
-    across = waves(torch.arange(columns, device=like.device), width // 2)[None].expand(rows, columns, -1)
+    down = sinusoids(rows, width // 2, like.device)[:, None].expand(rows, columns, -1)
+    across = sinusoids(columns, width // 2, like.device)[None].expand(rows, columns, -1)
     return torch.cat([down, across], dim=2).flatten(0, 1)[None].to(like.dtype)
 
 
@@ -106,13 +117,18 @@ def valid_cells(valid: Tensor, like: Tensor) -> Tensor:
     return (share >= share.amax(dim=(2, 3), keepdim=True).clamp(max=0.5)).to(like.dtype)
 
 
+def padding_cells(valid: Tensor) -> Tensor:
+    """(B, 1, H, W), 1 where there is photo -> the cells' key padding mask (B, HW), True where there is none."""
+    return tokens(valid).squeeze(2) == 0
+
+
 def upsample(features: Tensor, like: Tensor) -> Tensor:
     """Bilinear to the grid of `like`."""
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017) in which hidden keys get exactly zero weight."""
+    """Multi-head attention (Vaswani et al. 2017) in which keys under the mask get exactly zero weight."""
 
     def __init__(self, width: int, heads: int = 8) -> None:
         super().__init__()
@@ -120,13 +136,16 @@ class Attention(nn.Module):
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """(N, Q, C), (N, K, C), (N, K, C) -> (N, Q, C); hidden (N, K): True where a key isn't to be seen, never all."""
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, key_padding_mask: Tensor) -> Tensor:
+        """(N, Q, C), (N, K, C), (N, K, C) -> (N, Q, C).
+
+        key_padding_mask: (N, K), True where a key isn't to be seen; never all of a row.
+        """
         q, k, v = (
             split_heads(part, self.heads)  # (N, heads, Q or K, C / heads)
             for part in (self.query(queries), self.key(keys), self.value(values))
         )
-        seen = None if hidden is None else ~hidden[:, None, None]
+        seen = ~key_padding_mask[:, None, None]
         out: Tensor = self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=seen)))
         return out
 
@@ -176,7 +195,11 @@ class Heads(nn.Module):
     def forward(
         self, features: Tensor, mask: Tensor, valid: Tensor, evidence: Tensor, sentence: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """features (N, C, H, W), mask logits and valid (N, 1, H, W), evidence (N, E), sentence (N, D) -> two (N,)."""
+        """features (N, C, H, W), mask logits (N, 1, H, W), evidence (N, E), sentence (N, D) -> two logits (N,).
+
+        valid: (N, 1, h, w) at any grid, 1 where there is photo.
+        """
+        valid = F.interpolate(valid, size=mask.shape[-2:])
         probability = torch.sigmoid(mask.detach()) * valid
         pooled = [pool(features, probability), pool(features, valid), evidence, sentence]
         presence = self.presence(torch.cat(pooled, dim=1))
@@ -202,13 +225,7 @@ def steps_to_quarter(stride: int) -> int:
     return max(0, round(math.log2(stride / 4)))
 
 
-def thinner(strides: Sequence[int], width: int) -> list[int]:
+def level_widths(strides: Sequence[int], width: int) -> list[int]:
     """Channels of levels of these strides: `width` from 16 on, half at 8, a quarter at 4."""
     # Fine grids have many cells and little meaning: fewer channels there keep a prompt cheap.
     return [max(16, width // {4: 4, 8: 2}.get(stride, 1)) for stride in strides]
-
-
-def three_levels(levels: Sequence[Tensor], pyramid: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """The shallow, middle and deep level of an encoder, the others left out."""
-    shallow, middle, deep = (levels[number] for number in pyramid)
-    return shallow, middle, deep

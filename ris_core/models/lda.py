@@ -23,11 +23,11 @@ from ris_core.models.layers import (
     Heads,
     Upscale,
     convolution,
+    level_widths,
     pick,
     pool,
     project_level,
     steps_to_quarter,
-    thinner,
     upsample,
     valid_cells,
 )
@@ -42,7 +42,7 @@ class LDAOptions:
     attention: which of the two attentions are applied; "none" leaves the picture alone.
     fusion: how the two are integrated.
     rates: dilations of the receptive fields at the two coarse grids; empty for a single field.
-    multi_level: False reads the coarsest grid alone.
+    multi_level: False reads the deepest level alone.
     width: channels at strides 16 and above; finer levels are thinner.
     """
 
@@ -53,7 +53,7 @@ class LDAOptions:
     width: int = 128
 
 
-class Level(NamedTuple):
+class LDALevel(NamedTuple):
     """The part of a level that needs no sentence, computed once a photo.
 
     features: (B, C, H, W). keys: (B, C, H, W), at unit mean length. valid: (B, 1, H, W), 1 where there is photo.
@@ -81,19 +81,19 @@ class LanguageDrivenAttention(nn.Module):
         if options.fusion == "concat":
             self.integrate = nn.Conv2d(2 * width, width, 1)
 
-    def channel_attention(self, level: Level, sentence: Tensor) -> Tensor:
+    def channel_attention(self, level: LDALevel, sentence: Tensor) -> Tensor:
         """(N, C, H, W), (N, D) -> (N, C, 1, 1) in [0, 1]: how much each channel has to do with the sentence."""
         correlation = pool(level.features, level.valid) * self.channel_query(sentence)
         return torch.sigmoid(self.channel_gate(correlation))[:, :, None, None]
 
-    def spatial_logits(self, level: Level, sentence: Tensor) -> Tensor:
+    def spatial_logits(self, level: LDALevel, sentence: Tensor) -> Tensor:
         """(N, C, H, W), (N, D) -> (N, 1, H, W): the correlation of each pixel with the sentence."""
         query = F.normalize(self.spatial_query(sentence), dim=1)
         correlation = torch.einsum("nchw,nc->nhw", level.keys, query).unsqueeze(1)
         logits: Tensor = self.spatial_scale * correlation + self.spatial_bias
         return logits
 
-    def forward(self, level: Level, sentence: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, level: LDALevel, sentence: Tensor) -> tuple[Tensor, Tensor]:
         """One photo a sentence -> cross-modal features (N, C, H, W) and the strongest spatial logit (N, 1)."""
         features, attention, fusion = level.features, self.options.attention, self.options.fusion
         logits = self.spatial_logits(level, sentence)
@@ -116,8 +116,10 @@ class LanguageDrivenAttention(nn.Module):
 class ReceptiveFields(nn.Module):
     """Several dilations and the whole picture side by side [paper: multi-receptive-field; the form is ours]."""
 
-    def __init__(self, width: int, rates: Sequence[int]) -> None:
+    def __init__(self, width: int, stride: int, options: LDAOptions) -> None:
         super().__init__()
+        # At the coarse grids alone.
+        rates = options.rates if stride >= 16 else ()
         self.fields = nn.ModuleList(convolution(width, width, dilation=rate, groups=width) for rate in rates)
         if rates:
             self.picture = nn.Linear(width, width)
@@ -148,19 +150,18 @@ class LDA(RISModel):
         tuning: Tuning | None = None,
     ) -> None:
         super().__init__(image_encoder, text_encoder, tuning)
-        self.options = options or LDAOptions()
+        self.options = options = options or LDAOptions()
         channels, strides, sentence = image_encoder.channels, image_encoder.strides, text_encoder.width
-        widths = thinner(strides, self.options.width)
+        widths = level_widths(strides, options.width)
         self.project = nn.ModuleList(
             convolution(inputs + 2, width, size=1) for inputs, width in zip(channels, widths, strict=True)
         )
         self.key = nn.ModuleList(
             nn.Conv2d(inputs, width, 1, bias=False) for inputs, width in zip(channels, widths, strict=True)
         )
-        self.attend = nn.ModuleList(LanguageDrivenAttention(width, sentence, self.options) for width in widths)
+        self.attend = nn.ModuleList(LanguageDrivenAttention(width, sentence, options) for width in widths)
         self.fields = nn.ModuleList(
-            ReceptiveFields(width, self.options.rates if stride >= 16 else ())
-            for width, stride in zip(widths, strides, strict=True)
+            ReceptiveFields(width, stride, options) for width, stride in zip(widths, strides, strict=True)
         )
         self.descend = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.refine = nn.ModuleList(convolution(width, width) for width in widths)
@@ -168,39 +169,54 @@ class LDA(RISModel):
         self.to_mask = nn.Conv2d(self.upscale.width, 1, 1)
         self.heads = Heads(self.upscale.width, len(widths), sentence)
 
-    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Level]:
-        """One `Level` for each level of the image encoder."""
+    def on_load(self) -> None:
+        """Freeze the alignment again."""
+        self.freeze_alignment()
+
+    def freeze_alignment(self) -> None:
+        """Keep the deepest level's key and query as `class_alignment.align` set them, if the encoder has a classifier.
+
+        Their tensors don't remember that.
+        """
+        if self.image_encoder.classifier is not None:
+            self.key[-1].requires_grad_(False)
+            cast(LanguageDrivenAttention, self.attend[-1]).spatial_query.requires_grad_(False)
+
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[LDALevel]:
+        """One for each level of the image encoder, fine to coarse."""
         return [
             _level(project, key, level, valid_cells(valid, level))
             for project, key, level in zip(self.project, self.key, levels, strict=True)
         ]
 
     def deepest_level(self, levels: ImageEmbedding) -> Tensor:
-        """The features of the coarsest grid's last level."""
-        return cast(Level, levels[-1]).features
+        """The last level's features."""
+        return cast(LDALevel, levels[-1]).features
 
-    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
-        levels, coarsest = cast(Sequence[Level], photos), len(photos) - 1
+    def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        levels, deepest = cast(Sequence[LDALevel], embedding), len(embedding) - 1
         sentence = text.sentence  # (N, D): nothing else of the language is read [paper]
-        x, level, evidence = torch.empty(0), levels[-1], []
-        for number in range(coarsest, -1, -1):
+        x, level, evidence = sentence.new_zeros(()), levels[-1], []
+        for number in range(deepest, -1, -1):
             level = pick(levels[number], index)
-            features, strongest = self.attend[number](level, sentence)  # (N, C, H, W), (N, 1)
-            evidence.append(strongest)
-            if number < coarsest:
-                coarser = upsample(self.descend[number](x), features)
-                features = coarser + features if self.options.multi_level else coarser
-            x = self.fields[number](self.refine[number](features), level.valid)
+            if number < deepest:
+                x = upsample(self.descend[number](x), level.features)
+            if number == deepest or self.options.multi_level:
+                features, strongest = self.attend[number](level, sentence)  # (N, C, H, W), (N, 1)
+                evidence.append(strongest)
+                x = x + features
+            x = self.fields[number](self.refine[number](x), level.valid)
         x = self.upscale(x)  # (N, C, H/4, W/4)
         mask = self.to_mask(x)
-        valid = F.interpolate(level.valid, size=mask.shape[-2:])
-        return Output(mask, *self.heads(x, mask, valid, torch.cat(evidence, dim=1), sentence))
+        # The heads are as wide whatever is read: what isn't gives no evidence.
+        strongest = F.pad(torch.cat(evidence, dim=1), (0, len(levels) - len(evidence)))  # (N, levels)
+        return Output(mask, *self.heads(x, mask, level.valid, strongest, sentence))
 
 
-def _level(project: nn.Module, key: nn.Module, level: Tensor, valid: Tensor) -> Level:
+def _level(project: nn.Module, key: nn.Module, level: Tensor, valid: Tensor) -> LDALevel:
     features, keys = project_level(project, level, valid), key(level * valid)
     # Scaled by their mean length, so that one temperature fits every photo and every level.
     length = pool(keys.norm(dim=1, keepdim=True), valid).clamp_min(1e-6)
     # Cell by cell in memory: convolutions on a CPU are faster so.
-    features, keys = (each.contiguous(memory_format=torch.channels_last) for each in (features, keys))
-    return Level(features, keys / length[:, :, None, None], valid)
+    features, keys = (part.contiguous(memory_format=torch.channels_last) for part in (features, keys))
+    return LDALevel(features, keys / length[:, :, None, None], valid)

@@ -10,7 +10,7 @@ aren't public, so the rest is our reconstruction, marked [ours]. There is no pub
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple, cast
 
@@ -25,17 +25,18 @@ from ris_core.models.layers import (
     Heads,
     convolution,
     grid,
-    grid_positions,
+    grid_encoding,
     join_heads,
+    linear_norm,
+    padding_cells,
     pick,
     project_level,
+    sinusoids,
     split_heads,
     steps_to_quarter,
-    three_levels,
     tokens,
     upsample,
     valid_cells,
-    waves,
 )
 from ris_core.models.output import LossWeights, Output
 from ris_core.models.query_decoder import QueryDecoder
@@ -52,7 +53,7 @@ class MARISOptions:
     enhancement: False reads the deep level alone, brought to the middle level's grid.
     blocks: mutual-aware attention blocks; with 0 the decoder gets cells and words as they are.
     vision_guided: each cell looks for its words. language_guided: each word looks for its cells.
-    relevance: pairs of a cell and a word whose affinity is below it are hidden; None hides none.
+    relevance: pairs of a cell and a word whose affinity is below it are masked; None masks none.
     guidance: the decoder sees the words; False leaves it the query alone.
     query: what the query token is made of, a learned vector, the sentence's or, multi-modal, their sum.
     width: channels.
@@ -68,8 +69,8 @@ class MARISOptions:
     width: int = 128
 
 
-class Enhanced(NamedTuple):
-    """What feature enhancement makes of the levels before it needs the sentence, computed once a photo.
+class MARISLevel(NamedTuple):
+    """The part of the enhanced levels, one from here on, that needs no sentence, computed once a photo.
 
     parts: (B, P, HW, C), on the middle level's grid; the sentence decides how to add them up.
     valid: (B, 1, H, W), 1 where there is photo.
@@ -88,33 +89,33 @@ class FeatureEnhancement(nn.Module):
 
     def __init__(self, channels: Sequence[int], sentence: int, options: MARISOptions) -> None:
         super().__init__()
-        self.enhancement, width = options.enhancement, options.width
-        levels = channels if self.enhancement else channels[-1:]
+        self.options, width = options, options.width
+        levels = channels if options.enhancement else channels[-1:]
         self.project = nn.ModuleList(convolution(inputs + 2, width, size=1) for inputs in levels)
-        if self.enhancement:
+        if options.enhancement:
             self.join = nn.ModuleList(convolution(2 * width, width) for _ in pairwise(levels))
             self.merge = nn.ModuleList(nn.Linear(width, width) for _ in pairwise(levels))
             self.gates = nn.Linear(sentence, (len(levels) - 1) * width)
         self.norm = nn.LayerNorm(width)
 
-    def read(self, levels: Sequence[Tensor], valid: Tensor) -> Enhanced:
+    def read(self, levels: Sequence[Tensor], valid: Tensor) -> MARISLevel:
         """Shallow, middle and deep level and the canvas' valid -> all that needs no sentence."""
         inside = valid_cells(valid, levels[1])
-        used = levels if self.enhancement else levels[-1:]
+        used = levels if self.options.enhancement else levels[-1:]
         projected = [
             _resize(project_level(project, level, valid_cells(valid, level)), inside) * inside  # (B, C, H, W)
             for project, level in zip(self.project, used, strict=True)
         ]
-        if not self.enhancement:
-            return Enhanced(tokens(projected[0])[:, None], inside)
+        if not self.options.enhancement:
+            return MARISLevel(tokens(projected[0])[:, None], inside)
         joined = [join(torch.cat(pair, dim=1)) for join, pair in zip(self.join, pairwise(projected), strict=True)]
         merged = [merge(tokens(pair)) for merge, pair in zip(self.merge, joined, strict=True)]
-        return Enhanced(torch.stack(merged, dim=1), inside)
+        return MARISLevel(torch.stack(merged, dim=1), inside)
 
-    def forward(self, enhanced: Enhanced, sentence: Tensor) -> Tensor:
+    def forward(self, level: MARISLevel, sentence: Tensor) -> Tensor:
         """One photo a sentence, sentence (N, D) -> cells (N, HW, C)."""
-        parts = enhanced.parts
-        if self.enhancement:
+        parts = level.parts
+        if self.options.enhancement:
             gates = 2 * torch.sigmoid(self.gates(sentence))  # (N, P * C), 1 on average
             parts = parts * gates.view(len(gates), parts.shape[1], 1, -1)
         cells: Tensor = self.norm(parts.sum(dim=1))
@@ -122,33 +123,33 @@ class FeatureEnhancement(nn.Module):
 
 
 class GuidedAttention(nn.Module):
-    """One branch: who asks gathers from who answers, by the affinities that both branches share.
+    """One branch: queries gather values, by the affinities that both branches share.
 
     x' = LN(x + softmax(A) (y W_value) W_out), then LN(x' + FFN(x')); [paper] for the matmul with A, the rest is [ours].
     """
 
-    def __init__(self, width: int, heads: int, relevance: float | None) -> None:
+    def __init__(self, width: int, options: MARISOptions, heads: int = 8) -> None:
         super().__init__()
-        self.heads, self.relevance = heads, relevance
+        self.options, self.heads = options, heads
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.think = FeedForward(width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
-    def weights(self, affinity: Tensor, hidden: Tensor) -> Tensor:
-        """affinity (N, heads, Q, K), hidden (N, K) -> the same shape, each row summing to 1, hidden keys exactly 0."""
-        affinity = affinity.masked_fill(hidden[:, None, None], -torch.inf)
-        if self.relevance is not None:
+    def weights(self, affinity: Tensor, key_padding_mask: Tensor) -> Tensor:
+        """affinity (N, heads, Q, K), key_padding_mask (N, K) -> (N, heads, Q, K): rows sum to 1, masked keys get 0."""
+        affinity = affinity.masked_fill(key_padding_mask[:, None, None], -torch.inf)
+        if self.options.relevance is not None:
             # A row's strongest pair stays, however weak it is.
-            least = affinity.amax(dim=3, keepdim=True).clamp(max=self.relevance)
+            least = affinity.amax(dim=3, keepdim=True).clamp(max=self.options.relevance)
             affinity = affinity.masked_fill(affinity < least, -torch.inf)
         return affinity.softmax(dim=3)
 
-    def forward(self, asking: Tensor, answering: Tensor, affinity: Tensor, hidden: Tensor) -> Tensor:
-        """asking (N, Q, C), answering (N, K, C), affinity (N, heads, Q, K), hidden (N, K) -> (N, Q, C)."""
-        values = split_heads(self.value(answering), self.heads)  # (N, heads, K, C / heads)
-        gathered = self.weights(affinity, hidden) @ values  # (N, heads, Q, C / heads)
-        asking = self.norms[0](asking + self.out(join_heads(gathered)))
-        out: Tensor = self.norms[1](asking + self.think(asking))
+    def forward(self, queries: Tensor, values: Tensor, affinity: Tensor, key_padding_mask: Tensor) -> Tensor:
+        """queries (N, Q, C), values (N, K, C), affinity and key_padding_mask as for `weights` -> (N, Q, C)."""
+        values = split_heads(self.value(values), self.heads)  # (N, heads, K, C / heads)
+        gathered = self.weights(affinity, key_padding_mask) @ values  # (N, heads, Q, C / heads)
+        queries = self.norms[0](queries + self.out(join_heads(gathered)))
+        out: Tensor = self.norms[1](queries + self.think(queries))
         return out
 
 
@@ -160,13 +161,13 @@ class MutualAwareAttention(nn.Module):
     vision-aware words. A branch that is off hands its side on unchanged.
     """
 
-    def __init__(self, width: int, vision: bool, language: bool, relevance: float | None, heads: int = 8) -> None:
+    def __init__(self, width: int, options: MARISOptions, heads: int = 8) -> None:
         super().__init__()
         self.heads = heads
         self.cell_key = nn.Linear(width, width, bias=False)
         self.word_key = nn.Linear(width, width, bias=False)
-        self.vision_guided = GuidedAttention(width, heads, relevance) if vision else None
-        self.language_guided = GuidedAttention(width, heads, relevance) if language else None
+        self.vision_guided = GuidedAttention(width, options, heads) if options.vision_guided else None
+        self.language_guided = GuidedAttention(width, options, heads) if options.language_guided else None
 
     def affinity(self, cells: Tensor, words: Tensor) -> Tensor:
         """(N, HW, C), (N, L, C) -> A (N, heads, HW, L)."""
@@ -175,22 +176,24 @@ class MutualAwareAttention(nn.Module):
         logits = keys @ split_heads(self.word_key(words), self.heads).transpose(2, 3)
         return logits.clamp(-_LARGEST, _LARGEST)
 
-    def forward(self, cells: Tensor, words: Tensor, beside: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """cells (N, HW, C), words (N, L, C) -> the same shapes; hidden: beside (N, HW) the photo, padding (N, L)."""
+    def forward(
+        self, cells: Tensor, words: Tensor, cell_padding_mask: Tensor, word_padding_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """cells (N, HW, C), words (N, L, C), their masks (N, HW), (N, L) -> cells and words of the same shapes."""
         affinity = self.affinity(cells, words)
         vision, language = self.vision_guided, self.language_guided
-        aware_cells = vision(cells, words, affinity, padding) if vision else cells
-        aware_words = language(words, cells, affinity.transpose(2, 3), beside) if language else words
+        aware_cells = vision(cells, words, affinity, word_padding_mask) if vision else cells
+        aware_words = language(words, cells, affinity.transpose(2, 3), cell_padding_mask) if language else words
         return aware_cells, aware_words
 
 
 class QueryToken(nn.Module):
     """The multi-modal query [paper]: a learned vector plus the projected sentence [ours]."""
 
-    def __init__(self, width: int, sentence: int, query: Literal["multimodal", "learned", "sentence"]) -> None:
+    def __init__(self, width: int, sentence: int, options: MARISOptions) -> None:
         super().__init__()
-        self.learned = nn.Parameter(torch.randn(width)) if query != "sentence" else None
-        self.project = _to_tokens(sentence, width) if query != "learned" else None
+        self.learned = nn.Parameter(torch.randn(width)) if options.query != "sentence" else None
+        self.project = linear_norm(sentence, width) if options.query != "learned" else None
 
     def forward(self, sentence: Tensor) -> Tensor:
         """(N, D) -> (N, 1, C)."""
@@ -221,51 +224,40 @@ class MARIS(RISModel):
         super().__init__(image_encoder, text_encoder, tuning)
         self.options = options = options or MARISOptions()
         pyramid, width, sentence = image_encoder.pyramid, options.width, text_encoder.width
-        self.enhance = FeatureEnhancement([image_encoder.channels[level] for level in pyramid], sentence, options)
+        self.enhance = FeatureEnhancement([image_encoder.channels[number] for number in pyramid], sentence, options)
         self.blocks = nn.ModuleList(_blocks(options))
-        self.to_words = _to_tokens(text_encoder.width, width)
-        self.to_query = QueryToken(width, sentence, options.query)
+        self.to_words = linear_norm(sentence, width)
+        self.to_query = QueryToken(width, sentence, options)
         self.decoder = QueryDecoder(width, steps_to_quarter(image_encoder.strides[pyramid[1]]))
         self.heads = Heads(self.decoder.width, width, sentence)
 
-    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Enhanced]:
-        """One `Enhanced`."""
-        return [self.enhance.read(three_levels(levels, self.image_encoder.pyramid), valid)]
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[MARISLevel]:
+        """One, at the grid of the middle level."""
+        return [self.enhance.read([levels[number] for number in self.image_encoder.pyramid], valid)]
 
     def deepest_level(self, levels: ImageEmbedding) -> Tensor:
         """The part that the deep level is joined into, with the middle one; or the deep level, if it is read alone."""
-        enhanced = cast(Enhanced, levels[0])
-        return grid(enhanced.parts[:, -1], enhanced.valid) * enhanced.valid
+        parts, valid = cast(MARISLevel, levels[0])
+        return grid(parts[:, -1], valid) * valid
 
-    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
-        enhanced, sentence = pick(cast(Enhanced, photos[0]), index), text.sentence
-        cells, words = self.enhance(enhanced, sentence), self._words(text)  # (N, HW, C), (N, L, C)
-        beside = tokens(enhanced.valid).squeeze(2) == 0  # (N, HW)
+    def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        level, sentence = pick(cast(MARISLevel, embedding[0]), index), text.sentence
+        cells, words = self.enhance(level, sentence), self._words(text)  # (N, HW, C), (N, L, C)
+        cell_padding_mask = padding_cells(level.valid)  # (N, HW)
         for block in self.blocks:
-            cells, words = block(cells, words, beside, text.padding)
-        features = grid(cells, enhanced.valid)  # (N, C, H, W)
+            cells, words = block(cells, words, cell_padding_mask, text.key_padding_mask)
+        query, features = self.to_query(sentence), grid(cells, level.valid)  # (N, 1, C), (N, C, H, W)
         seen = words.shape[1] if self.options.guidance else 0
-        mask, upscaled, query = self.decoder(
-            self.to_query(sentence),
-            words[:, :seen],
-            features,
-            grid_positions(features),
-            text.padding[:, :seen],
-            enhanced.valid,
-        )  # (N, 1, H/4, W/4), (N, C', H/4, W/4), (N, C)
-        valid = F.interpolate(enhanced.valid, size=mask.shape[-2:])
-        return Output(mask, *self.heads(upscaled, mask, valid, query, sentence))
+        words, word_padding_mask = words[:, :seen], text.key_padding_mask[:, :seen]
+        encoding = grid_encoding(features)  # (1, HW, C)
+        mask, upscaled, query = self.decoder(query, words, features, encoding, word_padding_mask, level.valid)
+        return Output(mask, *self.heads(upscaled, mask, level.valid, query, sentence))
 
     def _words(self, text: TextFeatures) -> Tensor:
         words = self.to_words(text.words)
-        positions = waves(torch.arange(words.shape[1], device=words.device), words.shape[2])  # [paper; sines are ours]
-        out: Tensor = words + positions.to(words.dtype)
+        encoding = sinusoids(words.shape[1], words.shape[2], words.device)  # [paper; sines are ours]
+        out: Tensor = words + encoding.to(words.dtype)
         return out
-
-
-def _to_tokens(inputs: int, width: int) -> nn.Sequential:
-    # Encoders differ in how long their vectors are: normalised, words and query start out alike.
-    return nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width))
 
 
 def _blocks(options: MARISOptions) -> list[MutualAwareAttention]:
@@ -275,7 +267,7 @@ def _blocks(options: MARISOptions) -> list[MutualAwareAttention]:
         read = options.guidance or (options.vision_guided and number < options.blocks - 1)
         language = options.language_guided and read
         if options.vision_guided or language:
-            blocks.append(MutualAwareAttention(options.width, options.vision_guided, language, options.relevance))
+            blocks.append(MutualAwareAttention(options.width, replace(options, language_guided=language)))
     return blocks
 
 

@@ -1,7 +1,7 @@
 """The decoder that MARIS and HARIS share: a query token meets words and cells, then is compared with every cell.
 
 After SAM's two-way transformer and mask decoder (Kirillov et al. 2023, section A), with two differences, both ours:
-padding words and cells without photo are hidden wherever they would be keys, and there is one mask token.
+padding words and cells without photo are masked wherever they would be keys, and there is one mask token.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ris_core.models.layers import Attention, FeedForward, Upscale, grid, tokens
+from ris_core.models.layers import Attention, FeedForward, Upscale, grid, padding_cells, tokens
 
 
 class TwoWayLayer(nn.Module):
@@ -24,13 +24,21 @@ class TwoWayLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
 
     def forward(
-        self, words: Tensor, cells: Tensor, places: Tensor, hidden_words: Tensor, hidden_cells: Tensor
+        self,
+        words: Tensor,
+        cells: Tensor,
+        positional_encoding: Tensor,
+        word_padding_mask: Tensor,
+        cell_padding_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """words (N, T, C), cells (N, HW, C), places (1, HW, C) their positions; hidden (N, T), (N, HW)."""
-        words = self.norms[0](words + self.among(words, words, words, hidden_words))
-        words = self.norms[1](words + self.to_cells(words, cells + places, cells, hidden_cells))
+        """words (N, T, C), cells (N, HW, C), positional_encoding (1, HW, C) -> words and cells.
+
+        word_padding_mask: (N, T), cell_padding_mask: (N, HW), True where a key isn't to be seen.
+        """
+        words = self.norms[0](words + self.among(words, words, words, word_padding_mask))
+        words = self.norms[1](words + self.to_cells(words, cells + positional_encoding, cells, cell_padding_mask))
         words = self.norms[2](words + self.think(words))
-        cells = self.norms[3](cells + self.to_tokens(cells + places, words, words, hidden_words))
+        cells = self.norms[3](cells + self.to_tokens(cells + positional_encoding, words, words, word_padding_mask))
         return words, cells
 
 
@@ -52,22 +60,28 @@ class QueryDecoder(nn.Module):
         self.to_kernel = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, self.width + 1))
 
     def forward(
-        self, query: Tensor, words: Tensor, features: Tensor, places: Tensor, padding: Tensor, valid: Tensor
+        self,
+        query: Tensor,
+        words: Tensor,
+        features: Tensor,
+        positional_encoding: Tensor,
+        word_padding_mask: Tensor,
+        valid: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One photo a sentence -> mask logits (N, 1, H', W'), upscaled features (N, width, H', W'), query (N, C).
 
         Args:
-            query: (N, 1, C). words: (N, L, C), L may be 0. padding: (N, L), True where there is no word.
-            features: (N, C, H, W). places: (1, HW, C). valid: (N, 1, H, W), 1 where there is photo.
+            query: (N, 1, C). words: (N, L, C), L may be 0. word_padding_mask: (N, L), True where there is no word.
+            features: (N, C, H, W). positional_encoding: (1, HW, C). valid: (N, 1, H, W), 1 where there is photo.
         """
-        hidden_cells = tokens(valid).squeeze(2) == 0  # (N, HW)
+        cell_padding_mask = padding_cells(valid)  # (N, HW)
         # The query itself is always seen.
-        hidden_words = nn.functional.pad(padding, (1, 0), value=False)  # (N, 1 + L)
-        seen, cells = torch.cat([query, words], dim=1), tokens(features)  # (N, 1 + L, C), (N, HW, C)
+        word_padding_mask = nn.functional.pad(word_padding_mask, (1, 0), value=False)  # (N, 1 + L)
+        words, cells = torch.cat([query, words], dim=1), tokens(features)  # (N, 1 + L, C), (N, HW, C)
         for layer in self.layers:
-            seen, cells = layer(seen, cells, places, hidden_words, hidden_cells)
-        query = seen[:, :1]
-        query = self.norm(query + self.last(query, cells + places, cells, hidden_cells)).squeeze(1)  # (N, C)
+            words, cells = layer(words, cells, positional_encoding, word_padding_mask, cell_padding_mask)
+        query, keys = words[:, :1], cells + positional_encoding
+        query = self.norm(query + self.last(query, keys, cells, cell_padding_mask)).squeeze(1)  # (N, C)
         upscaled = self.upscale(grid(cells, features) * valid)  # (N, width, H', W')
         kernel, bias = self.to_kernel(query).split([self.width, 1], dim=1)
         mask = torch.einsum("nchw,nc->nhw", upscaled, kernel) + bias[:, :, None]

@@ -30,11 +30,11 @@ from ris_core.models.layers import (
     convolution,
     grid,
     join_heads,
+    level_widths,
     pick,
     project_level,
     split_heads,
     steps_to_quarter,
-    thinner,
     tokens,
     upsample,
     valid_cells,
@@ -70,7 +70,7 @@ class VIPAOptions:
     width: int = 128
 
 
-class Level(NamedTuple):
+class VIPALevel(NamedTuple):
     """The part of a level that needs no sentence, computed once a photo; with early fusion, once a sentence.
 
     features: (B, C, H, W). valid: (B, 1, H, W), 1 where there is photo.
@@ -95,7 +95,7 @@ class Fusion(nn.Module):
     def forward(self, features: Tensor, valid: Tensor, text: TextFeatures) -> Tensor:
         """features (N, C, H, W), valid (N, 1, H, W) -> what to add to the features, of their shape."""
         queries, words = self.norm(self.narrow(tokens(features))), self.words(text.words)  # (N, HW, c), (N, L, c)
-        gathered = self.attend(queries, words, words, text.padding)  # (N, HW, c)
+        gathered = self.attend(queries, words, words, text.key_padding_mask)  # (N, HW, c)
         return grid(self.widen(gathered * torch.tanh(self.gate(gathered))), features) * valid
 
 
@@ -108,7 +108,7 @@ class Retrieval(nn.Module):
 
     def __init__(self, width: int, options: VIPAOptions) -> None:
         super().__init__()
-        self.cues, self.ratio = options.cues if options.retrieval else "none", options.ratio
+        self.options = options
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.scale, self.bias = nn.Parameter(torch.tensor(10.0)), nn.Parameter(torch.tensor(0.0))
 
@@ -125,11 +125,11 @@ class Retrieval(nn.Module):
 
     def kept(self, scores: Tensor, valid: Tensor) -> Tensor:
         """scores (N, T, K), valid (N, K) -> (N, T, K): 1 where a cue sees a cell, else 0."""
-        everything = valid[:, None].to(scores.dtype).expand_as(scores)
-        if self.cues == "none":
+        everything, cues = valid[:, None].to(scores.dtype).expand_as(scores), self.options.cues
+        if cues == "none" or not self.options.retrieval:
             return everything
-        retrieved = sample(scores, valid > 0, self.ratio, noisy=self.training)
-        first, others = (everything if self.cues == silent else retrieved for silent in ("local", "global"))
+        retrieved = sample(scores, valid > 0, self.options.ratio, noisy=self.training)
+        first, others = (everything if cues == silent else retrieved for silent in ("local", "global"))
         return torch.cat([first[:, :1], others[:, 1:]], dim=1)
 
 
@@ -151,7 +151,7 @@ def sample(scores: Tensor, valid: Tensor, ratio: float, noisy: bool) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-def restricted(logits: Tensor, kept: Tensor) -> Tensor:
+def masked_softmax(logits: Tensor, kept: Tensor) -> Tensor:
     """Softmax over the last dimension of (..., K), among the kept alone: exactly 0 elsewhere, and exactly 1 in sum.
 
     `kept` is multiplied in, where the figure adds -inf, so that gradients reach it also where it is 0 [ours].
@@ -174,7 +174,7 @@ class MaskedAttention(nn.Module):
     def weights(self, queries: Tensor, cells: Tensor, kept: Tensor) -> Tensor:
         """queries (N, T, C), cells (N, K, C), kept (N, T, K) -> (N, heads, T, K), exactly 0 where kept is."""
         q, k = split_heads(self.query(queries), self.heads), split_heads(self.key(cells), self.heads)
-        return restricted((q @ k.transpose(2, 3)).float() / q.shape[3] ** 0.5, kept[:, None])
+        return masked_softmax((q @ k.transpose(2, 3)).float() / q.shape[3] ** 0.5, kept[:, None])
 
     def forward(self, queries: Tensor, cells: Tensor, kept: Tensor) -> Tensor:
         """As `weights` -> (N, T, C)."""
@@ -195,11 +195,11 @@ class Refinement(nn.Module):
         self.look, self.share, self.think = MaskedAttention(width), Attention(width), FeedForward(width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
-    def forward(self, aggregated: Tensor, cells: Tensor, kept: Tensor, padding: Tensor) -> Tensor:
-        """F_a (N, T, C), F_v (N, K, C), kept (N, T, K), padding (N, T) -> E_V (N, T, C)."""
+    def forward(self, aggregated: Tensor, cells: Tensor, kept: Tensor, key_padding_mask: Tensor) -> Tensor:
+        """F_a (N, T, C), F_v (N, K, C), kept (N, T, K), key_padding_mask (N, T) -> E_V (N, T, C)."""
         x = aggregated + self.look(aggregated, cells, kept)
         normed = self.norms[0](x)
-        x = x + self.share(normed, normed, normed, padding)
+        x = x + self.share(normed, normed, normed, key_padding_mask)
         refined: Tensor = x + self.think(self.norms[1](x))
         return refined
 
@@ -212,9 +212,9 @@ class DecoderLayer(nn.Module):
         self.attend, self.think = Attention(width), FeedForward(width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
-    def forward(self, cells: Tensor, expression: Tensor, padding: Tensor) -> Tensor:
-        """cells (N, K, C), expression (N, T, C), padding (N, T) -> cells."""
-        cells = cells + self.attend(self.norms[0](cells), expression, expression, padding)
+    def forward(self, cells: Tensor, expression: Tensor, key_padding_mask: Tensor) -> Tensor:
+        """cells (N, K, C), expression (N, T, C), key_padding_mask (N, T) -> cells."""
+        cells = cells + self.attend(self.norms[0](cells), expression, expression, key_padding_mask)
         decoded: Tensor = cells + self.think(self.norms[1](cells))
         return decoded
 
@@ -243,7 +243,7 @@ class VIPA(RISModel):
         self.numbers = _numbers(image_encoder)
         channels = [image_encoder.channels[number] for number in self.numbers]
         strides = [image_encoder.strides[number] for number in self.numbers]
-        widths, words = thinner(strides, options.width), text_encoder.width
+        widths, words = level_widths(strides, options.width), text_encoder.width
         width = widths[-1]
         self.fuse = nn.ModuleDict(
             {
@@ -274,8 +274,8 @@ class VIPA(RISModel):
         early: bool = self.options.fusion == "early"
         return early
 
-    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[Level]:
-        """One `Level` for each level that is read, fine to coarse; the last is F_v."""
+    def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> list[VIPALevel]:
+        """One for each level that is read, fine to coarse; the last is F_v."""
         return [
             _level(project, levels[number], valid_cells(valid, levels[number]))
             for project, number in zip(self.project, self.numbers, strict=True)
@@ -283,38 +283,40 @@ class VIPA(RISModel):
 
     def deepest_level(self, levels: ImageEmbedding) -> Tensor:
         """F_v, before any sentence."""
-        return cast(Level, levels[-1]).features
+        return cast(VIPALevel, levels[-1]).features
 
-    def forward(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
-        levels = self.join_words(photos, text, index)
+    def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        levels = self.join_words(embedding, text, index)
         deep = levels[-1]
         cells, valid = tokens(deep.features), tokens(deep.valid).squeeze(2)  # (N, K, C), (N, K)
-        cues, padding = self.cues(text)  # (N, 1 + L, C), (N, 1 + L)
+        cues, key_padding_mask = self.cues(text)  # (N, 1 + L, C), (N, 1 + L)
         scores, relevance = self.retrieve(cues, cells)  # (N, 1 + L, K), (N, K)
-        expression = self._expression(cues, padding, cells, valid, scores)  # (N, 1 + L, C)
+        expression = self._expression(cues, key_padding_mask, cells, valid, scores)  # (N, 1 + L, C)
         for layer in self.layers:
-            cells = layer(cells, expression, padding)
+            cells = layer(cells, expression, key_padding_mask)
         x = grid(cells, deep.features) * deep.valid
         for number in range(len(levels) - 2, -1, -1):
             finer = levels[number].features
             x = self.smooth[number](upsample(self.descend[number](x), finer) + finer)  # (N, C, H, W)
         x = self.upscale(x)  # (N, C, H/4, W/4)
         mask = self.to_mask(x)
-        inside = F.interpolate(levels[0].valid, size=mask.shape[-2:])
         strongest = relevance.masked_fill(valid == 0, -1e4).amax(dim=1, keepdim=True)
-        presence, quality = self.heads(x, mask, inside, strongest, text.sentence)
+        presence, quality = self.heads(x, mask, levels[0].valid, strongest, text.sentence)
         maps = (grid(relevance.unsqueeze(2), deep.features),) if self.options.contrast else ()  # (N, 1, h, w)
         return Output(mask, presence, quality, maps)
 
-    def join_words(self, photos: ImageEmbedding, text: TextFeatures, index: Tensor) -> list[Level]:
+    def join_words(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> list[VIPALevel]:
         """One photo a sentence, words joined in as `fusion` says: each level (N, C, H, W)."""
         if self.early_fusion:
-            pixels, valid = pick(photos[0], index)
+            pixels, valid = pick(embedding[0], index)
             return self.read_levels(self.image_encoder(pixels, partial(self._enrich, text, valid)), valid)
-        levels = {str(n): pick(cast(Level, level), index) for n, level in zip(self.numbers, photos, strict=True)}
+        levels = {
+            str(number): pick(cast(VIPALevel, level), index)
+            for number, level in zip(self.numbers, embedding, strict=True)
+        }
         for number, fuse in self.fuse.items():
             features, valid = levels[number]
-            levels[number] = Level(features + fuse(features, valid, text), valid)
+            levels[number] = VIPALevel(features + fuse(features, valid, text), valid)
         return list(levels.values())
 
     def _enrich(self, text: TextFeatures, valid: Tensor, number: int, level: Tensor) -> Tensor:
@@ -324,11 +326,16 @@ class VIPA(RISModel):
         return added
 
     def cues(self, text: TextFeatures) -> tuple[Tensor, Tensor]:
-        """The sentence as the global cue, then its words as local ones [paper] -> (N, 1 + L, C), padding (N, 1 + L)."""
-        cues = torch.cat([self.global_cue(text.sentence)[:, None], self.local_cues(text.words)], dim=1)
-        return self.norm(cues), F.pad(text.padding, (1, 0), value=False)
+        """The sentence as the global cue, then its words as local ones [paper] -> (N, 1 + L, C).
 
-    def _expression(self, cues: Tensor, padding: Tensor, cells: Tensor, valid: Tensor, scores: Tensor) -> Tensor:
+        And their key padding mask, (N, 1 + L).
+        """
+        cues = torch.cat([self.global_cue(text.sentence)[:, None], self.local_cues(text.words)], dim=1)
+        return self.norm(cues), F.pad(text.key_padding_mask, (1, 0), value=False)
+
+    def _expression(
+        self, cues: Tensor, key_padding_mask: Tensor, cells: Tensor, valid: Tensor, scores: Tensor
+    ) -> Tensor:
         """What the decoder reads: the visual expression, or what the paper compares it with -> (N, 1 + L, C)."""
         if self.options.kv == "language":
             return cues
@@ -336,8 +343,8 @@ class VIPA(RISModel):
             enriched: Tensor = cues + self.enrich(cues, cells, cells, valid == 0)
             return enriched
         kept = self.retrieve.kept(scores, valid)
-        aggregated = restricted(scores, kept).to(cells.dtype) @ cells  # F_a, [paper]; by the scores, [ours]
-        return self.refine(aggregated, cells, kept, padding) if self.options.refinement else aggregated
+        aggregated = masked_softmax(scores, kept).to(cells.dtype) @ cells  # F_a, [paper]; by the scores, [ours]
+        return self.refine(aggregated, cells, kept, key_padding_mask) if self.options.refinement else aggregated
 
 
 def _numbers(encoder: ImageEncoder) -> list[int]:
@@ -346,7 +353,7 @@ def _numbers(encoder: ImageEncoder) -> list[int]:
     return [number for number, stride in enumerate(encoder.strides) if stride < shallow or number in encoder.pyramid]
 
 
-def _level(project: nn.Module, level: Tensor, valid: Tensor) -> Level:
+def _level(project: nn.Module, level: Tensor, valid: Tensor) -> VIPALevel:
     features = project_level(project, level, valid)
     # Cell by cell in memory: `tokens` then copies nothing, and convolutions on a CPU take half the time.
-    return Level(features.contiguous(memory_format=torch.channels_last), valid)
+    return VIPALevel(features.contiguous(memory_format=torch.channels_last), valid)

@@ -230,7 +230,7 @@ class Nested(ImageEncoder):
         super().__init__()
         first = nn.Sequential(nn.Conv2d(8, 8, size, padding=size // 2))
         second = nn.Sequential(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)))
-        self.stages, self.frozen = nn.ModuleList([first, second]), 2
+        self.stages = nn.ModuleList([first, second])
         self.requires_grad_(False)
 
     def stem(self, pixels: Tensor) -> Tensor:
@@ -270,7 +270,10 @@ def test_a_version_holds_what_it_may_change(mode: str) -> None:
             if weight.requires_grad:
                 weight.add_(0.01)
     assert second.load_state_dict(first.own_state(), strict=False).unexpected_keys == []
-    for one, other in zip(first._encoders, second._encoders, strict=True):
+    for one, other in (
+        (first.image_encoder, second.image_encoder),
+        (first.text_encoder, second.text_encoder),
+    ):
         assert all(torch.equal(a, b) for a, b in zip(outputs(one), outputs(other), strict=True))
 
 

@@ -26,13 +26,13 @@ def test_features_are_as_declared(encoder: TextEncoder) -> None:
     features = encoder([SHORT, LONG])
     count = features.words.shape[1]
     assert features.words.shape == (2, count, encoder.width)
-    assert features.padding.shape == (2, count)
-    assert features.padding.dtype == torch.bool
+    assert features.key_padding_mask.shape == (2, count)
+    assert features.key_padding_mask.dtype == torch.bool
     assert features.sentence.shape == (2, encoder.width)
 
 
 def test_padding_follows_the_words(encoder: TextEncoder) -> None:
-    short, long = encoder([SHORT, LONG]).padding
+    short, long = encoder([SHORT, LONG]).key_padding_mask
     assert not long.any()
     alone = encoder([SHORT]).words.shape[1]
     assert not short[:alone].any()
@@ -85,7 +85,7 @@ def test_adapters_learn_in_its_last_stage(encoder: TextEncoder) -> None:
 
 def test_features_of_several_encodings_join(encoder: TextEncoder) -> None:
     joined, together = TextFeatures.join([encoder([SHORT]), encoder([LONG])]), encoder([SHORT, LONG])
-    assert torch.equal(joined.padding, together.padding)
+    assert torch.equal(joined.key_padding_mask, together.key_padding_mask)
     assert torch.allclose(joined.sentence, together.sentence, atol=1e-5)
 
 

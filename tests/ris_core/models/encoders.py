@@ -28,7 +28,6 @@ class Small(ImageEncoder):
             )
             for stage in self.stages:
                 nn.init.kaiming_normal_(stage[0].weight)
-        self.frozen = len(self.stages)
         self.requires_grad_(False)
         self.eval()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ris_core.encoders import TextFeatures, image_encoder, text_encoder
-from ris_core.models.haris import HARIS, Fused, Given, HARISOptions
+from ris_core.models.haris import HARIS, Context, Fused, HARISOptions
 from ris_core.models.layers import valid_cells
 from ris_core.models.output import Output
 from ris_core.tuning import Tuning
@@ -40,13 +40,14 @@ def silence(model: HARIS) -> None:
             last.bias.zero_()
 
 
-def inputs(model: HARIS) -> tuple[Fused, Given]:
+def inputs(model: HARIS) -> tuple[Fused, Context]:
     """What a block may be given: three sentences, 4 x 6 cells of which the last column is no photo."""
     generator = torch.Generator().manual_seed(5)
     width, text = model.options.width, model.encode_text(SENTENCES)
-    cells, places = torch.randn(3, 24, width, generator=generator), torch.randn(1, 24, width, generator=generator)
-    hidden = (torch.arange(24) % 6 == 5).expand(3, 24)
-    return Fused(cells, model.words(text.words)), Given(places, text.padding, hidden, text.sentence)
+    cells, encoding = torch.randn(3, 24, width, generator=generator), torch.randn(1, 24, width, generator=generator)
+    no_photo = (torch.arange(24) % 6 == 5).expand(3, 24)
+    context = Context(text.sentence, encoding, text.key_padding_mask, no_photo)
+    return Fused(cells, model.words(text.words)), context
 
 
 def test_shapes(photo: tuple[Tensor, Tensor]) -> None:
@@ -67,66 +68,69 @@ def test_with_nothing_fed_back_every_round_equals_the_first(
     model, single = seeded(target=target, rounds=rounds), seeded(rounds=1)
     silence(model)
     attention = model.blocks[0].language_weighted
-    fused, given = inputs(model)
+    fused, context = inputs(model)
     with torch.inference_mode():
-        assert torch.equal(attention(fused, given), attention.look(fused, given))
+        assert torch.equal(attention(fused, context), attention.one_round(fused, context))
     assert same(decode(model, photo, [0, 1]), decode(single, photo, [0, 1]), atol=0)
 
 
 def test_a_round_looks_again_with_what_the_round_before_fed_back() -> None:
     model = seeded(rounds=3)
     attention = model.blocks[0].language_weighted
-    fused, given = inputs(model)
+    fused, context = inputs(model)
     with torch.inference_mode():
-        found = attention.look(fused, given)
+        gathered = attention.one_round(fused, context)
         for _ in range(2):
-            asked_again = fused._replace(cells=fused.cells + attention.feedback(found, given.sentence))
+            again = fused._replace(cells=fused.cells + attention.feedback(gathered, context.sentence))
             # The visual tokens themselves stay: only what they ask has changed.
-            found = fused.cells + (attention.look(asked_again, given) - asked_again.cells)
-        assert torch.allclose(attention(fused, given), found, atol=1e-5)
+            gathered = fused.cells + (attention.one_round(again, context) - again.cells)
+        assert torch.allclose(attention(fused, context), gathered, atol=1e-5)
 
 
 def test_feedback_on_values_is_added_to_every_word_that_a_cell_reads() -> None:
     model = seeded(target="value")
     attention = model.blocks[0].language_weighted
-    fused, given = inputs(model)
+    fused, context = inputs(model)
     feedback = torch.randn(fused.cells.shape, generator=torch.Generator().manual_seed(6))
     with torch.inference_mode():
-        found = attention.look(fused, given, feedback)
+        gathered = attention.one_round(fused, context, feedback)
         for cell in (0, 13):
-            told = fused.words + feedback[:, cell : cell + 1]
-            asking = (fused.cells + given.places)[:, cell : cell + 1]
-            one = fused.cells[:, cell] + attention.attend(asking, fused.words, told, given.padding)[:, 0]
-            assert torch.allclose(found[:, cell], one, atol=1e-5)
+            values = fused.words + feedback[:, cell : cell + 1]
+            query = (fused.cells + context.positional_encoding)[:, cell : cell + 1]
+            read = attention.attend(query, fused.words, values, context.word_padding_mask)
+            one = fused.cells[:, cell] + read[:, 0]
+            assert torch.allclose(gathered[:, cell], one, atol=1e-5)
 
 
 def test_the_cosine_modulates_each_cell_by_its_agreement_with_the_sentence() -> None:
     model = seeded()
     feedback = model.blocks[0].language_weighted.feedback
-    fused, given = inputs(model)
+    fused, context = inputs(model)
     with torch.inference_mode():
-        modulation = feedback.modulation(fused.cells, given.sentence)
+        modulation = feedback.modulation(fused.cells, context.sentence)
         assert modulation.shape == (3, 24, 1)
         assert modulation.min() >= 0 and modulation.max() <= 1 and modulation.std() > 0
         # Another sentence, other weights; the same sentence, the same.
-        assert not torch.allclose(modulation[:1], feedback.modulation(fused.cells[:1], given.sentence[1:2]), atol=1e-3)
+        assert not torch.allclose(
+            modulation[:1], feedback.modulation(fused.cells[:1], context.sentence[1:2]), atol=1e-3
+        )
         # A cell that is all the sentence expects counts in full, its opposite not at all.
-        expected = feedback.expected(given.sentence).unsqueeze(1)
+        expected = feedback.expected(context.sentence).unsqueeze(1)
         feedback.scale.fill_(1)
         feedback.bias.fill_(0)
-        assert torch.allclose(feedback.modulation(3 * expected, given.sentence), torch.ones(3, 1, 1))
-        assert torch.equal(feedback.modulation(-3 * expected, given.sentence), torch.zeros(3, 1, 1))
+        assert torch.allclose(feedback.modulation(3 * expected, context.sentence), torch.ones(3, 1, 1))
+        assert torch.equal(feedback.modulation(-3 * expected, context.sentence), torch.zeros(3, 1, 1))
 
 
 def test_the_sigmoid_modulates_each_channel_by_the_sentence_alone() -> None:
     model = seeded(modulation="sigmoid")
     feedback = model.blocks[0].language_weighted.feedback
-    fused, given = inputs(model)
+    fused, context = inputs(model)
     with torch.inference_mode():
-        modulation = feedback.modulation(fused.cells, given.sentence)
+        modulation = feedback.modulation(fused.cells, context.sentence)
         assert modulation.shape == (3, 1, model.options.width)
         assert modulation.min() > 0 and modulation.max() < 1
-        assert torch.equal(modulation, feedback.modulation(fused.cells + 1, given.sentence))
+        assert torch.equal(modulation, feedback.modulation(fused.cells + 1, context.sentence))
         assert not torch.allclose(modulation[0], modulation[1], atol=1e-3)
 
 
@@ -177,8 +181,8 @@ def test_a_branch_switched_off_ignores_its_weights(
 ) -> None:
     model, usual = seeded(**change), seeded()
     before, usually = decode(model, photo, [0, 1]), decode(usual, photo, [0, 1])
-    for each in (model, usual):
-        scramble(*(block.get_submodule(name) for block in each.blocks for name in silent))
+    for design in (model, usual):
+        scramble(*(block.get_submodule(name) for block in design.blocks for name in silent))
     assert same(before, decode(model, photo, [0, 1]), atol=0)
     assert differ(usually, decode(usual, photo, [0, 1]))
 
@@ -193,9 +197,9 @@ def test_one_round_is_feedback_off(photo: tuple[Tensor, Tensor]) -> None:
 def test_a_branch_switched_off_leaves_its_side_as_it_is() -> None:
     for change, side in (({"language_weighted": False}, "cells"), ({"vision_weighted": False}, "words")):
         model = seeded(**change)
-        fused, given = inputs(model)
+        fused, context = inputs(model)
         with torch.inference_mode():
-            out = model.blocks[0](fused, given)
+            out = model.blocks[0](fused, context)
         kept = [name for name in Fused._fields if torch.equal(getattr(out, name), getattr(fused, name))]
         assert kept == [side]
 
@@ -203,16 +207,16 @@ def test_a_branch_switched_off_leaves_its_side_as_it_is() -> None:
 def test_words_see_no_cell_without_photo_and_cells_no_padding() -> None:
     model = seeded()
     block = model.blocks[0]
-    fused, given = inputs(model)
-    assert given.hidden.any() and given.padding.any()
+    fused, context = inputs(model)
+    assert context.cell_padding_mask.any() and context.word_padding_mask.any()
     noisy = Fused(
-        fused.cells + 100 * given.hidden.unsqueeze(2),
-        fused.words + 100 * given.padding.unsqueeze(2),
+        fused.cells + 100 * context.cell_padding_mask.unsqueeze(2),
+        fused.words + 100 * context.word_padding_mask.unsqueeze(2),
     )
     with torch.inference_mode():
-        clean, other = block(fused, given), block(noisy, given)
-    assert torch.allclose(clean.cells[~given.hidden], other.cells[~given.hidden], atol=1e-5)
-    assert torch.allclose(clean.words[~given.padding], other.words[~given.padding], atol=1e-5)
+        clean, other = block(fused, context), block(noisy, context)
+    assert torch.allclose(clean.cells[~context.cell_padding_mask], other.cells[~context.cell_padding_mask], atol=1e-5)
+    assert torch.allclose(clean.words[~context.word_padding_mask], other.words[~context.word_padding_mask], atol=1e-5)
 
 
 def test_without_hierarchy_no_shallower_level_is_read(photo: tuple[Tensor, Tensor]) -> None:
@@ -297,8 +301,8 @@ def test_gradients_reach_every_trained_weight(photo: tuple[Tensor, Tensor]) -> N
 def test_permuting_the_batch_permutes_the_output(photo: tuple[Tensor, Tensor]) -> None:
     model, index, order = seeded(), torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
     with torch.inference_mode():
-        photos, text = model.encode_image(*photo), model.encode_text(SENTENCES)
-        straight, permuted = model(photos, text, index), model(photos, text[order], index[order])
+        embedding, text = model.encode_image(*photo), model.encode_text(SENTENCES)
+        straight, permuted = model(embedding, text, index), model(embedding, text[order], index[order])
     assert same(Output(*(part[order] for part in straight[:3])), permuted, atol=1e-4)
 
 
@@ -312,12 +316,12 @@ def test_one_prompt_alone_is_one_of_many(photo: tuple[Tensor, Tensor]) -> None:
 def test_padding_words_change_nothing(photo: tuple[Tensor, Tensor]) -> None:
     model, index = seeded(), torch.tensor([0, 1])
     with torch.inference_mode():
-        photos, text = model.encode_image(*photo), model.encode_text(SENTENCES[:2])
+        embedding, text = model.encode_image(*photo), model.encode_text(SENTENCES[:2])
         longer = TextFeatures.join([text, model.encode_text(["a very much longer sentence about some other thing"])])
         assert longer.words.shape[1] > text.words.shape[1]
         padded = longer[:2]
-        padded.words[padded.padding] = 50.0
-        assert same(model(photos, text, index), model(photos, padded, index), atol=1e-5)
+        padded.words[padded.key_padding_mask] = 50.0
+        assert same(model(embedding, text, index), model(embedding, padded, index), atol=1e-5)
 
 
 def test_what_lies_beside_the_photo_changes_nothing(photo: tuple[Tensor, Tensor]) -> None:
@@ -357,7 +361,9 @@ def test_evaluation_is_deterministic_and_runs_in_half_precision(photo: tuple[Ten
 def train(model: HARIS, photo: tuple[Tensor, Tensor]) -> set[str]:
     """Two steps -> the names of the weights that changed."""
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3, weight_decay=0)
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=1e-3, weight_decay=0
+    )
     model.train()
     for _ in range(2):
         output = model(model.encode_image(*photo), model.encode_text(SENTENCES), torch.tensor([0, 1, 1]))

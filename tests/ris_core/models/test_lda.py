@@ -15,7 +15,7 @@ from ris_core.encoders import image_encoder, text_encoder
 from ris_core.images import read_image
 from ris_core.models import LDA, LDAOptions
 from ris_core.models.layers import pick, valid_cells
-from ris_core.models.lda import Level
+from ris_core.models.lda import LDALevel
 
 
 def seeded(options: LDAOptions) -> LDA:
@@ -51,7 +51,7 @@ def test_spatial_attention_is_one_map_and_scales_with_agreement(untrained: LDA, 
     logits = attend.spatial_logits(level, sentence)
     assert logits.shape == (1, 1, *level.keys.shape[-2:])
     query = torch.nn.functional.normalize(attend.spatial_query(sentence), dim=1)[0]
-    pointed = Level(level.features, level.keys + 3 * query[None, :, None, None], level.valid)
+    pointed = LDALevel(level.features, level.keys + 3 * query[None, :, None, None], level.valid)
     raised = attend.spatial_logits(pointed, sentence) - logits
     assert torch.allclose(raised, 3 * attend.spatial_scale, atol=1e-3)
 

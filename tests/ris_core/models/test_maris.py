@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ris_core.encoders import TextFeatures, image_encoder, text_encoder
 from ris_core.models import maris
 from ris_core.models.layers import valid_cells
-from ris_core.models.maris import MARIS, Enhanced, GuidedAttention, MARISOptions, MutualAwareAttention, QueryToken
+from ris_core.models.maris import MARIS, GuidedAttention, MARISLevel, MARISOptions, MutualAwareAttention, QueryToken
 from ris_core.models.output import Output
 
 SWITCHES: list[dict[str, object]] = [
@@ -42,12 +42,12 @@ def model() -> MARIS:
 
 @pytest.fixture
 def pairs() -> dict[str, Tensor]:
-    """What a block reads: 12 cells and five words of two sentences, a few of them hidden."""
+    """What a block reads: 12 cells and five words of two sentences, a few of them masked."""
     random = torch.Generator().manual_seed(7)
-    beside, padding = torch.zeros(2, 12, dtype=torch.bool), torch.zeros(2, 5, dtype=torch.bool)
-    beside[0, 9:], padding[1, 3:] = True, True
+    no_photo, no_word = torch.zeros(2, 12, dtype=torch.bool), torch.zeros(2, 5, dtype=torch.bool)
+    no_photo[0, 9:], no_word[1, 3:] = True, True
     cells, words = torch.randn(2, 12, WIDTH, generator=random), torch.randn(2, 5, WIDTH, generator=random)
-    return {"cells": cells, "words": words, "beside": beside, "padding": padding}
+    return {"cells": cells, "words": words, "cell_padding_mask": no_photo, "word_padding_mask": no_word}
 
 
 def seeded(options: MARISOptions) -> MARIS:
@@ -63,7 +63,8 @@ def seeded(options: MARISOptions) -> MARIS:
 
 def block(vision: bool = True, language: bool = True, relevance: float | None = None) -> MutualAwareAttention:
     torch.manual_seed(5)
-    return MutualAwareAttention(WIDTH, vision, language, relevance).eval()
+    options = MARISOptions(vision_guided=vision, language_guided=language, relevance=relevance)
+    return MutualAwareAttention(WIDTH, options).eval()
 
 
 def read(model: MARIS, levels: list[Tensor], valid: Tensor) -> Output:
@@ -109,10 +110,10 @@ def test_the_affinity_is_the_scaled_product_of_the_projections(pairs: dict[str, 
     attention = block()
     cells, words = (pairs["cells"] @ attention.cell_key.weight.T)[0], (pairs["words"] @ attention.word_key.weight.T)[0]
     affinity = attention.affinity(pairs["cells"], pairs["words"])[0]
-    each = WIDTH // 8
+    size = WIDTH // 8
     for head in range(8):
-        part = slice(head * each, (head + 1) * each)
-        assert torch.allclose(affinity[head], cells[:, part] @ words[:, part].T / each**0.5, atol=1e-5)
+        part = slice(head * size, (head + 1) * size)
+        assert torch.allclose(affinity[head], cells[:, part] @ words[:, part].T / size**0.5, atol=1e-5)
 
 
 @pytest.mark.parametrize("projection", ["cell_key", "word_key"])
@@ -130,25 +131,26 @@ def test_either_projection_moves_both_branches(projection: str, pairs: dict[str,
 def test_each_cell_spreads_over_words_and_each_word_over_cells(pairs: dict[str, Tensor]) -> None:
     attention = block()
     affinity = attention.affinity(pairs["cells"], pairs["words"])
-    for branch, logits, hidden in (
-        (attention.vision_guided, affinity, pairs["padding"]),
-        (attention.language_guided, affinity.transpose(2, 3), pairs["beside"]),
+    for branch, logits, masked in (
+        (attention.vision_guided, affinity, pairs["word_padding_mask"]),
+        (attention.language_guided, affinity.transpose(2, 3), pairs["cell_padding_mask"]),
     ):
-        weights = branch.weights(logits, hidden)
+        weights = branch.weights(logits, masked)
         assert torch.allclose(weights.sum(dim=3), torch.ones(()), atol=1e-5)
-        concealed = hidden[:, None, None].expand_as(weights)
-        assert (weights[concealed] == 0).all()
-        assert (weights[~concealed] > 0).all()
+        unseen = masked[:, None, None].expand_as(weights)
+        assert (weights[unseen] == 0).all()
+        assert (weights[~unseen] > 0).all()
 
 
-def test_hidden_cells_and_words_change_no_other(pairs: dict[str, Tensor]) -> None:
-    attention, beside, padding = block(), pairs["beside"], pairs["padding"]
+def test_masked_cells_and_words_change_no_other(pairs: dict[str, Tensor]) -> None:
+    attention, no_photo, no_word = block(), pairs["cell_padding_mask"], pairs["word_padding_mask"]
     noise = {
-        "cells": torch.where(beside.unsqueeze(2), 50.0, pairs["cells"]),
-        "words": torch.where(padding.unsqueeze(2), 50.0, pairs["words"]),
+        "cells": torch.where(no_photo.unsqueeze(2), 50.0, pairs["cells"]),
+        "words": torch.where(no_word.unsqueeze(2), 50.0, pairs["words"]),
     }
-    for one, other, hidden in zip(attention(**pairs), attention(**{**pairs, **noise}), (beside, padding), strict=True):
-        assert torch.allclose(one[~hidden], other[~hidden], atol=1e-5)
+    masks = no_photo, no_word
+    for one, other, masked in zip(attention(**pairs), attention(**{**pairs, **noise}), masks, strict=True):
+        assert torch.allclose(one[~masked], other[~masked], atol=1e-5)
 
 
 def test_the_branches_are_parallel(pairs: dict[str, Tensor]) -> None:
@@ -181,22 +183,24 @@ def test_affinities_beyond_half_precision_stay_numbers(dtype: torch.dtype, pairs
     cells, words = pairs["cells"].to(dtype), pairs["words"].to(dtype)
     affinity = attention.affinity(cells, words)
     assert affinity.abs().max() == torch.tensor(1e4, dtype=dtype)
-    assert all(out.isfinite().all() for out in attention(cells, words, pairs["beside"], pairs["padding"]))
+    assert all(
+        out.isfinite().all() for out in attention(cells, words, pairs["cell_padding_mask"], pairs["word_padding_mask"])
+    )
 
 
 # Low-relevance pairs
 
 
-def test_pairs_below_the_threshold_are_hidden_and_the_strongest_never(pairs: dict[str, Tensor]) -> None:
+def test_pairs_below_the_threshold_are_masked_and_the_strongest_never(pairs: dict[str, Tensor]) -> None:
     attention = block()
     for vision in (True, False):
         affinity = attention.affinity(pairs["cells"], pairs["words"])
-        hidden = pairs["padding"] if vision else pairs["beside"]
+        masked = pairs["word_padding_mask"] if vision else pairs["cell_padding_mask"]
         affinity = affinity if vision else affinity.transpose(2, 3)
-        shown = affinity.masked_fill(hidden[:, None, None], -torch.inf)
+        shown = affinity.masked_fill(masked[:, None, None], -torch.inf)
         strongest = shown == shown.amax(dim=3, keepdim=True)
         for threshold in (-0.1, 0.2, 1e9):
-            weights = GuidedAttention(WIDTH, 8, threshold).weights(affinity, hidden)
+            weights = GuidedAttention(WIDTH, MARISOptions(relevance=threshold)).weights(affinity, masked)
             assert torch.equal(weights > 0, (shown >= threshold) | strongest)
             assert torch.allclose(weights.sum(dim=3), torch.ones(()), atol=1e-5)
 
@@ -228,16 +232,16 @@ def test_without_enhancement_only_the_deep_level_is_read(photo: tuple[Tensor, Te
 
 
 def test_the_sentence_enters_the_enhancement_through_its_gates(model: MARIS, photo: tuple[Tensor, Tensor]) -> None:
-    enhanced = model.encode_image(*photo)[0]
-    assert isinstance(enhanced, Enhanced)
+    level = model.encode_image(*photo)[0]
+    assert isinstance(level, MARISLevel)
     one, other = (model.encode_text([sentence] * 2).sentence for sentence in SENTENCES[:2])
-    assert not torch.allclose(model.enhance(enhanced, one), model.enhance(enhanced, other), atol=1e-3)
+    assert not torch.allclose(model.enhance(level, one), model.enhance(level, other), atol=1e-3)
     with torch.no_grad():
         model.enhance.gates.weight.zero_()
         model.enhance.gates.bias.zero_()
-    assert torch.equal(model.enhance(enhanced, one), model.enhance(enhanced, other))
+    assert torch.equal(model.enhance(level, one), model.enhance(level, other))
     # Open gates: the 1x1 convolution of the concatenation, as it is without a sentence.
-    assert torch.allclose(model.enhance(enhanced, one), model.enhance.norm(enhanced.parts.sum(dim=1)))
+    assert torch.allclose(model.enhance(level, one), model.enhance.norm(level.parts.sum(dim=1)))
 
 
 # The decoder's guidance and its query
@@ -270,8 +274,9 @@ def test_without_guidance_the_decoder_sees_the_query_alone(photo: tuple[Tensor, 
 def test_the_query_is_learned_or_the_sentence_or_both() -> None:
     sentences = torch.randn(2, 24, generator=torch.Generator().manual_seed(2))
     torch.manual_seed(0)
-    both = QueryToken(WIDTH, 24, "multimodal")
-    learned, sentence = QueryToken(WIDTH, 24, "learned"), QueryToken(WIDTH, 24, "sentence")
+    both, learned, sentence = (
+        QueryToken(WIDTH, 24, MARISOptions(query=query)) for query in ("multimodal", "learned", "sentence")
+    )
     for part in (learned, sentence):
         part.load_state_dict({name: both.state_dict()[name] for name in part.state_dict()})
     assert learned(sentences).shape == (2, 1, WIDTH)
@@ -282,24 +287,26 @@ def test_the_query_is_learned_or_the_sentence_or_both() -> None:
 
 def test_a_learned_query_knows_the_sentence_by_its_words_alone(photo: tuple[Tensor, Tensor]) -> None:
     model = seeded(MARISOptions(query="learned", enhancement=False))
-    photos, index = model.encode_image(*photo), torch.tensor([0, 1])
+    embedding, index = model.encode_image(*photo), torch.tensor([0, 1])
     text = model.encode_text(SENTENCES[:2])
     with torch.inference_mode():
-        usual = model(photos, text, index).mask
-        swapped = model(photos, TextFeatures(text.words, text.padding, text.sentence.flip(0)), index).mask
-        others = model(photos, TextFeatures(text.words.flip(0), text.padding.flip(0), text.sentence), index).mask
+        usual = model(embedding, text, index).mask
+        swapped = model(embedding, TextFeatures(text.words, text.key_padding_mask, text.sentence.flip(0)), index).mask
+        others = model(
+            embedding, TextFeatures(text.words.flip(0), text.key_padding_mask.flip(0), text.sentence), index
+        ).mask
     assert torch.equal(usual, swapped)
     assert not torch.allclose(usual, others, atol=1e-3)
 
 
 def test_words_have_positions(model: MARIS, photo: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    photos, index, text = model.encode_image(*photo), torch.tensor([0]), model.encode_text(SENTENCES[1:2])
-    turned = TextFeatures(text.words.flip(1), text.padding, text.sentence)
+    embedding, index, text = model.encode_image(*photo), torch.tensor([0]), model.encode_text(SENTENCES[1:2])
+    turned = TextFeatures(text.words.flip(1), text.key_padding_mask, text.sentence)
     with torch.inference_mode():
-        assert not torch.allclose(model(photos, text, index).mask, model(photos, turned, index).mask, atol=1e-3)
+        assert not torch.allclose(model(embedding, text, index).mask, model(embedding, turned, index).mask, atol=1e-3)
         # Without them a sentence would be a bag of words.
-        monkeypatch.setattr(maris, "waves", lambda position, width: torch.zeros(len(position), width))
-        assert torch.allclose(model(photos, text, index).mask, model(photos, turned, index).mask, atol=1e-5)
+        monkeypatch.setattr(maris, "sinusoids", lambda length, width, device: torch.zeros(length, width))
+        assert torch.allclose(model(embedding, text, index).mask, model(embedding, turned, index).mask, atol=1e-5)
 
 
 # The whole
@@ -337,8 +344,8 @@ def test_gradients_reach_every_trained_weight(change: dict[str, object], photo: 
 def test_permuting_the_batch_permutes_the_output(model: MARIS, photo: tuple[Tensor, Tensor]) -> None:
     index, order = torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1])
     with torch.inference_mode():
-        photos, text = model.encode_image(*photo), model.encode_text(SENTENCES)
-        straight, permuted = model(photos, text, index), model(photos, text[order], index[order])
+        embedding, text = model.encode_image(*photo), model.encode_text(SENTENCES)
+        straight, permuted = model(embedding, text, index), model(embedding, text[order], index[order])
     assert same(Output(*(part[order] for part in straight[:3])), permuted, 1e-4)
 
 
@@ -350,12 +357,12 @@ def test_one_prompt_alone_is_one_of_many(model: MARIS, photo: tuple[Tensor, Tens
 def test_padding_words_change_nothing(model: MARIS, photo: tuple[Tensor, Tensor]) -> None:
     short, long = (model.encode_text([sentence]) for sentence in SENTENCES[:2])
     padded = TextFeatures.join([short, long])[:1]
-    filled = torch.where(padded.padding.unsqueeze(2), 9.0, padded.words)
-    photos, index = model.encode_image(*photo), torch.tensor([1])
+    filled = torch.where(padded.key_padding_mask.unsqueeze(2), 9.0, padded.words)
+    embedding, index = model.encode_image(*photo), torch.tensor([1])
     with torch.inference_mode():
-        alone = model(photos, short, index)
+        alone = model(embedding, short, index)
         for words in (padded.words, filled):
-            assert same(alone, model(photos, TextFeatures(words, padded.padding, padded.sentence), index))
+            assert same(alone, model(embedding, TextFeatures(words, padded.key_padding_mask, padded.sentence), index))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ris_core.encoders import TextFeatures, image_encoder, text_encoder
 from ris_core.losses import mask_loss, total_loss
 from ris_core.models.layers import tokens
 from ris_core.models.output import LossWeights, Output
-from ris_core.models.vipa import VIPA, Level, MaskedAttention, Refinement, VIPAOptions, restricted, sample
+from ris_core.models.vipa import VIPA, MaskedAttention, Refinement, VIPALevel, VIPAOptions, masked_softmax, sample
 
 SWITCHES: list[dict[str, object]] = [
     {"kv": "language"},
@@ -146,8 +146,8 @@ def test_without_cues_there_is_no_retrieval(photo: tuple[Tensor, Tensor]) -> Non
 
 def test_the_first_cue_is_the_sentence_and_the_others_its_words(model: VIPA) -> None:
     text = model.encode_text(SENTENCES)
-    cues, padding = model.cues(text)
-    assert torch.equal(padding, torch.cat([torch.zeros(3, 1, dtype=torch.bool), text.padding], dim=1))
+    cues, key_padding_mask = model.cues(text)
+    assert torch.equal(key_padding_mask, torch.nn.functional.pad(text.key_padding_mask, (1, 0)))
     changed, _ = model.cues(replace(text, sentence=text.sentence + 1))
     assert not torch.equal(cues[:, 0], changed[:, 0])
     assert torch.equal(cues[:, 1:], changed[:, 1:])
@@ -217,11 +217,11 @@ def test_what_is_masked_gets_exactly_no_attention() -> None:
 def test_masked_attention_is_attention_among_the_kept() -> None:
     logits, kept = 30 * random(3, 20), torch.zeros(3, 20)
     kept[:, 4:9] = 1
-    weights = restricted(logits, kept)
+    weights = masked_softmax(logits, kept)
     assert torch.allclose(weights[:, 4:9], logits[:, 4:9].softmax(dim=1), atol=1e-6)
-    assert torch.equal(restricted(logits, torch.ones(3, 20)).sum(dim=1) > 0.999, torch.ones(3, dtype=torch.bool))
+    assert torch.equal(masked_softmax(logits, torch.ones(3, 20)).sum(dim=1) > 0.999, torch.ones(3, dtype=torch.bool))
     # However far what is kept lies below the rest, nothing overflows or vanishes.
-    far = restricted(logits + 1000 * (1 - kept), kept)
+    far = masked_softmax(logits + 1000 * (1 - kept), kept)
     assert torch.equal(far, weights)
 
 
@@ -259,12 +259,12 @@ def test_the_mask_loss_alone_teaches_retrieval(
 def test_sharing_lets_cues_read_each_other_but_no_padding() -> None:
     torch.manual_seed(0)
     refine, cells, kept = Refinement(16), random(1, 6, 16), torch.ones(1, 4, 6)
-    aggregated, padding = random(1, 4, 16, seed=6), torch.tensor([[False, False, False, True]])
-    before = refine(aggregated, cells, kept, padding)
+    aggregated, key_padding_mask = random(1, 4, 16, seed=6), torch.tensor([[False, False, False, True]])
+    before = refine(aggregated, cells, kept, key_padding_mask)
     for cue, moves in ((1, True), (3, False)):
         changed = aggregated.clone()
         changed[:, cue] += 1
-        after = refine(changed, cells, kept, padding)
+        after = refine(changed, cells, kept, key_padding_mask)
         assert torch.allclose(before[:, 0], after[:, 0], atol=1e-6) is not moves
 
 
@@ -273,14 +273,14 @@ def test_sharing_lets_cues_read_each_other_but_no_padding() -> None:
 
 def test_the_decoder_asks_with_cells_and_reads_the_expression(model: VIPA) -> None:
     layer, cells, expression = model.layers[0], random(1, 6, 128), random(1, 4, 128, seed=6)
-    padding = torch.tensor([[False, False, True, True]])
-    before = layer(cells, expression, padding)
+    key_padding_mask = torch.tensor([[False, False, True, True]])
+    before = layer(cells, expression, key_padding_mask)
     assert before.shape == cells.shape
-    hidden, seen = expression.clone(), expression.clone()
-    hidden[:, 2:] += 9
+    masked, seen = expression.clone(), expression.clone()
+    masked[:, 2:] += 9
     seen[:, 1] += 9
-    assert torch.equal(before, layer(cells, hidden, padding))
-    assert not torch.allclose(before, layer(cells, seen, padding))
+    assert torch.equal(before, layer(cells, masked, key_padding_mask))
+    assert not torch.allclose(before, layer(cells, seen, key_padding_mask))
 
 
 def test_language_as_key_and_value_reads_no_cells(photo: tuple[Tensor, Tensor]) -> None:
@@ -314,13 +314,13 @@ def test_without_fusion_all_sentences_read_the_same_levels(photo: tuple[Tensor, 
 def test_early_fusion_reads_the_photo_with_its_sentence(photo: tuple[Tensor, Tensor]) -> None:
     model = seeded(VIPAOptions(fusion="early"))
     assert model.early_fusion
-    [(pixels, valid)] = photos = model.encode_image(*photo)
+    [(pixels, valid)] = embedding = model.encode_image(*photo)
     assert torch.equal(pixels, photo[0])
     assert torch.equal(valid, photo[1])
     with torch.inference_mode():
         text = model.encode_text(SENTENCES[:2])
-        levels = model.join_words(photos, text, torch.tensor([0, 0]))
-        swapped = model.join_words(photos, text[torch.tensor([1, 0])], torch.tensor([0, 0]))
+        levels = model.join_words(embedding, text, torch.tensor([0, 0]))
+        swapped = model.join_words(embedding, text[torch.tensor([1, 0])], torch.tensor([0, 0]))
         plain = model.read_levels(model.image_encoder(pixels[:1]), valid[:1])
     # The words come in at the middle level, so what lies before is the photo's alone.
     assert [torch.equal(level.features[0], level.features[1]) for level in levels] == [True, True, False, False]
@@ -385,9 +385,11 @@ def test_padding_changes_nothing(change: dict[str, object], photo: tuple[Tensor,
         levels = model.encode_image(*photo)
         alone = model.encode_text(SENTENCES[:1])
         padded = TextFeatures.join([alone, model.encode_text(["a very " + "long " * 20 + "sentence"])])[:1]
-        noise = replace(padded, words=padded.words + 100 * padded.padding[:, :, None] * random(*padded.words.shape))
+        noise = replace(
+            padded, words=padded.words + 100 * padded.key_padding_mask[:, :, None] * random(*padded.words.shape)
+        )
         outputs = [model(levels, text, torch.tensor([1])) for text in (alone, padded, noise)]
-    assert padded.padding.sum() > 15
+    assert padded.key_padding_mask.sum() > 15
     assert same(outputs[0], outputs[1])
     assert same(outputs[0], outputs[2])
 
@@ -422,7 +424,9 @@ def test_cells_without_photo_are_no_keys(change: dict[str, object], photo: tuple
     with torch.inference_mode():
         *finer, deep = model.encode_image(*photo)
         filled = deep.features + 100 * (1 - deep.valid) * random(*deep.features.shape)
-        outputs = [model([*finer, Level(each, deep.valid)], text, index) for each in (deep.features, filled)]
+        outputs = [
+            model([*finer, VIPALevel(features, deep.valid)], text, index) for features in (deep.features, filled)
+        ]
     assert same(*outputs)
 
 

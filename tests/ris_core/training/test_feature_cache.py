@@ -66,7 +66,7 @@ def test_the_key_covers_photo_view_and_frozen_weights(photo: Path, tmp_path: Pat
             weight.view(-1)[0] += 1e-3
         keys.append(FeatureCache(tmp_path, encoder).key(photo, view()))
     # A stage that isn't frozen shapes no trunk.
-    encoder.frozen = 2
+    encoder.stages[2].requires_grad_(True)
     before = FeatureCache(tmp_path, encoder).key(photo, view())
     with torch.no_grad():
         encoder.stages[2][0].weight.view(-1)[0] += 1e-3
