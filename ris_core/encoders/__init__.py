@@ -21,7 +21,7 @@ IMAGE_ENCODERS: dict[str, EncoderEntry[ImageEncoder]] = {
 }
 TEXT_ENCODERS: dict[str, EncoderEntry[TextEncoder]] = {**minilm.ENTRIES, **bert.ENTRIES, **clip.TEXT_ENTRIES}
 
-Known = TypeVar("Known")
+Entry = TypeVar("Entry")
 
 # One thread at a time: the others would load the same again, and the first import of transformers isn't safe for two.
 _loading = threading.Lock()
@@ -49,12 +49,12 @@ def text_encoder(name: str) -> TextEncoder:
 
 def untrained_image_encoder(name: str) -> ImageEncoder:
     """The same network as `image_encoder` gives, with random weights: to time it where its weights aren't at hand."""
-    return known(IMAGE_ENCODERS, name).untrained()
+    return find_entry(IMAGE_ENCODERS, name).untrained()
 
 
 def untrained_text_encoder(name: str) -> TextEncoder:
     """The same network as `text_encoder` gives, with random weights."""
-    return known(TEXT_ENCODERS, name).untrained()
+    return find_entry(TEXT_ENCODERS, name).untrained()
 
 
 def describe_encoders() -> list[EncoderCard]:
@@ -63,7 +63,7 @@ def describe_encoders() -> list[EncoderCard]:
     return images + [_card(name, "text", entry) for name, entry in TEXT_ENCODERS.items()]
 
 
-def known(entries: dict[str, Known], name: str) -> Known:
+def find_entry(entries: dict[str, Entry], name: str) -> Entry:
     """The entry of that name. Raises CheckpointError if there is none."""
     if name not in entries:
         raise CheckpointError(f"There is no encoder {name!r}. Choose from {', '.join(entries)}.")
@@ -72,12 +72,12 @@ def known(entries: dict[str, Known], name: str) -> Known:
 
 @cache
 def _image_encoder(name: str) -> ImageEncoder:
-    return _loaded(known(IMAGE_ENCODERS, name))
+    return _loaded(find_entry(IMAGE_ENCODERS, name))
 
 
 @cache
 def _text_encoder(name: str) -> TextEncoder:
-    return _loaded(known(TEXT_ENCODERS, name))
+    return _loaded(find_entry(TEXT_ENCODERS, name))
 
 
 def _loaded(entry: EncoderEntry[Encoder]) -> Encoder:
@@ -93,11 +93,12 @@ def _card(name: str, kind: Literal["image", "text"], entry: EncoderEntry[Any]) -
 __all__ = [
     "IMAGE_ENCODERS",
     "TEXT_ENCODERS",
-    "Card",
+    "EncoderCard",
     "ImageEncoder",
     "TextEncoder",
     "TextFeatures",
     "describe_encoders",
+    "find_entry",
     "image_encoder",
     "text_encoder",
     "untrained_image_encoder",

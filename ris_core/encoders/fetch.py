@@ -5,7 +5,6 @@ What is pickled is read only once its SHA-256 is right, by a reader that makes n
 
 from __future__ import annotations
 
-import fcntl
 import json
 import pickle
 import shutil
@@ -16,11 +15,12 @@ from typing import TypeAlias
 
 import httpx
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, known
+from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, find_entry
 from ris_core.encoders.weights import ORIGIN, WEIGHTS, Hub, Official, Tensors, locate
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
@@ -31,24 +31,24 @@ OnProgress: TypeAlias = Callable[[int, int | None], None]
 _SECONDS = 30
 
 
-def fetch(name: str, file: Path | None = None, progress: OnProgress | None = None) -> Path:
+def fetch(name: str, file: Path | None = None, on_progress: OnProgress | None = None) -> Path:
     """Put the weights of encoder `name` where loading finds them -> their folder. Does nothing where they are already.
 
     Killed at any moment it leaves nothing that loading, or a later call, would take for whole.
 
     Args:
         file: taken instead of a download: the authors' file, or a folder with a copy of the hub's commit.
-        progress: told how far a download from the authors is; downloads from the hub show it themselves.
+        on_progress: called as a download from the authors goes on; downloads from the hub show it themselves.
 
     Raises:
         CheckpointError: no encoder has that name, the download failed, or a file isn't the one it should be.
     """
-    source = known(IMAGE_ENCODERS | TEXT_ENCODERS, name).source
+    source = find_entry(IMAGE_ENCODERS | TEXT_ENCODERS, name).source
     if isinstance(source, Hub | Official):
         try:
             with _alone(source.folder):
                 if not _whole(name, source):
-                    _install(name, source, file, progress)
+                    _install(name, source, file, on_progress)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{source.folder} can't be written: {error}") from None
     return locate(name, source)
@@ -58,8 +58,7 @@ def fetch(name: str, file: Path | None = None, progress: OnProgress | None = Non
 def _alone(folder: Path) -> Iterator[None]:
     """One process at a time; what one that was killed left there is swept up."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
         for left in folder.parent.glob(f".{folder.name}.*/"):
             shutil.rmtree(left)
         yield
@@ -74,7 +73,7 @@ def _whole(name: str, source: Hub | Official) -> bool:
     return True
 
 
-def _install(name: str, source: Hub | Official, file: Path | None, progress: OnProgress | None) -> None:
+def _install(name: str, source: Hub | Official, file: Path | None, on_progress: OnProgress | None) -> None:
     if isinstance(source, Hub) and source.file == WEIGHTS and file is None:
         _download_commit(name, source)
         return
@@ -82,7 +81,7 @@ def _install(name: str, source: Hub | Official, file: Path | None, progress: OnP
         scrap = folder / "scrap"
         scrap.mkdir()
         if isinstance(source, Official):
-            given = file or _download(name, source.url, scrap / "download", progress)
+            given = file or _download(name, source.url, scrap / "download", on_progress)
             save_file(source.convert(_unpickled(_same(given, source.digest))), folder / WEIGHTS)
         else:
             _copy(file or source.snapshot() or _download_commit(name, source, scrap), source, folder)
@@ -107,12 +106,12 @@ def _copy(commit: Path, source: Hub, folder: Path) -> None:
 
 def _same(path: Path, digest: str) -> Path:
     try:
-        found = sha256(path)
+        actual = sha256(path)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}.") from None
-    if found != digest:
+    if actual != digest:
         raise CheckpointError(
-            f"{path} isn't the published file, or not all of it: its SHA-256 is {found}, not {digest}. Fetch it again."
+            f"{path} isn't the published file, or not all of it: its SHA-256 is {actual}, not {digest}. Fetch it again."
         )
     return path
 
@@ -122,21 +121,21 @@ def _unpickled(path: Path) -> Tensors:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} can't be read as a checkpoint: {error}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} holds something else than tensors.")
     # Each gets memory of its own, as safetensors wants it; taken out one by one, so that memory isn't needed twice.
     return {name: tensors.pop(name).clone(memory_format=torch.contiguous_format) for name in list(tensors)}
 
 
-def _download(name: str, url: str, path: Path, progress: OnProgress | None) -> Path:
+def _download(name: str, url: str, path: Path, on_progress: OnProgress | None) -> Path:
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_SECONDS) as answer, path.open("wb") as file:
-            answer.raise_for_status()
-            total = int(answer.headers["content-length"]) if "content-length" in answer.headers else None
-            for chunk in answer.iter_bytes():
+        with httpx.stream("GET", url, follow_redirects=True, timeout=_SECONDS) as response, path.open("wb") as file:
+            response.raise_for_status()
+            total = int(response.headers["content-length"]) if "content-length" in response.headers else None
+            for chunk in response.iter_bytes():
                 file.write(chunk)
-                if progress:
-                    progress(answer.num_bytes_downloaded, total)
+                if on_progress:
+                    on_progress(response.num_bytes_downloaded, total)
     except httpx.HTTPError as error:
         raise CheckpointError(
             f"{url} can't be downloaded: {error or type(error).__name__}. Fetch it where that works, "

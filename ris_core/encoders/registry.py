@@ -30,9 +30,10 @@ class EncoderEntry(Generic[Encoder]):
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """An encoder for people to read. channels, strides: as in `Entry`. source: where its weights come from, in words.
+    """An encoder for people to read.
 
-    folder: where they lie on this machine, None if they don't.
+    channels, strides: as in `EncoderEntry`. source: where its weights come from, in words. folder: where they lie on
+    this machine, None if they don't.
     """
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -109,23 +108,23 @@ class Sam(ImageEncoder):
         self.eval()
 
     @classmethod
-    def load(cls, name: str) -> Sam:
-        """`name`: "sam-vit-b", "-l" or "-h". Raises CheckpointError if its weights are missing or damaged."""
+    def load(cls, name: str, source: Official, config: SamVisionConfig) -> Sam:
+        """From what `fetch` made of the source. Raises CheckpointError if that is missing or damaged."""
         from safetensors.torch import load_file  # noqa: PLC0415
         from transformers.models.sam.modeling_sam import SamVisionEncoder  # noqa: PLC0415 - takes seconds
 
-        tensors = load_file(locate(name, ENTRIES[name].source) / WEIGHTS)
+        tensors = load_file(locate(name, source) / WEIGHTS)
         with torch.device("meta"):
-            network = SamVisionEncoder(_VARIANTS[name].config())
+            network = SamVisionEncoder(config)
         network.load_state_dict(tensors, assign=True)
         return cls(name, network)
 
     @classmethod
-    def untrained(cls, name: str) -> Sam:
+    def untrained(cls, name: str, config: SamVisionConfig) -> Sam:
         """The same network with random weights."""
         from transformers.models.sam.modeling_sam import SamVisionEncoder  # noqa: PLC0415 - takes seconds
 
-        return cls(name, SamVisionEncoder(_VARIANTS[name].config()))
+        return cls(name, SamVisionEncoder(config))
 
     def stem(self, pixels: Tensor) -> Tensor:
         x: Tensor = self.patches(self.normalise(pixels))  # (B, C, H, W)
@@ -166,9 +165,9 @@ def convert(tensors: Tensors, config: SamVisionConfig) -> Tensors:
 
     with torch.device("meta"):
         network = SamVisionEncoder(config)
-    inner = {name.removeprefix("image_encoder."): each for name, each in tensors.items() if name.startswith("image_")}
-    converted = {_renamed(name): each for name, each in inner.items()}
-    fit(converted, {name: each.shape for name, each in network.state_dict().items()})
+    prefix = "image_encoder."
+    converted = {_renamed(name.removeprefix(prefix)): tensors[name] for name in tensors if name.startswith(prefix)}
+    fit(converted, {name: tensor.shape for name, tensor in network.state_dict().items()})
     return converted
 
 
@@ -181,7 +180,13 @@ def _renamed(name: str) -> str:
 def _entry(name: str, variant: _Variant) -> EncoderEntry[ImageEncoder]:
     source = Official(f"{_HOST}/{variant.file}", variant.digest, lambda tensors: convert(tensors, variant.config()))
     channels = (*(variant.width for _ in variant.ends), _NECK)
-    return EncoderEntry(partial(Sam.load, name), partial(Sam.untrained, name), source, channels, Sam.strides)
+    return EncoderEntry(
+        lambda: Sam.load(name, source, variant.config()),
+        lambda: Sam.untrained(name, variant.config()),
+        source,
+        channels,
+        Sam.strides,
+    )
 
 
 ENTRIES = {name: _entry(name, variant) for name, variant in _VARIANTS.items()}

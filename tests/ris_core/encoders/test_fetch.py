@@ -70,7 +70,7 @@ def test_a_download_is_checked_converted_and_found(
     steps: list[tuple[int, int | None]] = []
     with servers.one_file(checkpoint.read_bytes()) as (url, _):
         source = comes_from(monkeypatch, url, sha256(checkpoint))
-        folder = fetch(NAME, progress=lambda *step: steps.append(step))
+        folder = fetch(NAME, on_progress=lambda *step: steps.append(step))
     size = checkpoint.stat().st_size
     assert steps[-1] == (size, size)
     assert folder == cache / "file" == source.find() == locate(NAME, source)
@@ -186,7 +186,7 @@ def test_killed_half_way_leaves_nothing_half_done(
         "from ris_core.encoders.weights import Official\n"
         f"entry = IMAGE_ENCODERS[{NAME!r}]\n"
         f"IMAGE_ENCODERS[{NAME!r}] = replace(entry, source=Official(sys.argv[1], sys.argv[2], dict))\n"
-        f"fetch({NAME!r}, progress=lambda done, _: print(done, flush=True))\n"
+        f"fetch({NAME!r}, on_progress=lambda done, _: print(done, flush=True))\n"
     )
     stalled = threading.Event()
     with servers.one_file(checkpoint.read_bytes(), stalled) as (url, _):

@@ -24,18 +24,15 @@ from ris_core.files import sha256
 NAME = "sam-vit-b"
 
 
-class SmallVariant:
-    """That of `official_sam.py`."""
-
-    @staticmethod
-    def config() -> SamVisionConfig:
-        return SamVisionConfig(
-            hidden_size=32,
-            num_attention_heads=2,
-            num_hidden_layers=8,
-            global_attn_indexes=(1, 3, 5, 7),
-            image_size=256,
-        )
+def small() -> SamVisionConfig:
+    """The size of `official_sam.py`."""
+    return SamVisionConfig(
+        hidden_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=8,
+        global_attn_indexes=(1, 3, 5, 7),
+        image_size=256,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +50,22 @@ def features(official: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def checkpoint(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkpoint(official: Path) -> Path:
+    return official / "official.pth"
+
+
+@pytest.fixture
+def source(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Official:
     """The small official file, in the place of the real one."""
     monkeypatch.setenv("RIS_CACHE", str(tmp_path))
-    file = official / "official.pth"
-    source = Official("http://127.0.0.1:9/official.pth", sha256(file), partial(convert, config=SmallVariant.config()))
-    entry = replace(sam.ENTRIES[NAME], source=source)
-    monkeypatch.setitem(sam.ENTRIES, NAME, entry)
-    monkeypatch.setitem(IMAGE_ENCODERS, NAME, entry)
-    monkeypatch.setitem(sam._VARIANTS, NAME, SmallVariant)
-    return file
+    source = Official("http://127.0.0.1:9/official.pth", sha256(checkpoint), partial(convert, config=small()))
+    monkeypatch.setitem(IMAGE_ENCODERS, NAME, replace(IMAGE_ENCODERS[NAME], source=source))
+    return source
 
 
-def test_levels_equal_the_official_encoder(checkpoint: Path, features: dict[str, Any]) -> None:
+def test_levels_equal_the_official_encoder(checkpoint: Path, source: Official, features: dict[str, Any]) -> None:
     fetch(NAME, checkpoint)
-    levels = Sam.load(NAME)(features["photo"])
+    levels = Sam.load(NAME, source, small())(features["photo"])
     assert len(levels) == len(features["levels"]) == 5
     for ours, theirs in zip(levels, features["levels"], strict=True):
         assert ours.shape == theirs.shape
@@ -106,7 +104,7 @@ def changed(checkpoint: Path, change: str) -> dict[str, Tensor]:
 )
 def test_what_does_not_fit_is_named(checkpoint: Path, change: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        convert(changed(checkpoint, change), SmallVariant.config())
+        convert(changed(checkpoint, change), small())
 
 
 def test_a_checkpoint_of_another_size_is_refused(checkpoint: Path) -> None:
@@ -114,6 +112,7 @@ def test_a_checkpoint_of_another_size_is_refused(checkpoint: Path) -> None:
         sam.ENTRIES["sam-vit-l"].source.convert(torch.load(checkpoint))
 
 
+@pytest.mark.usefixtures("source")
 def test_another_file_than_the_official_one_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pth"
     torch.save(torch.load(checkpoint) | {"one": torch.ones(1)}, other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 from transformers.utils import logging
 
-from ris_core.encoders import ImageEncoder, TextEncoder, image_encoder, text_encoder
+from ris_core.encoders import IMAGE_ENCODERS, ImageEncoder, TextEncoder, image_encoder, text_encoder
 from ris_core.encoders.bert import Bert
 from ris_core.encoders.clip import CLIPImage, CLIPText, letters
 from ris_core.encoders.minilm import vocabulary
@@ -36,6 +37,15 @@ TEXT = ("bert", "clip-text", "minilm")
 # Of letters alone; the two after them start and end a text.
 _LETTERS = 512
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+
+
+def published_efficientnet(variant: int) -> EfficientNet:
+    """As its package makes it, with the package's weights."""
+    name = f"efficientnet-lite{variant}"
+    network = EfficientNet.from_name(name, image_size=384)
+    (weights,) = (IMAGE_ENCODERS[name].source.find() / "models").glob("*.pth")
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    return network.eval()
 
 
 def pixels(height: int = 64, width: int = 96, seed: int = 1) -> Tensor:

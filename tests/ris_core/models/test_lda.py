@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models.asking import SENTENCES, decode
+from models.asking import SENTENCES, decode, same, scramble
 from models.overfit import overfit
 from torch import Tensor
 
@@ -125,12 +125,16 @@ def test_a_single_attention_ignores_the_other(photo: tuple[Tensor, Tensor]) -> N
 
 
 def test_a_single_level_reads_no_finer_one(photo: tuple[Tensor, Tensor]) -> None:
+    """Neither mask nor presence nor quality."""
     model = seeded(LDAOptions(multi_level=False))
-    before = decode(model, photo, [0, 1])
-    with torch.no_grad():
-        for project in model.project[:-1]:
-            project[0].weight.normal_()
-    assert torch.equal(before.mask, decode(model, photo, [0, 1]).mask)
+    levels = model.image_encoder(photo[0])
+    unread = [torch.full_like(level, torch.nan) for level in levels[:-1]]
+    text, index = model.encode_text(SENTENCES[:2]), torch.tensor([0, 1])
+    with torch.inference_mode():
+        before = model(model.read_levels(levels, photo[1]), text, index)
+        assert same(before, model(model.read_levels([*unread, levels[-1]], photo[1]), text, index), atol=0)
+    scramble(*model.project[:-1], *model.key[:-1], *model.attend[:-1])
+    assert same(before, decode(model, photo, [0, 1]), atol=0)
 
 
 def test_gradients_reach_every_trained_weight(untrained: LDA, photo: tuple[Tensor, Tensor]) -> None:

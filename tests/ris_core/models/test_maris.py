@@ -180,12 +180,10 @@ def test_affinities_beyond_half_precision_stay_numbers(dtype: torch.dtype, pairs
     with torch.no_grad():
         for projection in (attention.cell_key, attention.word_key):
             projection.weight.mul_(3000)
-    cells, words = pairs["cells"].to(dtype), pairs["words"].to(dtype)
-    affinity = attention.affinity(cells, words)
+    halves = pairs | {name: pairs[name].to(dtype) for name in ("cells", "words")}
+    affinity = attention.affinity(halves["cells"], halves["words"])
     assert affinity.abs().max() == torch.tensor(1e4, dtype=dtype)
-    assert all(
-        out.isfinite().all() for out in attention(cells, words, pairs["cell_padding_mask"], pairs["word_padding_mask"])
-    )
+    assert all(out.isfinite().all() for out in attention(**halves))
 
 
 # Low-relevance pairs
@@ -291,17 +289,15 @@ def test_a_learned_query_knows_the_sentence_by_its_words_alone(photo: tuple[Tens
     text = model.encode_text(SENTENCES[:2])
     with torch.inference_mode():
         usual = model(embedding, text, index).mask
-        swapped = model(embedding, TextFeatures(text.words, text.key_padding_mask, text.sentence.flip(0)), index).mask
-        others = model(
-            embedding, TextFeatures(text.words.flip(0), text.key_padding_mask.flip(0), text.sentence), index
-        ).mask
+        swapped = model(embedding, replace(text, sentence=text.sentence.flip(0)), index).mask
+        others = model(embedding, replace(text[torch.tensor([1, 0])], sentence=text.sentence), index).mask
     assert torch.equal(usual, swapped)
     assert not torch.allclose(usual, others, atol=1e-3)
 
 
 def test_words_have_positions(model: MARIS, photo: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     embedding, index, text = model.encode_image(*photo), torch.tensor([0]), model.encode_text(SENTENCES[1:2])
-    turned = TextFeatures(text.words.flip(1), text.key_padding_mask, text.sentence)
+    turned = replace(text, words=text.words.flip(1))
     with torch.inference_mode():
         assert not torch.allclose(model(embedding, text, index).mask, model(embedding, turned, index).mask, atol=1e-3)
         # Without them a sentence would be a bag of words.
@@ -377,18 +373,18 @@ def test_cells_without_photo_change_nothing(options: MARISOptions, photo: tuple[
     assert same(usual, read(model, beside, valid))
 
 
-def test_convolutions_read_nothing_beside_the_photo(
-    model: MARIS, photo: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Tensor] = []
-    resize = maris._resize
-    monkeypatch.setattr(maris, "_resize", lambda features, like: seen.append(features) or resize(features, like))
+def test_convolutions_read_nothing_beside_the_photo(model: MARIS, photo: tuple[Tensor, Tensor]) -> None:
+    joined: list[Tensor] = []
     for join in model.enhance.join:
-        join.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model.encode_image(*photo)
-    assert len(seen) == 5
-    for features in seen:
+        join.register_forward_pre_hook(lambda module, inputs: joined.append(inputs[0]))
+    usual = model.encode_image(*photo)[0].parts
+    assert len(joined) == 2
+    for features in joined:
         assert (features * (1 - valid_cells(photo[1], features)) == 0).all()
+    # Nor does what brings levels to one grid read what they became there.
+    for project in model.enhance.project:
+        project.register_forward_hook(lambda module, inputs, out: out + 50 * (1 - valid_cells(photo[1], out)))
+    assert torch.equal(usual, model.encode_image(*photo)[0].parts)
 
 
 def test_levels_may_share_a_stride(photo: tuple[Tensor, Tensor]) -> None:
