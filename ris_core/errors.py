@@ -22,28 +22,42 @@ class RisError(Exception):
 
 
 class InputError(RisError):
+    """What a person gave can't be used."""
+
     code = "bad_input"
 
 
 class ImageError(InputError):
+    """The photo can't be used."""
+
     code = "bad_image"
 
 
 class PromptError(InputError):
+    """The sentence can't be used."""
+
     code = "bad_prompt"
 
 
 class CheckpointError(RisError):
+    """Weights are missing, damaged or don't fit."""
+
     code = "bad_checkpoint"
 
 
 class DatasetError(RisError):
+    """A dataset folder or file isn't what it should be."""
+
     code = "bad_dataset"
 
 
 class TrainingError(RisError):
+    """A run can't go on."""
+
     code = "training_failed"
 
 
 class OutOfMemory(RisError):
+    """Not even one photo or prompt fits."""
+
     code = "out_of_memory"

@@ -27,7 +27,7 @@ def total_loss(output: Output, targets: Tensor, valid: Tensor, present: Tensor, 
     """
     loss = mask_loss(output.mask, targets, valid, present, weights)
     for coarse in output.auxiliary:
-        at = [F.adaptive_avg_pool2d(each, (coarse.shape[-2], coarse.shape[-1])) for each in (targets, valid)]
+        at = [F.adaptive_avg_pool2d(grid, (coarse.shape[-2], coarse.shape[-1])) for grid in (targets, valid)]
         loss = loss + weights.auxiliary * _mean(_entropy(coarse, at[0], at[1]), present)
     presence = F.binary_cross_entropy_with_logits(output.presence, present)
     return loss + PRESENCE_WEIGHT * presence + QUALITY_WEIGHT * quality_loss(output, targets, valid, present)
@@ -54,12 +54,12 @@ def quality_loss(output: Output, targets: Tensor, valid: Tensor, present: Tensor
         mask, truth = (output.mask > 0) & (valid > 0), (targets > 0.5) & (valid > 0)
         overlap = (mask & truth).sum(dim=(1, 2, 3))
         iou = overlap / (mask | truth).sum(dim=(1, 2, 3)).clamp_min(1)
-    each = F.binary_cross_entropy_with_logits(output.quality, iou.to(output.quality.dtype), reduction="none")
-    return (present * each).sum() / present.sum().clamp_min(1)
+    losses = F.binary_cross_entropy_with_logits(output.quality, iou.to(output.quality.dtype), reduction="none")
+    return (present * losses).sum() / present.sum().clamp_min(1)
 
 
-def _mean(each: Tensor, present: Tensor) -> Tensor:
-    return (each * (present + ABSENT_WEIGHT * (1 - present))).mean()
+def _mean(losses: Tensor, present: Tensor) -> Tensor:
+    return (losses * (present + ABSENT_WEIGHT * (1 - present))).mean()
 
 
 def _entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -25,6 +24,7 @@ Entry = TypeVar("Entry")
 
 # One thread at a time: the others would load the same again, and the first import of transformers isn't safe for two.
 _loading = threading.Lock()
+_loaded: dict[EncoderEntry[Any], Any] = {}
 
 
 def image_encoder(name: str) -> ImageEncoder:
@@ -33,8 +33,7 @@ def image_encoder(name: str) -> ImageEncoder:
     Raises:
         CheckpointError: no encoder has that name, or its weights are missing or damaged.
     """
-    with _loading:
-        return _image_encoder(name)
+    return _shared(find_entry(IMAGE_ENCODERS, name))
 
 
 def text_encoder(name: str) -> TextEncoder:
@@ -43,8 +42,7 @@ def text_encoder(name: str) -> TextEncoder:
     Raises:
         CheckpointError: no encoder has that name, or its weights are missing or damaged.
     """
-    with _loading:
-        return _text_encoder(name)
+    return _shared(find_entry(TEXT_ENCODERS, name))
 
 
 def untrained_image_encoder(name: str) -> ImageEncoder:
@@ -70,20 +68,13 @@ def find_entry(entries: dict[str, Entry], name: str) -> Entry:
     return entries[name]
 
 
-@cache
-def _image_encoder(name: str) -> ImageEncoder:
-    return _loaded(find_entry(IMAGE_ENCODERS, name))
-
-
-@cache
-def _text_encoder(name: str) -> TextEncoder:
-    return _loaded(find_entry(TEXT_ENCODERS, name))
-
-
-def _loaded(entry: EncoderEntry[Encoder]) -> Encoder:
+def _shared(entry: EncoderEntry[Encoder]) -> Encoder:
     # Whoever asks first may only want to look; the weights it gets have to serve training as well.
-    with torch.inference_mode(False):
-        return entry.load()
+    with _loading, torch.inference_mode(False):
+        if entry not in _loaded:
+            _loaded[entry] = entry.load()
+        encoder: Encoder = _loaded[entry]
+        return encoder
 
 
 def _card(name: str, kind: Literal["image", "text"], entry: EncoderEntry[Any]) -> EncoderCard:

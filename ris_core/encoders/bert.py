@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ris_core.encoders.base import TextEncoder
 from ris_core.encoders.minilm import vocabulary
@@ -25,11 +25,11 @@ class Bert(TransformerText):
     limit = 64
 
     @classmethod
-    def load(cls) -> Bert:
+    def load(cls, source: Hub = _SOURCE) -> Bert:
         """Raises CheckpointError if its weights are missing or damaged."""
         from transformers import BertModel  # noqa: PLC0415 - takes seconds
 
-        folder = locate(_NAME, _SOURCE)
+        folder = locate(_NAME, source)
         return cls(_NAME, tokenizer(folder), pretrained(BertModel, folder, add_pooling_layer=False))
 
     @classmethod
@@ -39,12 +39,8 @@ class Bert(TransformerText):
 
         return cls(_NAME, tokenizer(vocabulary()), BertModel(BertConfig(), add_pooling_layer=False))
 
-    @property
-    def stages(self) -> nn.ModuleList:  # type: ignore[override]
-        layers: nn.ModuleList = self.network.encoder.layer
-        return layers
-
     def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
+        """The first word."""
         return words[:, 0]
 
 

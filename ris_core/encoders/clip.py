@@ -64,6 +64,7 @@ class CLIPImage(ImageEncoder):
         return cls(name, CLIPVisionModel(CLIPVisionConfig(patch_size=16)))
 
     def stem(self, pixels: Tensor) -> State:
+        """The patches' map and the class token."""
         x = self.embed.patch_embedding(self.normalise(pixels))  # (B, C, H, W)
         first, others = self.embed.position_embedding.weight[:1], self.embed.position_embedding.weight[1:]
         side = round(len(others) ** 0.5)
@@ -72,9 +73,11 @@ class CLIPImage(ImageEncoder):
         return _parts(self.norm(_tokens(x, summary)), x)
 
     def level(self, state: State) -> Tensor:
+        """The map."""
         return state[0]
 
     def add(self, state: State, residual: Tensor) -> State:
+        """To the map; the class token stays."""
         x, summary = cast(tuple[Tensor, Tensor], state)
         return x + residual, summary
 
@@ -122,12 +125,8 @@ class CLIPText(TransformerText):
 
         return cls(name, letters(), CLIPTextModel(CLIPTextConfig()))
 
-    @property
-    def stages(self) -> nn.ModuleList:  # type: ignore[override]
-        layers: nn.ModuleList = self.network.encoder.layers
-        return layers
-
     def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
+        """The last word."""
         return words[torch.arange(len(words), device=words.device), attention_mask.sum(dim=1) - 1]
 
 
@@ -137,7 +136,8 @@ def letters(start: int = 49_406) -> Any:
     from transformers import CLIPTokenizer  # noqa: PLC0415
 
     alphabet = sorted(ByteLevel.alphabet())
-    vocabulary = {each: number for number, each in enumerate([*alphabet, *(f"{letter}</w>" for letter in alphabet)])}
+    words = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
+    vocabulary = {word: number for number, word in enumerate(words)}
     return CLIPTokenizer(vocab={**vocabulary, "<|startoftext|>": start, "<|endoftext|>": start + 1}, merges=[])
 
 

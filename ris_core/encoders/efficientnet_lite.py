@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -44,10 +43,12 @@ class EfficientNetLite(ImageEncoder):
     def __init__(self, variant: int) -> None:
         """`variant`: 0, 1 or 2. Raises CheckpointError if the package's weights are missing or damaged."""
         super().__init__()
-        _, taps, channels = _VARIANTS[variant]
+        digest, taps, channels = _VARIANTS[variant]
         self.name = f"efficientnet-lite{variant}"
         self.channels = (*channels, _HEAD)
-        state = torch.load(_weights(variant), map_location="cpu", weights_only=True)
+        folder = locate(self.name, _source(variant)) / "models"
+        weights = checked(folder / f"{self.name}-{digest[:8]}.pth", digest)
+        state = torch.load(weights, map_location="cpu", weights_only=True)
         # The package fixes its padding for one image size; any multiple of 32 pads alike.
         network = EfficientNet.from_name(self.name, image_size=384)
         network.load_state_dict(state)
@@ -64,13 +65,9 @@ class EfficientNetLite(ImageEncoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stem(self, pixels: Tensor) -> Tensor:
+        """The first convolution's map, at half the canvas' size."""
         x: Tensor = self.first(((pixels - 127) / 128).contiguous(memory_format=torch.channels_last))
         return x
-
-
-def _weights(variant: int) -> Path:
-    name, digest = f"efficientnet-lite{variant}", _VARIANTS[variant].digest
-    return checked(locate(name, _source(variant)) / "models" / f"{name}-{digest[:8]}.pth", digest)
 
 
 def _source(variant: int) -> Embedded:
@@ -121,8 +118,8 @@ ENTRIES: dict[str, EncoderEntry[ImageEncoder]] = {
         partial(EfficientNetLite, variant),
         partial(EfficientNetLite, variant),
         _source(variant),
-        (*each.channels, _HEAD),
+        (*sizes.channels, _HEAD),
         EfficientNetLite.strides,
     )
-    for variant, each in _VARIANTS.items()
+    for variant, sizes in _VARIANTS.items()
 }

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, find_entry
-from ris_core.encoders.weights import ORIGIN, WEIGHTS, Hub, Official, Tensors, locate
+from ris_core.encoders.weights import ORIGIN, WEIGHTS, Fetched, Hub, Official, Tensors, locate
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
 
@@ -44,7 +44,7 @@ def fetch(name: str, file: Path | None = None, on_progress: OnProgress | None = 
         CheckpointError: no encoder has that name, the download failed, or a file isn't the one it should be.
     """
     source = find_entry(IMAGE_ENCODERS | TEXT_ENCODERS, name).source
-    if isinstance(source, Hub | Official):
+    if isinstance(source, Fetched):
         try:
             with _alone(source.folder):
                 if not _whole(name, source):
@@ -64,7 +64,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _whole(name: str, source: Hub | Official) -> bool:
+def _whole(name: str, source: Fetched) -> bool:
     try:
         locate(name, source)
     except CheckpointError:
@@ -73,7 +73,7 @@ def _whole(name: str, source: Hub | Official) -> bool:
     return True
 
 
-def _install(name: str, source: Hub | Official, file: Path | None, on_progress: OnProgress | None) -> None:
+def _install(name: str, source: Fetched, file: Path | None, on_progress: OnProgress | None) -> None:
     if isinstance(source, Hub) and source.file == WEIGHTS and file is None:
         _download_commit(name, source)
         return
@@ -84,6 +84,7 @@ def _install(name: str, source: Hub | Official, file: Path | None, on_progress: 
             given = file or _download(name, source.url, scrap / "download", on_progress)
             save_file(source.convert(_unpickled(_same(given, source.digest))), folder / WEIGHTS)
         else:
+            assert isinstance(source, Hub)
             _copy(file or source.snapshot() or _download_commit(name, source, scrap), source, folder)
         shutil.rmtree(scrap)
         origin = {"source": str(source), "weights": sha256(folder / WEIGHTS)}

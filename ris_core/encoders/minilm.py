@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ris_core.encoders.base import TextEncoder, checked
@@ -31,12 +31,8 @@ class MiniLM(TransformerText):
         checked(folder / WEIGHTS, _DIGEST)
         return cls(_NAME, tokenizer(folder), pretrained(BertModel, folder, add_pooling_layer=False))
 
-    @property
-    def stages(self) -> nn.ModuleList:  # type: ignore[override]
-        layers: nn.ModuleList = self.network.encoder.layer
-        return layers
-
     def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
+        """The mean over the words, at unit length."""
         weights = attention_mask.unsqueeze(2).to(words.dtype)
         return F.normalize((words * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
 

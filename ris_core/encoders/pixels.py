@@ -23,6 +23,7 @@ class Normalise(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the same shape."""
         return (pixels - self.mean) / self.deviation
 
 

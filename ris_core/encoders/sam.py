@@ -127,6 +127,7 @@ class Sam(ImageEncoder):
         return cls(name, SamVisionEncoder(config))
 
     def stem(self, pixels: Tensor) -> Tensor:
+        """The patches' map."""
         x: Tensor = self.patches(self.normalise(pixels))  # (B, C, H, W)
         return x + resized(self.positions.permute(0, 3, 1, 2), *x.shape[-2:])
 

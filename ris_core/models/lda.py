@@ -194,6 +194,7 @@ class LDA(RISModel):
         return cast(LDALevel, levels[-1]).features
 
     def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        """As `RISModel.forward`."""
         levels, deepest = cast(Sequence[LDALevel], embedding), len(embedding) - 1
         sentence = text.sentence  # (N, D): nothing else of the language is read [paper]
         x, level, evidence = sentence.new_zeros(()), levels[-1], []

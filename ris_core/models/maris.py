@@ -241,6 +241,7 @@ class MARIS(RISModel):
         return grid(parts[:, -1], valid) * valid
 
     def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        """As `RISModel.forward`."""
         level, sentence = pick(cast(MARISLevel, embedding[0]), index), text.sentence
         cells, words = self.enhance(level, sentence), self._words(text)  # (N, HW, C), (N, L, C)
         cell_padding_mask = padding_cells(level.valid)  # (N, HW)

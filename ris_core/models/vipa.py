@@ -271,6 +271,7 @@ class VIPA(RISModel):
 
     @property
     def early_fusion(self) -> bool:
+        """As the switch `fusion` says."""
         early: bool = self.options.fusion == "early"
         return early
 
@@ -286,6 +287,7 @@ class VIPA(RISModel):
         return cast(VIPALevel, levels[-1]).features
 
     def forward(self, embedding: ImageEmbedding, text: TextFeatures, index: Tensor) -> Output:
+        """As `RISModel.forward`."""
         levels = self.join_words(embedding, text, index)
         deep = levels[-1]
         cells, valid = tokens(deep.features), tokens(deep.valid).squeeze(2)  # (N, K, C), (N, K)

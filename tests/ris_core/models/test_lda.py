@@ -10,9 +10,7 @@ from models.asking import SENTENCES, decode, same, scramble
 from models.overfit import overfit
 from torch import Tensor
 
-from backend.projects.samples import photos
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.images import read_image
 from ris_core.models import LDA, LDAOptions
 from ris_core.models.layers import pick, valid_cells
 from ris_core.models.lda import LDALevel
@@ -143,21 +141,6 @@ def test_gradients_reach_every_trained_weight(untrained: LDA, photo: tuple[Tenso
     sum(part.square().mean() for part in output[:3]).backward()
     missing = [name for name, weight in untrained.named_parameters() if weight.requires_grad and weight.grad is None]
     assert missing == []
-
-
-def test_the_alignment_points_at_what_is_there(untrained: LDA) -> None:
-    """Before any mask was seen, a sentence's evidence is strongest on the photo of that thing."""
-    pictures = {name: read_image(data) for name, data in photos()}
-    nouns = {"chelsea.png": "the cat", "coffee.png": "the cup", "rocket.jpg": "the rocket", "flower.jpg": "the flower"}
-    for noun in nouns.values():
-        evidence = {}
-        for name, shown in nouns.items():
-            pixels = torch.from_numpy(pictures[name][:256, :384].copy()).permute(2, 0, 1)[None].float()
-            valid = torch.ones(1, 1, *pixels.shape[-2:])
-            level = untrained.encode_image(pixels, valid)[-1]
-            logits = untrained.attend[-1].spatial_logits(level, untrained.encode_text([noun]).sentence)
-            evidence[shown] = logits.max().item()
-        assert max(evidence, key=evidence.__getitem__) == noun
 
 
 def test_encoders_are_not_among_the_weights(untrained: LDA) -> None:
