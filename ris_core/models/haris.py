@@ -256,8 +256,8 @@ class HARIS(RISModel):
         """As `RISModel.forward`."""
         levels, sentence = [pick(level, index) for level in cast(Sequence[HARISLevel], embedding)], text.sentence
         valid = levels[0].valid  # (N, 1, H, W)
-        encoding = grid_encoding(grid(levels[0].cells[:1], valid))  # (1, HW, C)
-        context = Context(sentence, encoding, text.key_padding_mask, padding_cells(valid))
+        positional_encoding = grid_encoding(grid(levels[0].cells[:1], valid))  # (1, HW, C)
+        context = Context(sentence, positional_encoding, text.key_padding_mask, padding_cells(valid))
         fused = Fused(levels[0].cells, self.words(text.words))
         for number, (block, level) in enumerate(zip(self.blocks, levels, strict=True)):
             if number:
@@ -265,7 +265,9 @@ class HARIS(RISModel):
             fused = block(fused, context)
         query = self.query.expand(len(index), -1, -1)  # (N, 1, C)
         features = grid(fused.cells, valid)  # (N, C, H, W)
-        mask, upscaled, query = self.decoder(query, fused.words, features, encoding, text.key_padding_mask, valid)
+        mask, upscaled, query = self.decoder(
+            query, fused.words, features, positional_encoding, text.key_padding_mask, valid
+        )
         return Output(mask, *self.heads(upscaled, mask, valid, query, sentence))
 
 

@@ -70,7 +70,7 @@ class MARISOptions:
 
 
 class MARISLevel(NamedTuple):
-    """The part of the enhanced levels, one from here on, that needs no sentence, computed once a photo.
+    """What enhancement makes of the three levels before it needs the sentence, computed once a photo.
 
     parts: (B, P, HW, C), on the middle level's grid; the sentence decides how to add them up.
     valid: (B, 1, H, W), 1 where there is photo.
@@ -250,14 +250,16 @@ class MARIS(RISModel):
         query, features = self.to_query(sentence), grid(cells, level.valid)  # (N, 1, C), (N, C, H, W)
         seen = words.shape[1] if self.options.guidance else 0
         words, word_padding_mask = words[:, :seen], text.key_padding_mask[:, :seen]
-        encoding = grid_encoding(features)  # (1, HW, C)
-        mask, upscaled, query = self.decoder(query, words, features, encoding, word_padding_mask, level.valid)
+        positional_encoding = grid_encoding(features)  # (1, HW, C)
+        mask, upscaled, query = self.decoder(
+            query, words, features, positional_encoding, word_padding_mask, level.valid
+        )
         return Output(mask, *self.heads(upscaled, mask, level.valid, query, sentence))
 
     def _words(self, text: TextFeatures) -> Tensor:
         words = self.to_words(text.words)
-        encoding = sinusoids(words.shape[1], words.shape[2], words.device)  # [paper; sines are ours]
-        out: Tensor = words + encoding.to(words.dtype)
+        positional_encoding = sinusoids(words.shape[1], words.shape[2], words.device)  # [paper; sines are ours]
+        out: Tensor = words + positional_encoding.to(words.dtype)
         return out
 
 
