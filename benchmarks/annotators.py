@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ris_core.data import Sample
+from ris_core.data import Sample, by_photo, fold_of
 from ris_core.data.derive.words import may_be, noun, synonyms
-from ris_core.data.folder import by_photo
-from ris_core.data.splits import fold_of
 from ris_core.masks import encode_rle
 
 FREQUENT, EVERY = 15, 3
@@ -72,33 +70,39 @@ def spoil(corrections: Sequence[Sample], how: str, seed: int) -> list[Sample]:
     another name for each mask."""
     drawn = random.Random(seed)
     if how == "empty":
-        return [replace(each, segmentations=()) for each in corrections]
+        return [replace(correction, segmentations=()) for correction in corrections]
     if how == "shuffled":
-        masks = [each for each in corrections if each.has_target]
+        masks = [correction for correction in corrections if correction.has_target]
         others = masks[1:] + masks[:1]
-        given = {id(each): _moved(other, each) for each, other in zip(masks, others, strict=True)}
-        return [given.get(id(each), each) for each in corrections]
-    sentences = sorted({each.sentence for each in corrections})
+        given = {id(correction): _moved(other, correction) for correction, other in zip(masks, others, strict=True)}
+        return [given.get(id(correction), correction) for correction in corrections]
+    sentences = sorted({correction.sentence for correction in corrections})
     return [
-        replace(each, sentence=drawn.choice([one for one in sentences if one != each.sentence])) for each in corrections
+        replace(
+            correction, sentence=drawn.choice([sentence for sentence in sentences if sentence != correction.sentence])
+        )
+        for correction in corrections
     ]
 
 
 def _others(photo: Sequence[Sample], speaks: re.Pattern[str]) -> Iterator[Sample]:
     spoken = {
-        _key(segmentation) for each in photo if speaks.search(each.sentence) for segmentation in each.segmentations
+        _key(segmentation)
+        for sample in photo
+        if speaks.search(sample.sentence)
+        for segmentation in sample.segmentations
     }
-    for each in photo:
-        if not speaks.search(each.sentence) and spoken.isdisjoint(map(_key, each.segmentations)):
-            yield each
+    for sample in photo:
+        if not speaks.search(sample.sentence) and spoken.isdisjoint(map(_key, sample.segmentations)):
+            yield sample
 
 
 def _pair(photo: Sequence[Sample], name: str) -> Sample | None:
-    names = {name_of(each) for each in photo if each.kind == "name"}
-    found = next((each for each in photo if each.kind == "name" and name_of(each) == name), None)
-    if found is None and names & may_be(name):
+    names = {name_of(sample) for sample in photo if sample.kind == "name"}
+    labelled = next((sample for sample in photo if sample.kind == "name" and name_of(sample) == name), None)
+    if labelled is None and names & may_be(name):
         return None
-    return found or replace(photo[0], sentence=f"the {name}", segmentations=(), kind="absent")
+    return labelled or replace(photo[0], sentence=f"the {name}", segmentations=(), kind="absent")
 
 
 def _moved(source: Sample, target: Sample) -> Sample:

@@ -21,8 +21,7 @@ from record import keep, machine
 from rich.console import Console
 from rich.table import Table
 
-from ris_core.data import Sample, read_folder
-from ris_core.data.splits import fold_of
+from ris_core.data import Sample, fold_of, read_folder
 from ris_core.evaluation.baseline import advantage, choices_of
 from ris_core.evaluation.evaluate import evaluate
 from ris_core.files import sha256
@@ -38,18 +37,18 @@ def main() -> None:
     folder, models = Path(os.environ["DATA"]), os.environ.get("MODELS", "").split()
     if len(models) not in {0, 1, FOLDS}:
         raise SystemExit(f"MODELS names {len(models)} checkpoints. Give one, or {FOLDS}, one for each fold.")
-    asked = [pair for pair in choices_of(folder, read_folder(folder)) if len(models) == FOLDS or _held_out(pair[0])]
+    pairs = [pair for pair in choices_of(folder, read_folder(folder)) if len(models) == FOLDS or _held_out(pair[0])]
     predictors = [Predictor.load(model) for model in models or [None]]
-    figures = compare([row for rows in answer(predictors, asked) for row in rows])
+    figures = compare([row for rows in answer(predictors, pairs) for row in rows])
     show(figures)
     versions = [predictor.version for predictor in predictors]
     keep("derived", figures, models=versions, refs=sha256(folder / "refs.json"))
 
 
-def answer(predictors: Sequence[Predictor], asked: Sequence[tuple[Sample, float]]) -> Iterator[tuple[Row, ...]]:
+def answer(predictors: Sequence[Predictor], pairs: Sequence[tuple[Sample, float]]) -> Iterator[tuple[Row, ...]]:
     """Each expression's rows: under "all", its kind and its fold."""
     for number, predictor in enumerate(predictors):
-        mine = [pair for pair in asked if len(predictors) < FOLDS or _fold(pair[0]) == number]
+        mine = [pair for pair in pairs if len(predictors) < FOLDS or _fold(pair[0]) == number]
         baseline = {id(sample): iou for sample, iou in mine}
         report = evaluate(predictor, [sample for sample, _ in mine])
         for sample, score in zip(report.samples, report.scores, strict=True):
@@ -72,9 +71,9 @@ def compare(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def show(figures: dict[str, dict[str, float]]) -> None:
     table = Table("", "expressions", "photos", "model mIoU", "baseline mIoU", "difference, 95 %", title=machine())
-    for name, each in figures.items():
-        cells = [f"{each['expressions']}", f"{each['photos']}", f"{each['model']:.3f}", f"{each['baseline']:.3f}"]
-        table.add_row(name, *cells, f"{each['low']:+.3f} to {each['high']:+.3f}")
+    for name, row in figures.items():
+        cells = [f"{row['expressions']}", f"{row['photos']}", f"{row['model']:.3f}", f"{row['baseline']:.3f}"]
+        table.add_row(name, *cells, f"{row['low']:+.3f} to {row['high']:+.3f}")
     Console().print(table)
 
 

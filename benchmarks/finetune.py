@@ -35,8 +35,7 @@ from backend.learning.candidate import PLAN, CandidateSpec, train_candidate
 from backend.learning.gate import Compared, judge
 from backend.projects import samples as shipped
 from ris_core import checkpoint
-from ris_core.data import Sample, read_folder
-from ris_core.data.folder import by_photo
+from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import evaluate
 from ris_core.images import read_image
 from ris_core.inference.predictor import Predictor
@@ -99,7 +98,7 @@ def learn(
     }
     for name in ("mIoU", "T-acc", "N-acc", "ECE"):
         figures |= {
-            f"{name} {when}": round(each.figures[name], 3) for when, each in (("before", before), ("after", after))
+            f"{name} {when}": round(report.figures[name], 3) for when, report in (("before", before), ("after", after))
         }
     figures["MB of encoded views"] = round(sum(file.stat().st_size for file in encoded.rglob("*.safetensors")) / 1e6)
     figures["peak memory so far, MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -110,22 +109,24 @@ def divide(samples: Iterable[Sample]) -> tuple[list[Sample], list[Sample]]:
     """100 corrections of photos to train on, and what is asked of others."""
     photos = list(by_photo(list(samples)))
     random.Random(0).shuffle(photos)
-    taught = [each for photo in photos if photo[0].split == "train" for each in photo if each.has_target]
+    taught = [sample for photo in photos if photo[0].split == "train" for sample in photo if sample.has_target]
     held_out = [photo for photo in photos if photo[0].split != "train"][:HELD_OUT]
-    return taught[:CORRECTIONS], [each for photo in held_out for each in _asked(photo)]
+    return taught[:CORRECTIONS], [sample for photo in held_out for sample in _asked(photo)]
 
 
 def _asked(photo: Sequence[Sample]) -> Iterator[Sample]:
     """Some names of a photo, and one of something absent where there is one."""
     for has_target, most in ((True, ASKED), (False, 1)):
-        found = [sample for sample in photo if sample.has_target is has_target]
-        yield from random.Random(photo[0].image.name).sample(found, min(most, len(found)))
+        candidates = [sample for sample in photo if sample.has_target is has_target]
+        yield from random.Random(photo[0].image.name).sample(candidates, min(most, len(candidates)))
 
 
 def of_folders(folders: Sequence[Path]) -> Iterator[Sample]:
     """Names, there and absent, of photos that the shipped model was not trained on."""
     for number, folder in enumerate(folders):
-        unseen = [each for each in read_folder(folder) if each.split != "train" and each.kind in {"name", "absent"}]
+        unseen = [
+            sample for sample in read_folder(folder) if sample.split != "train" and sample.kind in {"name", "absent"}
+        ]
         for place, photo in enumerate(by_photo(unseen)):
             for sample in photo:
                 # Photos of several folders may bear one number.
@@ -160,12 +161,12 @@ def crops(folder: Path) -> Iterator[Sample]:
                 )
 
 
-def _window(size: tuple[int, ...], randomness: random.Random) -> tuple[slice, slice]:
+def _window(size: tuple[int, ...], rng: random.Random) -> tuple[slice, slice]:
     """Seven to ten tenths of a photo's rows and of its columns."""
     windows = []
     for length in size:
-        extent = round(length * randomness.uniform(0.7, 1.0))
-        start = randomness.randint(0, length - extent)
+        extent = round(length * rng.uniform(0.7, 1.0))
+        start = rng.randint(0, length - extent)
         windows.append(slice(start, start + extent))
     return windows[0], windows[1]
 

@@ -51,8 +51,7 @@ from backend.learning.gate import MARGIN, Compared, judge
 from backend.locks import exclusive
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
-from ris_core.data import Sample, read_folder
-from ris_core.data.folder import by_photo
+from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.files import atomic_write
 from ris_core.inference.predictor import Predictor
@@ -95,7 +94,7 @@ class World:
         model = checkpoint.build(config | {"options": {"width": 64}})
         align(model)
         taught = [sample for sample in self._taught if sample.split == "train"]
-        train(model, taught, RECIPE, folder.parent, _tell, features=RUNS / "features")
+        train(model, taught, RECIPE, folder.parent, _show_progress, features=RUNS / "features")
         predictor = Predictor(model, OperatingPoint(RECIPE.side), "base")
         point = calibrate(predictor, [sample for sample in self._taught if sample.split == "val"])
         checkpoint.save(model, point, folder, f"# Trained without {', '.join(self.album.reserved)}\n")
@@ -127,13 +126,13 @@ class World:
 
     def _known(self, split: str, most: int) -> list[Sample]:
         """Of each photo a label that is there and one that isn't."""
-        drawn, found = random.Random(0), []
+        rng, pairs_drawn = random.Random(0), []
         for photo in self.album.photos(split):
             pairs = self.album.pairs([photo], self.album.known_names())
             for there in (True, False):
                 some = [pair for pair in pairs if pair.has_target is there]
-                found += drawn.sample(some, min(1, len(some)))
-        return found[:most]
+                pairs_drawn += rng.sample(some, min(1, len(some)))
+        return pairs_drawn[:most]
 
     def pool(self, seed: int) -> list[Sample]:
         """All that people can be asked for."""
@@ -167,7 +166,9 @@ def missing() -> Iterator[tuple[dict[str, Any], Callable[[World], dict[str, Any]
 
 def kept(part: str | None = None) -> list[dict[str, Any]]:
     """Results that are there for this base."""
-    return [each for each in results("loop") if each["passes"] == RECIPE.epochs and part in (None, each["part"])]
+    return [
+        result for result in results("loop") if result["passes"] == RECIPE.epochs and part in (None, result["part"])
+    ]
 
 
 def _key(run: dict[str, Any]) -> tuple[Any, ...]:
@@ -198,7 +199,7 @@ def curve(world: World, seed: int, strategy: str) -> dict[str, Any]:
         for number, total in enumerate(CORRECTIONS):
             chosen = choose(model, left, corrected, strategy, seed, total - len(corrected))
             corrected += chosen
-            left = [pair for pair in left if not any(pair is each for each in chosen)]
+            left = [pair for pair in left if not any(pair is other for other in chosen)]
             model = fine_tune(world.base, corrected, Path(scratch) / str(number))
             points.append(measure(model, world.held_out, total))
             there = sum(pair.has_target for pair in corrected)
@@ -210,14 +211,16 @@ def choose(
     model: Path, left: Sequence[Sample], corrected: Sequence[Sample], strategy: str, seed: int, count: int
 ) -> list[Sample]:
     """The pairs that a strategy asks for next."""
-    found = studied(Predictor.load(model), [*left, *corrected], PASSES if strategy == "disagreement" else 0)
-    asked = [
+    answers = studied(Predictor.load(model), [*left, *corrected], PASSES if strategy == "disagreement" else 0)
+    candidates = [
         Pair(pair.image_id, pair.sentence, answer.score, answer.disagreement or 0.0, answer.embedding)
-        for pair, answer in zip(left, found, strict=False)
+        for pair, answer in zip(left, answers, strict=False)
     ]
-    known = Counter(pair.sentence for pair in corrected)
-    labelled = [answer.embedding for answer in found[len(left) :]]
-    order = np.argsort(-rank(asked, strategy, known, seed, np.stack(labelled) if labelled else None), kind="stable")
+    counts = Counter(pair.sentence for pair in corrected)
+    labelled = [answer.embedding for answer in answers[len(left) :]]
+    order = np.argsort(
+        -rank(candidates, strategy, counts, seed, np.stack(labelled) if labelled else None), kind="stable"
+    )
     return [left[number] for number in order[:count]]
 
 
@@ -247,8 +250,8 @@ def fine_tune(base: Path, corrected: Sequence[Sample], run: Path, past: Sequence
     )
 
 
-def measure(model: Path, asked: Sequence[Sample], corrections: int) -> dict[str, float]:
-    report = evaluate(Predictor.load(model), asked)
+def measure(model: Path, samples: Sequence[Sample], corrections: int) -> dict[str, float]:
+    report = evaluate(Predictor.load(model), samples)
     figures = {name: round(report.figures[name], 4) for name in ("mIoU", "T-acc", "N-acc", "ECE")}
     accepted = statistics.mean(score.correct >= ACCEPTED for score in report.scores)
     return {"corrections": corrections, **figures, "accepted": round(accepted, 4)}
@@ -256,19 +259,20 @@ def measure(model: Path, asked: Sequence[Sample], corrections: int) -> dict[str,
 
 def one_loop(world: World, seed: int, how: str | None, spoils_validation: bool) -> dict[str, Any]:
     """One round of corrections, one candidate, the gate's word and the truth."""
-    asked = random.Random(LOOPS + seed).sample(world.pool(LOOPS + seed), ASKED)
-    given = spoil(asked, how, seed) if how else asked
-    validation = world.history + [pair for pair in (given if spoils_validation else asked) if is_held_out(pair)]
+    corrections = random.Random(LOOPS + seed).sample(world.pool(LOOPS + seed), ASKED)
+    given = spoil(corrections, how, seed) if how else corrections
+    validation = world.history + [pair for pair in (given if spoils_validation else corrections) if is_held_out(pair)]
     with tempfile.TemporaryDirectory() as scratch:
         candidate = Predictor.load(fine_tune(world.base, given, Path(scratch) / "run", world.past))
     before, after = evaluate(Predictor.load(world.base), validation), evaluate(candidate, validation)
     verdict = judge(compared(before, after), NEEDED)
     truth = compared(world.before, evaluate(candidate, world.before.samples))
-    new = [each for each in truth if each.prompt in world.new_prompts]
-    known = [each for each in truth if each.prompt not in world.new_prompts]
+    new = [comparison for comparison in truth if comparison.prompt in world.new_prompts]
+    known = [comparison for comparison in truth if comparison.prompt not in world.new_prompts]
     figures = {"truly": truth, "truly_new": new, "truly_known": known}
     change = {
-        name: round(statistics.mean(each.after - each.before for each in part), 4) for name, part in figures.items()
+        name: round(statistics.mean(comparison.after - comparison.before for comparison in part), 4)
+        for name, part in figures.items()
     }
     note(f"{how or 'clean'}, seed {seed}: {verdict.decision}, {change}. {verdict.reason}")
     return {"decision": verdict.decision, "reason": verdict.reason, "held_out": len(validation), **change}
@@ -300,17 +304,17 @@ def show() -> None:
 
 def show_curves(runs: Sequence[dict[str, Any]]) -> None:
     for figure in ("mIoU", "accepted"):
-        areas = {(each["strategy"], each["seed"]): area(each["points"], figure) for each in runs}
+        areas = {(run["strategy"], run["seed"]): area(run["points"], figure) for run in runs}
         columns = ["strategy", "seeds", *(str(total) for total in (0, *CORRECTIONS))]
         table = Table(*columns, "area", "over random, 95 %", title=f"{figure} after so many corrections")
         for strategy in STRATEGIES:
-            found = [each for each in runs if each["strategy"] == strategy]
-            lines = [[point[figure] for point in each["points"]] for each in found]
+            of_strategy = [run for run in runs if run["strategy"] == strategy]
+            lines = [[point[figure] for point in run["points"]] for run in of_strategy]
             cells = [f"{statistics.mean(column):.3f}" for column in zip(*lines, strict=True)] or ["not run"] * 5
             mine = {seed: value for (name, seed), value in areas.items() if name == strategy}
             mean = f"{statistics.mean(mine.values()):.3f}" if mine else "not run"
             both = [mine[seed] - areas["random", seed] for seed in mine if ("random", seed) in areas]
-            table.add_row(strategy, str(len(found)), *cells, mean, "" if strategy == "random" else spread(both))
+            table.add_row(strategy, str(len(of_strategy)), *cells, mean, "" if strategy == "random" else spread(both))
         Console(width=140).print(table)
     if runs:
         draw(runs)
@@ -322,12 +326,12 @@ def show_gate(runs: Sequence[dict[str, Any]]) -> None:
     )
     for how in ("clean", *HOW):
         for validation in (None,) if how == "clean" else ("clean", "spoiled"):
-            found = [each for each in runs if each["how"] == how and each.get("validation") == validation]
-            passed = [each for each in found if each["decision"] == "passed"]
-            worse = sum(each["truly"] < -MARGIN for each in passed)
-            better = sum(each["truly"] > MARGIN for each in found if each["decision"] != "passed")
-            counts = [str(len(passed)), str(worse), str(better)] if found else ["not run"]
-            table.add_row(how, validation or "clean", str(len(found)), *counts)
+            loops = [run for run in runs if run["how"] == how and run.get("validation") == validation]
+            passed = [run for run in loops if run["decision"] == "passed"]
+            worse = sum(run["truly"] < -MARGIN for run in passed)
+            better = sum(run["truly"] > MARGIN for run in loops if run["decision"] != "passed")
+            counts = [str(len(passed)), str(worse), str(better)] if loops else ["not run"]
+            table.add_row(how, validation or "clean", str(len(loops)), *counts)
     Console(width=120).print(table)
 
 
@@ -335,16 +339,16 @@ def draw(runs: Sequence[dict[str, Any]]) -> None:
     """The mean curve of each strategy as a picture, beside the results."""
     lines = {}
     for strategy in STRATEGIES:
-        found = [each["points"] for each in runs if each["strategy"] == strategy]
-        if found:
-            heights = [statistics.mean(point["mIoU"] for point in points) for points in zip(*found, strict=True)]
+        curves = [run["points"] for run in runs if run["strategy"] == strategy]
+        if curves:
+            heights = [statistics.mean(point["mIoU"] for point in points) for points in zip(*curves, strict=True)]
             lines[strategy] = list(zip((0, *CORRECTIONS), heights, strict=True))
     plot(PICTURE, f"mIoU on labels that are new to a model of {RECIPE.epochs} passes", "corrections", lines)
 
 
-def _tell(at: TrainingProgress) -> None:
-    if at.step % 25 == 0:
-        note(f"base model: step {at.step} of {at.steps}, {at.seconds_left:.0f} s left")
+def _show_progress(progress: TrainingProgress) -> None:
+    if progress.step % 25 == 0:
+        note(f"base model: step {progress.step} of {progress.steps}, {progress.seconds_left:.0f} s left")
 
 
 def area(points: Sequence[dict[str, float]], figure: str) -> float:

@@ -30,8 +30,7 @@ from rich.table import Table
 
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
-from ris_core.data import Sample, read_folder
-from ris_core.data.folder import by_photo
+from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import calibrate, evaluate
 from ris_core.inference.predictor import Predictor
 from ris_core.models.class_alignment import align
@@ -81,8 +80,8 @@ def main() -> None:
     for row, seed in missing():
         if time.monotonic() > deadline:
             break
-        known = {"row": row.name, "seed": seed, "machine": machine(), "recipe": RECIPE.__dict__}
-        append("quality", known | run(row, seed, folders))
+        run_key = {"row": row.name, "seed": seed, "machine": machine(), "recipe": RECIPE.__dict__}
+        append("quality", run_key | run(row, seed, folders))
     show()
 
 
@@ -92,7 +91,7 @@ def missing() -> Iterator[tuple[Row, int]]:
     for seed in SEEDS:
         for row in ROWS:
             if row.name in only and not any(
-                each["row"] == row.name and each["seed"] == seed for each in results("quality")
+                result["row"] == row.name and result["seed"] == seed for result in results("quality")
             ):
                 yield row, seed
 
@@ -143,13 +142,13 @@ def report(row: Row, seed: int, step: int, steps: int) -> None:
 
 
 def show() -> None:
-    known = results("quality")
-    for name in sorted({name for each in known for name in each["figures"]}):
+    kept = results("quality")
+    for name in sorted({name for result in kept for name in result["figures"]}):
         table = Table("row", "seeds", *SHOWN, title=f"{name}, test photos")
         for row in ROWS:
-            found = [each["figures"][name] for each in known if each["row"] == row.name]
-            cells = [cell([each.get(figure) for each in found]) for figure in SHOWN]
-            table.add_row(row.name, str(len(found)), *cells)
+            figures = [result["figures"][name] for result in kept if result["row"] == row.name]
+            cells = [cell([run_figures.get(figure) for run_figures in figures]) for figure in SHOWN]
+            table.add_row(row.name, str(len(figures)), *cells)
         Console(width=160).print(table)
 
 

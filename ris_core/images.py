@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ris_core.errors import ImageError
 from ris_core.files import atomic_write
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""HxWx3 RGB in [0, 255]."""
 
 # Pillow reads MPO, what some cameras write, as JPEG; it has no reader of its own to name here.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -29,7 +32,7 @@ _WRITTEN: dict[str, dict[str, Any]] = {
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode a photo.
 
     Args:

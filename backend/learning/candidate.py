@@ -20,15 +20,15 @@ from typing import NamedTuple
 import torch
 
 from ris_core import checkpoint
-from ris_core.data import Sample
-from ris_core.data.folder import by_photo
+from ris_core.data import Sample, by_photo
 from ris_core.files import atomic_write
 from ris_core.models import RISModel
 from ris_core.models.class_alignment import class_names
 from ris_core.training.balance import balance
 from ris_core.training.batches import RECALLED
 from ris_core.training.feature_cache import FeatureCache
-from ris_core.training.loop import TrainingProgress, agreed, is_first, process_count, train
+from ris_core.training.loop import TrainingProgress, train
+from ris_core.training.processes import broadcast, is_first, process_count
 from ris_core.training.recipe import Recipe
 
 PLAN, CHECKPOINT = "plan.json", "checkpoint"
@@ -207,9 +207,9 @@ def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]
 
 def _settled(run: Path, make: Callable[[], Plan]) -> Plan:
     """The plan that the run began with; else one that is made now, written down, and the same in all processes."""
-    plan = agreed(_written(run))
+    plan = broadcast(_written(run))
     if plan is None:
-        plan = agreed(make())
+        plan = broadcast(make())
         if is_first():
             atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
     return plan

@@ -31,12 +31,12 @@ from backend.settings import Settings
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation.evaluate import Report, evaluate, recalibrate
+from ris_core.evaluation.metrics import Figures
 from ris_core.files import sha256
 from ris_core.inference.predictor import Predictor
 from ris_core.training.loop import Interrupted
 
 Decision = Literal["waiting", "kept", "promoted"]
-Figures = Mapping[str, float | int]
 STAGES = ("waiting", "reading", "collecting", "training", "evaluating")
 OnProgress = Callable[[str, float], None]
 """Hears the stage, one of `STAGES` in that order, and the share of it done, 0 to 1."""

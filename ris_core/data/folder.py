@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ris_core.errors import DatasetError
-from ris_core.images import read_image
+from ris_core.images import Pixels, read_image
 from ris_core.masks import Mask, segmentation_to_mask
 
 NO_TARGET = -1
 
 
-class Region(ABC):
-    """An object whose mask isn't in one of COCO's forms, and is made when it is asked for."""
+class LazyMask(ABC):
+    """The mask of an object that isn't in one of COCO's forms, and is made when it is needed."""
 
     @abstractmethod
     def mask(self, height: int, width: int) -> Mask:
@@ -41,9 +40,10 @@ class Region(ABC):
 class Sample:
     """One expression about one photo. A photo decoded has `height` x `width` pixels, its orientation applied.
 
-    `segmentations` has one entry for each object meant, in any of COCO's forms or a `Region`. `ref_id` numbers the
+    `segmentations` has one entry for each object meant, in any of COCO's forms or a `LazyMask`. `ref_id` numbers the
     refs of a split: the expressions of one ref mean the same objects. `coco_id` is COCO's number of the photo where
-    a set says it that names its photos otherwise. `kind` says how the expression came about, see `derive.Kind`;
+    a set says it that names its photos otherwise. `kind` says how the expression came about, see
+    `derive.expressions.ExpressionKind`;
     `origin` how its mask did: "accepted" or "corrected" by an annotator, drawn ("manual"), "absent", or "" for unknown.
     """
 
@@ -61,9 +61,10 @@ class Sample:
 
     @property
     def has_target(self) -> bool:
+        """Whether anything in the photo is meant."""
         return bool(self.segmentations)
 
-    def photo(self) -> NDArray[np.uint8]:
+    def photo(self) -> Pixels:
         """height x width x 3 RGB in [0, 255].
 
         Raises:
@@ -77,9 +78,11 @@ class Sample:
 
     def mask(self) -> Mask:
         """height x width bool: the union of the referred objects, empty where there is none."""
-        union = np.zeros((self.height, self.width), dtype=bool)
+        size = self.height, self.width
+        union = np.zeros(size, dtype=bool)
         for segmentation in self.segmentations:
-            union |= _decode(segmentation, self.height, self.width)
+            lazy = isinstance(segmentation, LazyMask)
+            union |= segmentation.mask(*size) if lazy else segmentation_to_mask(segmentation, *size)
         return union
 
 
@@ -147,18 +150,12 @@ def _samples(
 
 def _targets(ref: dict[str, Any], annotations: dict[Any, Any]) -> tuple[Any, ...]:
     ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-    found = [annotations[number] for number in ids if number != NO_TARGET]
-    if any(annotation["image_id"] != ref["image_id"] for annotation in found):
+    meant = [annotations[number] for number in ids if number != NO_TARGET]
+    if any(annotation["image_id"] != ref["image_id"] for annotation in meant):
         raise ValueError(f"ref {ref['ref_id']} means an annotation of another photo")
     # A ref that means a crowd alone keeps it: without, it would seem to mean nothing.
-    things = [annotation for annotation in found if not annotation.get("iscrowd")] or found
+    things = [annotation for annotation in meant if not annotation.get("iscrowd")] or meant
     return tuple(annotation["segmentation"] for annotation in things)
-
-
-def _decode(segmentation: Any, height: int, width: int) -> Mask:
-    if isinstance(segmentation, Region):
-        return segmentation.mask(height, width)
-    return segmentation_to_mask(segmentation, height, width)
 
 
 def _load(folder: Path, name: str) -> Any:

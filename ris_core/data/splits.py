@@ -49,5 +49,5 @@ def photo_identity(sample: Sample) -> str:
     """The same for one photo in whatever dataset: "coco/581857", or the file's name where it isn't COCO's."""
     if sample.coco_id is not None:
         return f"coco/{sample.coco_id}"
-    named = _COCO_NAME.fullmatch(sample.image.name)
-    return f"coco/{int(named[1])}" if named else sample.image.name
+    coco_name = _COCO_NAME.fullmatch(sample.image.name)
+    return f"coco/{int(coco_name[1])}" if coco_name else sample.image.name

@@ -7,13 +7,17 @@ been given: ReLA's evaluation does so, others leave only the target's own pixels
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from ris_core.inference.calibration import calibration_error, mean, reliability
 from ris_core.masks import Mask
+
+Figures: TypeAlias = Mapping[str, float | int]
+"""By name, see `summarise`."""
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _RESAMPLES = 1000

@@ -67,32 +67,32 @@ class View:
         return f"{self.canvas} {self.matrix.tobytes().hex()} {self.tint}"
 
 
-def look(size: tuple[int, int], canvas: tuple[int, int], randomness: random.Random | None) -> View:
-    """Fit a photo onto a canvas, whose sides are multiples of 32; with `randomness`, moved and recoloured."""
-    mirrored = randomness is not None and randomness.random() < 0.5
-    matrix = _matrix(size, canvas, mirrored, randomness)
-    return View(size, canvas, matrix, mirrored, _tint(randomness) if randomness else None)
+def fit_view(size: tuple[int, int], canvas: tuple[int, int], rng: random.Random | None) -> View:
+    """Fit a photo onto a canvas, whose sides are multiples of 32; with `rng`, moved and recoloured."""
+    mirrored = rng is not None and rng.random() < 0.5
+    matrix = _matrix(size, canvas, mirrored, rng)
+    return View(size, canvas, matrix, mirrored, _tint(rng) if rng else None)
 
 
-def _tint(randomness: random.Random) -> Tint:
+def _tint(rng: random.Random) -> Tint:
     """Brightness, contrast and saturation by up to a third, now and then grey."""
-    saturation = 0.0 if randomness.random() < 0.05 else randomness.uniform(0.7, 1.3)
-    return Tint(saturation, randomness.uniform(0.7, 1.3), randomness.uniform(0.75, 1.25))
+    saturation = 0.0 if rng.random() < 0.05 else rng.uniform(0.7, 1.3)
+    return Tint(saturation, rng.uniform(0.7, 1.3), rng.uniform(0.75, 1.25))
 
 
 def _matrix(
-    shape: tuple[int, ...], canvas: tuple[int, int], mirrored: bool, randomness: random.Random | None
+    shape: tuple[int, ...], canvas: tuple[int, int], mirrored: bool, rng: random.Random | None
 ) -> NDArray[np.float64]:
     """Photo -> canvas: turned and scaled about the centre, then placed."""
     height, width = shape[:2]
     scale = min(canvas[0] / height, canvas[1] / width)
     angle, across, down = 0.0, 0.0, 0.0
-    if randomness is not None:
-        scale *= math.exp(randomness.uniform(math.log(0.75), math.log(1.6)))
-        angle = math.radians(randomness.gauss(0, 5))
+    if rng is not None:
+        scale *= math.exp(rng.uniform(math.log(0.75), math.log(1.6)))
+        angle = math.radians(rng.gauss(0, 5))
         # Anywhere between flush with one edge and flush with the other, whether the photo is smaller or larger.
-        across = randomness.uniform(-0.5, 0.5) * abs(canvas[1] - scale * width)
-        down = randomness.uniform(-0.5, 0.5) * abs(canvas[0] - scale * height)
+        across = rng.uniform(-0.5, 0.5) * abs(canvas[1] - scale * width)
+        down = rng.uniform(-0.5, 0.5) * abs(canvas[0] - scale * height)
     cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
     flip = -1.0 if mirrored else 1.0
     linear = np.array([[flip * cosine, -sine], [flip * sine, cosine]])

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ris_core.data.derive.words import mentions
-from ris_core.data.folder import Region, Sample
+from ris_core.data.folder import LazyMask, Sample
+from ris_core.images import Pixels
 from ris_core.masks import Mask
-from ris_core.training.paste import Pixels, cut, paste
+from ris_core.training.paste import cut, paste
 
 # Kinds of expressions that stay true of any part of a photo; "the left dog" may not, once another dog is out of view.
 NAMED = ("name", "synonym", "absent")
@@ -38,10 +39,10 @@ class Collage:
 
     def __init__(self, photos: Iterable[Sequence[Sample]]) -> None:
         """`photos`: the samples of each."""
-        self._photos = {photo[0].image: photo for photo in photos if any(each.kind != "name" for each in photo)}
-        self._things = [each for photo in self._photos.values() for each in photo if _is_thing(each)]
+        self._photos = {photo[0].image: photo for photo in photos if any(sample.kind != "name" for sample in photo)}
+        self._things = [sample for photo in self._photos.values() for sample in photo if _is_thing(sample)]
 
-    def make(self, host: Sequence[Sample], randomness: random.Random) -> CollageScene | None:
+    def make(self, host: Sequence[Sample], rng: random.Random) -> CollageScene | None:
         """A photo, given by its samples, with a thing drawn by chance over it; None where none can go.
 
         Raises:
@@ -50,11 +51,11 @@ class Collage:
         if host[0].image not in self._photos:
             return None
         there = [sample for sample in host if sample.has_target]
-        for thing in randomness.sample(self._things, min(_TRIES, len(self._things))):
+        for thing in rng.sample(self._things, min(_TRIES, len(self._things))):
             if _is_elsewhere(thing, host[0]) and not _speak_of(there, [_name(thing)]):
                 brought = self._brought(thing)
                 if brought and not _speak_of(there, brought):
-                    return self._lay(thing, brought, host, randomness)
+                    return self._lay(thing, brought, host, rng)
         return None
 
     def _brought(self, thing: Sample) -> list[str]:
@@ -63,19 +64,19 @@ class Collage:
         return [_name(other) for other in around if other.kind == "name" and (other.mask() & mask).any()]
 
     def _lay(
-        self, thing: Sample, brought: Sequence[str], host: Sequence[Sample], randomness: random.Random
+        self, thing: Sample, brought: Sequence[str], host: Sequence[Sample], rng: random.Random
     ) -> CollageScene | None:
-        pasted = paste(host[0].photo(), cut(thing.photo(), thing.mask()), randomness)
+        pasted = paste(host[0].photo(), cut(thing.photo(), thing.mask()), rng)
         if pasted is None:
             return None
-        same = [each for each in self._photos[thing.image] if each.segmentations == thing.segmentations]
+        same = [sample for sample in self._photos[thing.image] if sample.segmentations == thing.segmentations]
         return CollageScene(pasted.image, [*_still_true(host, brought, pasted.mask), *_new(host[0], same, pasted.mask)])
 
 
 def _still_true(host: Sequence[Sample], brought: Sequence[str], hidden: Mask) -> Iterator[Sample]:
     for sample in host:
         if sample.kind in NAMED and sample.has_target:
-            yield replace(sample, segmentations=(_Shown(sample, hidden),))
+            yield replace(sample, segmentations=(_VisibleMask(sample, hidden),))
         elif sample.kind in NAMED and not _speak_of([sample], brought):
             yield sample
 
@@ -86,21 +87,23 @@ def _new(host: Sample, same: Sequence[Sample], mask: Mask) -> Iterator[Sample]:
         if sample.kind in NAMED:
             # A number that no ref of the host's has.
             ref = -sample.ref_id
-            yield replace(host, ref_id=ref, sentence=sample.sentence, kind=sample.kind, segmentations=(_Known(mask),))
+            yield replace(
+                host, ref_id=ref, sentence=sample.sentence, kind=sample.kind, segmentations=(_GivenMask(mask),)
+            )
 
 
 @dataclass(frozen=True, eq=False)
-class _Known(Region):
+class _GivenMask(LazyMask):
     """A mask that is there already, HxW."""
 
-    known: Mask
+    given: Mask
 
     def mask(self, height: int, width: int) -> Mask:
-        return self.known
+        return self.given
 
 
 @dataclass(frozen=True, eq=False)
-class _Shown(Region):
+class _VisibleMask(LazyMask):
     """What of a sample's target shows beside what `hides` it, HxW."""
 
     sample: Sample

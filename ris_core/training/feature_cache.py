@@ -24,18 +24,18 @@ from ris_core.training.augment import View
 class FeatureCache:
     """Trunks by photo and view, in float16: half the bytes, and finer than what training does to them."""
 
-    def __init__(self, folder: Path, encoder: ImageEncoder, most: int | None = None) -> None:
+    def __init__(self, folder: Path, encoder: ImageEncoder, max_bytes: int | None = None) -> None:
         """Args:
         encoder: only its stem and frozen stages matter.
-        most: bytes that the folder may hold; what was read longest ago is deleted, and a full one isn't added to.
+        max_bytes: that the folder may hold; what was read longest ago is deleted, and a full one isn't added to.
         """
         frozen = nn.ModuleList(encoder.stages[: encoder.frozen])
-        beginning = {id(each) for each in encoder.stages}
-        others = [child for child in encoder.children() if id(child) not in beginning and child is not encoder.stages]
+        stages = {id(stage) for stage in encoder.stages}
+        others = [child for child in encoder.children() if id(child) not in stages and child is not encoder.stages]
         self._folder = folder
         self._weights = fingerprint(nn.ModuleList([frozen, *others]))
         # Room is made now and not while it is used: passes read all of it in turn, so the oldest is needed next.
-        self._room = math.inf if most is None else most - prune(folder, most // 2)
+        self._room = math.inf if max_bytes is None else max_bytes - prune(folder, max_bytes // 2)
 
     def key(self, photo: Path, view: View) -> str:
         """Under which the trunk of a view is kept."""
@@ -70,12 +70,12 @@ class FeatureCache:
         return self._folder / key[:2] / f"{key}.safetensors"
 
 
-def prune(folder: Path, most: int) -> int:
-    """Where a cache holds more than `most` bytes, delete what was read longest ago -> the bytes that are left."""
+def prune(folder: Path, max_bytes: int) -> int:
+    """Where a cache holds more than `max_bytes`, delete what was read longest ago -> the bytes that are left."""
     files = [(path.stat(), path) for path in folder.rglob("*") if path.is_file()]
     left = sum(status.st_size for status, _ in files)
     for status, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-        if left <= most:
+        if left <= max_bytes:
             break
         path.unlink(missing_ok=True)
         left -= status.st_size
@@ -89,21 +89,13 @@ def _trunk(tensors: dict[str, Tensor]) -> Trunk:
     return Trunk(levels, (state if len(state) > 1 else state[0]) if state else levels[-1])
 
 
-def split(trunk: Trunk) -> list[Trunk]:
-    """A trunk of B photos -> B trunks of one."""
-    return [
-        _rebuild(trunk, [[part[number : number + 1] for part in parts] for parts in _parts(trunk)])
-        for number in range(len(_parts(trunk)[1][0]))
-    ]
-
-
-def join(trunks: list[Trunk]) -> Trunk:
+def join_trunks(trunks: list[Trunk]) -> Trunk:
     """B trunks of one photo -> one of B."""
     columns = zip(*(_parts(trunk) for trunk in trunks), strict=True)
     return _rebuild(trunks[0], [[torch.cat(same) for same in zip(*parts, strict=True)] for parts in columns])
 
 
-def to(trunk: Trunk, device: torch.device) -> Trunk:
+def move_trunk(trunk: Trunk, device: torch.device) -> Trunk:
     """The same trunk on `device`."""
     return _rebuild(trunk, [[part.to(device) for part in parts] for parts in _parts(trunk)])
 
@@ -113,7 +105,7 @@ def _parts(trunk: Trunk) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 
 def _rebuild(like: Trunk, parts: list[list[Tensor]]) -> Trunk:
-    levels, state = (tuple(each) for each in parts)
+    levels, state = map(tuple, parts)
     if like.levels and like.state is like.levels[-1]:
         return Trunk(levels, levels[-1])
     return Trunk(levels, state[0] if isinstance(like.state, Tensor) else state)

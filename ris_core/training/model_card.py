@@ -12,10 +12,10 @@ from ris_core.checkpoint import CARD, OperatingPoint, version
 from ris_core.data.readers.registry import dataset_name, parse_dataset
 from ris_core.evaluation.convention import ACCEPTED
 from ris_core.evaluation.evaluate import Report
+from ris_core.evaluation.metrics import Figures
 from ris_core.models import OPTIONS, RISModel
 from ris_core.training.recipe import Recipe
 
-Figures = Mapping[str, float | int]
 Reports = Mapping[tuple[str, str], Report]
 """By (dataset, split)."""
 
@@ -83,8 +83,8 @@ def refit_card(card: str, point: OperatingPoint, reports: Reports, command: str)
 
 def _put(card: str, pattern: str, text: str, instead: str | None = None) -> str:
     """The card with `text` in the place of what `pattern` finds; where it finds nothing, with `instead` at the end."""
-    new, found = re.subn(pattern, lambda _: text, card, count=1, flags=re.MULTILINE | re.DOTALL)
-    return new if found else f"{card.rstrip()}\n\n{instead or text}"
+    refitted, replaced = re.subn(pattern, lambda _: text, card, count=1, flags=re.MULTILINE | re.DOTALL)
+    return refitted if replaced else f"{card.rstrip()}\n\n{instead or text}"
 
 
 def _operating_point(point: OperatingPoint) -> str:
@@ -105,7 +105,7 @@ def _figures(reports: Reports) -> list[str]:
         "",
     ]
     kinds: dict[tuple[str, ...], Figures] = {
-        (*key, kind): each for key, report in reports.items() for kind, each in report.kinds.items()
+        (*key, kind): values for key, report in reports.items() for kind, values in report.kinds.items()
     }
     # Of a set whose expressions are all of one kind nothing new would be said.
     return [*lines, *_table(("dataset", "split", "kind"), kinds, BRIEF), ""] if len(kinds) > len(figures) else lines
@@ -169,7 +169,7 @@ def _design(model: RISModel) -> list[str]:
     usual, chosen = asdict(OPTIONS[model.name]()), asdict(model.options)
     words = [f"--model {model.name}", f"--image-encoder {model.image_encoder.name}"]
     words.append(f"--text-encoder {model.text_encoder.name}")
-    return words + [f"--option {name}={json.dumps(each)}" for name, each in chosen.items() if each != usual[name]]
+    return words + [f"--option {name}={json.dumps(value)}" for name, value in chosen.items() if value != usual[name]]
 
 
 def _earlier(card: str) -> list[str]:

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ris_core.images import Pixels
 from ris_core.masks import Mask, bounding_box
-
-Pixels = NDArray[np.uint8]
 
 # Of a thing's own size, and of the host's sides, which it never exceeds: it should hide a part, not the photo.
 SCALES, LARGEST = (0.5, 1.5), 0.6
@@ -52,7 +50,7 @@ def cut(image: Pixels, mask: Mask) -> Cutting:
     return Cutting(image[window].copy(), mask[window].copy())
 
 
-def paste(host: Pixels, thing: Cutting, randomness: random.Random) -> Pasted | None:
+def paste(host: Pixels, thing: Cutting, rng: random.Random) -> Pasted | None:
     """Lay a thing over a photo, HxWx3 RGB, resized and at a place drawn by chance, all of it in view.
 
     Nothing that is passed in changes, and the same randomness gives the same.
@@ -60,11 +58,11 @@ def paste(host: Pixels, thing: Cutting, randomness: random.Random) -> Pasted | N
     Returns:
         None where the thing would be too small to be told.
     """
-    resized = _resize(thing, host.shape[:2], randomness)
+    resized = _resize(thing, host.shape[:2], rng)
     if resized is None or resized.mask.sum() < _SHARE * host.shape[0] * host.shape[1]:
         return None
     height, width = resized.mask.shape
-    top, left = randomness.randint(0, host.shape[0] - height), randomness.randint(0, host.shape[1] - width)
+    top, left = rng.randint(0, host.shape[0] - height), rng.randint(0, host.shape[1] - width)
     window = slice(top, top + height), slice(left, left + width)
     there = np.zeros(host.shape[:2], dtype=bool)
     there[window] = resized.mask
@@ -73,9 +71,9 @@ def paste(host: Pixels, thing: Cutting, randomness: random.Random) -> Pasted | N
     return Pasted(image, there)
 
 
-def _resize(thing: Cutting, size: tuple[int, ...], randomness: random.Random) -> Cutting | None:
+def _resize(thing: Cutting, size: tuple[int, ...], rng: random.Random) -> Cutting | None:
     height, width = thing.mask.shape
-    scale = min(randomness.uniform(*SCALES), LARGEST * size[0] / height, LARGEST * size[1] / width)
+    scale = min(rng.uniform(*SCALES), LARGEST * size[0] / height, LARGEST * size[1] / width)
     across, down = round(scale * width), round(scale * height)
     if min(across, down) < _LEAST:
         return None

@@ -22,9 +22,10 @@ from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.inference.predictor import Predictor
 from ris_core.models import RISModel
 from ris_core.training.design import begin
-from ris_core.training.loop import is_first, train
+from ris_core.training.loop import train
 from ris_core.training.model_card import Reports, mean_card, refit_card, write_card
-from ris_core.training.preview import few, validate
+from ris_core.training.preview import preview_samples, validate
+from ris_core.training.processes import is_first
 from ris_core.training.recipe import Design, Recipe
 from ris_core.training.soup import average
 from ris_core.tuning import Tuning
@@ -71,7 +72,7 @@ def train_checkpoint(
         recipe,
         run,
         lambda progress: on_progress("Training", progress.step, progress.steps, f"loss {progress.loss:.3f}"),
-        partial(validate, model, few(datasets.validation), recipe.side) if watched else None,
+        partial(validate, model, preview_samples(datasets.validation), recipe.side) if watched else None,
     )
     if not is_first():
         return None

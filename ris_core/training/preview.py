@@ -23,11 +23,11 @@ _PHOTOS, _EXPRESSIONS = 32, 4
 _SHOWN = 12
 
 
-def few(samples: Sequence[Sample], photos: int = _PHOTOS) -> list[Sample]:
+def preview_samples(samples: Sequence[Sample], photos: int = _PHOTOS) -> list[Sample]:
     """At most four expressions about each of at most so many photos, always the same."""
-    randomness, groups = random.Random(0), list(by_photo(samples))
-    chosen = randomness.sample(groups, min(photos, len(groups)))
-    return [each for photo in chosen for each in randomness.sample(photo, min(_EXPRESSIONS, len(photo)))]
+    rng, groups = random.Random(0), list(by_photo(samples))
+    chosen = rng.sample(groups, min(photos, len(groups)))
+    return [sample for photo in chosen for sample in rng.sample(photo, min(_EXPRESSIONS, len(photo)))]
 
 
 def validate(model: RISModel, samples: Sequence[Sample], side: int) -> Validation:

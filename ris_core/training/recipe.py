@@ -23,41 +23,13 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How a pass draws from its photos.
-
-    side: the canvas' longer side, a multiple of 96; the shorter is two thirds of it.
-    photos: photos a batch. present, absent: at most so many expressions a photo with and without a target.
-    views: ways in which a photo is moved and recoloured, passes taking turns; 0 for another in every pass.
-    paste: chance that a thing of another photo is laid over a photo, see `collage`; not with views that come again.
-
-    Raises:
-        InputError: a number is out of its range.
-    """
-
-    side: int
-    photos: int
-    present: int
-    absent: int
-    views: int = 0
-    paste: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.side < 1 or self.side % _STEP:
-            raise InputError(f"The side is {self.side} pixels. It has to be a multiple of {_STEP}.")
-        if not 0 <= self.paste <= 1:
-            raise InputError(f"The chance to paste is {self.paste}. It has to be between 0 and 1.")
-        if self.paste and self.views:
-            raise InputError("Nothing can be pasted onto views that come again. Leave out either paste or views.")
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run's outcome besides its data.
 
-    present, absent: expressions drawn a photo and pass, with and without a target. photos: a batch's.
-    side: the canvas' longer side in pixels. views: of each photo; 0 for another in every pass. paste: chance that a
-    thing of another photo is laid over one. See `Draw`.
+    photos: a batch's. present, absent: at most so many expressions a photo and pass, with and without a target.
+    side: the canvas' longer side in pixels, a multiple of 96; the shorter is two thirds of it.
+    views: ways in which a photo is moved and recoloured, passes taking turns; 0 for another in every pass.
+    paste: chance that a thing of another photo is laid over one, see `collage`; not with views that come again.
     average: decay of the weights' running mean, which is what is kept. accumulate: batches a step.
     precision: of the passes through the model; weights and gradients are float32.
 
@@ -84,8 +56,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         # Said before data are read and a model is built.
-        _ = self.draw
-
-    @property
-    def draw(self) -> Draw:
-        return Draw(self.side, self.photos, self.present, self.absent, self.views, self.paste)
+        if self.side < 1 or self.side % _STEP:
+            raise InputError(f"The side is {self.side} pixels. It has to be a multiple of {_STEP}.")
+        if not 0 <= self.paste <= 1:
+            raise InputError(f"The chance to paste is {self.paste}. It has to be between 0 and 1.")
+        if self.paste and self.views:
+            raise InputError("Nothing can be pasted onto views that come again. Leave out either paste or views.")

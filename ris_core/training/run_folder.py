@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ris_core.evaluation.metrics import Figures
 from ris_core.files import atomic_write
-from ris_core.images import write_image
+from ris_core.images import Pixels, write_image
 from ris_core.overlay import PALETTE
 
 CONFIG, METRICS, CURVES, OVERLAYS = "config.json", "metrics.jsonl", "curves.png", "overlays"
@@ -26,17 +26,22 @@ _DRAWN = ("loss", "mIoU", "N-acc", "T-acc")
 class Validation(NamedTuple):
     """How a model does while it is trained. figures: by name. sheet: uint8 RGB, some of its answers as overlays."""
 
-    figures: Mapping[str, float | int]
-    sheet: NDArray[np.uint8]
+    figures: Figures
+    sheet: Pixels
 
 
-class Run:
+class RunFolder:
     """Writes a run's folder; `active` is False in all processes of a run but one, which then write nothing."""
 
-    def __init__(self, folder: Path, config: Mapping[str, object], active: bool = True) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object], step: int = 0, active: bool = True) -> None:
+        """`step`: what was logged after it is dropped, since a run that died goes on from there and logs it again."""
         self._folder, self._active = folder, active
-        if active:
-            atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        if not active:
+            return
+        atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        if (folder / METRICS).exists():
+            kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
+            atomic_write(folder / METRICS, "".join(kept).encode())
 
     def log(self, **figures: float | int) -> None:
         """One more line of the metrics."""
@@ -45,13 +50,7 @@ class Run:
             with (self._folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
 
-    def forget(self, after: int) -> None:
-        """Drop what was logged after a step: a run that died goes on from an earlier one, and logs those again."""
-        if self._active and (self._folder / METRICS).exists():
-            kept = [line for line in read_metrics(self._folder) if line["step"] <= after]
-            atomic_write(self._folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
-
-    def show(self, epoch: int, sheet: NDArray[np.uint8]) -> None:
+    def keep_sheet(self, epoch: int, sheet: Pixels) -> None:
         """Keep the overlays of a pass, in the place of those of a pass long gone."""
         if self._active:
             folder = self._folder / OVERLAYS
@@ -59,7 +58,7 @@ class Run:
             for old in sorted(folder.glob("pass-*.jpg"))[:-_SHEETS]:
                 old.unlink()
 
-    def draw(self) -> None:
+    def draw_curves(self) -> None:
         """The learning curves as a picture."""
         if not self._active:
             return
@@ -96,7 +95,7 @@ def _panel(name: str, points: Sequence[tuple[float, float]], colour: tuple[int, 
         up = min(1.0, max(0.0, (value - low) / max(1e-9, high - low)))
         return _MARGIN + across * (_WIDTH - 2 * _MARGIN), _HEIGHT - 34 - up * (_HEIGHT - 70)
 
-    pale = tuple((each + 2 * 255) // 3 for each in colour)
+    pale = tuple((channel + 2 * 255) // 3 for channel in colour)
     pen.line([at(*point) for point in zip(steps, values, strict=True)], fill=pale, width=1)
     pen.line([at(*point) for point in zip(steps, smooth, strict=True)], fill=colour, width=3)
     pen.text((_MARGIN, 8), f"{name}: {values[-1]:.3f} at step {steps[-1]:.0f}", fill="black", font=font)

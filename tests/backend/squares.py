@@ -20,9 +20,9 @@ HEIGHT, WIDTH = 48, 64
 
 def picture(seed: int) -> tuple[bytes, np.ndarray]:
     """A dark photo with a bright square, and the square's mask."""
-    randomness = np.random.default_rng(seed)
-    pixels = randomness.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    top, left = randomness.integers(0, [16, 32])
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    top, left = rng.integers(0, [16, 32])
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
     mask[top : top + 32, left : left + 32] = True
     pixels[mask] += 150

@@ -25,6 +25,7 @@ def band(rows: int) -> np.ndarray:
 
 
 def square(x: int, y: int, side: int) -> list[int]:
+    """A polygon as COCO has it: x, y, x, y ..."""
     return [x, y, x + side, y, x + side, y + side, x, y + side]
 
 
@@ -40,6 +41,7 @@ ANNOTATIONS: dict[int, tuple[int, Any, int]] = {
 
 
 def instances() -> dict[str, Any]:
+    """`instances.json` of two photos and `ANNOTATIONS`."""
     names = {7: FIRST, 8: SECOND}
     return {
         "images": [{"id": number, "file_name": names[number], "height": HEIGHT, "width": WIDTH} for number in names],
@@ -71,9 +73,9 @@ def ref(ref_id: int, ann_id: Any, split: str, *sentences: str, photo: int = 7) -
 def as_python2(value: Any, key: str = "") -> Any:
     """Texts as byte strings, a sentence's `raw` as unicode and annotations as longs, mixed as they are in the wild."""
     if isinstance(value, dict):
-        return {name.encode(): as_python2(each, name) for name, each in value.items()}
+        return {name.encode(): as_python2(content, name) for name, content in value.items()}
     if isinstance(value, list):
-        return [as_python2(each, key) for each in value]
+        return [as_python2(entry, key) for entry in value]
     if key == "ann_id":
         return Long(value)
     return value.encode() if isinstance(value, str) and key != "raw" else value
@@ -90,6 +92,7 @@ def write_refer(root: Path, refs: list[Any], dataset: str = "refcoco", partition
 
 
 def write_grefcoco(root: Path, refs: list[Any]) -> Path:
+    """gRefCOCO's folders, its refs as JSON."""
     (root / "images" / "train2014").mkdir(parents=True)
     (root / "grefcoco").mkdir()
     (root / "grefcoco" / "grefs(unc).json").write_text(json.dumps(refs))
@@ -98,10 +101,12 @@ def write_grefcoco(root: Path, refs: list[Any]) -> Path:
 
 
 def task(photo: int, phrase: str, *polygons: Any) -> dict[str, Any]:
+    """A phrase of PhraseCut, with the polygons of each instance that it means."""
     return {"task_id": f"{photo}__1", "image_id": photo, "ann_ids": [1], "phrase": phrase, "Polygons": list(polygons)}
 
 
 def write_phrasecut(root: Path, **splits: list[Any]) -> Path:
+    """PhraseCut's folder: tasks by split, about photos 61 and 62 of Visual Genome."""
     (root / "images").mkdir(parents=True)
     images = [
         {"image_id": 61, "coco_id": 8, "height": HEIGHT, "width": WIDTH, "split": "test"},

@@ -30,7 +30,7 @@ class _Pickler:
         if isinstance(value, list):
             return b"]" + self.put() + self.batch(value, b"a", b"e")
         if isinstance(value, dict):
-            return b"}" + self.put() + self.batch([each for pair in value.items() for each in pair], b"s", b"u", 2)
+            return b"}" + self.put() + self.batch([part for pair in value.items() for part in pair], b"s", b"u", 2)
         if isinstance(value, float):
             return b"G" + struct.pack(">d", value)
         if value is None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ris_core.data.derive.choices import Thing
-from ris_core.data.derive.convert import Photo, write_folder
+from ris_core.data.derive.folder_writer import LabelledPhoto, write_folder
 from ris_core.data.derive.words import noun
 
 COLOURS = {
@@ -28,7 +28,7 @@ def make(folder: Path, photos: int = 6) -> Path:
     return folder / "data"
 
 
-def _photo(source: Path, number: int) -> Photo:
+def _photo(source: Path, number: int) -> LabelledPhoto:
     random = np.random.default_rng(number)
     height, width = (96, 128) if number % 2 else (128, 96)
     canvas = np.full((height, width, 3), 128, np.uint8)
@@ -45,4 +45,4 @@ def _photo(source: Path, number: int) -> Photo:
         things.append(Thing(str(name), shape > 0, noun(str(name))))
     path = source / f"{number}.png"
     Image.fromarray(canvas).save(path)
-    return Photo(path, things, [thing.name for thing in things])
+    return LabelledPhoto(path, things, [thing.name for thing in things])

@@ -53,15 +53,17 @@ class Thing:
 
     @cached_property
     def across(self) -> Extent:
+        """From left to right."""
         return _extent(self.mask, 0)
 
     @cached_property
     def down(self) -> Extent:
+        """From top to bottom."""
         return _extent(self.mask, 1)
 
     @property
-    def box(self) -> float:
-        """Area of the box around it."""
+    def box_area(self) -> float:
+        """Of the box around it, in squares of the photo's longer side."""
         return (self.across.high - self.across.low) * (self.down.high - self.down.low)
 
     @property
@@ -146,7 +148,7 @@ def _is_above(one: Thing, other: Thing) -> bool:
 
 
 def _is_larger(one: Thing, other: Thing) -> bool:
-    return one.share >= _LARGER * other.share and one.box >= _LARGER * other.box
+    return one.share >= _LARGER * other.share and one.box_area >= _LARGER * other.box_area
 
 
 def _touch(one: Thing, other: Thing) -> bool:

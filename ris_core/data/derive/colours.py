@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ris_core.images import Pixels
 from ris_core.masks import Mask
 
 # A thing has a colour that half of its pixels have, twice as many as have any other.
@@ -27,7 +28,7 @@ class _Row(NamedTuple):
     value: tuple[float, float] = (0.0, 1.0)
 
 
-# Pixels looked at in a mask, evenly spread.
+# Pixels read in a mask, evenly spread.
 _ENOUGH = 5000
 # Median value of a photo, below which its shadows look as black as what is black.
 _DARK = 0.25
@@ -82,7 +83,7 @@ UNTRUE = {
 }
 
 
-def colour_shares(image: NDArray[np.uint8], mask: Mask) -> dict[str, float]:
+def colour_shares(image: Pixels, mask: Mask) -> dict[str, float]:
     """HxWx3 RGB and HxW -> the share of the mask's pixels, in [0, 1], that has each colour; none for those without."""
     places = np.flatnonzero(mask)
     if not len(places):
@@ -99,7 +100,7 @@ def colour_shares(image: NDArray[np.uint8], mask: Mask) -> dict[str, float]:
     return shares
 
 
-def is_dark(image: NDArray[np.uint8]) -> bool:
+def is_dark(image: Pixels) -> bool:
     """Whether a photo is too dark for colours to be told: HxWx3 RGB."""
     return float(np.median(image[::4, ::4].max(axis=2))) < _DARK * 255
 

@@ -13,16 +13,15 @@ from itertools import combinations
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ris_core.data.derive import phrases
 from ris_core.data.derive.choices import SMALL, Thing, choices
 from ris_core.data.derive.colours import TRACE, UNTRUE, colour_shares, contradictions, dominant, is_dark
 from ris_core.data.derive.words import NUMBERS, alike, has_colour, synonyms
+from ris_core.images import Pixels
 from ris_core.masks import Mask, iou
 
 ExpressionKind: TypeAlias = Literal["name", "synonym", "derived", "attribute", "plural", "absent", "contradicted"]
-Pixels: TypeAlias = NDArray[np.uint8]
 Shares: TypeAlias = dict[str, float]
 
 _PARAPHRASES = 3
@@ -41,7 +40,7 @@ class DerivedExpression:
     things: tuple[Thing, ...] = ()
 
 
-class _Way(NamedTuple):
+class _Wording(NamedTuple):
     """Templates, see `phrases`, the word to put into them, and what is then meant."""
 
     kind: ExpressionKind
@@ -54,10 +53,12 @@ class _Untrue(NamedTuple):
     """What can be said in a colour that the thing doesn't have."""
 
     colour: str
-    way: _Way
+    wording: _Wording
 
 
-def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection[str] = ()) -> list[DerivedExpression]:
+def derive_expressions(
+    things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection[str] = ()
+) -> list[DerivedExpression]:
     """All expressions that a photo's things allow, and one at most that contradicts its colours.
 
     Args:
@@ -66,18 +67,18 @@ def derive(things: Sequence[Thing], image: Pixels, seed: str, unsure: Collection
         seed: fixes which phrasings are drawn; the photo's name.
         unsure: classes of which more may be there than `things`.
     """
-    randomness, dark = random.Random(seed), is_dark(image)
+    rng, dark = random.Random(seed), is_dark(image)
     groups = {group[0].name: group for group in _classes(things, unsure)}
     colours = {name: [{} if dark else _shares(thing, image) for thing in group] for name, group in groups.items()}
-    ways = [
-        way
+    wordings = [
+        wording
         for name, group in groups.items()
-        for way in (*_single(group), *_together(group), *_coloured(group, colours[name]))
+        for wording in (*_single(group), *_together(group), *_coloured(group, colours[name]))
     ]
     never = [untrue for group in groups.values() for untrue in _contradicted(group, colours)]
     if never:
-        ways += _seldom(never, randomness.choice(never), random.Random(f"untrue {seed}"))
-    return [DerivedExpression(way.kind, _say(way, randomness), way.things) for way in ways]
+        wordings += _seldom(never, rng.choice(never), random.Random(f"untrue {seed}"))
+    return [DerivedExpression(wording.kind, _say(wording, rng), wording.things) for wording in wordings]
 
 
 def _classes(things: Sequence[Thing], unsure: Collection[str]) -> Iterator[tuple[Thing, ...]]:
@@ -90,49 +91,50 @@ def _classes(things: Sequence[Thing], unsure: Collection[str]) -> Iterator[tuple
             yield tuple(group)
 
 
-def _single(group: tuple[Thing, ...]) -> Iterator[_Way]:
+def _single(group: tuple[Thing, ...]) -> Iterator[_Wording]:
     for choice in choices(group):
-        yield _Way("derived", choice.templates, group[0].noun.one, (choice.thing,))
+        yield _Wording("derived", choice.templates, group[0].noun.one, (choice.thing,))
 
 
-def _together(group: tuple[Thing, ...]) -> Iterator[_Way]:
+def _together(group: tuple[Thing, ...]) -> Iterator[_Wording]:
     noun = group[0].noun
     if len(group) < 2 or sum(thing.share for thing in group) < SMALL:
         return
-    yield _Way("plural", phrases.ALL, noun.many, group)
+    yield _Wording("plural", phrases.ALL, noun.many, group)
     if noun.counted and len(group) in NUMBERS and all(thing.share >= SMALL for thing in group):
-        yield _Way("plural", phrases.count(len(group)), noun.many, group)
+        yield _Wording("plural", phrases.count(len(group)), noun.many, group)
 
 
-def _coloured(group: tuple[Thing, ...], shares: Sequence[Shares]) -> Iterator[_Way]:
+def _coloured(group: tuple[Thing, ...], shares: Sequence[Shares]) -> Iterator[_Wording]:
     """The only one of its colour; or all of them, where they share it."""
-    names = [dominant(each) for each in shares]
+    names = [dominant(own) for own in shares]
     for place, (thing, colour) in enumerate(zip(group, names, strict=True)):
         others = [*shares[:place], *shares[place + 1 :]]
-        if colour and thing.share >= SMALL and all(each and each.get(colour, 0.0) < TRACE for each in others):
-            yield _Way("attribute", _in_colour(thing.name, colour), thing.noun.one, (thing,))
+        if colour and thing.share >= SMALL and all(other and other.get(colour, 0.0) < TRACE for other in others):
+            yield _Wording("attribute", _in_colour(thing.name, colour), thing.noun.one, (thing,))
     if len(group) > 1 and names[0] and len(set(names)) == 1:
-        yield _Way("attribute", _in_colour(group[0].name, names[0]), group[0].noun.many, group)
+        yield _Wording("attribute", _in_colour(group[0].name, names[0]), group[0].noun.many, group)
 
 
-def _seldom(never: Sequence[_Untrue], drawn: _Untrue, randomness: random.Random) -> list[_Way]:
+def _seldom(never: Sequence[_Untrue], drawn: _Untrue, rng: random.Random) -> list[_Wording]:
     """One of them or none, so that no colour gives away by itself that a sentence is untrue."""
-    if randomness.random() < UNTRUE[drawn.colour]:
-        return [drawn.way]
+    if rng.random() < UNTRUE[drawn.colour]:
+        return [drawn.wording]
     # Most clothes are black; to be doubted at all it must be said of others wherever it can.
-    black = [untrue.way for untrue in never if untrue.colour == "black"]
-    return [randomness.choice(black)] if black else []
+    black = [untrue.wording for untrue in never if untrue.colour == "black"]
+    return [rng.choice(black)] if black else []
 
 
 def _contradicted(group: tuple[Thing, ...], colours: Mapping[str, Sequence[Shares]]) -> Iterator[_Untrue]:
     """Colours that none has, nor what may be taken for one; only where the colour of each is beyond doubt."""
     name = group[0].name
-    names = [dominant(each) for each in colours[name]]
-    never = [set(contradictions(own, each)) if own else set() for own, each in zip(names, colours[name], strict=True)]
-    around = [each for other in alike(name) for each in colours.get(other, ())]
+    names = [dominant(shares) for shares in colours[name]]
+    doubtless = zip(names, colours[name], strict=True)
+    never = [set(contradictions(own, shares)) if own else set() for own, shares in doubtless]
+    around = [shares for other in alike(name) for shares in colours.get(other, ())]
     for colour in sorted(set.intersection(*never)):
-        if all(each.get(colour, 0.0) < TRACE for each in around):
-            yield _Untrue(colour, _Way("contradicted", _in_colour(name, colour), group[0].noun.one, ()))
+        if all(shares.get(colour, 0.0) < TRACE for shares in around):
+            yield _Untrue(colour, _Wording("contradicted", _in_colour(name, colour), group[0].noun.one, ()))
 
 
 def _shares(thing: Thing, image: Pixels) -> Shares:
@@ -158,9 +160,9 @@ def _in_colour(name: str, colour: str) -> tuple[str, ...]:
     return phrases.dressed(colour) if name == "person" else phrases.coloured(colour)
 
 
-def _say(way: _Way, randomness: random.Random) -> tuple[str, ...]:
+def _say(wording: _Wording, rng: random.Random) -> tuple[str, ...]:
     """A few of the ways to say it, now and then by another word for the thing."""
-    chosen = randomness.sample(way.templates, min(_PARAPHRASES, len(way.templates)))
-    if way.kind == "contradicted":
+    chosen = rng.sample(wording.templates, min(_PARAPHRASES, len(wording.templates)))
+    if wording.kind == "contradicted":
         chosen = chosen[:1]
-    return tuple(template.format(randomness.choice(synonyms(way.word))) for template in chosen)
+    return tuple(template.format(rng.choice(synonyms(wording.word))) for template in chosen)

@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ris_core.data.derive.choices import SMALL, Thing
+from ris_core.images import Pixels
 from ris_core.masks import Mask, bounding_box
 
-Pixels = NDArray[np.uint8]
 # Of a thing's pixels, in the window.
 _SEEN = 0.25
 # Things of the shared class that a photo may have: among many, nobody says which.
@@ -38,7 +37,7 @@ class MosaicScene:
     unsure: frozenset[str]
 
 
-def pairs(classes: Sequence[Sequence[str]], count: int, seed: int = 0) -> Iterator[tuple[int, int, str]]:
+def draw_pairs(classes: Sequence[Sequence[str]], count: int, seed: int = 0) -> Iterator[tuple[int, int, str]]:
     """Draw photos to put together: (first, second, the class that they share), every class as often as any other.
 
     `classes`: of each photo, the class of each of its things that people would point at.
@@ -49,22 +48,22 @@ def pairs(classes: Sequence[Sequence[str]], count: int, seed: int = 0) -> Iterat
             if names.count(name) <= _MOST:
                 photos[name].append(number)
     shared = sorted(name for name, numbers in photos.items() if len(numbers) > 1)
-    randomness = random.Random(f"mosaic {seed}")
+    rng = random.Random(f"mosaic {seed}")
     for _ in range(count if shared else 0):
-        name = randomness.choice(shared)
-        first, second = randomness.sample(photos[name], 2)
+        name = rng.choice(shared)
+        first, second = rng.sample(photos[name], 2)
         yield first, second, name
 
 
-def join(first: MosaicScene, second: MosaicScene, name: str, randomness: random.Random) -> MosaicScene | None:
+def join_scenes(first: MosaicScene, second: MosaicScene, name: str, rng: random.Random) -> MosaicScene | None:
     """Both, side by side or one above the other, in a picture as large as the first; None where too little is left.
 
     Things of the class `name` stay in view. The same randomness gives the same.
     """
     height, width = first.image.shape[:2]
-    beside = randomness.random() < 0.7
+    beside = rng.random() < 0.7
     size = (height, width // 2) if beside else (height // 2, width)
-    halves = [_window(scene, name, size, randomness) for scene in (first, second)]
+    halves = [_window(scene, name, size, rng) for scene in (first, second)]
     image = np.concatenate([half.image for half in halves], axis=1 if beside else 0)
     things = tuple(
         replace(thing, mask=_placed(thing.mask, image.shape[:2], number, beside))
@@ -76,29 +75,29 @@ def join(first: MosaicScene, second: MosaicScene, name: str, randomness: random.
     return MosaicScene(image, things, unsure) if all(shown) and name not in unsure else None
 
 
-def _window(scene: MosaicScene, name: str, size: tuple[int, int], randomness: random.Random) -> MosaicScene:
+def _window(scene: MosaicScene, name: str, size: tuple[int, int], rng: random.Random) -> MosaicScene:
     """As much of a scene as `size` shows, around its largest thing of the class `name`."""
     scale = max(size[0] / scene.image.shape[0], size[1] / scene.image.shape[1])
     image = cv2.resize(scene.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    thing = max((thing for thing in scene.things if thing.name == name), key=lambda thing: thing.share)
-    left, top, across, down = (scale * side for side in bounding_box(thing.mask))
-    x = _start(left + across / 2, size[1], image.shape[1], randomness)
-    y = _start(top + down / 2, size[0], image.shape[0], randomness)
+    centred = max((thing for thing in scene.things if thing.name == name), key=lambda thing: thing.share)
+    left, top, across, down = (scale * side for side in bounding_box(centred.mask))
+    x = _start(left + across / 2, size[1], image.shape[1], rng)
+    y = _start(top + down / 2, size[0], image.shape[0], rng)
     view = slice(y, y + size[0]), slice(x, x + size[1])
     things, unsure = [], set(scene.unsure)
-    for each in scene.things:
-        whole = _resized(each.mask, (image.shape[1], image.shape[0]))
+    for thing in scene.things:
+        whole = _resized(thing.mask, (image.shape[1], image.shape[0]))
         mask = whole[view]
         if mask.sum() >= _SEEN * max(1, whole.sum()):
-            things.append(replace(each, mask=mask))
+            things.append(replace(thing, mask=mask))
         elif mask.any():
-            unsure.add(each.name)
+            unsure.add(thing.name)
     return MosaicScene(np.asarray(image[view], dtype=np.uint8), tuple(things), frozenset(unsure))
 
 
-def _start(centre: float, size: int, whole: int, randomness: random.Random) -> int:
+def _start(centre: float, size: int, whole: int, rng: random.Random) -> int:
     """Where a window of `size` begins so that `centre` lies near its middle, within the `whole`."""
-    aside = randomness.uniform(-_ASIDE, _ASIDE) * size
+    aside = rng.uniform(-_ASIDE, _ASIDE) * size
     return round(min(max(0.0, centre - size / 2 + aside), whole - size))
 
 

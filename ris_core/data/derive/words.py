@@ -48,21 +48,10 @@ _SYNONYMS = {
     "watch": ("wristwatch",),
 }
 # Worn in twos; labelled together.
-_PAIRS = {
-    "boots": "boot",
-    "clogs": "clog",
-    "earrings": "earring",
-    "flats": "flat",
-    "gloves": "glove",
-    "heels": "heel",
-    "loafers": "loafer",
-    "pumps": "pump",
-    "sandals": "sandal",
-    "shoes": "shoe",
-    "sneakers": "sneaker",
-    "socks": "sock",
-    "wedges": "wedge",
-}
+_PAIRS = (
+    *("boots", "clogs", "earrings", "flats", "gloves", "heels", "loafers"),
+    *("pumps", "sandals", "shoes", "sneakers", "socks", "wedges"),
+)
 # Mostly of one paint or dye. The others are bare skin, food, screens or patterns, or show what lies behind them.
 _COLOURED = {
     *("airplane", "backpack", "bear", "bird", "boat", "bowl", "bus", "car", "cat", "chair", "couch", "cow"),
@@ -91,17 +80,17 @@ _ALIKE = (
 )
 # Classes that one thing may truly belong to, whichever of them it is labelled as: jeans are pants.
 _SHARED = (
-    *({"shoes", each} for each in _PAIRS if each not in ("earrings", "gloves", "socks")),
-    *({"heels", each} for each in ("boots", "pumps", "sandals", "wedges")),
-    *({"sandals", each} for each in ("clogs", "flats", "wedges")),
-    *({"top", each} for each in ("bodysuit", "cardigan", "hoodie", "jumper", "sweater", "sweatshirt", "vest")),
-    *({"jacket", each} for each in ("blazer", "cardigan", "coat", "hoodie", "suit", "vest")),
+    *({"shoes", name} for name in _PAIRS if name not in ("earrings", "gloves", "socks")),
+    *({"heels", name} for name in ("boots", "pumps", "sandals", "wedges")),
+    *({"sandals", name} for name in ("clogs", "flats", "wedges")),
+    *({"top", name} for name in ("bodysuit", "cardigan", "hoodie", "jumper", "sweater", "sweatshirt", "vest")),
+    *({"jacket", name} for name in ("blazer", "cardigan", "coat", "hoodie", "suit", "vest")),
     *(
-        {"accessories", each}
-        for each in ("bag", "belt", "bracelet", "earrings", "glasses", "gloves", "hat", "necklace")
+        {"accessories", name}
+        for name in ("bag", "belt", "bracelet", "earrings", "glasses", "gloves", "hat", "necklace")
     ),
-    *({"accessories", each} for each in ("purse", "ring", "scarf", "sunglasses", "tie", "wallet", "watch")),
-    *({"intimate", each} for each in ("bodysuit", "bra", "panties", "stockings")),
+    *({"accessories", name} for name in ("purse", "ring", "scarf", "sunglasses", "tie", "wallet", "watch")),
+    *({"intimate", name} for name in ("bodysuit", "bra", "panties", "stockings")),
     {"blouse", "shirt", "t-shirt", "top"},
     {"cardigan", "hoodie", "jumper", "sweater", "sweatshirt"},
     {"blazer", "coat", "suit"},
@@ -141,7 +130,7 @@ def noun(name: str) -> Noun:
 
 def pair(name: str) -> Noun | None:
     """The noun of one shoe of a pair, say, where `name` is worn in twos."""
-    return Noun(_PAIRS[name], name, is_pair=True) if name in _PAIRS else None
+    return Noun(name.removesuffix("s"), name, is_pair=True) if name in _PAIRS else None
 
 
 def synonyms(name: str) -> tuple[str, ...]:
@@ -172,7 +161,7 @@ def mentions(sentence: str, name: str) -> bool:
 @cache
 def _words_for(name: str) -> re.Pattern[str]:
     classes = alike(name) | may_be(name)
-    words = {word for each in classes for word in (*synonyms(each), noun(each).many, each.removesuffix("s"))}
+    words = {word for other in classes for word in (*synonyms(other), noun(other).many, other.removesuffix("s"))}
     return re.compile(rf"\b({'|'.join(sorted(map(re.escape, words)))})\b", re.IGNORECASE)
 
 

@@ -17,12 +17,12 @@ def find_parts(folder: Path, layout: Layout) -> list[Path]:
     Raises:
         DatasetError: a part is there under none of its names; the message draws the whole layout.
     """
-    found = [next((folder / name for name in names if _is_there(folder, name)), None) for names in layout]
-    missing = [names[0] for names, path in zip(layout, found, strict=True) if path is None]
+    parts = [next((folder / name for name in names if _is_there(folder, name)), None) for names in layout]
+    missing = [names[0] for names, path in zip(layout, parts, strict=True) if path is None]
     if missing:
         drawn = "\n".join(f"    {' or '.join(names)}" for names in layout)
         raise DatasetError(f"{folder} lacks {', '.join(missing)}. It has to hold\n{drawn}")
-    return [path for path in found if path]
+    return [path for path in parts if path]
 
 
 def _is_there(folder: Path, name: str) -> bool:

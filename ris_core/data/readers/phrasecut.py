@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ris_core.data.folder import Region, Sample, read_json
+from ris_core.data.folder import LazyMask, Sample, read_json
 from ris_core.data.readers.layout import find_parts
 from ris_core.errors import DatasetError
 from ris_core.masks import Mask
@@ -29,7 +29,7 @@ _GAP = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True)
-class Outlines(Region):
+class Outlines(LazyMask):
     """One instance: polygons as x, y, x, y ... in whole pixels. Drawn as PhraseCut's evaluator does, edge included."""
 
     polygons: tuple[array[int], ...]
@@ -53,10 +53,10 @@ def read_phrasecut(folder: Path, splits: Collection[str] | None) -> Iterator[Sam
     files = ((f"refer_{split}.json",) for split in names)
     images, photos, *tasks = find_parts(folder, (("image_data_split3000.json",), ("images/",), *files))
     try:
-        known = {image["image_id"]: image for image in read_json(images)}
+        photo_rows = {image["image_id"]: image for image in read_json(images)}
         for split, path in zip(names, tasks, strict=True):
             for number, task in enumerate(_objects(path), 1):
-                yield _sample(photos, split, number, task, known[task["image_id"]])
+                yield _sample(photos, split, number, task, photo_rows[task["image_id"]])
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{folder} isn't PhraseCut as published: {error!r}. Unpack its files again.") from None
 
@@ -90,14 +90,14 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
             text, at = text[at:] + chunk, 0
             while (at := _gap_end(text, at)) < len(text):
                 try:
-                    found, at = decoder.raw_decode(text, at)
+                    value, at = decoder.raw_decode(text, at)
                 except ValueError:
                     break  # the rest of the object is still in the file
-                yield found
+                yield value
     if not opened or text[at:].strip() != "]":
         raise DatasetError(f"{path} isn't a whole JSON list. Download it again.")
 
 
 def _gap_end(text: str, at: int) -> int:
-    found = _GAP.match(text, at)
-    return found.end() if found else at
+    gap = _GAP.match(text, at)
+    return gap.end() if gap else at

@@ -9,17 +9,7 @@ from typing import Any, NoReturn
 from ris_core.errors import DatasetError
 
 # What bytes that aren't a pickle, or half of one, make the standard library raise; it has no common base.
-_BROKEN = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    MemoryError,
-)
+_BROKEN = (pickle.PickleError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError)
 
 
 def read_plain_pickle(path: Path) -> Any:

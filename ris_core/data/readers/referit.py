@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ris_core.data.folder import Region, Sample, read_json
+from ris_core.data.folder import LazyMask, Sample, read_json
 from ris_core.data.readers.layout import Layout, find_parts
 from ris_core.data.readers.mat import read_mat
 from ris_core.errors import DatasetError
@@ -30,7 +30,7 @@ _PLACES = ("", "referit/", "referit-dataset/")
 
 
 @dataclass(frozen=True)
-class MatMask(Region):
+class MatMask(LazyMask):
     """A region whose mask is a MATLAB file, read when it is asked for: all masks together are gigabytes."""
 
     path: Path

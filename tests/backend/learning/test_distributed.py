@@ -21,7 +21,8 @@ from backend.learning.distributed import train_together
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
 from ris_core.errors import OutOfMemory, TrainingError
-from ris_core.training.loop import STATE, Interrupted
+from ris_core.training.loop import Interrupted
+from ris_core.training.state import STATE
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -37,8 +37,9 @@ from ris_core.files import sha256
 from ris_core.images import read_image
 from ris_core.inference.predictor import Predictor
 from ris_core.models import LDA, LDAOptions
-from ris_core.training.loop import STATE, Interrupted
+from ris_core.training.loop import Interrupted
 from ris_core.training.run_folder import CONFIG as RUN
+from ris_core.training.state import STATE
 
 
 class Killed(BaseException):

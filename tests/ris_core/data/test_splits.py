@@ -9,8 +9,8 @@ from ris_core.data.splits import fold_of, split_of
 
 def test_known_names_stay_where_they_are() -> None:
     # Written down once: a change here would move photos between training and test.
-    known = {"0001.jpg": "train", "0008.jpg": "test", "0011.jpg": "test", "0015.jpg": "val", "0016.jpg": "val"}
-    assert {name: split_of(name) for name in known} == known
+    splits = {"0001.jpg": "train", "0008.jpg": "test", "0011.jpg": "test", "0015.jpg": "val", "0016.jpg": "val"}
+    assert {name: split_of(name) for name in splits} == splits
 
 
 def test_shares() -> None:

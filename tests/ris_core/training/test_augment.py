@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ris_core.data.derive.words import mirror_words
-from ris_core.training.augment import look
+from ris_core.training.augment import fit_view
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def disc(height: int, width: int, x: int, y: int, radius: int) -> np.ndarray:
 def test_targets_follow_the_pixels(seed: int) -> None:
     mask = disc(300, 400, 130, 120, 60)
     image = np.where(mask[..., None], 255, 40).astype(np.uint8).repeat(3, axis=2)
-    view = look((300, 400), (256, 384), random.Random(seed))
+    view = fit_view((300, 400), (256, 384), random.Random(seed))
     pixels, target = view.pixels(image)[..., 0], view.target(mask)
     seen = cv2.resize(pixels.astype(np.float32), (96, 64), interpolation=cv2.INTER_AREA)
     cut = (pixels.max() / 2 + pixels[view.valid() > 0].min() / 2) if target.any() else 255
@@ -45,7 +45,7 @@ def test_targets_follow_the_pixels(seed: int) -> None:
 
 
 def test_without_randomness_the_photo_fills_the_canvas() -> None:
-    view = look((200, 300), (256, 384), None)
+    view = fit_view((200, 300), (256, 384), None)
     assert view.valid().mean() > 0.98
     assert not view.mirrored
     assert view.target(np.ones((200, 300), bool))[2:-2, 2:-2].min() > 0.99
@@ -54,19 +54,19 @@ def test_without_randomness_the_photo_fills_the_canvas() -> None:
 
 
 def test_whole_says_whether_anything_is_cut_off() -> None:
-    views = [look((300, 400), (256, 384), random.Random(seed)) for seed in range(40)]
+    views = [fit_view((300, 400), (256, 384), random.Random(seed)) for seed in range(40)]
     inside = [view.target(np.ones((300, 400), bool)).sum() * 16 for view in views]
     area = [abs(np.linalg.det(view.matrix[:, :2])) * 300 * 400 for view in views]
     shown = [there / full for there, full in zip(inside, area, strict=True)]
     assert all(part > 0.97 for part, view in zip(shown, views, strict=True) if view.whole)
     assert not any(view.whole for part, view in zip(shown, views, strict=True) if part < 0.95)
     assert 3 < sum(view.whole for view in views) < 37
-    assert look((300, 400), (256, 384), None).whole
+    assert fit_view((300, 400), (256, 384), None).whole
 
 
 def test_same_seed_same_view() -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    first, second, other = (look((90, 120), (64, 96), random.Random(seed)) for seed in (5, 5, 6))
+    first, second, other = (fit_view((90, 120), (64, 96), random.Random(seed)) for seed in (5, 5, 6))
     assert (first.pixels(image) == second.pixels(image)).all()
     assert first.key() == second.key() != other.key()
     assert first.target(np.ones((90, 120), bool)).shape == (16, 24)

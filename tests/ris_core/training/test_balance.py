@@ -24,7 +24,9 @@ def test_a_frequent_prompt_counts_more_but_not_by_as_much() -> None:
 def test_what_a_person_changed_counts_most() -> None:
     origins = ("corrected", "manual", "", "absent", "accepted")
     many = [sample(f"the thing {number}", number, "manual") for number in range(20)]
-    corrected, manual, unknown, absent, accepted = balance([*(sample(each, 99, each) for each in origins), *many])[:5]
+    corrected, manual, unknown, absent, accepted = balance(
+        [*(sample(origin, 99, origin) for origin in origins), *many]
+    )[:5]
     assert corrected > manual == unknown == absent > accepted > 0
 
 

@@ -27,15 +27,15 @@ def box(top: int, bottom: int, left: int, right: int) -> np.ndarray:
 DOG, CAT, PERSON, TIE = box(10, 70, 0, 60), box(20, 60, 40, 80), box(10, 70, 30, 60), box(30, 40, 40, 46)
 
 
-class Said:
-    """What is said of one photo, a row each: sentence, kind, masks."""
+class PhotoSamples:
+    """The samples of one grey photo, which is written; called with a sentence, its kind and masks, it adds one."""
 
     def __init__(self, path: Path, colour: int) -> None:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((*SIZE, 3), colour, np.uint8)).save(path)
         self.path, self.samples = path, []
 
-    def __call__(self, sentence: str, kind: str, *masks: np.ndarray) -> Said:
+    def __call__(self, sentence: str, kind: str, *masks: np.ndarray) -> PhotoSamples:
         number = len(self.samples) + 1
         drawn = tuple(encode_rle(mask) for mask in masks)
         self.samples.append(Sample(self.path, 1, number, "train", sentence, *SIZE, drawn, kind=kind))
@@ -43,23 +43,23 @@ class Said:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Said:
-    said = Said(tmp_path / "host.png", GREY)
+def host(tmp_path: Path) -> PhotoSamples:
+    said = PhotoSamples(tmp_path / "host.png", GREY)
     said("the dog", "name", DOG)("the left dog", "derived", DOG)("two dogs", "plural", DOG)
     return said("the cat", "absent")("the cup", "absent")("the green dog", "contradicted")
 
 
 @pytest.fixture
-def donor(tmp_path: Path) -> Said:
-    said = Said(tmp_path / "donor.png", LIGHT)
+def donor(tmp_path: Path) -> PhotoSamples:
+    said = PhotoSamples(tmp_path / "donor.png", LIGHT)
     return said("the cat", "name", CAT)("the kitty", "synonym", CAT)("white cat", "attribute", CAT)("the bus", "absent")
 
 
-def make(host: Said, donor: Said, seed: int = 0) -> CollageScene | None:
+def make(host: PhotoSamples, donor: PhotoSamples, seed: int = 0) -> CollageScene | None:
     return Collage([host.samples, donor.samples]).make(host.samples, random.Random(seed))
 
 
-def test_a_thing_comes_with_its_names_and_hides_what_lies_behind(host: Said, donor: Said) -> None:
+def test_a_thing_comes_with_its_names_and_hides_what_lies_behind(host: PhotoSamples, donor: PhotoSamples) -> None:
     scene = make(host, donor)
     assert scene
     masks = {sample.sentence: sample.mask() for sample in scene.samples}
@@ -78,8 +78,8 @@ def test_a_thing_comes_with_its_names_and_hides_what_lies_behind(host: Said, don
     assert len({sample.ref_id for sample in scene.samples}) == 4
 
 
-def test_what_is_hidden_altogether_is_there_no_more(tmp_path: Path, donor: Said) -> None:
-    host = Said(tmp_path / "host.png", GREY)("the ball", "name", box(39, 41, 59, 61))("the cup", "absent")
+def test_what_is_hidden_altogether_is_there_no_more(tmp_path: Path, donor: PhotoSamples) -> None:
+    host = PhotoSamples(tmp_path / "host.png", GREY)("the ball", "name", box(39, 41, 59, 61))("the cup", "absent")
     hidden = [scene.samples[0].mask().any() for seed in range(20) if (scene := make(host, donor, seed))]
     assert len(hidden) == 20
     assert set(hidden) == {True, False}
@@ -96,14 +96,14 @@ def test_what_is_hidden_altogether_is_there_no_more(tmp_path: Path, donor: Said)
         ("the accessories", "the belt"),
     ],
 )
-def test_nothing_goes_where_it_might_be_meant(tmp_path: Path, host: Said, there: str, thing: str) -> None:
-    donor = Said(tmp_path / "donor.png", LIGHT)(thing, "name", CAT)("the kite", "absent")
+def test_nothing_goes_where_it_might_be_meant(tmp_path: Path, host: PhotoSamples, there: str, thing: str) -> None:
+    donor = PhotoSamples(tmp_path / "donor.png", LIGHT)(thing, "name", CAT)("the kite", "absent")
     assert make(host, donor)
     assert make(host(there, "derived", DOG), donor) is None
 
 
-def test_all_that_shows_in_the_thing_counts(tmp_path: Path, host: Said) -> None:
-    donor = Said(tmp_path / "donor.png", LIGHT)("the person", "name", PERSON)("the tie", "name", TIE)
+def test_all_that_shows_in_the_thing_counts(tmp_path: Path, host: PhotoSamples) -> None:
+    donor = PhotoSamples(tmp_path / "donor.png", LIGHT)("the person", "name", PERSON)("the tie", "name", TIE)
     donor("the kite", "name", box(0, 9, 100, 120))("the bus", "absent")
     host("the tie", "absent")("the kite", "absent")
     scenes = [make(host, donor, seed) for seed in range(30)]
@@ -114,36 +114,36 @@ def test_all_that_shows_in_the_thing_counts(tmp_path: Path, host: Said) -> None:
         (*kept, "the kite", "the tie"),
         (*kept, "the tie", "the kite"),
     }
-    worn = Said(tmp_path / "worn.png", GREY)("the tie", "name", TIE)("the cup", "absent")
+    worn = PhotoSamples(tmp_path / "worn.png", GREY)("the tie", "name", TIE)("the cup", "absent")
     brought = [scene.samples[-1].sentence for seed in range(30) if (scene := make(worn, donor, seed))]
     assert set(brought) == {"the kite"}
 
 
-def test_of_several_things_none_is_taken(tmp_path: Path, host: Said) -> None:
-    donor = Said(tmp_path / "donor.png", LIGHT)("the shoes", "name", CAT, box(0, 5, 0, 5))("the cup", "absent")
+def test_of_several_things_none_is_taken(tmp_path: Path, host: PhotoSamples) -> None:
+    donor = PhotoSamples(tmp_path / "donor.png", LIGHT)("the shoes", "name", CAT, box(0, 5, 0, 5))("the cup", "absent")
     assert make(host, donor) is None
 
 
-def test_a_thing_stays_among_photos_of_its_dataset(tmp_path: Path, host: Said) -> None:
-    donor = Said(tmp_path / "other" / "donor.png", LIGHT)("the cat", "name", CAT)("the cup", "absent")
+def test_a_thing_stays_among_photos_of_its_dataset(tmp_path: Path, host: PhotoSamples) -> None:
+    donor = PhotoSamples(tmp_path / "other" / "donor.png", LIGHT)("the cat", "name", CAT)("the cup", "absent")
     assert make(host, donor) is None
 
 
-def test_photos_that_do_not_tell_kinds_stay_as_they_are(host: Said, donor: Said) -> None:
+def test_photos_that_do_not_tell_kinds_stay_as_they_are(host: PhotoSamples, donor: PhotoSamples) -> None:
     for changed in (host, donor):
         kinds = [sample.kind for sample in changed.samples]
         changed.samples = [replace(sample, kind="name") for sample in changed.samples]
         assert make(host, donor) is None
-        changed.samples = [replace(each, kind=kind) for each, kind in zip(changed.samples, kinds, strict=True)]
+        changed.samples = [replace(sample, kind=kind) for sample, kind in zip(changed.samples, kinds, strict=True)]
     assert make(host, donor)
 
 
-def test_an_empty_mask_is_no_thing(tmp_path: Path, host: Said) -> None:
-    donor = Said(tmp_path / "donor.png", LIGHT)("the cat", "name", box(0, 0, 0, 0))("the cup", "absent")
+def test_an_empty_mask_is_no_thing(tmp_path: Path, host: PhotoSamples) -> None:
+    donor = PhotoSamples(tmp_path / "donor.png", LIGHT)("the cat", "name", box(0, 0, 0, 0))("the cup", "absent")
     assert make(host, donor) is None
 
 
-def test_the_same_randomness_gives_the_same(host: Said, donor: Said) -> None:
+def test_the_same_randomness_gives_the_same(host: PhotoSamples, donor: PhotoSamples) -> None:
     one, again, other = (make(host, donor, seed) for seed in (1, 1, 2))
     assert one and again and other
     assert (one.image == again.image).all()

@@ -14,8 +14,8 @@ from PIL import Image
 from ris_core.encoders import image_encoder
 from ris_core.encoders.adapters import tune
 from ris_core.encoders.base import ImageEncoder, Trunk
-from ris_core.training.augment import View, look
-from ris_core.training.feature_cache import FeatureCache, join, prune, split
+from ris_core.training.augment import View, fit_view
+from ris_core.training.feature_cache import FeatureCache, join_trunks, prune
 from ris_core.tuning import Tuning
 
 
@@ -26,7 +26,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def view(seed: int = 0) -> View:
-    return look((40, 60), (64, 96), random.Random(seed))
+    return fit_view((40, 60), (64, 96), random.Random(seed))
 
 
 def assert_alike(one: Trunk, other: Trunk) -> None:
@@ -42,14 +42,14 @@ def test_a_trunk_comes_back(stages: int, photo: Path, tmp_path: Path) -> None:
         encoder = tune(encoder, Tuning("adapters", stages))
     cache, pixels = FeatureCache(tmp_path / "cache", encoder), torch.rand(2, 3, 64, 96) * 255
     with torch.no_grad():
-        trunks = split(encoder.trunk(pixels))
+        trunks = [encoder.trunk(photo_pixels[None]) for photo_pixels in pixels]
         for number, trunk in enumerate(trunks):
             cache.write(cache.key(photo, view(number)), trunk)
         back = [cache.read(cache.key(photo, view(number))) for number in range(2)]
         for made, read in zip(trunks, back, strict=True):
             assert read is not None
             assert_alike(made, read)
-        for ours, theirs in zip(encoder(pixels), encoder.tail(join(back)), strict=True):
+        for ours, theirs in zip(encoder(pixels), encoder.tail(join_trunks(back)), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
@@ -91,7 +91,7 @@ def fill(cache: FeatureCache, photo: Path, seeds: range) -> None:
         cache.write(cache.key(photo, view(seed)), Small().trunk(torch.rand(1, 3, 64, 96)))
 
 
-def known(cache: FeatureCache, photo: Path, seeds: range) -> list[bool]:
+def are_kept(cache: FeatureCache, photo: Path, seeds: range) -> list[bool]:
     return [cache.read(cache.key(photo, view(seed))) is not None for seed in seeds]
 
 
@@ -102,7 +102,7 @@ def test_a_full_cache_is_not_added_to(photo: Path, tmp_path: Path) -> None:
     cache = FeatureCache(folder, encoder, 4 * size)
     trunk = encoder.trunk(torch.rand(1, 3, 64, 96))
     fill(cache, photo, range(1, 6))
-    assert known(cache, photo, range(6)) == [True] * 4 + [False] * 2
+    assert are_kept(cache, photo, range(6)) == [True] * 4 + [False] * 2
     # What isn't kept is as what is.
     assert_same(cache.write(cache.key(photo, view(9)), trunk), FeatureCache(folder, encoder).write("key", trunk))
 
@@ -117,10 +117,10 @@ def test_what_was_read_longest_ago_makes_room(photo: Path, tmp_path: Path) -> No
     fill(cache, photo, range(4))
     for age, path in enumerate(sorted(folder.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)):
         os.utime(path, ns=(age, age))
-    assert known(cache, photo, range(1)) == [True]
+    assert are_kept(cache, photo, range(1)) == [True]
     size = prune(folder, 10**9)
     # Half of the room is made at once.
     cache = FeatureCache(folder, encoder, size)
-    assert known(cache, photo, range(4)) == [True, False, False, True]
+    assert are_kept(cache, photo, range(4)) == [True, False, False, True]
     assert prune(folder, 0) == 0
     assert prune(tmp_path / "none", 0) == 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import shapes
 import torch
 
 from ris_core.checkpoint import OperatingPoint
@@ -15,27 +13,22 @@ from ris_core.encoders import image_encoder, text_encoder
 from ris_core.evaluation.evaluate import evaluate
 from ris_core.inference.predictor import Predictor
 from ris_core.models import LDA, LDAOptions
-from ris_core.training.preview import few, validate
+from ris_core.training.preview import preview_samples, validate
 from ris_core.tuning import Tuning
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shapes.make(tmp_path_factory.mktemp("shapes"))
 
 
 def test_few_are_few_and_always_the_same(folder: Path) -> None:
     samples = read_folder(folder)
-    chosen = few(samples, photos=3)
+    chosen = preview_samples(samples, photos=3)
     photos = list(by_photo(chosen))
     assert len(photos) == 3
     assert all(len(photo) == len({sample.sentence for sample in photo}) == 4 for photo in photos)
-    assert chosen == few(samples, photos=3)
-    assert len(list(by_photo(few(samples)))) == 6
+    assert chosen == preview_samples(samples, photos=3)
+    assert len(list(by_photo(preview_samples(samples)))) == 6
 
 
 def test_figures_are_those_of_an_evaluation(untrained: LDA, folder: Path) -> None:
-    samples = few(read_folder(folder))
+    samples = preview_samples(read_folder(folder))
     seen = validate(untrained, samples, 96)
     report = evaluate(Predictor(untrained, OperatingPoint(96), "test"), samples)
     assert seen.figures == report.figures
@@ -45,7 +38,7 @@ def test_figures_are_those_of_an_evaluation(untrained: LDA, folder: Path) -> Non
 
 
 def test_words_that_training_changes_are_read_anew(folder: Path) -> None:
-    samples = few(read_folder(folder), photos=2)
+    samples = preview_samples(read_folder(folder), photos=2)
     model = LDA(image_encoder("efficientnet-lite0"), text_encoder("minilm"), LDAOptions(width=16), Tuning("adapters"))
     before = validate(model, samples, 96).figures
     with torch.no_grad():

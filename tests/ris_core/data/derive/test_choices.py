@@ -43,7 +43,7 @@ def test_four_in_a_row_have_no_middle() -> None:
     answers = said(*(box(x, 20, 12, 12) for x in (5, 30, 55, 80)))
     assert answers["the second {} from the left"] == 1
     assert answers["the second {} from the right"] == 2
-    assert not any("middle" in each or "third" in each for each in answers)
+    assert not any("middle" in sentence or "third" in sentence for sentence in answers)
 
 
 def test_five_in_a_row_have_a_third_from_either_side() -> None:
@@ -137,6 +137,6 @@ def test_a_mirrored_photo_allows_the_mirrored_choices_of_the_same_things(seed: i
 def test_every_phrase_survives_two_mirrors_and_only_sides_change() -> None:
     sides = [*phrases.side(True, 2), *phrases.side(True, 3), *phrases.rank(2, True), *phrases.rank(3, True)]
     others = [*phrases.TOP, *phrases.BOTTOM, *phrases.MIDDLE, *phrases.LARGEST, *phrases.SMALLER, *phrases.ALL]
-    assert all(mirror_words(mirror_words(each)) == each != mirror_words(each) for each in sides)
-    assert all(mirror_words(each) == each for each in others)
+    assert all(mirror_words(mirror_words(template)) == template != mirror_words(template) for template in sides)
+    assert all(mirror_words(template) == template for template in others)
     assert mirror_words("the second person from the left") == "the second person from the right"

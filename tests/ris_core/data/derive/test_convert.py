@@ -79,7 +79,7 @@ def test_shoes_apart_are_two_and_a_speck_goes_with_the_nearer(ccp: Path, tmp_pat
     samples = read_folder(tmp_path / "out")
     assert [int(sample.mask().sum()) for sample in samples if sample.kind == "name"] == [401]
     sides = {sample.sentence: sample.mask() for sample in samples if sample.kind == "derived"}
-    assert all("shoe" in each and "shoes" not in each for each in sides)
+    assert all("shoe" in sentence and "shoes" not in sentence for sentence in sides)
     for sentence, mask in sides.items():
         assert mask.sum() == (201 if "left" in sentence else 200)
         assert mask[85, 30] == ("left" in sentence)

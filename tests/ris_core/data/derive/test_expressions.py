@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ris_core.data.derive.choices import Thing
-from ris_core.data.derive.expressions import DerivedExpression, derive
+from ris_core.data.derive.expressions import DerivedExpression, derive_expressions
 from ris_core.data.derive.words import noun
 
 HEIGHT, WIDTH = 60, 100
@@ -32,7 +32,11 @@ class Scene:
         return self.things[-1]
 
     def derive(self, *kinds: str, unsure: tuple[str, ...] = ()) -> list[DerivedExpression]:
-        return [each for each in derive(self.things, self.image, "photo", unsure) if not kinds or each.kind in kinds]
+        return [
+            expression
+            for expression in derive_expressions(self.things, self.image, "photo", unsure)
+            if not kinds or expression.kind in kinds
+        ]
 
 
 @pytest.fixture
@@ -44,7 +48,9 @@ def test_sentences_are_drawn_by_the_seed_alone(scene: Scene) -> None:
     scene.add("couch", LEFT)
     scene.add("couch", RIGHT)
     seeds = ["a", "a", "b", "c"]
-    first, again, *others = [[each.sentences for each in derive(scene.things, scene.image, seed)] for seed in seeds]
+    first, again, *others = [
+        [expression.sentences for expression in derive_expressions(scene.things, scene.image, seed)] for seed in seeds
+    ]
     assert first == again
     assert any(first != other for other in others)
 
@@ -55,14 +61,14 @@ def test_each_sentence_is_a_phrasing_with_the_thing_in_it(scene: Scene) -> None:
     (left, _) = scene.derive("derived")
     assert left.things == (one,)
     assert len(set(left.sentences)) == 3
-    assert all("left" in each and ("couch" in each or "sofa" in each) for each in left.sentences)
+    assert all("left" in sentence and ("couch" in sentence or "sofa" in sentence) for sentence in left.sentences)
 
 
 def test_two_are_both(scene: Scene) -> None:
     both = (scene.add("person", LEFT), scene.add("person", RIGHT))
     plural = scene.derive("plural")
-    assert [each.things for each in plural] == [both, both]
-    assert all("people" in sentence for each in plural for sentence in each.sentences)
+    assert [expression.things for expression in plural] == [both, both]
+    assert all("people" in sentence for expression in plural for sentence in expression.sentences)
     assert any("two" in sentence or "both" in sentence for sentence in plural[1].sentences)
 
 
@@ -109,14 +115,14 @@ def test_one_colour_of_all_is_said_of_all(scene: Scene) -> None:
 
 def test_a_single_thing_is_called_by_its_colour(scene: Scene) -> None:
     scene.add("bus", LEFT, RED)
-    assert [set(each.sentences) for each in scene.derive("attribute")] == [{"the red bus", "red bus"}]
+    assert [set(expression.sentences) for expression in scene.derive("attribute")] == [{"the red bus", "red bus"}]
 
 
 def test_a_colour_that_another_has_in_part_singles_out_none(scene: Scene) -> None:
     scene.add("bus", LEFT, RED)
     scene.add("bus", RIGHT, BLUE)
     scene.image[20:24, 75:95] = RED
-    assert [each.sentences[0].removeprefix("the ") for each in scene.derive("attribute")] == ["blue bus"]
+    assert [expression.sentences[0].removeprefix("the ") for expression in scene.derive("attribute")] == ["blue bus"]
 
 
 def test_another_of_no_clear_colour_may_have_it(scene: Scene) -> None:
@@ -153,11 +159,15 @@ def untrue(scene: Scene, photos: int = 300) -> Counter[str]:
     """What is said against the scene's colours, were it so many photos of different names."""
     said: Counter[str] = Counter()
     for number in range(photos):
-        found = [each for each in derive(scene.things, scene.image, str(number)) if each.kind == "contradicted"]
-        assert len(found) <= 1
-        for each in found:
-            (sentence,) = each.sentences
-            assert each.things == ()
+        untrue = [
+            expression
+            for expression in derive_expressions(scene.things, scene.image, str(number))
+            if expression.kind == "contradicted"
+        ]
+        assert len(untrue) <= 1
+        for expression in untrue:
+            (sentence,) = expression.sentences
+            assert expression.things == ()
             said[sentence.removeprefix("the ")] += 1
     return said
 

@@ -13,7 +13,7 @@ from PIL import Image
 from ris_core.data import read_folder, split_of
 from ris_core.data.derive.choices import Thing
 from ris_core.data.derive.convert import convert_coco_names
-from ris_core.data.derive.mosaic import MosaicScene, join, pairs
+from ris_core.data.derive.mosaic import MosaicScene, draw_pairs, join_scenes
 from ris_core.data.derive.words import noun
 
 BOX = {"dog": (40, 80, 30, 70), "cup": (85, 95, 100, 115)}
@@ -32,7 +32,7 @@ def scene(colour: int, size: tuple[int, int] = (120, 160), **boxes: tuple[int, i
 
 @pytest.mark.parametrize("seed", range(12))
 def test_each_mask_covers_its_own_pixels(seed: int) -> None:
-    joined = join(scene(10, **BOX), scene(130, (200, 150), **BOX), "dog", random.Random(seed))
+    joined = join_scenes(scene(10, **BOX), scene(130, (200, 150), **BOX), "dog", random.Random(seed))
     assert joined is not None
     assert joined.image.shape == (120, 160, 3)
     dogs = [thing.mask for thing in joined.things if thing.name == "dog"]
@@ -44,7 +44,7 @@ def test_each_mask_covers_its_own_pixels(seed: int) -> None:
 
 
 def test_the_same_randomness_gives_the_same() -> None:
-    first, second = (join(scene(10, **BOX), scene(130, **BOX), "dog", random.Random(3)) for _ in range(2))
+    first, second = (join_scenes(scene(10, **BOX), scene(130, **BOX), "dog", random.Random(3)) for _ in range(2))
     assert first is not None and second is not None
     assert np.array_equal(first.image, second.image)
     assert all(np.array_equal(a.mask, b.mask) for a, b in zip(first.things, second.things, strict=True))
@@ -54,7 +54,7 @@ def test_what_is_nearly_cut_off_makes_its_class_unsure() -> None:
     """Side by side a window shows half of the width: of a cup that begins at its very edge, a sliver."""
     for seed in range(40):
         wide = scene(10, dog=(40, 80, 0, 40), cup=(40, 80, 60, 160))
-        joined = join(wide, wide, "dog", random.Random(seed))
+        joined = join_scenes(wide, wide, "dog", random.Random(seed))
         if joined is None or "cup" not in joined.unsure:
             continue
         assert "dog" not in joined.unsure
@@ -63,16 +63,16 @@ def test_what_is_nearly_cut_off_makes_its_class_unsure() -> None:
 
 
 def test_nothing_is_joined_where_the_shared_thing_is_tiny() -> None:
-    assert join(scene(10, **BOX), scene(90, dog=(10, 13, 10, 13)), "dog", random.Random(0)) is None
+    assert join_scenes(scene(10, **BOX), scene(90, dog=(10, 13, 10, 13)), "dog", random.Random(0)) is None
 
 
 def test_pairs_share_a_class_of_few_things() -> None:
     classes = [["dog"], ["dog", "cup"], ["cup", "cup", "cup"], ["bird"], ["dog", "dog"]]
-    drawn = list(pairs(classes, 50))
-    assert len(drawn) == 50 and drawn == list(pairs(classes, 50))
+    drawn = list(draw_pairs(classes, 50))
+    assert len(drawn) == 50 and drawn == list(draw_pairs(classes, 50))
     assert {name for _, _, name in drawn} == {"dog"}
     assert all(first != second and {first, second} <= {0, 1, 4} for first, second, _ in drawn)
-    assert list(pairs([["dog"], ["cup"]], 5)) == []
+    assert list(draw_pairs([["dog"], ["cup"]], 5)) == []
 
 
 def test_mosaics_are_of_training_photos_alone(tmp_path: Path) -> None:

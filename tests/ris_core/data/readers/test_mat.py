@@ -24,7 +24,7 @@ def matrix(values: bytes, shape: tuple[int, ...], kind: int = 2, array_class: in
     dimensions = struct.pack(f"{order}{len(shape)}i", *shape)
     flags = struct.pack(f"{order}II", array_class, 0)
     parts = (6, flags), (5, dimensions), (1, b"segimg_t"), (kind, values)
-    return element(14, b"".join(element(each, content, order) for each, content in parts), order)
+    return element(14, b"".join(element(kind, content, order) for kind, content in parts), order)
 
 
 def mat_file(*elements: bytes, order: str = "<") -> bytes:

@@ -70,7 +70,7 @@ def test_lists_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = json.dumps(tasks, indent=indent, ensure_ascii=False)
     (tmp_path / "refer_test.json").write_text(f"{text}\n", encoding="utf-8")
     monkeypatch.setattr(phrasecut, "_CHUNK", chunk)
-    assert [s.sentence for s in read(tmp_path)] == [each["phrase"] for each in tasks]
+    assert [s.sentence for s in read(tmp_path)] == [row["phrase"] for row in tasks]
 
 
 def test_no_part_of_a_list_passes_for_the_whole(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from published import ref, task, write_grefcoco, write_phrasecut, write_refer
 
-from ris_core.data import READERS, Sample, read_dataset, without_leaks
-from ris_core.data.readers.registry import count_differences, dataset_name, held_out_splits, parse_dataset
+from ris_core.data import Sample, read_dataset, without_leaks
+from ris_core.data.readers.registry import READERS, count_differences, dataset_name, held_out_splits, parse_dataset
 from ris_core.data.splits import photo_identity
 from ris_core.errors import DatasetError
 
@@ -103,8 +103,8 @@ def test_mixed_training_without_leaks(tmp_path: Path) -> None:
         *read_dataset(f"grefcoco/unc:{tmp_path / 'b'}"),
         *read_dataset(f"phrasecut:{tmp_path / 'c'}", "train"),
     ]
-    training = [each for each in everything if each.split == "train"]
-    kept = without_leaks(training, [each for each in everything if each.split != "train"])
-    assert [each.sentence for each in kept] == ["a", "c", "f"]
+    training = [sample for sample in everything if sample.split == "train"]
+    kept = without_leaks(training, [sample for sample in everything if sample.split != "train"])
+    assert [sample.sentence for sample in kept] == ["a", "c", "f"]
     assert without_leaks(training, []) == training
-    assert without_leaks(training, [replace(each, split="val") for each in training]) == []
+    assert without_leaks(training, [replace(sample, split="val") for sample in training]) == []
