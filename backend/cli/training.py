@@ -102,8 +102,8 @@ def train(
 ) -> None:
     """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""
     from ris_core.training.design import parse_options, tuning_of
-    from ris_core.training.processes import is_first
     from ris_core.training.pipeline import check_free, train_checkpoint
+    from ris_core.training.processes import is_first
 
     draw = (photos, present, absent, side, views)
     recipe = Recipe(
