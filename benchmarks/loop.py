@@ -55,7 +55,7 @@ from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.files import atomic_write
 from ris_core.inference.predictor import Predictor
-from ris_core.inference.uncertainty import PASSES, Studied, study
+from ris_core.inference.uncertainty import PASSES, AssessedPrediction, assess
 from ris_core.models.class_alignment import align
 from ris_core.training.batches import count_batches
 from ris_core.training.loop import TrainingProgress, train
@@ -224,13 +224,13 @@ def choose(
     return [left[number] for number in order[:count]]
 
 
-def studied(predictor: Predictor, pairs: Sequence[Sample], passes: int) -> list[Studied]:
+def studied(predictor: Predictor, pairs: Sequence[Sample], passes: int) -> list[AssessedPrediction]:
     """What the model says to each pair, in their order."""
-    answers: dict[int, Studied] = {}
+    answers: dict[int, AssessedPrediction] = {}
     for photo in by_photo(pairs):
         request = predictor.embed(photo[0].photo()), [pair.sentence for pair in photo]
         answers |= {
-            id(pair): answer for pair, answer in zip(photo, study(predictor, [request], passes)[0], strict=True)
+            id(pair): answer for pair, answer in zip(photo, assess(predictor, [request], passes)[0], strict=True)
         }
     return [answers[id(pair)] for pair in pairs]
 

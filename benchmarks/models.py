@@ -99,7 +99,7 @@ def measure(design: str, encoder: str, precision: Precision = "float32", compile
 
     def many() -> None:
         embeddings = predictor.embed_all([image] * together)
-        predictor.segment_all([(each, fresh()) for each in embeddings])
+        predictor.segment_all([(prepared, fresh()) for prepared in embeddings])
 
     encode, words, decode = passes(predictor, image)
     rounds = timed(
@@ -108,7 +108,7 @@ def measure(design: str, encoder: str, precision: Precision = "float32", compile
         repeats=OFTEN if encoder in EMBEDDED else REPEATS,
     )  # fmt: skip
     at_encode, at_words, at_decode, at_first, at_nth, at_singles, at_once, at_many = medians(rounds)
-    outside, share = medians((each[3] - sum(each[:3]), 100 - 100 * sum(each[:3]) / each[3]) for each in rounds)
+    outside, share = medians((times[3] - sum(times[:3]), 100 - 100 * sum(times[:3]) / times[3]) for times in rounds)
     figures = (
         *(at_encode, at_words + at_decode, at_first, outside, share, at_nth, at_first / at_nth),
         *(at_singles, at_once, at_singles / at_once, 1000 * together / at_many, memory()),
@@ -199,7 +199,7 @@ def busy(action: Callable[[], object]) -> float:
     """Share of the time that the GPU works, in percent."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         wall = seconds(action)
-    return round(100 * sum(each.device_time for each in profile.events()) / 1e6 / wall, 1)
+    return round(100 * sum(event.device_time for event in profile.events()) / 1e6 / wall, 1)
 
 
 def rows() -> Iterator[tuple[str, ...]]:

@@ -30,8 +30,8 @@ def main() -> None:
     tiles = []
     for name, prompts in TYPED.items():
         image = read_image(pictures[name])
-        found = predictor.segment(predictor.embed(image), prompts)
-        drawn = draw(image, [(f"{each.prompt}  {each.score:.2f}", each.mask) for each in found if each.present])
+        answers = [answer for answer in predictor.segment(predictor.embed(image), prompts) if answer.present]
+        drawn = draw(image, [(f"{answer.prompt}  {answer.score:.2f}", answer.mask) for answer in answers])
         width = round(drawn.shape[1] * HEIGHT / drawn.shape[0])
         tiles.append(cv2.resize(drawn, (width, HEIGHT), interpolation=cv2.INTER_AREA))
     OUT.parent.mkdir(exist_ok=True)

@@ -72,12 +72,12 @@ def in_process(data: bytes) -> dict[str, float]:
 
     def first() -> None:
         # A sentence that was never said before: nothing of it is kept from the last repeat.
-        (found,) = predictor.segment(predictor.embed(read_image(data)), [f"{PROMPTS[0]} {next(numbers)}"])
-        encode(found.mask)
+        (prediction,) = predictor.segment(predictor.embed(read_image(data)), [f"{PROMPTS[0]} {next(numbers)}"])
+        encode(prediction.mask)
 
     def further() -> None:
-        (found,) = predictor.segment(embedding, [f"{PROMPTS[0]} {next(numbers)}"])
-        encode(found.mask)
+        (prediction,) = predictor.segment(embedding, [f"{PROMPTS[0]} {next(numbers)}"])
+        encode(prediction.mask)
 
     bare = forward(predictor, embedding)
     for action in (first, further, *bare.values()):
@@ -86,7 +86,7 @@ def in_process(data: bytes) -> dict[str, float]:
     rounds = [[seconds(action) for action in (first, further, *bare.values())] for _ in range(REPEATS)]
     columns = [1000 * statistics.median(column) for column in zip(*rounds, strict=True)]
     names = ["first prompt", "further prompt", *(f"forward: {name}" for name in bare)]
-    outside = 1000 * statistics.median(each[0] - sum(each[2:]) for each in rounds)
+    outside = 1000 * statistics.median(times[0] - sum(times[2:]) for times in rounds)
     figures = dict(zip(names, columns, strict=True)) | {"first prompt, outside forward passes": outside}
     return {name: round(value, 2) for name, value in figures.items()}
 

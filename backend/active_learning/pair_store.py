@@ -3,6 +3,9 @@
     <home>/pairs/<project>/<version string>/<tasks>.npz      of one chunk; what is written later counts
 
 A cache: what is lost is made again by predicting again (`ris prelabel --force`). Kept are the last KEPT versions.
+
+Embeddings are those of the deepest level. Files that hold them under `embedding` are from before that: only LDA's were
+of that level, those of other designs lie elsewhere or have another length, and can't be ranked beside new ones.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ def _pack(pairs: Sequence[Pair]) -> bytes:
         prompt=np.frombuffer(json.dumps([pair.prompt for pair in pairs]).encode(), dtype=np.uint8),
         numbers=np.array([(pair.confidence, pair.disagreement) for pair in pairs], dtype=np.float64),
         # Half as large, and no order depends on the rest.
-        embedding=np.stack([pair.embedding for pair in pairs]).astype(np.float16),
+        deepest=np.stack([pair.embedding for pair in pairs]).astype(np.float16),
     )
     return file.getvalue()
 
@@ -87,7 +90,10 @@ def _unpack(file: Path) -> list[Pair]:
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
             prompts = json.loads(content["prompt"].tobytes())
-            rows = zip(content["task"], prompts, content["numbers"], content["embedding"], strict=True)
+            if "deepest" not in content and not file.parent.name.startswith("lda-"):
+                return []
+            embeddings = content["deepest" if "deepest" in content else "embedding"]
+            rows = zip(content["task"], prompts, content["numbers"], embeddings, strict=True)
             return [
                 Pair(int(task), str(prompt), float(numbers[0]), float(numbers[1]), embedding.astype(np.float32))
                 for task, prompt, numbers, embedding in rows

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ris_core.data.folder import NO_TARGET, Sample, read_json
+from ris_core.evaluation.metrics import bootstrap
 from ris_core.masks import iou
-
-_RESAMPLES = 1000
 
 
 class Advantage(NamedTuple):
@@ -37,9 +36,12 @@ def choices_of(folder: Path, samples: Sequence[Sample]) -> list[tuple[Sample, fl
     Raises:
         DatasetError: one of the folder's files isn't JSON.
     """
-    everything = _every_instance(read_json(folder / "refs.json"), read_json(folder / "instances.json"))
-    chosen = [sample for sample in samples if sample.ref_id in everything]
-    return [(each, iou(replace(each, segmentations=everything[each.ref_id]).mask(), each.mask())) for each in chosen]
+    instances = _every_instance(read_json(folder / "refs.json"), read_json(folder / "instances.json"))
+    return [
+        (sample, iou(replace(sample, segmentations=instances[sample.ref_id]).mask(), sample.mask()))
+        for sample in samples
+        if sample.ref_id in instances
+    ]
 
 
 def advantage(model: Sequence[float], baseline: Sequence[float], photos: Sequence[Hashable]) -> Advantage:
@@ -54,10 +56,9 @@ def advantage(model: Sequence[float], baseline: Sequence[float], photos: Sequenc
     groups: dict[Hashable, list[float]] = defaultdict(list)
     for difference, photo in zip(pairs[:, 0] - pairs[:, 1], photos, strict=True):
         groups[photo].append(difference)
-    sums = np.array([(sum(group), len(group)) for group in groups.values()])
-    draws = sums[np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))].sum(axis=1)
-    low, high = np.quantile(draws[:, 0] / draws[:, 1], [0.025, 0.975])
-    return Advantage(*(float(number) for number in (*pairs.mean(axis=0), low, high)))
+    interval = bootstrap([(sum(differences), len(differences)) for differences in groups.values()])
+    mine, others = pairs.mean(axis=0).tolist()
+    return Advantage(mine, others, *interval)
 
 
 def _every_instance(refs: list[dict[str, Any]], instances: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
@@ -67,12 +68,12 @@ def _every_instance(refs: list[dict[str, Any]], instances: dict[str, Any]) -> di
     for number, annotation in annotations.items():
         if not annotation.get("iscrowd"):
             groups[annotation["image_id"], annotation["category_id"]].append(number)
-    found = {}
+    every: dict[int, tuple[Any, ...]] = {}
     for ref in refs:
         if NO_TARGET in ref["ann_id"]:
             continue
         first = annotations[ref["ann_id"][0]]
-        every = groups[first["image_id"], first["category_id"]]
-        if set(ref["ann_id"]) < set(every):
-            found[ref["ref_id"]] = tuple(annotations[number]["segmentation"] for number in every)
-    return found
+        numbers = groups[first["image_id"], first["category_id"]]
+        if set(ref["ann_id"]) < set(numbers):
+            every[ref["ref_id"]] = tuple(annotations[number]["segmentation"] for number in numbers)
+    return every

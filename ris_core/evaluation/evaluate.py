@@ -18,13 +18,13 @@ from ris_core.errors import DatasetError
 from ris_core.evaluation.convention import ACCEPTED, Convention
 from ris_core.evaluation.metrics import Score, interval, score, summarise
 from ris_core.inference.calibration import Bin, corrected, fit_correction, mean, reliability
-from ris_core.inference.predictor import Image, Map, Prediction, Predictor, decide, expect
+from ris_core.inference.predictor import Image, Prediction, Predictor, RawPrediction, decide, expected_iou
 from ris_core.masks import Mask
 
 OnProgress = Callable[[int], None]
 
 _MASK_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-# Asked together; a photo's prompts stay together, however many they are.
+# Predicted together; a photo's prompts stay together, however many they are.
 _PHOTOS, _PROMPTS = 8, 64
 
 
@@ -43,16 +43,16 @@ class Report:
 
     @property
     def kinds(self) -> dict[str, dict[str, float | int]]:
-        """The same of each kind of expression, see `derive.Kind`; kinds of another name come last."""
+        """The same of each `ExpressionKind`; kinds of another name come last."""
         groups: dict[str, list[Score]] = {kind: [] for kind in get_args(ExpressionKind)}
-        for sample, each in zip(self.samples, self.scores, strict=True):
-            groups.setdefault(sample.kind, []).append(each)
+        for sample, result in zip(self.samples, self.scores, strict=True):
+            groups.setdefault(sample.kind, []).append(result)
         return {kind: summarise(scores) for kind, scores in groups.items() if scores}
 
     @property
     def bins(self) -> list[Bin]:
         """How far the model's own scores can be believed."""
-        return reliability([each.expected for each in self.scores], [each.correct for each in self.scores])
+        return reliability([result.expected for result in self.scores], [result.correct for result in self.scores])
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -60,8 +60,11 @@ class Report:
         return interval(self.scores, [str(sample.image) for sample in self.samples])
 
 
-class Answer(NamedTuple):
-    """One expression answered. image: HxWx3, as the convention shows it. target: HxW, None for what isn't there."""
+class EvaluatedSample(NamedTuple):
+    """One expression answered and judged.
+
+    image: HxWx3, as the convention shows it. target: HxW, None for what isn't there. seconds: that the model took.
+    """
 
     sample: Sample
     image: Image
@@ -74,10 +77,10 @@ class Answer(NamedTuple):
 def evaluate(
     predictor: Predictor,
     samples: Sequence[Sample],
-    progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None,
     convention: Convention = "original",
 ) -> Report:
-    """Answer every sample; `progress` hears how many are done.
+    """Answer every sample; `on_progress` hears how many are done.
 
     Raises:
         ImageError: a photo can't be read.
@@ -86,32 +89,34 @@ def evaluate(
     done: list[Sample] = []
     scores: list[Score] = []
     seconds = 0.0
-    for answer in answers(predictor, samples, convention):
-        done.append(answer.sample)
-        scores.append(answer.score)
-        seconds += answer.seconds
-        if progress:
-            progress(len(done))
+    for evaluated in evaluate_each(predictor, samples, convention):
+        done.append(evaluated.sample)
+        scores.append(evaluated.score)
+        seconds += evaluated.seconds
+        if on_progress:
+            on_progress(len(done))
     return Report(done, scores, seconds)
 
 
-def answers(predictor: Predictor, samples: Sequence[Sample], convention: Convention = "original") -> Iterator[Answer]:
+def evaluate_each(
+    predictor: Predictor, samples: Sequence[Sample], convention: Convention = "original"
+) -> Iterator[EvaluatedSample]:
     """Answer and judge every sample, photo by photo; raises as `evaluate` does."""
     point = predictor.point
     if convention == "lavt":
         point = replace(point, mask=0.5, presence=0.0)
-    for asked in _ask(predictor, samples, convention):
-        prediction = decide(asked.sample.sentence, asked.found, point)
-        target = _target(asked.sample, asked.image) if asked.sample.has_target else None
-        judged = score(asked.found.probability >= point.mask, target, not prediction.present, prediction.score)
-        yield Answer(asked.sample, asked.image, target, prediction, judged, asked.seconds)
+    for sample, image, raw, seconds in _predict(predictor, samples, convention):
+        prediction = decide(sample.sentence, raw, point)
+        target = _target(sample, image) if sample.has_target else None
+        judged = score(raw.probability >= point.mask, target, not prediction.present, prediction.score)
+        yield EvaluatedSample(sample, image, target, prediction, judged, seconds)
 
 
 def calibrate(
     predictor: Predictor,
     samples: Sequence[Sample],
     accepted: float | None = ACCEPTED,
-    progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> OperatingPoint:
     """Fix the operating point on validation data, at the photos' own size and the predictor's side.
 
@@ -127,29 +132,23 @@ def calibrate(
         DatasetError: none of the samples has a target, or all have where shares are balanced, or as in `evaluate`.
     """
     trials = []
-    for asked in _ask(predictor, samples, "original"):
-        trials.append(_Trial.of(asked))
-        if progress:
-            progress(len(trials))
+    for sample, _, raw, _ in _predict(predictor, samples, "original"):
+        trials.append(_Trial.of(sample, raw))
+        if on_progress:
+            on_progress(len(trials))
     targets = [trial for trial in trials if trial.has_target]
     if not targets:
         raise DatasetError("No expression of the validation split has a target, so no operating point can be fixed.")
     best = max(range(len(_MASK_THRESHOLDS)), key=lambda number: mean([trial.ious[number] for trial in targets]))
-    there, absent = ([trial.surely(best) for trial in trials if trial.has_target is each] for each in (True, False))
-    lowest = _balanced_presence(there, absent) if accepted is None else _lowest_presence(there, accepted)
+    there = [trial.presence_at(best) for trial in targets]
+    absent = [trial.presence_at(best) for trial in trials if not trial.has_target]
+    lowest = balanced_presence_threshold(there, absent) if accepted is None else presence_threshold(there, accepted)
     point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
     return _correct(point, [trial.answer(best, point) for trial in trials], [trial.has_target for trial in trials])
 
 
-class _Asked(NamedTuple):
-    sample: Sample
-    image: Image
-    found: Map
-    seconds: float
-
-
 class _Trial(NamedTuple):
-    """ious, filled: the IoU, and whether there is a mask at all, at each of `_MASK_THRESHOLDS`."""
+    """A prediction at each of `_MASK_THRESHOLDS`. ious, filled: there the IoU, and whether there is a mask at all."""
 
     has_target: bool
     presence: float
@@ -157,7 +156,7 @@ class _Trial(NamedTuple):
     ious: list[float]
     filled: list[bool]
 
-    def surely(self, number: int) -> float:
+    def presence_at(self, number: int) -> float:
         """P(it is there) at a mask's threshold: without a mask there is nothing."""
         return self.presence if self.filled[number] else 0.0
 
@@ -165,26 +164,30 @@ class _Trial(NamedTuple):
         """Whether there is a mask, its score or that of a refusal, and what either came to."""
         present = self.filled[number] and self.presence >= point.presence
         came_to = self.ious[number] if present else float(not self.has_target)
-        return present, expect(present, self.presence, self.quality, point), came_to
+        return present, expected_iou(present, self.presence, self.quality, point), came_to
 
     @classmethod
-    def of(cls, asked: _Asked) -> _Trial:
-        masks = [asked.found.probability >= threshold for threshold in _MASK_THRESHOLDS]
-        target = asked.sample.mask() if asked.sample.has_target else None
+    def of(cls, sample: Sample, raw: RawPrediction) -> _Trial:
+        masks = [raw.probability >= threshold for threshold in _MASK_THRESHOLDS]
+        target = sample.mask() if sample.has_target else None
         ious = [score(mask, target, False).iou for mask in masks]
         filled = [bool(mask.any()) for mask in masks]
-        return cls(target is not None, asked.found.presence, asked.found.quality, ious, filled)
+        return cls(target is not None, raw.presence, raw.quality, ious, filled)
 
 
-def _ask(predictor: Predictor, samples: Sequence[Sample], convention: Convention) -> Iterator[_Asked]:
+def _predict(
+    predictor: Predictor, samples: Sequence[Sample], convention: Convention
+) -> Iterator[tuple[Sample, Image, RawPrediction, float]]:
+    """Samples with their photo, what the model says and the seconds that it took, photo by photo."""
+    square = predictor.point.side if convention == "lavt" else None
     for photos in _together(samples):
-        images = [_look(photo[0], predictor.point.side if convention == "lavt" else None) for photo in photos]
+        images = [_read(photo[0], square) for photo in photos]
         started = time.perf_counter()
         sentences = [[sample.sentence for sample in photo] for photo in photos]
-        found = predictor.maps(list(zip(predictor.embed_all(images), sentences, strict=True)))
-        pace = (time.perf_counter() - started) / len(found)
-        asked = [(sample, image) for photo, image in zip(photos, images, strict=True) for sample in photo]
-        yield from (_Asked(*each, answer, pace) for each, answer in zip(asked, found, strict=True))
+        predictions = predictor.predict_raw(list(zip(predictor.embed_all(images), sentences, strict=True)))
+        pace = (time.perf_counter() - started) / len(predictions)
+        pairs = [(sample, image) for photo, image in zip(photos, images, strict=True) for sample in photo]
+        yield from ((*pair, raw, pace) for pair, raw in zip(pairs, predictions, strict=True))
 
 
 def _together(samples: Sequence[Sample]) -> Iterator[list[list[Sample]]]:
@@ -198,7 +201,7 @@ def _together(samples: Sequence[Sample]) -> Iterator[list[list[Sample]]]:
         yield photos
 
 
-def _look(sample: Sample, square: int | None) -> Image:
+def _read(sample: Sample, square: int | None) -> Image:
     image = sample.photo()
     return _resized(image, (square, square), Picture.Resampling.BILINEAR) if square else image
 
@@ -210,25 +213,29 @@ def _target(sample: Sample, image: Image) -> Mask:
     return _resized(mask.astype(np.uint8), size, Picture.Resampling.NEAREST).astype(bool)
 
 
-def _resized(pixels: Image, size: tuple[int, int], kind: Picture.Resampling) -> Image:
+def _resized(pixels: Image, size: tuple[int, int], resampling: Picture.Resampling) -> Image:
     """To (height, width), by Pillow as in LAVT's code: OpenCV smooths less and its nearest pixel is another."""
-    return np.asarray(Picture.fromarray(pixels).resize(size[::-1], kind))
+    return np.asarray(Picture.fromarray(pixels).resize(size[::-1], resampling))
 
 
-def _lowest_presence(presence: Sequence[float], accepted: float) -> float:
+def presence_threshold(presence: Sequence[float], accepted: float) -> float:
     """The highest threshold that keeps the share `accepted`, rounded down to thousandths: up would refuse more."""
     # 0.07 * 100 is a little more than 7.
     kept = max(1, math.ceil(accepted * len(presence) - 1e-9))
     return math.floor(sorted(presence, reverse=True)[kept - 1] * 1000) / 1000
 
 
-def _balanced_presence(there: Sequence[float], absent: Sequence[float]) -> float:
-    """The threshold, in thousandths above 0, whose smaller share is largest; the lowest of those that are equal."""
+def balanced_presence_threshold(there: Sequence[float], absent: Sequence[float]) -> float:
+    """The threshold, in thousandths above 0, whose smaller share is largest; the lowest of those that are equal.
+
+    Shares: of `there` at or above it, of `absent` below it. Raises DatasetError if nothing is absent.
+    """
     if not absent:
         raise DatasetError("No expression of the validation split is of an absent thing: there is nothing to balance.")
 
     def smaller(threshold: float) -> float:
-        return min(mean([each >= threshold for each in there]), mean([each < threshold for each in absent]))
+        answered, refused = [value >= threshold for value in there], [value < threshold for value in absent]
+        return min(mean(answered), mean(refused))
 
     return max((number / 1000 for number in range(1, 1001)), key=smaller)
 
@@ -240,16 +247,16 @@ def recalibrate(point: OperatingPoint, report: Report, start: OperatingPoint) ->
     scores of `start`, which were corrected with many; and done again with the same answers it changes nothing.
     """
     answers = []
-    for each in report.scores:
-        scale, shift = _map(point, each.refused)
+    for result in report.scores:
+        scale, shift = _correction(point, result.refused)
         # What the model said itself.
-        raw = corrected(each.expected, 1 / scale, -shift / scale)
-        answers.append((not each.refused, corrected(raw, *_map(start, each.refused)), each.correct))
-    fitted = _correct(start, answers, [each.has_target for each in report.scores])
+        raw = corrected(result.expected, 1 / scale, -shift / scale)
+        answers.append((not result.refused, corrected(raw, *_correction(start, result.refused)), result.correct))
+    fitted = _correct(start, answers, [result.has_target for result in report.scores])
     return replace(fitted, side=point.side, mask=point.mask, presence=point.presence)
 
 
-def _map(point: OperatingPoint, refused: bool) -> tuple[float, float]:
+def _correction(point: OperatingPoint, refused: bool) -> tuple[float, float]:
     return (point.refusal_scale, point.refusal_shift) if refused else (point.answer_scale, point.answer_shift)
 
 
@@ -259,14 +266,14 @@ def _correct(
     """answers: whether there is a mask, the score at `point`, and what it came to. there: what has a target."""
     masks, refusals = ([answer[1:] for answer in answers if answer[0] is has_mask] for has_mask in (True, False))
     # Where everything is there, each refusal is wrong, and where nothing is, each mask: that says nothing of others.
-    answer = _line(masks if any(there) else [], point.answer_scale, point.answer_shift)
-    refusal = _line(refusals if not all(there) else [], point.refusal_scale, point.refusal_shift)
+    answer = _refine(masks if any(there) else [], point.answer_scale, point.answer_shift)
+    refusal = _refine(refusals if not all(there) else [], point.refusal_scale, point.refusal_shift)
     return replace(
         point, answer_scale=answer[0], answer_shift=answer[1], refusal_scale=refusal[0], refusal_shift=refusal[1]
     )
 
 
-def _line(pairs: Sequence[tuple[float, float]], scale: float, shift: float) -> tuple[float, float]:
+def _refine(pairs: Sequence[tuple[float, float]], scale: float, shift: float) -> tuple[float, float]:
     """A line through the logit that already went through (scale, shift): both together are one line."""
     more, further = fit_correction([given for given, _ in pairs], [came_to for _, came_to in pairs])
     return round(more * scale, 4), round(more * shift + further, 4)

@@ -25,7 +25,7 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Score:
-    """How one expression came out. Plain numbers: what several processes found is joined, then summarised.
+    """How one expression came out. Plain numbers: those of several processes are joined, then summarised.
 
     intersection, union: pixels. refused: the model said "not there". expected: its own score, the IoU to expect.
     """
@@ -38,7 +38,7 @@ class Score:
 
     @property
     def iou(self) -> float:
-        """0 where neither is a pixel of the thing nor one was found."""
+        """[0, 1]; 0 where neither is a pixel of the thing nor one was found."""
         return self.intersection / self.union if self.union else 0.0
 
     @property
@@ -63,11 +63,11 @@ def summarise(scores: Sequence[Score]) -> dict[str, float | int]:
     where some things are absent.
     ECE: expected calibration error of the model's own score, see `calibration`.
     """
-    there = [entry for entry in scores if entry.has_target]
+    of_targets = [entry for entry in scores if entry.has_target]
     figures: dict[str, float | int] = {"expressions": len(scores)}
-    if there:
-        figures |= _of_targets(there)
-    if len(there) < len(scores):
+    if of_targets:
+        figures |= _of_targets(of_targets)
+    if len(of_targets) < len(scores):
         figures |= _with_absence(scores)
     if scores:
         bins = reliability([entry.expected for entry in scores], [entry.correct for entry in scores])
@@ -87,19 +87,22 @@ def interval(scores: Sequence[Score], photos: Sequence[Hashable], seed: int = 0)
     for entry, photo in zip(scores, photos, strict=True):
         if entry.has_target:
             groups[photo].append(entry.iou)
-    if not groups:
-        return 0.0, 0.0
     # Sorted, since draws go by position.
-    sums, counts = np.array(sorted((sum(sorted(ious)), len(ious)) for ious in groups.values())).T
+    return bootstrap(sorted((sum(sorted(ious)), len(ious)) for ious in groups.values()), seed) if groups else (0.0, 0.0)
+
+
+def bootstrap(groups: Sequence[tuple[float, int]], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a mean, groups drawn anew; groups: at least one (sum, count) of values that belong together."""
+    sums, counts = np.array(groups).T
     draws = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
     low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 
-def _of_targets(there: Sequence[Score]) -> dict[str, float]:
-    ious = [entry.iou for entry in there]
-    precisions = {f"Prec@{each}": mean([iou >= each for iou in ious]) for each in THRESHOLDS}
-    return {"oIoU": _overall(there), "mIoU": mean(ious), **precisions}
+def _of_targets(scores: Sequence[Score]) -> dict[str, float]:
+    ious = [entry.iou for entry in scores]
+    precisions = {f"Prec@{threshold}": mean([iou >= threshold for iou in ious]) for threshold in THRESHOLDS}
+    return {"oIoU": _overall(scores), "mIoU": mean(ious), **precisions}
 
 
 def _with_absence(scores: Sequence[Score]) -> dict[str, float]:

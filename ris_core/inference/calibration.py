@@ -39,17 +39,17 @@ def reliability(scores: Sequence[float], realised: Sequence[float], bins: int = 
     for pair in zip(scores, realised, strict=True):
         groups[min(int(pair[0] * bins), bins - 1)].append(pair)
     filled = [groups[key] for key in sorted(groups)]
-    return [Bin(mean([score for score, _ in each]), mean([came for _, came in each]), len(each)) for each in filled]
+    return [Bin(mean([score for score, _ in pairs]), mean([came for _, came in pairs]), len(pairs)) for pairs in filled]
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """The expected calibration error in [0, 1]: how far score and outcome lie apart in a bin, for the mean answer."""
-    total = sum(each.answers for each in bins)
-    return math.fsum(each.answers * abs(each.score - each.realised) for each in bins) / total if total else 0.0
+    total = sum(group.answers for group in bins)
+    return math.fsum(group.answers * abs(group.score - group.realised) for group in bins) / total if total else 0.0
 
 
 def mean(values: Sequence[float]) -> float:
-    """Rounded but once, so that the order of the values makes no difference."""
+    """The mean of at least one value, rounded but once, so that their order makes no difference."""
     return math.fsum(values) / len(values)
 
 

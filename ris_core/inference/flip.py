@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ris_core.data.derive.words import mirror_words
-from ris_core.inference.predictor import Image, Map, Predictor, PreparedImage
+from ris_core.inference.predictor import Image, Predictor, PreparedImage, RawPrediction
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,17 @@ class FlipPredictor(Predictor):
     """Answers as a `Predictor` does, but for what is said above: left and right change places in mirrored prompts."""
 
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
+        """A `MirroredPair` of each HxWx3 uint8 RGB; raises as `Predictor.embed_all` does."""
         straight = super().embed_all(images)
         mirrored = super().embed_all([np.ascontiguousarray(image[:, ::-1]) for image in images])
         return [MirroredPair(one.levels, one.frame, other) for one, other in zip(straight, mirrored, strict=True)]
 
-    def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
-        straight = super().maps(requests)
-        mirrored = super().maps([(_mirrored(image), [mirror_words(each) for each in said]) for image, said in requests])
+    def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
+        """The mean of both readings; raises as `Predictor.predict_raw` does, and TypeError for others' images."""
+        straight = super().predict_raw(requests)
+        mirrored = super().predict_raw(
+            [(_mirrored(image), [mirror_words(prompt) for prompt in prompts]) for image, prompts in requests]
+        )
         return [_mean(one, other) for one, other in zip(straight, mirrored, strict=True)]
 
 
@@ -41,7 +45,7 @@ def _mirrored(image: PreparedImage) -> PreparedImage:
     return image.mirrored
 
 
-def _mean(one: Map, other: Map) -> Map:
-    """Of a photo's map and that of its mirror image."""
+def _mean(one: RawPrediction, other: RawPrediction) -> RawPrediction:
+    """Of what is said of a photo and of its mirror image."""
     probability = np.float32(0.5) * (one.probability + other.probability[:, ::-1])
-    return Map(probability, (one.presence + other.presence) / 2, (one.quality + other.quality) / 2)
+    return RawPrediction(probability, (one.presence + other.presence) / 2, (one.quality + other.quality) / 2)

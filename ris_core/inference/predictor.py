@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 import cv2
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +24,7 @@ from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import TextEncoder, TextFeatures
 from ris_core.encoders.base import fingerprint
 from ris_core.errors import OutOfMemory, PromptError
+from ris_core.files import sha256
 from ris_core.inference.calibration import corrected
 from ris_core.masks import Mask
 from ris_core.models import ImageEmbedding, RISModel
@@ -32,7 +33,7 @@ from ris_core.models.layers import rebuild
 Image: TypeAlias = NDArray[np.uint8]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 # Photos encoded together and prompts decoded together, until memory says otherwise; more gain nothing.
 _PHOTOS, _PROMPTS = 8, 32
@@ -43,8 +44,9 @@ _GRID = 32
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a photo lies. canvas: (h, w) of the model's input. inner: (h, w) of the photo on it, from the top left.
-    size: (h, w) of the photo itself. All in pixels.
+    """Where a photo lies, in pixels.
+
+    canvas: (h, w) of the model's input. inner: (h, w) of the photo on it, from the top left. size: (h, w) of the photo.
     """
 
     canvas: tuple[int, int]
@@ -68,8 +70,11 @@ class UnencodedImage(PreparedImage):
     """Pixels for a model with early fusion, which encodes them anew for each prompt: nothing can be kept."""
 
 
-class Map(NamedTuple):
-    """probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so."""
+class RawPrediction(NamedTuple):
+    """What the model says of one prompt, before the operating point.
+
+    probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so.
+    """
 
     probability: NDArray[np.float32]
     presence: float
@@ -80,7 +85,7 @@ class Map(NamedTuple):
 class Prediction:
     """One prompt's answer.
 
-    mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `Map`, in [0, 1].
+    mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `RawPrediction`, in [0, 1].
     score: the IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so.
     """
 
@@ -100,8 +105,8 @@ class Predictor:
         self.model = model.place().eval()
         self.point = point
         self.version = version
-        self._type = _best(self.model.device) if precision == "auto" else getattr(torch, precision)
-        self._sentences = _Sentences(self.model.text_encoder)
+        self._dtype = _best_dtype(self.model.device) if precision == "auto" else getattr(torch, precision)
+        self._encode_text = _CachedTextEncoder(self.model.text_encoder)
 
     @classmethod
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
@@ -117,11 +122,7 @@ class Predictor:
     def fingerprint(self) -> str:
         """Changes with whatever shapes an embedding besides the photo: every weight, adapters too, side, precision."""
         weights = fingerprint(self.model), fingerprint(self.model.image_encoder)
-        return _digest(*weights, str(self.point.side), str(self._type))
-
-    def key(self, image: Image) -> str:
-        """Under which the embedding of HxWx3 uint8 RGB can be kept."""
-        return _digest(self.fingerprint, str(image.shape), np.ascontiguousarray(image).data)
+        return sha256("".join([*weights, str(self.point.side), str(self._dtype)]).encode())
 
     def embed(self, image: Image) -> PreparedImage:
         """HxWx3 uint8 RGB -> what any number of prompts can be asked of."""
@@ -136,7 +137,7 @@ class Predictor:
         """
         frames = [self._frame(image) for image in images]
         items = list(zip(images, frames, strict=True))
-        return _grouped(items, lambda item: item[1].canvas, lambda canvas: _PHOTOS, self._encode)
+        return _grouped(items, lambda item: item[1].canvas, lambda canvas: _PHOTOS, self._encode_images)
 
     def segment(self, image: PreparedImage, prompts: Sequence[str]) -> list[Prediction]:
         """Answer each prompt, in order.
@@ -149,25 +150,39 @@ class Predictor:
 
     def segment_all(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[list[Prediction]]:
         """`segment` for many photos: prompts are decoded together, whichever photo they are about."""
-        maps = iter(self.maps(requests))
-        return [[decide(prompt, next(maps), self.point) for prompt in prompts] for _, prompts in requests]
+        raw = iter(self.predict_raw(requests))
+        return [[decide(prompt, next(raw), self.point) for prompt in prompts] for _, prompts in requests]
 
     @torch.inference_mode()
-    def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
-        """One after the other, each prompt's answer before the operating point."""
-        asked = [(image, _said(prompt)) for image, prompts in requests for prompt in prompts]
+    def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
+        """One after the other, what the model says of each prompt; raises as `segment` does."""
+        images = [image for image, prompts in requests for _ in prompts]
+        sentences = [_sentence(prompt) for _, prompts in requests for prompt in prompts]
         with self.autocast():
-            words = self._sentences.encode([sentence for _, sentence in asked])
-        items = [(image, each) for (image, _), each in zip(asked, words, strict=True)]
-        return _grouped(items, lambda item: item[0].frame.canvas, self._prompts, self._answer)
+            items = list(zip(images, self._encode_text(sentences), strict=True))
+        return _grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
 
     @torch.inference_mode()
     def vectors(self, prompts: Sequence[str]) -> Tensor:
         """The sentence vectors of N prompts, (N, D)."""
-        return torch.cat([words.sentence for words in self._sentences.encode([_said(prompt) for prompt in prompts])])
+        return torch.cat([text.sentence for text in self._encode_text([_sentence(prompt) for prompt in prompts])])
 
-    def _prompts(self, canvas: tuple[int, int]) -> int:
-        """How many prompts to decode together."""
+    @torch.inference_mode()
+    def deepest_features(self, image: PreparedImage) -> Tensor:
+        """(C, H, W), the deepest features of a photo, 0 where there is none: see `RISModel.deepest`.
+
+        Raises:
+            OutOfMemory: early fusion, which encodes the photo here, finds too little.
+        """
+
+        def read(images: Sequence[PreparedImage]) -> list[Tensor]:
+            return [self.model.deepest(prepared.levels)[0].float() for prepared in images]
+
+        with self.autocast():
+            [features] = _in_batches([image], 1, read)
+        return features
+
+    def _prompts_together(self, canvas: tuple[int, int]) -> int:
         if self.model.device.type != "cpu":
             return _PROMPTS
         return max(1, min(_PROMPTS, _CPU_PIXELS // (canvas[0] * canvas[1])))
@@ -181,7 +196,7 @@ class Predictor:
             canvas = (max(canvas),) * 2
         return Frame((canvas[0], canvas[1]), inner, (height, width))
 
-    def _encode(self, items: Sequence[tuple[Image, Frame]]) -> list[PreparedImage]:
+    def _encode_images(self, items: Sequence[tuple[Image, Frame]]) -> list[PreparedImage]:
         canvas = items[0][1].canvas
         pixels, valid = torch.zeros(len(items), 3, *canvas), torch.zeros(len(items), 1, *canvas)
         for number, (image, frame) in enumerate(items):
@@ -189,83 +204,76 @@ class Predictor:
             pixels[number, :, :rows, :columns] = torch.from_numpy(_fit(image, frame)).permute(2, 0, 1)
             valid[number, :, :rows, :columns] = 1
         with self.autocast():
-            photos = self.model.encode_image(pixels.to(self.model.device), valid.to(self.model.device))
-        kind = UnencodedImage if self.model.early_fusion else EncodedImage
-        return [kind(_photo(photos, number), frame) for number, (_, frame) in enumerate(items)]
+            embedding = self.model.encode_image(pixels.to(self.model.device), valid.to(self.model.device))
+        prepared = UnencodedImage if self.model.early_fusion else EncodedImage
+        return [prepared(_one(embedding, number), frame) for number, (_, frame) in enumerate(items)]
 
-    def _answer(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[Map]:
+    def _decode(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[RawPrediction]:
         numbers: dict[int, int] = {}
         index = [numbers.setdefault(id(image), len(numbers)) for image, _ in items]
         images = list({id(image): image for image, _ in items}.values())
         with self.autocast():
-            text = TextFeatures.join([words for _, words in items])
+            text = TextFeatures.join([text for _, text in items])
             output = self.model(_join(images), text, torch.tensor(index, device=self.model.device))
         scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid().tolist()
         probabilities = _to_photos(output.mask.float(), [image.frame for image, _ in items])
-        return [Map(each, *score) for each, score in zip(probabilities, scores, strict=True)]
+        return [RawPrediction(probability, *score) for probability, score in zip(probabilities, scores, strict=True)]
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that passes run in."""
-        if self._type is torch.float32:
+        if self._dtype is torch.float32:
             return nullcontext()
-        return torch.autocast(self.model.device.type, self._type)
+        return torch.autocast(self.model.device.type, self._dtype)
 
 
-def decide(prompt: str, found: Map, point: OperatingPoint) -> Prediction:
-    """What the operating point makes of a map: a mask, or that the thing isn't there."""
-    mask = found.probability >= point.mask
-    present = found.presence >= point.presence and bool(mask.any())
-    score = expect(present, found.presence, found.quality, point)
-    return Prediction(prompt, mask if present else np.zeros_like(mask), present, found.presence, found.quality, score)
+def decide(prompt: str, raw: RawPrediction, point: OperatingPoint) -> Prediction:
+    """What the operating point makes of a raw prediction: a mask, or that the thing isn't there."""
+    mask = raw.probability >= point.mask
+    present = raw.presence >= point.presence and bool(mask.any())
+    score = expected_iou(present, raw.presence, raw.quality, point)
+    return Prediction(prompt, mask if present else np.zeros_like(mask), present, raw.presence, raw.quality, score)
 
 
-def expect(present: bool, presence: float, quality: float, point: OperatingPoint) -> float:
+def expected_iou(present: bool, presence: float, quality: float, point: OperatingPoint) -> float:
     """The IoU to expect of an answer, `presence` and `quality` being the model's, corrected as the point says."""
     if present:
         return corrected(presence * quality, point.answer_scale, point.answer_shift)
     return corrected(1 - presence, point.refusal_scale, point.refusal_shift)
 
 
-class _Sentences:
-    """Sentences already encoded: people repeat themselves, a project's prompts above all."""
+class _CachedTextEncoder:
+    """Keeps the `size` sentences used last: people repeat themselves, a project's prompts above all.
+
+    Safe for threads: `_lock` is held over the cache, not while sentences are encoded.
+    """
 
     def __init__(self, encoder: TextEncoder, size: int = 1024) -> None:
-        self._encoder, self._size = encoder, size
-        self._known: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._encoder = encoder
+        self._cache: LRUCache[str, TextFeatures] = LRUCache(size)
         self._lock = threading.Lock()
 
-    def encode(self, sentences: Sequence[str]) -> list[TextFeatures]:
+    def __call__(self, sentences: Sequence[str]) -> list[TextFeatures]:
         """One for each, without padding; those that are new go through the encoder together."""
         with self._lock:
-            found = {each: self._known[each] for each in sentences if each in self._known}
-        new = [each for each in dict.fromkeys(sentences) if each not in found]
-        found |= zip(new, _in_batches(new, _PROMPTS, self._encode), strict=True)
+            features = {sentence: self._cache[sentence] for sentence in sentences if sentence in self._cache}
+        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in features]
+        encoded = dict(zip(new, _in_batches(new, _PROMPTS, self._encode), strict=True))
         with self._lock:
-            for each in found:
-                self._known[each] = found[each]
-                self._known.move_to_end(each)
-            while len(self._known) > self._size:
-                self._known.popitem(last=False)
-        return [found[each] for each in sentences]
+            self._cache.update(encoded)
+        features |= encoded
+        return [features[sentence] for sentence in sentences]
 
     def _encode(self, sentences: Sequence[str]) -> list[TextFeatures]:
         features = self._encoder(sentences)
         return [features[number : number + 1].trim() for number in range(len(sentences))]
 
 
-def _best(device: torch.device) -> torch.dtype:
+def _best_dtype(device: torch.device) -> torch.dtype:
     # Not bfloat16: its eight bits move the edges of masks, and values here are small enough for float16.
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def _digest(*parts: str | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
-    return digest.hexdigest()
-
-
-def _said(prompt: str) -> str:
+def _sentence(prompt: str) -> str:
     if not prompt.strip():
         raise PromptError("The prompt is empty. Say what to find, for example: the cat.")
     return " ".join(prompt.split())
@@ -273,26 +281,26 @@ def _said(prompt: str) -> str:
 
 def _fit(image: Image, frame: Frame) -> Image:
     shrinks = frame.inner[0] < frame.size[0]
-    kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, frame.inner[::-1], interpolation=kind), dtype=np.uint8)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, frame.inner[::-1], interpolation=interpolation), dtype=np.uint8)
 
 
-def _photo(photos: ImageEmbedding, number: int) -> ImageEmbedding:
-    return tuple(rebuild(level, [part[number : number + 1] for part in level]) for level in photos)
+def _one(embedding: ImageEmbedding, number: int) -> ImageEmbedding:
+    return tuple(rebuild(level, [part[number : number + 1] for part in level]) for level in embedding)
 
 
 def _join(images: Sequence[PreparedImage]) -> ImageEmbedding:
     if len(images) == 1:
         return images[0].levels
     levels = zip(*(image.levels for image in images), strict=True)
-    return tuple(rebuild(each[0], [torch.cat(parts) for parts in zip(*each, strict=True)]) for each in levels)
+    return tuple(rebuild(same[0], [torch.cat(parts) for parts in zip(*same, strict=True)]) for same in levels)
 
 
 def _to_photos(logits: Tensor, frames: Sequence[Frame]) -> list[NDArray[np.float32]]:
     """(N, 1, h, w) logits on the canvas' grid -> N HxW probabilities, each at its photo's own size."""
     on_canvas = F.interpolate(logits, size=frames[0].canvas, mode="bilinear", align_corners=False)
-    maps = on_canvas[:, 0].sigmoid().cpu().numpy()
-    return [_to_photo(each, frame) for each, frame in zip(maps, frames, strict=True)]
+    probabilities = on_canvas[:, 0].sigmoid().cpu().numpy()
+    return [_to_photo(probability, frame) for probability, frame in zip(probabilities, frames, strict=True)]
 
 
 def _to_photo(probability: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
@@ -305,27 +313,27 @@ def _grouped(
     items: Sequence[Item],
     canvas: Callable[[Item], tuple[int, int]],
     size: Callable[[tuple[int, int]], int],
-    run: Callable[[Sequence[Item]], list[Answer]],
-) -> list[Answer]:
-    """`run` over items of one canvas, at most its `size` of them together -> the answers in the items' order."""
+    run: Callable[[Sequence[Item]], list[Result]],
+) -> list[Result]:
+    """`run` over items of one canvas, at most its `size` of them together -> the results in the items' order."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, item in enumerate(items):
         groups[canvas(item)].append(number)
-    answers: dict[int, Answer] = {}
+    results: dict[int, Result] = {}
     for shared, numbers in groups.items():
-        found = _in_batches([items[number] for number in numbers], size(shared), run)
-        answers.update(zip(numbers, found, strict=True))
-    return [answers[number] for number in range(len(items))]
+        batches = _in_batches([items[number] for number in numbers], size(shared), run)
+        results.update(zip(numbers, batches, strict=True))
+    return [results[number] for number in range(len(items))]
 
 
-def _in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], list[Answer]]) -> Iterator[Answer]:
+def _in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], list[Result]]) -> Iterator[Result]:
     """`run` over at most `size` items together, and half as many whenever memory runs out."""
     start = 0
     while start < len(items):
         try:
-            answers = run(items[start : start + size])
+            results = run(items[start : start + size])
         except RuntimeError as error:
-            if not is_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if size == 1:
                 raise OutOfMemory(
@@ -333,11 +341,11 @@ def _in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]]
                 ) from None
             size = max(1, min(size, len(items) - start) // 2)
             continue
-        yield from answers
+        yield from results
         start += size
 
 
-def is_memory(error: MemoryError | RuntimeError) -> bool:
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     """Whether memory ran out, of the GPU or of the machine."""
     # On the CPU torch has no exception of its own for this.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

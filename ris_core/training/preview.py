@@ -12,7 +12,7 @@ from pathlib import Path
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data.folder import Sample, by_photo
 from ris_core.evaluation.contact_sheet import contact_sheet
-from ris_core.evaluation.evaluate import Answer, answers
+from ris_core.evaluation.evaluate import EvaluatedSample, evaluate_each
 from ris_core.evaluation.metrics import Score, summarise
 from ris_core.inference.predictor import Predictor
 from ris_core.models import RISModel
@@ -39,9 +39,9 @@ def validate(model: RISModel, samples: Sequence[Sample], side: int) -> Validatio
     # A new one each time: it remembers sentences, which training may have changed.
     predictor = Predictor(model, OperatingPoint(side), "in training")
     scores: list[Score] = []
-    shown: dict[Path, Answer] = {}
-    for answer in answers(predictor, samples):
-        scores.append(answer.score)
-        if answer.sample.has_target and len(shown) < _SHOWN:
-            shown.setdefault(answer.sample.image, answer)
+    shown: dict[Path, EvaluatedSample] = {}
+    for evaluated in evaluate_each(predictor, samples):
+        scores.append(evaluated.score)
+        if evaluated.sample.has_target and len(shown) < _SHOWN:
+            shown.setdefault(evaluated.sample.image, evaluated)
     return Validation(summarise(scores), contact_sheet(list(shown.values()), "validation photos"))

@@ -9,11 +9,11 @@ from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample
-from ris_core.inference.predictor import Map
+from ris_core.inference.predictor import RawPrediction
 from ris_core.masks import encode_rle
 
 
-class Known:
+class KnownPredictor:
     """A predictor whose answers are given: by sentence a map of any size, laid over the photo's, and two numbers."""
 
     version = "known"
@@ -26,13 +26,13 @@ class Known:
         self.seen += [image.shape for image in images]
         return images
 
-    def maps(self, requests: list[tuple[np.ndarray, list[str]]]) -> list[Map]:
-        return [self._map(image, sentence) for image, sentences in requests for sentence in sentences]
+    def predict_raw(self, requests: list[tuple[np.ndarray, list[str]]]) -> list[RawPrediction]:
+        return [self._raw(image, sentence) for image, sentences in requests for sentence in sentences]
 
-    def _map(self, image: np.ndarray, sentence: str) -> Map:
+    def _raw(self, image: np.ndarray, sentence: str) -> RawPrediction:
         drawn, presence, quality = self.answers[sentence]
         repeats = [side // own for side, own in zip(image.shape, drawn.shape, strict=False)]
-        return Map(np.kron(drawn, np.ones(repeats)).astype(np.float32), presence, quality)
+        return RawPrediction(np.kron(drawn, np.ones(repeats)).astype(np.float32), presence, quality)
 
 
 def sample(folder: Path, sentence: str, target: np.ndarray | None, size: tuple[int, int] = (10, 20)) -> Sample:

@@ -163,7 +163,7 @@ def test_what_predicts_is_merged_and_answers_the_same(adapted: RISModel, tmp_pat
     checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
     merged, unmerged = Predictor.load(tmp_path / "adapted"), Predictor(adapted.eval(), POINT, "unmerged")
     image = np.random.default_rng(0).integers(0, 255, (80, 96, 3), np.uint8)
-    one, other = (each.maps([(each.embed(image), ["a cat"])])[0] for each in (merged, unmerged))
+    one, other = (each.predict_raw([(each.embed(image), ["a cat"])])[0] for each in (merged, unmerged))
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
     assert (one.presence, one.quality) == pytest.approx((other.presence, other.quality), abs=1e-4)
     assert not [module for module in merged.model.modules() if type(module).__module__.startswith("peft")]

@@ -69,6 +69,20 @@ def test_a_damaged_file_costs_its_own_tasks(tmp_path: Path, content: bytes, capl
     assert "left out" in caplog.text
 
 
+@pytest.mark.parametrize(("version", "kept"), [(VERSION, 1), ("haris-1a2b3c4d.3fa2c1", 0), ("vipa-1a2b3c4d.3fa2c1", 0)])
+def test_of_embeddings_that_were_made_another_way_only_those_of_lda_are_read(
+    tmp_path: Path, version: str, kept: int
+) -> None:
+    store = PairStore(tmp_path)
+    store.keep(3, version, [pair(1)])
+    [file] = (tmp_path / "pairs/3" / version).iterdir()
+    with np.load(file) as content:
+        arrays = dict(content)
+    np.savez(file, embedding=arrays.pop("deepest"), **arrays)
+    store.keep(3, version, [pair(2)])
+    assert fields(store.read(3, version)) == [(1, "the cat", 0.5), (2, "the cat", 0.5)][1 - kept :]
+
+
 def test_the_last_versions_stay(tmp_path: Path) -> None:
     store = PairStore(tmp_path)
     for number in range(KEPT + 2):

@@ -61,9 +61,9 @@ def test_expressions_of_one_photo_are_drawn_together() -> None:
 
 
 def test_a_photo_with_more_expressions_weighs_more() -> None:
-    found = advantage([1.0, 1.0, 1.0, 0.0], [0.0] * 4, ["a", "a", "a", "b"])
-    assert found.model == 0.75
-    assert (found.low, found.high) == (0.0, 1.0)
+    result = advantage([1.0, 1.0, 1.0, 0.0], [0.0] * 4, ["a", "a", "a", "b"])
+    assert result.model == 0.75
+    assert (result.low, result.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("model", "baseline"), [([], []), ([0.5], []), ([0.5], [0.5, 0.5])])

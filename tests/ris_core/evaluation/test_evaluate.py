@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from known import Known, columns, left, sample
+from known import KnownPredictor, columns, left, sample
 from PIL import Image
 
 from ris_core.checkpoint import OperatingPoint
@@ -20,11 +20,11 @@ from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import DatasetError, ImageError
 from ris_core.evaluation.evaluate import (
     Report,
-    _balanced_presence,
-    _lowest_presence,
-    answers,
+    balanced_presence_threshold,
     calibrate,
     evaluate,
+    evaluate_each,
+    presence_threshold,
     recalibrate,
 )
 from ris_core.evaluation.metrics import Score, summarise
@@ -35,7 +35,7 @@ from ris_core.models import LDA, LDAOptions
 
 def test_figures_at_the_photos_own_size(tmp_path: Path) -> None:
     """Columns are 5 pixels wide, 50 pixels each. A target refused keeps the union of its raw mask."""
-    known = Known(
+    known = KnownPredictor(
         OperatingPoint(side=8, mask=0.4, presence=0.5),
         {
             "half": (columns(0, 1), 0.9, 0.8),
@@ -47,14 +47,14 @@ def test_figures_at_the_photos_own_size(tmp_path: Path) -> None:
     )
     targets = {"half": left(5), "refused": left(10), "faint": left(5), "absent": None, "imagined": None}
     report = evaluate(known, [sample(tmp_path, sentence, target) for sentence, target in targets.items()])
-    assert [(each.intersection, each.union, each.refused) for each in report.scores] == [
+    assert [(result.intersection, result.union, result.refused) for result in report.scores] == [
         (50, 100, False),
         (0, 150, True),
         (0, 50, True),
         (0, 0, True),
         (0, 50, False),
     ]
-    assert [each.expected for each in report.scores] == pytest.approx([0.72, 0.7, 0.1, 0.9, 0.3])
+    assert [result.expected for result in report.scores] == pytest.approx([0.72, 0.7, 0.1, 0.9, 0.3])
     figures = report.figures
     assert figures == summarise(report.scores)
     assert (figures["mIoU"], figures["oIoU"]) == pytest.approx((0.5 / 3, 50 / 300))
@@ -66,12 +66,12 @@ def test_figures_at_the_photos_own_size(tmp_path: Path) -> None:
 
 def test_lavts_convention(tmp_path: Path) -> None:
     """10 x 20 pixels become 8 x 8, half a column is lost, P = 0.5 decides, and nothing is refused."""
-    known = Known(
+    known = KnownPredictor(
         OperatingPoint(side=8, mask=0.9, presence=0.5),
         {"half": (0.5 * columns(0, 1), 0.1, 0.8), "faint": (0.49 * columns(0, 1), 0.9, 0.8)},
     )
     samples = [sample(tmp_path, sentence, left(8)) for sentence in known.answers]
-    first, second = answers(known, samples, "lavt")
+    first, second = evaluate_each(known, samples, "lavt")
     assert known.seen == [(8, 8, 3)]
     # Pillow reads columns 1, 3, 6, 8 ... of the 20: three of them lie in the target.
     assert first.target is not None
@@ -87,13 +87,13 @@ def test_nearest_is_pillows(tmp_path: Path) -> None:
     """Every second column of 16: OpenCV would keep none of them."""
     target = np.zeros((8, 16), dtype=bool)
     target[:, 1::2] = True
-    known = Known(OperatingPoint(side=8), {"x": (np.ones((1, 1)), 0.9, 0.9)})
-    (answer,) = answers(known, [sample(tmp_path, "x", target, (8, 16))], "lavt")
+    known = KnownPredictor(OperatingPoint(side=8), {"x": (np.ones((1, 1)), 0.9, 0.9)})
+    (answer,) = evaluate_each(known, [sample(tmp_path, "x", target, (8, 16))], "lavt")
     assert answer.score.iou == 1
 
 
 def test_a_photo_of_another_size_is_refused(tmp_path: Path) -> None:
-    known = Known(OperatingPoint(), {"x": (np.ones((1, 1)), 0.9, 0.9)})
+    known = KnownPredictor(OperatingPoint(), {"x": (np.ones((1, 1)), 0.9, 0.9)})
     good = sample(tmp_path, "x", left(5))
     with pytest.raises(DatasetError, match=r"10x20.png isn't of the size"):
         evaluate(known, [replace(good, height=20, width=10)])
@@ -129,7 +129,7 @@ def test_batches_give_what_single_photos_give(tmp_path: Path) -> None:
 
 
 def test_no_samples_no_figures() -> None:
-    report = evaluate(Known(OperatingPoint(), {}), [])
+    report = evaluate(KnownPredictor(OperatingPoint(), {}), [])
     assert (report.figures, report.bins, report.interval) == ({"expressions": 0}, [], (0, 0))
 
 
@@ -148,7 +148,7 @@ def mixed(tmp_path: Path) -> list[Sample]:
 def test_the_highest_threshold_that_keeps_enough_targets(
     mixed: list[Sample], accepted: float, presence: float, refused: float
 ) -> None:
-    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known = KnownPredictor(OperatingPoint(side=8), TARGETS | ABSENT)
     known.point = calibrate(known, mixed, accepted)
     assert (known.point.side, known.point.presence) == (8, pytest.approx(presence, abs=0.0011))
     figures = evaluate(known, mixed).figures
@@ -159,10 +159,10 @@ def test_the_highest_threshold_that_keeps_enough_targets(
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(0, 1))
 def test_enough_is_kept_and_not_a_thousandth_more(presence: list[float], accepted: float) -> None:
-    threshold = _lowest_presence(presence, accepted)
+    threshold = presence_threshold(presence, accepted)
 
     def kept(threshold: float) -> int:
-        return sum(each >= threshold for each in presence)
+        return sum(value >= threshold for value in presence)
 
     wanted = max(1, accepted * len(presence) - 1e-6)
     assert kept(threshold) >= wanted
@@ -170,14 +170,14 @@ def test_enough_is_kept_and_not_a_thousandth_more(presence: list[float], accepte
 
 
 def test_faint_masks_are_tried_too(tmp_path: Path) -> None:
-    known = Known(OperatingPoint(side=8), {"x": (np.array([[0.9, 0.27, 0.22, 0.1]]), 0.9, 0.9)})
+    known = KnownPredictor(OperatingPoint(side=8), {"x": (np.array([[0.9, 0.27, 0.22, 0.1]]), 0.9, 0.9)})
     assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.25
     assert calibrate(known, [sample(tmp_path, "x", left(15))]).mask == 0.2
 
 
 def test_balanced_shares(mixed: list[Sample]) -> None:
     """Targets at 0.05, 0.15 ... 0.95, absent things at 0.12, 0.22 ... 0.52: of both, seven in ten or more at 0.321."""
-    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known = KnownPredictor(OperatingPoint(side=8), TARGETS | ABSENT)
     known.point = calibrate(known, mixed, None)
     figures = evaluate(known, mixed).figures
     assert known.point.presence == pytest.approx(0.321)
@@ -187,20 +187,20 @@ def test_balanced_shares(mixed: list[Sample]) -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_no_other_threshold_is_more_even(there: list[float], absent: list[float]) -> None:
     def smaller(threshold: float) -> float:
-        kept, refused = (np.mean(np.array(each) >= threshold) for each in (there, absent))
+        kept, refused = (np.mean(np.array(values) >= threshold) for values in (there, absent))
         return float(min(kept, 1 - refused))
 
-    best = smaller(_balanced_presence(there, absent))
+    best = smaller(balanced_presence_threshold(there, absent))
     assert best >= max(smaller(number / 1000) for number in range(1, 1001)) - 1e-9
 
 
 def test_without_absent_things_there_is_nothing_to_balance(mixed: list[Sample]) -> None:
     with pytest.raises(DatasetError, match="nothing to balance"):
-        calibrate(Known(OperatingPoint(side=8), TARGETS), mixed[:10], None)
+        calibrate(KnownPredictor(OperatingPoint(side=8), TARGETS), mixed[:10], None)
 
 
 def test_figures_of_each_kind(tmp_path: Path) -> None:
-    known = Known(OperatingPoint(side=8, mask=0.4), TARGETS | ABSENT)
+    known = KnownPredictor(OperatingPoint(side=8, mask=0.4), TARGETS | ABSENT)
     kinds = {"there 0": "derived", "there 1": "name", "there 9": "name", "absent 0": "absent", "there 2": "said"}
     samples = [
         replace(sample(tmp_path, sentence, None if kind == "absent" else left(5)), kind=kind)
@@ -208,7 +208,7 @@ def test_figures_of_each_kind(tmp_path: Path) -> None:
     ]
     report = evaluate(known, samples)
     assert list(report.kinds) == ["name", "derived", "absent", "said"]
-    assert [each["expressions"] for each in report.kinds.values()] == [2, 1, 1, 1]
+    assert [figures["expressions"] for figures in report.kinds.values()] == [2, 1, 1, 1]
     assert report.kinds["name"] == summarise([report.scores[1], report.scores[2]])
     assert report.kinds["name"]["mIoU"] == 0.25
     assert report.kinds["absent"]["N-acc"] == 1
@@ -217,13 +217,13 @@ def test_figures_of_each_kind(tmp_path: Path) -> None:
 def test_the_pixels_threshold_is_the_best_for_the_mean_iou(tmp_path: Path) -> None:
     """One column at P = 0.9, one at 0.42: the target ends between them, or after the second."""
     steps = np.array([[0.9, 0.42, 0.1, 0.1]])
-    known = Known(OperatingPoint(side=8), {"x": (steps, 0.9, 0.9)})
+    known = KnownPredictor(OperatingPoint(side=8), {"x": (steps, 0.9, 0.9)})
     assert calibrate(known, [sample(tmp_path, "x", left(5))]).mask == 0.45
     assert calibrate(known, [sample(tmp_path, "x", left(10))]).mask == 0.2
 
 
 def test_a_target_without_a_mask_is_not_answered_at_any_threshold(tmp_path: Path) -> None:
-    known = Known(OperatingPoint(side=8), {"x": (columns(0), 0.6, 0.9), "y": (0 * columns(0), 0.9, 0.9)})
+    known = KnownPredictor(OperatingPoint(side=8), {"x": (columns(0), 0.6, 0.9), "y": (0 * columns(0), 0.9, 0.9)})
     samples = [sample(tmp_path, sentence, left(5)) for sentence in known.answers]
     assert calibrate(known, samples, 0.5).presence == 0.6
     assert calibrate(known, samples, 1).presence == 0
@@ -231,7 +231,7 @@ def test_a_target_without_a_mask_is_not_answered_at_any_threshold(tmp_path: Path
 
 def test_scores_are_corrected_to_what_they_came_to(mixed: list[Sample]) -> None:
     """Masks are worth 0.5 where the model expects up to 0.86; no refusal of what is there, all of them right."""
-    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known = KnownPredictor(OperatingPoint(side=8), TARGETS | ABSENT)
     before = evaluate(known, mixed).figures["ECE"]
     known.point = calibrate(known, mixed, 0.6)
     report = evaluate(known, mixed)
@@ -247,12 +247,12 @@ def test_scores_are_corrected_to_what_they_came_to(mixed: list[Sample]) -> None:
 def test_scores_are_corrected_to_other_answers_and_masks_stay(mixed: list[Sample]) -> None:
     """The first correction was to other samples. Done again and again, the second stays what it was."""
     first = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
-    known = Known(first, TARGETS | ABSENT)
+    known = KnownPredictor(first, TARGETS | ABSENT)
     before = evaluate(known, mixed)
     known.point = once = recalibrate(first, before, first)
     after = evaluate(known, mixed)
     assert after.figures["ECE"] < before.figures["ECE"] - 0.1
-    assert [each.correct for each in after.scores] == [each.correct for each in before.scores]
+    assert [result.correct for result in after.scores] == [result.correct for result in before.scores]
     assert replace(once, answer_scale=1.2, answer_shift=0.3, refusal_scale=0.9, refusal_shift=-0.2) == first
     for _ in range(5):
         known.point = recalibrate(known.point, evaluate(known, mixed), first)
@@ -262,7 +262,7 @@ def test_scores_are_corrected_to_other_answers_and_masks_stay(mixed: list[Sample
 def test_answers_of_one_kind_say_nothing_of_the_other(mixed: list[Sample]) -> None:
     point = OperatingPoint(8, 0.4, 0.5, 1.2, 0.3, 0.9, -0.2)
     assert recalibrate(point, Report([], [], 0.0), point) == point
-    known = Known(point, TARGETS | ABSENT)
+    known = KnownPredictor(point, TARGETS | ABSENT)
     there, absent = (
         recalibrate(point, evaluate(known, [each for each in mixed if each.has_target is has_target]), point)
         for has_target in (True, False)
@@ -272,7 +272,7 @@ def test_answers_of_one_kind_say_nothing_of_the_other(mixed: list[Sample]) -> No
 
 
 def test_without_absent_things_refusals_keep_their_scores(mixed: list[Sample]) -> None:
-    point = calibrate(Known(OperatingPoint(side=8), TARGETS), mixed[:10], 0.5)
+    point = calibrate(KnownPredictor(OperatingPoint(side=8), TARGETS), mixed[:10], 0.5)
     assert (point.refusal_scale, point.refusal_shift) == (1, 0)
     assert point.answer_scale != 1
     assert OperatingPoint(**json.loads(json.dumps(vars(point)))) == point
@@ -280,12 +280,12 @@ def test_without_absent_things_refusals_keep_their_scores(mixed: list[Sample]) -
 
 def test_without_a_target_nothing_can_be_fixed(mixed: list[Sample]) -> None:
     with pytest.raises(DatasetError, match="No expression of the validation split has a target"):
-        calibrate(Known(OperatingPoint(side=8), ABSENT), mixed[10:])
+        calibrate(KnownPredictor(OperatingPoint(side=8), ABSENT), mixed[10:])
 
 
 def test_scores_join_across_reports(mixed: list[Sample]) -> None:
     """Half of the photos here, half there: plain data that JSON carries."""
-    known = Known(OperatingPoint(side=8), TARGETS | ABSENT)
+    known = KnownPredictor(OperatingPoint(side=8), TARGETS | ABSENT)
     parts = [evaluate(known, mixed[:7]).scores, evaluate(known, mixed[7:]).scores]
     carried = [Score(**each) for part in parts for each in json.loads(json.dumps([vars(score) for score in part]))]
     assert summarise(carried[::-1]) == evaluate(known, mixed).figures

@@ -43,8 +43,8 @@ def test_overall_and_mean_part_ways() -> None:
 
 def test_a_threshold_is_met_by_equality() -> None:
     figures = summarise([Score(5, 10, True, False), Score(7, 10, True, False), Score(9, 10, True, False)])
-    found = [figures[f"Prec@{threshold}"] for threshold in (0.5, 0.6, 0.7, 0.8, 0.9)]
-    assert found == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3, 1 / 3])
+    precisions = [figures[f"Prec@{threshold}"] for threshold in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    assert precisions == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3, 1 / 3])
 
 
 def test_a_refused_target_counts_as_zero() -> None:
@@ -148,21 +148,21 @@ def slow(cases: list[Case]) -> dict[str, Fraction]:
         return Fraction(sum(overlaps[n] for n in numbers), sum(unions[n] for n in numbers) or 1)
 
     everything = list(range(len(cases)))
-    found = {"expressions": Fraction(len(cases)), "ECE": Fraction(0)}
+    figures = {"expressions": Fraction(len(cases)), "ECE": Fraction(0)}
     if there:
-        found |= {"oIoU": overall(there), "mIoU": average(there, values)}
+        figures |= {"oIoU": overall(there), "mIoU": average(there, values)}
         for tenths in range(5, 10):
-            found[f"Prec@0.{tenths}"] = average(there, [value >= Fraction(tenths, 10) for value in values])
+            figures[f"Prec@0.{tenths}"] = average(there, [value >= Fraction(tenths, 10) for value in values])
     if absent:
-        found |= {"gIoU": average(everything, values), "cIoU": overall(everything), "N-acc": average(absent, hits)}
+        figures |= {"gIoU": average(everything, values), "cIoU": overall(everything), "N-acc": average(absent, hits)}
         if there:
-            found["T-acc"] = average(there, hits)
+            figures["T-acc"] = average(there, hits)
     for lowest in range(10):
         inside = [number for number in everything if min(9, 10 * Fraction(cases[number][3]) // 1) == lowest]
         if inside:
             gap = abs(average(inside, [case[3] for case in cases]) - average(inside, values))
-            found["ECE"] += gap * len(inside) / len(cases)
-    return found
+            figures["ECE"] += gap * len(inside) / len(cases)
+    return figures
 
 
 def pixels(count: int = 12) -> st.SearchStrategy[list[bool]]:
@@ -175,17 +175,17 @@ cases = st.tuples(pixels(), st.none() | pixels(), st.booleans(), st.integers(0, 
 
 def judge(case: Case) -> Score:
     mask, target, refused, expected = case
-    shaped = [None if each is None else np.array(each).reshape(3, 4) for each in (mask, target)]
+    shaped = [None if drawn is None else np.array(drawn).reshape(3, 4) for drawn in (mask, target)]
     return score(*shaped, refused, expected)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(cases, min_size=1, max_size=8))
 def test_every_figure_equals_a_slow_count(given: list[Case]) -> None:
-    found = summarise([judge(case) for case in given])
+    figures = summarise([judge(case) for case in given])
     expected = slow(given)
-    assert found.keys() == expected.keys()
-    assert found == pytest.approx({name: float(value) for name, value in expected.items()})
+    assert figures.keys() == expected.keys()
+    assert figures == pytest.approx({name: float(value) for name, value in expected.items()})
 
 
 def test_several_processes_find_what_one_does() -> None:
@@ -197,7 +197,7 @@ def test_several_processes_find_what_one_does() -> None:
     ]
     expected = [float(value) for value in draw.random(len(arguments))]
     columns = [*zip(*arguments, strict=True), expected]
-    alone = [score(*each) for each in zip(*columns, strict=True)]
+    alone = [score(*case) for case in zip(*columns, strict=True)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         joined = list(pool.map(score, *columns, chunksize=75))
     assert joined == alone

@@ -20,8 +20,8 @@ def error(scores: list[float], realised: list[float]) -> float:
 
 
 def test_bins_hold_answers_of_like_scores() -> None:
-    found = reliability([0.75, 0.3125, 0.375, 0.0, 1.0, 0.9375], [0.25, 0.5, 1.0, 0.0, 0.5, 0.75])
-    assert found == [Bin(0.0, 0.0, 1), Bin(0.34375, 0.75, 2), Bin(0.75, 0.25, 1), Bin(0.96875, 0.625, 2)]
+    bins = reliability([0.75, 0.3125, 0.375, 0.0, 1.0, 0.9375], [0.25, 0.5, 1.0, 0.0, 0.5, 0.75])
+    assert bins == [Bin(0.0, 0.0, 1), Bin(0.34375, 0.75, 2), Bin(0.75, 0.25, 1), Bin(0.96875, 0.625, 2)]
     assert reliability([0.125, 0.625], [1, 0], bins=1) == [Bin(0.375, 0.5, 2)]
     assert reliability([], []) == []
 
@@ -64,7 +64,7 @@ def test_the_order_of_answers_makes_no_difference(pairs: list[tuple[float, float
     before = reliability(*zip(*pairs, strict=True))
     draw.shuffle(pairs)
     assert reliability(*zip(*pairs, strict=True)) == before
-    assert sum(each.answers for each in before) == len(pairs)
+    assert sum(group.answers for group in before) == len(pairs)
     assert 0 <= calibration_error(before) <= 1
 
 
@@ -90,8 +90,8 @@ def test_no_number_stays_none() -> None:
 @pytest.mark.parametrize(("scale", "shift"), [(1, 0), (0.4, -1.2), (2.5, 0.7)])
 def test_the_fit_finds_what_was_built_in(scale: float, shift: float) -> None:
     scores = [(number + 0.5) / 2000 for number in range(2000)]
-    found = fit_correction(scores, [corrected(score, scale, shift) for score in scores])
-    assert found == pytest.approx((scale, shift), abs=0.02)
+    fitted = fit_correction(scores, [corrected(score, scale, shift) for score in scores])
+    assert fitted == pytest.approx((scale, shift), abs=0.02)
 
 
 def test_the_fit_mends_answers_it_has_not_seen() -> None:

@@ -9,7 +9,7 @@ import torch
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.inference.flip import FlipPredictor
-from ris_core.inference.predictor import Map, Predictor
+from ris_core.inference.predictor import Predictor, RawPrediction
 from ris_core.models import LDA, LDAOptions
 
 PROMPTS = ["the left cup", "the cup", "the dog on the right"]
@@ -28,17 +28,17 @@ def images() -> list[np.ndarray]:
     return [random.integers(0, 255, (*size, 3), dtype=np.uint8) for size in ((60, 90), (90, 60), (64, 96))]
 
 
-def ask(predictor: Predictor, images: list[np.ndarray], prompts: list[str]) -> list[Map]:
-    return predictor.maps([(embedding, prompts) for embedding in predictor.embed_all(images)])
+def ask(predictor: Predictor, images: list[np.ndarray], prompts: list[str]) -> list[RawPrediction]:
+    return predictor.predict_raw([(embedding, prompts) for embedding in predictor.embed_all(images)])
 
 
 def test_the_answer_is_the_mean_of_two(model: LDA, images: list[np.ndarray]) -> None:
     point = OperatingPoint(side=96)
     plain, flipped = Predictor(model, point, "test"), FlipPredictor(model, point, "test")
     straight, mirrored = ask(plain, images, PROMPTS), ask(plain, [image[:, ::-1] for image in images], MIRRORED)
-    found = ask(flipped, images, PROMPTS)
-    assert len(found) == 9
-    for answer, one, other in zip(found, straight, mirrored, strict=True):
+    means = ask(flipped, images, PROMPTS)
+    assert len(means) == 9
+    for answer, one, other in zip(means, straight, mirrored, strict=True):
         assert np.allclose(answer.probability, (one.probability + other.probability[:, ::-1]) / 2, atol=1e-5)
         assert answer.presence == pytest.approx((one.presence + other.presence) / 2, abs=1e-5)
         assert answer.quality == pytest.approx((one.quality + other.quality) / 2, abs=1e-5)
@@ -61,4 +61,4 @@ def test_it_segments_as_any_predictor(model: LDA, images: list[np.ndarray]) -> N
     assert answer.mask.shape == (60, 90)
     other = Predictor(model, predictor.point, "test").embed(images[0])
     with pytest.raises(TypeError, match="embedded itself"):
-        predictor.maps([(other, ["the cup"])])
+        predictor.predict_raw([(other, ["the cup"])])

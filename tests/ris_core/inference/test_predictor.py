@@ -16,7 +16,7 @@ from ris_core.encoders import TextFeatures
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.inference.calibration import corrected
-from ris_core.inference.predictor import Map, Predictor, _to_photos, decide
+from ris_core.inference.predictor import Precision, Predictor, RawPrediction, decide
 from ris_core.models import LDA, ImageEmbedding, Output
 from ris_core.tuning import Tuning
 
@@ -26,7 +26,7 @@ def predictor(untrained: LDA) -> Predictor:
     return Predictor(untrained, OperatingPoint(side=96, mask=0.5, presence=0.0), "test")
 
 
-def assert_alike(one: Map, other: Map) -> None:
+def assert_alike(one: RawPrediction, other: RawPrediction) -> None:
     assert np.allclose(one.probability, other.probability, atol=1e-4)
     assert (one.presence, one.quality) == pytest.approx((other.presence, other.quality), abs=1e-4)
 
@@ -38,12 +38,12 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("size", [(96, 96), (480, 640), (640, 481), (30, 7), (1, 1), (50, 900)])
 def test_masks_have_the_photos_size(predictor: Predictor, size: tuple[int, int]) -> None:
     embedding = predictor.embed(photo(*size))
-    found = predictor.segment(embedding, ["the cat", "the cup"])
-    assert [each.prompt for each in found] == ["the cat", "the cup"]
-    for each in found:
-        assert each.mask.shape == size
-        assert each.mask.dtype == bool
-        assert 0 <= each.score <= 1
+    predictions = predictor.segment(embedding, ["the cat", "the cup"])
+    assert [prediction.prompt for prediction in predictions] == ["the cat", "the cup"]
+    for prediction in predictions:
+        assert prediction.mask.shape == size
+        assert prediction.mask.dtype == bool
+        assert 0 <= prediction.score <= 1
 
 
 def test_no_prompt_no_answer(predictor: Predictor) -> None:
@@ -59,37 +59,39 @@ def test_an_empty_prompt_is_refused(predictor: Predictor, prompt: str) -> None:
 def test_more_prompts_than_fit_one_batch(predictor: Predictor) -> None:
     embedding = predictor.embed(photo(64, 96))
     prompts = [f"thing number {number}" for number in range(35)]
-    together = predictor.maps([(embedding, prompts)])
-    (alone,) = predictor.maps([(embedding, prompts[33:34])])
+    together = predictor.predict_raw([(embedding, prompts)])
+    (alone,) = predictor.predict_raw([(embedding, prompts[33:34])])
     assert len(together) == 35
     assert_alike(together[33], alone)
 
 
 def test_white_space_does_not_matter(predictor: Predictor) -> None:
     embedding = predictor.embed(photo(64, 96))
-    first, second = predictor.maps([(embedding, ["the  cat ", "the cat"])])
+    first, second = predictor.predict_raw([(embedding, ["the  cat ", "the cat"])])
     assert np.array_equal(first.probability, second.probability)
 
 
 def test_what_is_not_there_gets_no_mask(untrained: LDA) -> None:
     predictor = Predictor(untrained, OperatingPoint(side=96, mask=0.0, presence=1.1), "test")
-    (found,) = predictor.segment(predictor.embed(photo(40, 40)), ["the cat"])
-    assert not found.present
-    assert not found.mask.any()
+    (prediction,) = predictor.segment(predictor.embed(photo(40, 40)), ["the cat"])
+    assert not prediction.present
+    assert not prediction.mask.any()
 
 
 def test_threads_give_the_serial_answers(predictor: Predictor) -> None:
     work = [(photo(40 + 8 * number, 64, number), [f"thing {number}", "the cat"]) for number in range(16)]
 
-    def answer(item: tuple[np.ndarray, list[str]]) -> list[Map]:
-        return predictor.maps([(predictor.embed(item[0]), item[1])])
+    def answer(item: tuple[np.ndarray, list[str]]) -> list[RawPrediction]:
+        return predictor.predict_raw([(predictor.embed(item[0]), item[1])])
 
     with ThreadPoolExecutor(16) as pool:
         threaded = list(pool.map(answer, work))
     # A predictor that remembers no sentence.
-    serial = [Predictor(predictor.model, predictor.point, "test").maps([(predictor.embed(i), p)]) for i, p in work]
-    for expected, found in zip(serial, threaded, strict=True):
-        for one, other in zip(expected, found, strict=True):
+    serial = [
+        Predictor(predictor.model, predictor.point, "test").predict_raw([(predictor.embed(i), p)]) for i, p in work
+    ]
+    for expected, results in zip(serial, threaded, strict=True):
+        for one, other in zip(expected, results, strict=True):
             assert_alike(one, other)
 
 
@@ -98,10 +100,10 @@ def test_many_photos_and_prompts_in_one_call(predictor: Predictor) -> None:
     prompts = [["the cat"], ["a cup", "the dog on the left"], [], ["the cat", "the cat", "x"]]
     requests = list(zip(predictor.embed_all(images), prompts, strict=True))
     together = predictor.segment_all(requests)
-    assert [[each.prompt for each in found] for found in together] == prompts
-    for image, asked, found in zip(images, prompts, together, strict=True):
-        alone = predictor.maps([(predictor.embed(image), asked)])
-        for one, other in zip(found, alone, strict=True):
+    assert [[prediction.prompt for prediction in predictions] for predictions in together] == prompts
+    for image, own, predictions in zip(images, prompts, together, strict=True):
+        alone = predictor.predict_raw([(predictor.embed(image), own)])
+        for one, other in zip(predictions, alone, strict=True):
             assert one.mask.shape == image.shape[:2]
             assert (one.presence, one.quality) == pytest.approx((other.presence, other.quality), abs=1e-4)
             assert (one.mask != (other.probability >= predictor.point.mask)).mean() < 0.001
@@ -109,18 +111,18 @@ def test_many_photos_and_prompts_in_one_call(predictor: Predictor) -> None:
 
 def test_the_score_is_the_iou_to_expect() -> None:
     point = OperatingPoint(mask=0.5, presence=0.4)
-    found = Map(np.ones((2, 2), np.float32), 0.8, 0.5)
-    assert decide("x", found, point).score == pytest.approx(0.8 * 0.5)
-    assert decide("x", found._replace(presence=0.1), point).score == pytest.approx(0.9)
+    raw = RawPrediction(np.ones((2, 2), np.float32), 0.8, 0.5)
+    assert decide("x", raw, point).score == pytest.approx(0.8 * 0.5)
+    assert decide("x", raw._replace(presence=0.1), point).score == pytest.approx(0.9)
     # A mask without a pixel is a refusal too.
-    assert decide("x", found._replace(probability=0 * found.probability), point).score == pytest.approx(0.2)
+    assert decide("x", raw._replace(probability=0 * raw.probability), point).score == pytest.approx(0.2)
 
 
 def test_the_operating_point_corrects_masks_and_refusals_apart(predictor: Predictor) -> None:
-    found = Map(np.ones((2, 2), np.float32), 0.8, 0.5)
+    raw = RawPrediction(np.ones((2, 2), np.float32), 0.8, 0.5)
     point = OperatingPoint(answer_scale=0.5, answer_shift=-1, refusal_scale=2, refusal_shift=1)
-    assert decide("x", found, point).score == corrected(0.8 * 0.5, 0.5, -1) < 0.3
-    assert decide("x", found._replace(presence=0.25), point).score == corrected(0.75, 2, 1) > 0.9
+    assert decide("x", raw, point).score == corrected(0.8 * 0.5, 0.5, -1) < 0.3
+    assert decide("x", raw._replace(presence=0.25), point).score == corrected(0.75, 2, 1) > 0.9
     # And so it reaches whoever asks a predictor.
     image = predictor.embed(photo(64, 96))
     (plain,) = predictor.segment(image, ["the cat"])
@@ -128,34 +130,28 @@ def test_the_operating_point_corrects_masks_and_refusals_apart(predictor: Predic
     assert predictor.segment(image, ["the cat"])[0].score == pytest.approx(corrected(plain.score, 1, 0.5))
 
 
-def test_the_key_covers_the_photo_and_every_weight(untrained: LDA) -> None:
-    image, point = photo(32, 48), OperatingPoint(side=96)
+def test_the_fingerprint_covers_whatever_shapes_an_embedding(untrained: LDA) -> None:
+    def fingerprint(point: OperatingPoint, precision: Precision = "float32") -> str:
+        return Predictor(untrained, point, "same", precision).fingerprint
 
-    def key(model: LDA, point: OperatingPoint = point, image: np.ndarray = image) -> str:
-        return Predictor(model, point, "same").key(image)
-
-    usual = key(untrained)
-    assert key(untrained) == usual
-    other = image.copy()
-    other[0, 0, 0] ^= 1
-    keys = {usual, key(untrained, image=other), key(untrained, OperatingPoint(side=64))}
-    # The same bytes in another shape are another photo.
-    keys.add(key(untrained, image=image.reshape(48, 32, 3)))
+    point = OperatingPoint(side=96)
+    usual = fingerprint(point)
+    fingerprints = {usual, fingerprint(OperatingPoint(side=64)), fingerprint(point, "bfloat16")}
+    # An operating point's thresholds shape no embedding.
+    assert fingerprint(OperatingPoint(side=96, mask=0.1)) == fingerprint(point) == usual
     for number in range(3):
         with torch.no_grad():
             [*untrained.parameters()][7 * number].view(-1)[0] += 1e-3
-        keys.add(key(untrained))
-    assert len(keys) == 7
-    # An operating point's thresholds shape no embedding.
-    assert key(untrained, OperatingPoint(side=96, mask=0.1)) == key(untrained)
+        fingerprints.add(fingerprint(point))
+    assert len(fingerprints) == 6
 
 
-def test_the_key_covers_adapters(untrained: LDA) -> None:
+def test_the_fingerprint_covers_adapters(untrained: LDA) -> None:
     model = LDA(untrained.image_encoder, untrained.text_encoder, tuning=Tuning("adapters"))
-    before = Predictor(model, OperatingPoint(side=96), "same").key(photo(32, 48))
+    before = Predictor(model, OperatingPoint(side=96), "same").fingerprint
     with torch.no_grad():
-        next(each for name, each in model.image_encoder.named_parameters() if "lora_B" in name).fill_(0.5)
-    assert Predictor(model, OperatingPoint(side=96), "same").key(photo(32, 48)) != before
+        next(weight for name, weight in model.image_encoder.named_parameters() if "lora_B" in name).fill_(0.5)
+    assert Predictor(model, OperatingPoint(side=96), "same").fingerprint != before
 
 
 def test_half_precision_gives_the_same_masks() -> None:
@@ -164,7 +160,7 @@ def test_half_precision_gives_the_same_masks() -> None:
     ious = []
     for name, data in photos():
         prompts = [each.prompts[0] for each in corrections() if each.photo == name]
-        answers = [each.maps([(each.embed(read_image(data)), prompts)]) for each in (full, half)]
+        answers = [each.predict_raw([(each.embed(read_image(data)), prompts)]) for each in (full, half)]
         for one, other in zip(*answers, strict=True):
             first, second = one.probability >= 0.5, other.probability >= 0.5
             assert abs(one.presence - other.presence) < 0.02
@@ -201,34 +197,38 @@ def test_out_of_memory_means_a_smaller_batch(
     predictor: Predictor, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, prompts = predictor.embed(photo(64, 96)), [f"thing {number}" for number in range(20)]
-    expected = predictor.maps([(image, prompts)])
+    expected = predictor.predict_raw([(image, prompts)])
     hungry = Hungry(predictor.model.forward, 3, error)
     monkeypatch.setattr(predictor.model, "forward", hungry)
-    found = predictor.maps([(image, prompts)])
+    halved = predictor.predict_raw([(image, prompts)])
     assert hungry.seen[:4] == [20, 10, 5, 2]
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, halved, strict=True):
         assert_alike(one, other)
     hungry.most = 0
     with pytest.raises(OutOfMemory, match="smaller model or side"):
-        predictor.maps([(image, prompts)])
+        predictor.predict_raw([(image, prompts)])
 
 
 def test_another_error_is_not_taken_for_memory(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     hungry = Hungry(predictor.model.forward, 0, RuntimeError("shapes cannot be multiplied"))
     monkeypatch.setattr(predictor.model, "forward", hungry)
     with pytest.raises(RuntimeError, match="multiplied"):
-        predictor.maps([(predictor.embed(photo(32, 32)), ["x"])])
+        predictor.predict_raw([(predictor.embed(photo(32, 32)), ["x"])])
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (333, 500)])
-def test_masks_lie_where_the_logits_are(predictor: Predictor, size: tuple[int, int]) -> None:
+def test_masks_lie_where_the_logits_are(
+    predictor: Predictor, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A blob painted into the logits comes out at the same relative place, padding left out."""
     embedding = predictor.embed(photo(*size))
     logits = torch.full((1, 1, embedding.frame.canvas[0] // 4, embedding.frame.canvas[1] // 4), -20.0)
     rows, columns = embedding.frame.inner[0] // 4, embedding.frame.inner[1] // 4
     logits[..., rows // 4 : rows // 2, columns // 2 :] = 20.0
-    (probability,) = _to_photos(logits, [embedding.frame])
+    output = Output(logits, torch.zeros(1), torch.zeros(1))
+    monkeypatch.setattr(predictor.model, "forward", lambda *_: output)
+    (raw,) = predictor.predict_raw([(embedding, ["the blob"])])
     expected = np.zeros(size, dtype=bool)
     expected[size[0] // 4 : size[0] // 2, size[1] // 2 :] = True
-    found = probability > 0.5
-    assert (found & expected).sum() / (found | expected).sum() > 0.85
+    mask = raw.probability > 0.5
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.85

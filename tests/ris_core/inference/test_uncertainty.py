@@ -10,8 +10,8 @@ import torch
 from models.test_models import build
 
 from ris_core.checkpoint import OperatingPoint
-from ris_core.inference.predictor import Map, Predictor
-from ris_core.inference.uncertainty import PASSES, _apart, disagreements, embed, study
+from ris_core.inference.predictor import Predictor, RawPrediction
+from ris_core.inference.uncertainty import PASSES, assess, disagreement, disagreements, embed
 from ris_core.models import LDA, MODELS
 
 PROMPTS = ["the cat", "a red cup on the table"]
@@ -28,31 +28,52 @@ def photo(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("fusion", ["late", "early"])
-def test_every_design_can_be_studied(name: str, fusion: str) -> None:
+def test_every_design_can_be_assessed(name: str, fusion: str) -> None:
     if fusion == "early" and name != "vipa":
         pytest.skip("Only VIPA can fuse early.")
     options = {"fusion": "early"} if fusion == "early" else {}
     predictor = Predictor(build(name, **options), OperatingPoint(side=64), "test")
     requests = [(predictor.embed(photo(seed=1)), PROMPTS), (predictor.embed(photo(90, 60, seed=2)), PROMPTS[:1])]
-    found = study(predictor, requests, passes=2)
+    assessed = assess(predictor, requests, passes=2)
     plain = predictor.segment_all(requests)
-    assert [[each.score for each in answers] for answers in found] == [
-        [pytest.approx(each.score, abs=1e-5) for each in answers] for answers in plain
+    assert [[prediction.score for prediction in predictions] for predictions in assessed] == [
+        [pytest.approx(prediction.score, abs=1e-5) for prediction in predictions] for predictions in plain
     ]
-    for each in [answer for answers in found for answer in answers]:
+    for prediction in [answer for predictions in assessed for answer in predictions]:
         # Two directions of length 1.
-        assert np.linalg.norm(each.embedding) == pytest.approx(2**0.5, abs=1e-3)
-        assert each.disagreement is not None
-        assert 0 <= each.disagreement <= 1
+        assert np.linalg.norm(prediction.embedding) == pytest.approx(2**0.5, abs=1e-3)
+        assert prediction.disagreement is not None
+        assert 0 <= prediction.disagreement <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in MODELS), ("haris", {"order": "shallow first"}), ("vipa", {"fusion": "early"})],
+)
+def test_what_is_embedded_is_the_deepest_level(name: str, options: dict[str, str]) -> None:
+    predictor = Predictor(build(name, **options), OperatingPoint(side=96), "test")
+    # It fills its canvas, and a third of it is whole cells of any level.
+    image = predictor.embed(photo(64, 96))
+    [answer] = predictor.segment(image, ["the cat"])
+    everything, left = np.ones((64, 96), bool), np.zeros((64, 96), bool)
+    left[:, :32] = True
+    vectors = embed(predictor, image, [replace(answer, mask=mask) for mask in (everything, left)])
+    with torch.inference_mode():
+        features = predictor.model.deepest(image.levels)[0]
+    width = features.shape[2] // 3
+    for vector, inside in zip(vectors, (features, features[:, :, :width]), strict=True):
+        expected = torch.nn.functional.normalize(inside.mean(dim=(1, 2)), dim=0)
+        assert np.allclose(vector[-len(expected) :], expected.numpy(), atol=1e-5)
+    assert not np.allclose(vectors[0], vectors[1], atol=1e-3)
 
 
 def test_without_passes_there_is_no_disagreement(predictor: Predictor) -> None:
-    [[answer]] = study(predictor, [(predictor.embed(photo()), ["the cat"])])
+    [[answer]] = assess(predictor, [(predictor.embed(photo()), ["the cat"])])
     assert answer.disagreement is None
 
 
 def test_nothing_asked_is_nothing_found(predictor: Predictor) -> None:
-    assert study(predictor, [(predictor.embed(photo()), [])], passes=2) == [[]]
+    assert assess(predictor, [(predictor.embed(photo()), [])], passes=2) == [[]]
 
 
 def test_an_embedding_tells_what_was_asked_and_what_was_found(predictor: Predictor) -> None:
@@ -104,12 +125,12 @@ def test_answers_apart_are_measured_by_what_they_share() -> None:
     left, right = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
     left[:, :2], right[:, 1:3] = 1, 1
 
-    def answer(mask: np.ndarray, presence: float = 1.0) -> Map:
-        return Map(mask, presence, 1.0)
+    def answer(mask: np.ndarray, presence: float = 1.0) -> RawPrediction:
+        return RawPrediction(mask, presence, 1.0)
 
-    assert _apart([answer(left), answer(left)]) == 0
-    assert _apart([answer(left), answer(right)]) == pytest.approx(1 - 1 / 3)
+    assert disagreement([answer(left), answer(left)]) == 0
+    assert disagreement([answer(left), answer(right)]) == pytest.approx(1 - 1 / 3)
     # Found by one, absent by the other; and absent by both.
-    assert _apart([answer(left), answer(left, 0.0)]) == 1
-    assert _apart([answer(left, 0.0), answer(right, 0.0)]) == 0
-    assert _apart([answer(left), answer(left), answer(right)]) == pytest.approx(2 / 3 * 2 / 3)
+    assert disagreement([answer(left), answer(left, 0.0)]) == 1
+    assert disagreement([answer(left, 0.0), answer(right, 0.0)]) == 0
+    assert disagreement([answer(left), answer(left), answer(right)]) == pytest.approx(2 / 3 * 2 / 3)

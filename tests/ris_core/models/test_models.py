@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ris_core.checkpoint import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.inference.predictor import EncodedImage, Map, Predictor, UnencodedImage
+from ris_core.inference.predictor import EncodedImage, Predictor, RawPrediction, UnencodedImage
 from ris_core.models import MODELS, OPTIONS, RISModel
 from ris_core.models.layers import valid_cells
 
@@ -42,8 +42,8 @@ def test_sixteen_threads_give_the_serial_results(name: str) -> None:
         for number in range(16)
     ]
 
-    def answer(item: tuple[np.ndarray, list[str]], by: Predictor = predictor) -> list[Map]:
-        return by.maps([(by.embed(item[0]), item[1])])
+    def answer(item: tuple[np.ndarray, list[str]], by: Predictor = predictor) -> list[RawPrediction]:
+        return by.predict_raw([(by.embed(item[0]), item[1])])
 
     with ThreadPoolExecutor(16) as pool:
         threaded = list(pool.map(answer, work))
