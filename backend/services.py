@@ -7,13 +7,13 @@ from backend.batches.service import BatchService
 from backend.batches.store import BatchStore
 from backend.home import images_folder, models_folder
 from backend.inference.model_pool import ModelPool
-from backend.inference.predict import Limits, Prelabeller
+from backend.inference.predict import Prelabeller, RequestLimits
 from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.learning.rollout import Rollout, RolloutRecords
 from backend.prompts.last_prompt import FileLastPrompt, SharedLastPrompt
-from backend.prompts.sentence_vectors import vectors
+from backend.prompts.sentence_vectors import CachedSentenceVectors
 from backend.queue.queue import JobQueue, connect
 from backend.registry import Registry
 from backend.settings import Settings
@@ -41,16 +41,16 @@ def model_pool(settings: Settings) -> ModelPool:
     return ModelPool(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
 
 
-def answers(settings: Settings) -> ProjectModels:
+def project_models(settings: Settings) -> ProjectModels:
     """How projects are answered; what is typed is kept in Valkey where there is one."""
     url = settings.redis_url and settings.redis_url.get_secret_value()
-    memory = SharedLastPrompt(connect(url)) if url else FileLastPrompt(settings.home)
-    return ProjectModels(registry(settings), settings, memory, vectors)
+    last_prompt = SharedLastPrompt(connect(url)) if url else FileLastPrompt(settings.home)
+    return ProjectModels(registry(settings), settings, last_prompt, CachedSentenceVectors())
 
 
 def prelabeller(settings: Settings, project_models: ProjectModels, model_pool: ModelPool) -> Prelabeller:
     """What predicts tasks. Raises SettingsError if Label Studio's token isn't set."""
-    limits = Limits(seconds=settings.predict_seconds, waiting=settings.max_waiting, batch_from=settings.batch_from)
+    limits = RequestLimits(settings.predict_seconds, settings.max_waiting, settings.batch_from)
     return Prelabeller(project_models, image_resolver(settings), model_pool, limits)
 
 
@@ -62,13 +62,13 @@ def batch_service(settings: Settings) -> BatchService:
 
 def runner_services(settings: Settings, client: LabelStudio, batches: BatchStore) -> RunnerServices:
     """What works on a batch needs. Raises SettingsError if Label Studio's token isn't set."""
-    projects = answers(settings)
-    predictor = prelabeller(settings, projects, model_pool(settings))
-    return RunnerServices(client, batches, predictor, projects, registry(settings))
+    models = project_models(settings)
+    predictor = prelabeller(settings, models, model_pool(settings))
+    return RunnerServices(client, batches, predictor, models, registry(settings))
 
 
 def rollout(settings: Settings, client: LabelStudio) -> Rollout:
     """What makes predictions anew after a promotion. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"), patient=True)
     batches = BatchService(connection, JobQueue(connection))
-    return Rollout(client, batches, answers(settings), registry(settings), settings, RolloutRecords(connection))
+    return Rollout(client, batches, project_models(settings), registry(settings), settings, RolloutRecords(connection))

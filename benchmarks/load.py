@@ -292,9 +292,9 @@ def _stage(job: Mapping[str, Any]) -> str:
 
 
 def spec_for(settings: Settings, project: int, config: str) -> BatchSpec:
-    answers = services.answers(settings)
-    answering = answers.of(project, answers.read(project, config))
-    return BatchSpec(project, answering.version.name, answering.name)
+    project_models = services.project_models(settings)
+    project_model = project_models.of_interface(project, config)
+    return BatchSpec(project, project_model.version.name, project_model.name)
 
 
 def work_on(
@@ -333,7 +333,11 @@ def work(threads: int) -> None:
         time_calls(design, "forward", spent, "model")
     time_calls(TaskReader, "next", spent, "waiting")
     started = time.perf_counter()
-    answers, models, registry = services.answers(settings), services.model_pool(settings), services.registry(settings)
+    project_models, models, registry = (
+        services.project_models(settings),
+        services.model_pool(settings),
+        services.registry(settings),
+    )
     models.warm(registry.base).join()
     spent["loading"] = time.perf_counter() - started
     print("ready", flush=True)
@@ -343,7 +347,12 @@ def work(threads: int) -> None:
     from backend.labelstudio.client import LabelStudio  # noqa: PLC0415
 
     with LabelStudio.from_settings(settings) as client:
-        run(name, RunnerServices(client, batches, services.prelabeller(settings, answers, models), answers, registry))
+        run(
+            name,
+            RunnerServices(
+                client, batches, services.prelabeller(settings, project_models, models), project_models, registry
+            ),
+        )
     spent["seconds"] = time.perf_counter() - started
     print(json.dumps(spent))
 

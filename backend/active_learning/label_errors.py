@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation.contact_sheet import contact_sheet
-from ris_core.evaluation.evaluate import answers, evaluate
+from ris_core.evaluation.evaluate import evaluate, evaluate_each
 from ris_core.evaluation.metrics import Score
 from ris_core.images import write_image
 from ris_core.inference.predictor import Predictor
@@ -106,7 +106,9 @@ def _draw(folder: Path, predictor: Predictor, samples: Sequence[Sample]) -> list
     """Sheets of the corrections with the version's masks over theirs, the worst first. Returns the files."""
     written = []
     for start in range(0, len(samples), _A_SHEET):
-        shown = [answer for sample in samples[start : start + _A_SHEET] for answer in answers(predictor, [sample])]
+        shown = [
+            answer for sample in samples[start : start + _A_SHEET] for answer in evaluate_each(predictor, [sample])
+        ]
         path = folder / f"suspects-{start // _A_SHEET + 1}.jpg"
         write_image(path, contact_sheet(shown, f"{predictor.version}: corrections to look at again"))
         written.append(path)

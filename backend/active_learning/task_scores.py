@@ -20,11 +20,11 @@ import numpy as np
 
 from backend.active_learning.pair_store import PairStore
 from backend.active_learning.strategies import Pair, rank
-from backend.datasets.annotations import clean
 from backend.datasets.snapshots import snapshots
 from backend.errors import BackendError
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.responses import Json
+from backend.prompts.text import clean
 from ris_core.data import read_folder
 from ris_core.errors import DatasetError
 

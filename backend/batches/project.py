@@ -50,8 +50,8 @@ class BatchProject:
         self._client, self._number = client, batch.spec.project
         project = retry(lambda: client.project(self._number))
         self.credentials = project_credentials(project)
-        config = project_models.read(self._number, project["label_config"])
-        self.project_model = project_models.of(self._number, config, registry.version(self._number, batch.spec.model))
+        version = registry.version(self._number, batch.spec.model)
+        self.project_model = project_models.of_interface(self._number, project["label_config"], version)
         self._pairs = PairStore(self.project_model.settings.home)
         if self.project_model.name != batch.spec.version:
             raise BatchChanged(

@@ -16,7 +16,8 @@ from backend.batches.project import BatchProject
 from backend.batches.store import CLOSING, BatchStore, Chunk, pages
 from backend.batches.writer import LEFT_OUT, ChunkWork
 from backend.errors import BadRequest
-from backend.inference.predict import GROUP, Prelabeller, Question
+from backend.inference.predict import GROUP, Prelabeller
+from backend.inference.project_model import PromptedTask
 from backend.labelstudio.client import SHORT_PAGE
 from backend.labelstudio.responses import Json
 from ris_core.errors import InputError
@@ -35,7 +36,7 @@ class PendingTask:
 
     work: ChunkWork
     task: int
-    question: Future[Question]
+    question: Future[PromptedTask]
 
 
 Step: TypeAlias = PendingTask | ChunkWork
@@ -50,7 +51,7 @@ class TaskReader:
         self._batches, self._prelabeller = batches, prelabeller
         prompts = project.spec.prompts
         # What each task is asked instead of its own.
-        self._requests = tuple(project.project_model.given(prompts)) if prompts else ()
+        self._requests = tuple(project.project_model.requests_from_command(prompts)) if prompts else ()
         self._steps: queue.Queue[Step | BaseException] = queue.Queue(AHEAD)
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
 
@@ -115,11 +116,13 @@ class TaskReader:
             return
         self._put(PendingTask(work, int(task["id"]), self._fetchers.submit(self._fetch, question)))
 
-    def _question(self, task: Json) -> Question:
+    def _question(self, task: Json) -> PromptedTask:
         project_model = self._project.project_model
-        return Question(task, self._requests or project_model.asked(task).requests, project_model.name)
+        if self._requests:
+            return PromptedTask(task, self._requests, project_model.name)
+        return project_model.prompted(task)
 
-    def _fetch(self, question: Question) -> Question:
+    def _fetch(self, question: PromptedTask) -> PromptedTask:
         if not question.requests:
             return question
         config, credentials = self._project.project_model.config, self._project.credentials

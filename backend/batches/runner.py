@@ -139,7 +139,7 @@ def _answer(group: Sequence[PendingTask], prelabeller: Prelabeller, project_mode
             pending.work.fail(pending.task, error)
     pairs: list[Pair] = []
     deadline = time.monotonic() + _FOREVER
-    answers = prelabeller.answer([question for _, question in questions], project_model, deadline, noted=pairs)
+    answers = prelabeller.answer([question for _, question in questions], project_model, deadline, pairs=pairs)
     works = {pending.task: pending.work for pending, _ in questions}
     for pair in pairs:
         works[pair.task].pairs.append(pair)

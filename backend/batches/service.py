@@ -139,9 +139,9 @@ def submit_project(
         PromptError: a prompt can't be asked.
         LabelStudioError, ConfigError, Unavailable: nothing was submitted.
     """
-    model = models.of(project, models.read(project, client.project(project)["label_config"]))
+    model = models.of_interface(project, client.project(project)["label_config"])
     # Now, and not in a worker an hour later, is the time to say that one can't be asked.
-    model.given(prompts)
+    model.requests_from_command(prompts)
     # Who gives prompts wants them asked, whatever was asked before.
     forced = force or bool(prompts)
     spec = BatchSpec(project, model.version.name, model.name, tuple(prompts), force=forced, view=view)

@@ -44,7 +44,7 @@ def prelabel(
     from backend.settings import load
 
     settings = load()
-    batches, models = services.batch_service(settings), services.answers(settings)
+    batches, models = services.batch_service(settings), services.project_models(settings)
     labelled = [(prompt, label) for prompt in prompts or []]
     with LabelStudio.from_settings(settings) as client:
         batch = submit_project(batches, client, models, project, labelled, view=view, force=force)
@@ -93,9 +93,9 @@ def rank(
 
     settings = load(project)
     chosen = strategy or settings.prelabel_score
-    models = services.answers(settings)
+    models = services.project_models(settings)
     with LabelStudio.from_settings(settings) as client, bar(f"Ranking by {chosen}", None) as on_progress:
-        version = models.of(project, models.read(project, client.project(project)["label_config"])).name
+        version = models.of_interface(project, client.project(project)["label_config"]).name
         ranking = rank_project(client, settings.home, project, version, chosen, on_progress)
     if as_json:
         print(json.dumps(asdict(ranking)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from backend.datasets.annotations import UNLABELLED, Correction, Edit
 from backend.labelstudio.label_config import LabelConfig
-from backend.prompts.requests import label_for
+from backend.prompts.label_matching import find_label
 
 ORIGINS = ("accepted", "corrected", "manual", "absent")
 _NO_VERSION = "none"
@@ -69,7 +69,7 @@ def _answered(corrections: Iterable[Correction], config: LabelConfig) -> Iterato
 
 
 def _label_for(prompt: str, config: LabelConfig) -> str:
-    return label_for(prompt, config).value if config.labels else UNLABELLED
+    return find_label(prompt, config).label.value if config.labels else UNLABELLED
 
 
 def _grouped(pairs: Iterable[tuple[str, Answered]]) -> dict[str, dict[str, Any]]:

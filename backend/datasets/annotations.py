@@ -19,7 +19,9 @@ from typing import Any, Literal
 from backend.errors import RegionError
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, read_annotation
-from backend.prompts.requests import label_for, prompts_for
+from backend.prompts.label_matching import find_label
+from backend.prompts.requests import RequestBuilder
+from backend.prompts.text import clean
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle
 
@@ -116,11 +118,6 @@ class Corrections:
     skipped: tuple[SkippedTask, ...]
 
 
-def clean(prompt: str) -> str:
-    """A sentence in lower case, its words one space apart: prompts that agree in this are one expression."""
-    return " ".join(prompt.lower().split())
-
-
 def read_corrections(tasks: Iterable[Mapping[str, Any]], config: LabelConfig) -> Corrections:
     """Read tasks as `GET /api/tasks` gives them, annotations included. One bad task costs that task alone."""
     items: list[Correction] = []
@@ -177,7 +174,7 @@ def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
 def _own_prompts(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
     """The task's own sentences."""
     try:
-        return [request.prompt for request in prompts_for(task, None, config)]
+        return [request.prompt for request in RequestBuilder(config).for_batch(task)]
     except PromptError:
         # Data that can't be asked for doesn't spoil what a person drew.
         return []
@@ -209,7 +206,7 @@ def _label(mask: AnnotatedMask, config: LabelConfig) -> str:
     if mask.label:
         return mask.label
     is_named = mask.prompt or len(config.labels) == 1
-    return label_for(mask.prompt or "", config).value if is_named else UNLABELLED
+    return find_label(mask.prompt or "", config).label.value if is_named else UNLABELLED
 
 
 def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from backend.datasets.annotations import Correction, Corrections, DrawnObject, Edit, EditKind, Expression, clean
+from backend.datasets.annotations import Correction, Corrections, DrawnObject, Edit, EditKind, Expression
 from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.regions import AnnotatedMasks, read_annotation
 from backend.locks import exclusive
+from backend.prompts.text import clean
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask
 from ris_core.masks import iou as mask_iou

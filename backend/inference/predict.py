@@ -6,7 +6,7 @@ done in a batch therefore gets an empty prediction of another version, and is as
     lda-1a2b3c4d.3fa2c1           done; empty if nothing was asked for, or what was asked for isn't there
     lda-1a2b3c4d.3fa2c1#failed    this task's image or prompt can't be used; the log says why
 
-answering.py says what stands before and after the dot. Of its #offered and #opened an answer without a region is no
+project_model.py says what stands before and after the dot. Of its #offered and #opened an answer without a region is no
 prediction at all, an empty list: Label Studio 1.23.2 stores nothing then, and asks again.
 
 In the editor one person waits for one answer: there a failure fails the request, and its sentence is shown.
@@ -26,18 +26,18 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from backend.active_learning.strategies import Pair
-from backend.datasets.annotations import clean
 from backend.errors import BadRequest, FetchError, TooMany
 from backend.inference.model_pool import ModelBusy, ModelPool
-from backend.inference.project_model import ProjectModel, ProjectModels
+from backend.inference.project_model import ProjectModel, ProjectModels, PromptedTask, Task
 from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
 from backend.labelstudio.regions import Region, mask_regions, prompt_region
 from backend.prompts.requests import PromptRequest, combine, echoes
+from backend.prompts.text import clean
 from ris_core.errors import InputError, OutOfMemory
-from ris_core.inference.predictor import Image, Prediction
-from ris_core.inference.uncertainty import PASSES, Studied
+from ris_core.inference.predictor import Prediction
+from ris_core.inference.uncertainty import PASSES, AssessedPrediction
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ GROUP = 8
 # How much the last group counts in the pace.
 _FRESH = 0.3
 
-Task: TypeAlias = Mapping[str, Any]
 TaskPrediction: TypeAlias = dict[str, Any] | list[Any]
 """`{"result": [regions], "score": 0..1, "model_version": str}`, or [] to store nothing."""
 UnansweredTask: TypeAlias = InputError | FetchError | BadRequest | OutOfMemory
@@ -55,7 +54,7 @@ UnansweredTask: TypeAlias = InputError | FetchError | BadRequest | OutOfMemory
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one request may ask for.
 
     seconds: for all of it. waiting: requests beside the one served. batch_from: tasks that are too many for one.
@@ -67,46 +66,30 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of a task, and the version string of the answer. image: None as long as nobody fetched it."""
-
-    task: Task
-    requests: tuple[PromptRequest, ...]
-    version: str
-    image: bytes | Image | None = None
-
-    @property
-    def sentences(self) -> list[str]:
-        return [sentence for request in self.requests for sentence in request.sentences]
-
-
-@dataclass(frozen=True)
-class _Request:
+class _PredictRequest:
     """opened: it is about one task alone, so perhaps somebody opens it. deadline: on `time.monotonic`'s clock."""
 
-    answering: ProjectModel
+    project_model: ProjectModel
     context: Mapping[str, Any] | None
     credentials: Credentials | None
     deadline: float
     opened: bool
-
-    def question(self, task: Task) -> Question:
-        asked = self.answering.asked(task, self.context, self.opened)
-        if asked.requests and time.monotonic() >= self.deadline:
-            raise ModelBusy("The time for this request is up. Ask for fewer tasks at once.")
-        return Question(task, asked.requests, asked.version)
 
 
 class Prelabeller:
     """Serves predictions from whichever version is in production at that moment. Safe for threads."""
 
     def __init__(
-        self, answers: ProjectModels, images: ImageResolver, models: ModelPool, limits: Limits | None = None
+        self,
+        project_models: ProjectModels,
+        images: ImageResolver,
+        model_pool: ModelPool,
+        limits: RequestLimits | None = None,
     ) -> None:
-        self._answers = answers
+        self._project_models = project_models
         self._images = images
-        self._models = models
-        self._limits = limits or Limits()
+        self._model_pool = model_pool
+        self._limits = limits or RequestLimits()
         self._slots = threading.BoundedSemaphore(1 + self._limits.waiting)
         # Seconds that a task of a batch takes.
         self._pace = 0.0
@@ -138,60 +121,59 @@ class Prelabeller:
         """
         with self._slot():
             deadline = time.monotonic() + self._limits.seconds
-            answering = self._answers.of(project, config)
-            request = _Request(answering, context, credentials, deadline, opened=len(tasks) == 1)
+            project_model = self._project_models.of(project, config)
+            request = _PredictRequest(project_model, context, credentials, deadline, opened=len(tasks) == 1)
             if context is not None:
-                found = [self._interact(task, request) for task in tasks]
-                answering.remember(context)
-                return found
+                predictions = [self._interact(task, request) for task in tasks]
+                project_model.remember_prompt(context)
+                return predictions
             groups = (tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP))
-            return [answer for group in groups for answer in self._batch(group, request)]
+            return [prediction for group in groups for prediction in self._batch(group, request)]
 
-    def fetch(self, question: Question, config: LabelConfig, credentials: Credentials | None = None) -> Question:
-        """The question with its image, encoded. Raises FetchError, BadRequest or LabelStudioError."""
-        task, key = question.task, config.image.key
-        data = task.get("data")
+    def fetch(self, task: PromptedTask, config: LabelConfig, credentials: Credentials | None = None) -> PromptedTask:
+        """The task with its image, encoded. Raises FetchError, BadRequest or LabelStudioError."""
+        data, number, key = task.task.get("data"), task.task.get("id"), config.image.key
         value = data.get(key) if isinstance(data, Mapping) else None
         if not isinstance(value, str) or not value:
-            raise BadRequest(f'Task {task.get("id")} has no "{key}", its image. Add it, or delete the task.')
-        return replace(question, image=self._images.fetch(value, task.get("id"), credentials))
+            raise BadRequest(f'Task {number} has no "{key}", its image. Add it, or delete the task.')
+        return replace(task, image=self._images.fetch(value, number, credentials))
 
-    def decode(self, question: Question) -> Question:
-        """The question with its image decoded. Raises ImageError."""
-        image = question.image
-        return replace(question, image=self._models.read(image)) if isinstance(image, bytes) else question
+    def decode(self, task: PromptedTask) -> PromptedTask:
+        """The task with its image decoded. Raises ImageError."""
+        image = task.image
+        return replace(task, image=self._model_pool.read(image)) if isinstance(image, bytes) else task
 
     def answer(
         self,
-        questions: Sequence[Question],
-        answering: ProjectModel,
+        tasks: Sequence[PromptedTask],
+        project_model: ProjectModel,
         deadline: float,
         echo: bool = True,
-        noted: list[Pair] | None = None,
+        pairs: list[Pair] | None = None,
     ) -> list[TaskPrediction | UnansweredTask]:
-        """Answer questions together; those that ask for nothing need no image.
+        """Answer tasks together; those of which nothing is asked need no image.
 
         Args:
             echo: whether the sentences are part of the answers.
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
-            noted: gets the pairs that were answered, with what ranking them by the project's strategy takes.
+            pairs: gets the pairs that were answered, with what ranking them by the project's strategy takes.
 
         Raises:
             ModelBusy: others kept the model until the deadline.
             CheckpointError: the version can't be used.
         """
-        asked = [(question.image, question.sentences) for question in questions if question.image is not None]
-        passes = None if noted is None else _passes(answering)
-        found = iter(self._models.segment_all(answering.version, asked, deadline, passes) if asked else [])
+        images = [(task.image, task.sentences) for task in tasks if task.image is not None]
+        passes = None if pairs is None else _passes(project_model)
+        results = iter(self._model_pool.segment_all(project_model.version, images, deadline, passes) if images else [])
         answers: list[TaskPrediction | UnansweredTask] = []
-        for question in questions:
-            predictions = next(found) if question.image is not None else []
+        for task in tasks:
+            predictions = next(results) if task.image is not None else []
             if isinstance(predictions, Exception):
                 answers.append(predictions)
                 continue
-            answers.append(_answer(question, predictions, answering, echo))
-            if noted is not None:
-                noted += _pairs(question, predictions)
+            answers.append(_answer(task, predictions, project_model, echo))
+            if pairs is not None:
+                pairs += _pairs(task, predictions)
         return answers
 
     @contextmanager
@@ -203,82 +185,95 @@ class Prelabeller:
         finally:
             self._slots.release()
 
-    def _interact(self, task: Task, request: _Request) -> TaskPrediction:
-        question = self._question(task, request)
-        [answer] = self.answer([question], request.answering, request.deadline, echo=False)
+    def _interact(self, task: Task, request: _PredictRequest) -> TaskPrediction:
+        prompted = self._prompted(task, request)
+        [answer] = self.answer([prompted], request.project_model, request.deadline, echo=False)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def _batch(self, tasks: Sequence[Task], request: _Request) -> list[TaskPrediction]:
+    def _batch(self, tasks: Sequence[Task], request: _PredictRequest) -> list[TaskPrediction]:
         started = time.monotonic()
-        questions = [self._attempt(task, request) for task in tasks]
-        asked = [question for question in questions if isinstance(question, Question)]
-        answers = iter(self.answer(asked, request.answering, request.deadline))
-        found = [next(answers) if isinstance(question, Question) else question for question in questions]
-        if any(question.requests for question in asked):
+        attempts = [self._attempt(task, request) for task in tasks]
+        prompted = [attempt for attempt in attempts if isinstance(attempt, PromptedTask)]
+        answers = iter(self.answer(prompted, request.project_model, request.deadline))
+        settled = [next(answers) if isinstance(attempt, PromptedTask) else attempt for attempt in attempts]
+        if any(task.requests for task in prompted):
             pace = (time.monotonic() - started) / len(tasks)
             self._pace = (1 - _FRESH) * self._pace + _FRESH * pace if self._pace else pace
-        return [_settled(task, each, request.answering) for task, each in zip(tasks, found, strict=True)]
+        return [_settled(task, answer, request.project_model) for task, answer in zip(tasks, settled, strict=True)]
 
-    def _attempt(self, task: Task, request: _Request) -> Question | UnansweredTask:
+    def _attempt(self, task: Task, request: _PredictRequest) -> PromptedTask | UnansweredTask:
         try:
-            return self._question(task, request)
+            return self._prompted(task, request)
         except (InputError, FetchError, BadRequest) as error:
             return error
 
-    def _question(self, task: Task, request: _Request) -> Question:
-        question = request.question(task)
-        return self.fetch(question, request.answering.config, request.credentials) if question.requests else question
+    def _prompted(self, task: Task, request: _PredictRequest) -> PromptedTask:
+        """The task with what is asked of it and, if that is anything, with its image."""
+        project_model = request.project_model
+        prompted = project_model.prompted(task, request.context, request.opened)
+        if not prompted.requests:
+            return prompted
+        if time.monotonic() >= request.deadline:
+            raise ModelBusy("The time for this request is up. Ask for fewer tasks at once.")
+        return self.fetch(prompted, project_model.config, request.credentials)
 
 
 def _answer(
-    question: Question, predictions: Sequence[Prediction], answering: ProjectModel, echo: bool
+    task: PromptedTask, predictions: Sequence[Prediction], project_model: ProjectModel, echo: bool
 ) -> TaskPrediction | UnansweredTask:
-    if not question.requests:
-        return _prediction(question, [], 0.0, answering)
-    each = iter(predictions)
-    found = [_combined(request, [next(each) for _ in request.sentences]) for request in question.requests]
+    if not task.requests:
+        return _prediction(task, [], 0.0, project_model)
+    answers = [_combined(request, own) for request, own in _by_request(task, predictions)]
     try:
-        regions = _mask_regions(answering.config, question.requests, found)
+        regions = _mask_regions(project_model.config, task.requests, answers)
         if echo:
-            regions += _typed_regions(answering.config, found[0].mask.shape, echoes(question.requests, found))
-        validate(regions, answering.config)
+            regions += _typed_regions(project_model.config, answers[0].mask.shape, echoes(task.requests, answers))
+        validate(regions, project_model.config)
     except BadRequest as error:
         return error
-    return _prediction(question, regions, min(_confidence(each) for each in found), answering)
+    return _prediction(task, regions, min(map(_confidence, answers)), project_model)
 
 
-def _combined(request: PromptRequest, answers: Sequence[Prediction]) -> Prediction:
-    return combine(request, answers[0], answers[1:])
+def _by_request(
+    task: PromptedTask, predictions: Sequence[Prediction]
+) -> Iterator[tuple[PromptRequest, list[Prediction]]]:
+    """Each request with the predictions of its sentences."""
+    rest = iter(predictions)
+    return ((request, [next(rest) for _ in request.sentences]) for request in task.requests)
 
 
-def _passes(answering: ProjectModel) -> int:
-    return PASSES if answering.settings.prelabel_score == "disagreement" else 0
+def _combined(request: PromptRequest, predictions: Sequence[Prediction]) -> Prediction:
+    return combine(request, predictions[0], predictions[1:])
 
 
-def _pairs(question: Question, predictions: Sequence[Prediction]) -> list[Pair]:
+def _passes(project_model: ProjectModel) -> int:
+    return PASSES if project_model.settings.prelabel_score == "disagreement" else 0
+
+
+def _pairs(task: PromptedTask, predictions: Sequence[Prediction]) -> list[Pair]:
     """What was asked of a task, each sentence once."""
-    each = iter(predictions)
     pairs: dict[str, Pair] = {}
-    for request in question.requests:
-        answers = [next(each) for _ in request.sentences]
-        pair = _pair(int(question.task["id"]), request, answers)
+    for request, own in _by_request(task, predictions):
+        pair = _pair(int(task.task["id"]), request, own)
         pairs.setdefault(pair.prompt, pair)
     return list(pairs.values())
 
 
-def _pair(task: int, request: PromptRequest, answers: Sequence[Prediction]) -> Pair:
-    studied = [answer for answer in answers if isinstance(answer, Studied)]
-    disagreement = max((each.disagreement for each in studied if each.disagreement is not None), default=math.nan)
-    confidence = _confidence(_combined(request, answers))
-    return Pair(task, clean(request.prompt), confidence, disagreement, studied[0].embedding)
+def _pair(task: int, request: PromptRequest, predictions: Sequence[Prediction]) -> Pair:
+    assessed = [prediction for prediction in predictions if isinstance(prediction, AssessedPrediction)]
+    measured = [prediction.disagreement for prediction in assessed if prediction.disagreement is not None]
+    confidence = _confidence(_combined(request, predictions))
+    return Pair(task, clean(request.prompt), confidence, max(measured, default=math.nan), assessed[0].embedding)
 
 
-def _mask_regions(config: LabelConfig, asked: Sequence[PromptRequest], found: Sequence[Prediction]) -> list[Region]:
+def _mask_regions(
+    config: LabelConfig, requests: Sequence[PromptRequest], answers: Sequence[Prediction]
+) -> list[Region]:
     return [
         region
-        for request, answer in zip(asked, found, strict=True)
+        for request, answer in zip(requests, answers, strict=True)
         if answer.present
         for region in mask_regions(config, request.label, answer.mask, answer.score, request.prompt, request.notes)
     ]
@@ -297,14 +292,14 @@ def _confidence(answer: Prediction) -> float:
     return answer.score if math.isfinite(answer.score) else 0.0
 
 
-def _prediction(question: Question, regions: list[Region], score: float, answering: ProjectModel) -> TaskPrediction:
-    if not regions and question.version != answering.name:
+def _prediction(task: PromptedTask, regions: list[Region], score: float, project_model: ProjectModel) -> TaskPrediction:
+    if not regions and task.version != project_model.name:
         return []
-    return {"result": regions, "score": float(score), "model_version": question.version}
+    return {"result": regions, "score": float(score), "model_version": task.version}
 
 
-def _settled(task: Task, answer: TaskPrediction | UnansweredTask, answering: ProjectModel) -> TaskPrediction:
+def _settled(task: Task, answer: TaskPrediction | UnansweredTask, project_model: ProjectModel) -> TaskPrediction:
     if not isinstance(answer, Exception):
         return answer
-    _log.warning("Task %s of project %s is left out. %s", task.get("id"), answering.project, answer)
-    return {"result": [], "score": 0.0, "model_version": answering.name + FAILED}
+    _log.warning("Task %s of project %s is left out. %s", task.get("id"), project_model.project, answer)
+    return {"result": [], "score": 0.0, "model_version": project_model.name + FAILED}

@@ -23,7 +23,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backend.errors import ConfigError
 from backend.home import interface_file, interfaces
@@ -31,7 +34,7 @@ from backend.labelstudio.label_config import Defaults, Label, LabelConfig, MaskC
 from backend.labelstudio.regions import typed_prompt
 from backend.prompts.label_matching import SentenceVectors
 from backend.prompts.last_prompt import FileLastPrompt, LastPrompt
-from backend.prompts.requests import Asking, PromptRequest
+from backend.prompts.requests import PromptRequest, RequestBuilder
 from backend.prompts.sheet import PromptSheet, load_sheet
 from backend.registry import Registry, Version
 from backend.settings import Settings
@@ -40,6 +43,9 @@ from ris_core.files import atomic_write, sha256
 _log = logging.getLogger(__name__)
 
 OFFERED, OPENED = "#offered", "#opened"
+
+Task: TypeAlias = Mapping[str, Any]
+"""As Label Studio's API and its requests give it."""
 
 KNOBS = ("prelabel_labels",)
 ATTRIBUTES = ("negative", "predicted_values", "prompt", "prompts")
@@ -67,11 +73,21 @@ def settings_digest(settings: Settings) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be asked of one task's image, and the version string of the answer."""
+class PromptedTask:
+    """A task, what is asked of it, and the version string of the answer.
 
+    image: encoded, or decoded as HxWx3 uint8 RGB; None as long as nobody fetched it.
+    """
+
+    task: Task
     requests: tuple[PromptRequest, ...]
     version: str
+    image: bytes | NDArray[np.uint8] | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """All that the model is to be asked, negatives included."""
+        return [sentence for request in self.requests for sentence in request.sentences]
 
 
 @dataclass(frozen=True)
@@ -83,15 +99,16 @@ class ProjectModel:
     config: LabelConfig
     sheet: PromptSheet
     settings: Settings
-    memory: LastPrompt
+    last_prompt: LastPrompt
     vectors: SentenceVectors | None = None
 
     @cached_property
     def name(self) -> str:
+        """See above, for instance lda-794c684f.3fa2c1."""
         return answer_version(self.version.name, self.config, self.sheet, settings_digest(self.settings))
 
-    def asked(self, task: Mapping[str, Any], context: Mapping[str, Any] | None = None, opened: bool = False) -> Asked:
-        """What a task asks for; `context` is None unless somebody is at work on it.
+    def prompted(self, task: Task, context: Mapping[str, Any] | None = None, opened: bool = False) -> PromptedTask:
+        """A task with what it asks for, without its image; `context` is None unless somebody is at work on it.
 
         Args:
             opened: the request is about this task alone, so perhaps somebody opens it.
@@ -99,31 +116,31 @@ class ProjectModel:
         Raises:
             PromptError: what it asks for can't be asked.
         """
-        asking, name = self._asking(f"task {task.get('id')}"), self.name
+        builder, name = self._builder(f"task {task.get('id')}"), self.name
         if context is not None:
-            return self._told(task, asking.of_editor(task, context), name)
-        requests = asking.of_batch(task, names=False)
+            return self._noted(task, builder.for_editor(task, context), name)
+        requests = builder.for_batch(task)
         if opened and (offered := self._offered(requests)):
-            return self._told(task, offered, name + OFFERED)
+            return self._noted(task, offered, name + OFFERED)
         if requests or not self.settings.prelabel_labels:
-            return self._told(task, requests, name)
+            return self._noted(task, requests, name)
         if opened and self.config.prompt:
-            return Asked((), name + OPENED)
-        return Asked(tuple(asking.of_batch(task, names=True)), name)
+            return PromptedTask(task, (), name + OPENED)
+        return PromptedTask(task, tuple(builder.for_batch(task, names=True)), name)
 
-    def given(self, prompts: Iterable[tuple[str, str | None]]) -> list[PromptRequest]:
+    def requests_from_command(self, prompts: Iterable[tuple[str, str | None]]) -> list[PromptRequest]:
         """Prompts that a command gives for all tasks of the project, each with its label or None: the one it names.
 
         Raises:
             PromptError: one of them can't be asked, or they are too many.
         """
-        return self._asking("the command").of_sentences(prompts, "command")
+        return self._builder("the command").for_sentences(prompts, "command")
 
-    def remember(self, context: Mapping[str, Any]) -> None:
+    def remember_prompt(self, context: Mapping[str, Any]) -> None:
         """Keep the sentence that was typed, once it is answered, for the next picture."""
         sentence = typed_prompt(context, self.config)
         if sentence and self.settings.prelabel_remember:
-            self.memory.remember(self.project, sentence)
+            self.last_prompt.remember(self.project, sentence)
 
     def _offered(self, requests: list[PromptRequest]) -> list[PromptRequest]:
         """What is asked of a task that somebody opens: the prompt typed last, if the task itself says nothing."""
@@ -131,20 +148,20 @@ class ProjectModel:
             return []
         if any(request.source == "task" for request in requests):
             return []
-        sentence = self.memory.recall(self.project)
+        sentence = self.last_prompt.recall(self.project)
         if not sentence:
             return []
-        [offered] = self._asking("the prompt typed last").of_sentences([(sentence, None)], "offered")
+        [offered] = self._builder("the prompt typed last").for_sentences([(sentence, None)], "offered")
         return [offered, *(request for request in requests if request.label.value != offered.label.value)]
 
-    def _told(self, task: Mapping[str, Any], requests: list[PromptRequest], version: str) -> Asked:
+    def _noted(self, task: Task, requests: list[PromptRequest], version: str) -> PromptedTask:
         for note in (note for request in requests for note in request.notes):
             _log.info("Task %s of project %s: %s.", task.get("id"), self.project, note)
-        return Asked(tuple(requests), version)
+        return PromptedTask(task, tuple(requests), version)
 
-    def _asking(self, about: str) -> Asking:
+    def _builder(self, about: str) -> RequestBuilder:
         limits = self.settings.max_prompt_length, self.settings.max_prompts
-        return Asking(self.config, self.sheet, about, *limits, self.vectors)
+        return RequestBuilder(self.config, self.sheet, about, *limits, self.vectors)
 
 
 class ProjectModels:
@@ -154,15 +171,16 @@ class ProjectModels:
         self,
         registry: Registry,
         settings: Settings,
-        memory: LastPrompt | None = None,
+        last_prompt: LastPrompt | None = None,
         vectors: SentenceVectors | None = None,
     ) -> None:
+        """`vectors`: to find labels by meaning."""
         self._registry = registry
         self._settings = settings
-        self._memory = memory or FileLastPrompt(settings.home)
+        self._last_prompt = last_prompt or FileLastPrompt(settings.home)
         self._vectors = vectors
 
-    def read(self, project: int, xml: str) -> LabelConfig:
+    def parse_interface(self, project: int, xml: str) -> LabelConfig:
         """A project's labelling interface, with the project's defaults. Raises ConfigError, SettingsError."""
         return parse(xml, _defaults(self._settings.of_project(project)))
 
@@ -175,7 +193,11 @@ class ProjectModels:
         settings = self._settings.of_project(project)
         sheet = load_sheet(settings.home, project)
         version = version or self._registry.current(project)
-        return ProjectModel(project, version, config, sheet, settings, self._memory, self._vectors)
+        return ProjectModel(project, version, config, sheet, settings, self._last_prompt, self._vectors)
+
+    def of_interface(self, project: int, xml: str, version: Version | None = None) -> ProjectModel:
+        """`of`, by the labelling interface as Label Studio has it; raises as `parse_interface` does, too."""
+        return self.of(project, self.parse_interface(project, xml), version)
 
     def note_interface(self, project: int, xml: str) -> None:
         """Keep a project's labelling interface for `versions`; Label Studio sends it with /setup alone."""
@@ -189,23 +211,24 @@ class ProjectModels:
 
     def versions(self, project: int | None = None) -> list[str]:
         """The version strings of a project, or of all, oldest model first; the bare names before any /setup."""
-        if project is not None:
-            return self._versions(project)
-        found = [name for each in self._projects() for name in self._versions(each)]
-        return list(dict.fromkeys(found)) or [self._registry.base.name]
+        projects = self._projects() if project is None else [project]
+        names = [name for number in projects for name in self._versions(number)]
+        return list(dict.fromkeys(names)) or [self._registry.base.name]
 
     def _versions(self, project: int) -> list[str]:
         names = [version.name for version in self._registry.versions(project)]
-        config = self._noted(project)
+        config = self._noted_interface(project)
         if config is None:
             return names
-        answering = self.of(project, config)
-        digest = settings_digest(answering.settings)
-        return [answer_version(name, config, answering.sheet, digest) for name in names]
+        project_model = self.of(project, config)
+        digest = settings_digest(project_model.settings)
+        return [answer_version(name, config, project_model.sheet, digest) for name in names]
 
-    def _noted(self, project: int) -> LabelConfig | None:
+    def _noted_interface(self, project: int) -> LabelConfig | None:
         try:
-            return self.read(project, interface_file(self._settings.home, project).read_text(encoding="utf-8"))
+            return self.parse_interface(
+                project, interface_file(self._settings.home, project).read_text(encoding="utf-8")
+            )
         except (FileNotFoundError, ConfigError):
             return None
 
@@ -220,8 +243,8 @@ def _defaults(settings: Settings) -> Defaults:
 
 
 def _label(label: Label) -> dict[str, Any]:
-    told = {name: label.attributes[name] for name in ATTRIBUTES if name in label.attributes}
-    return {"value": label.value, "alias": label.alias, **told}
+    attributes = {name: label.attributes[name] for name in ATTRIBUTES if name in label.attributes}
+    return {"value": label.value, "alias": label.alias, **attributes}
 
 
 def _control(control: MaskControl) -> dict[str, Any]:
@@ -232,7 +255,7 @@ def _plain(part: Any) -> dict[str, Any]:
     """The fields of a dataclass that are plain values."""
     if part is None:
         return {}
-    values = ((each.name, getattr(part, each.name)) for each in fields(part))
+    values = ((field.name, getattr(part, field.name)) for field in fields(part))
     return {name: value for name, value in values if isinstance(value, str | int | float | None)}
 
 

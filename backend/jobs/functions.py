@@ -34,7 +34,7 @@ from backend.queue.names import NAME, TRAINING
 from backend.queue.queue import RETRIES, JobQueue, connect, least_new, open_queue
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory
-from ris_core.inference.predictor import is_memory
+from ris_core.inference.predictor import is_out_of_memory
 from ris_core.training.loop import Interrupted
 
 # A runner works this long, or until a job waits that this worker would do first; then it is the turn of that.
@@ -194,7 +194,7 @@ def _limited(settings: Settings, job: Job | None) -> Iterator[None]:
     except Interrupted:
         raise cancellation.JobStopped from None
     except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemory(f"Memory ran out while learning: {advice}.") from None
 

@@ -14,7 +14,7 @@ from backend.learning.versions import plain_name
 from backend.registry import Registry, Version
 from ris_core.data import Sample
 from ris_core.evaluation.contact_sheet import contact_sheet
-from ris_core.evaluation.evaluate import answers
+from ris_core.evaluation.evaluate import evaluate_each
 from ris_core.images import write_image
 from ris_core.inference.predictor import Predictor
 
@@ -87,7 +87,9 @@ def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) 
     predictors = [Predictor.load(version.folder) for version in versions]
     written = []
     for name, samples in _changed_most(answered).items():
-        shown = [answer for sample in samples for predictor in predictors for answer in answers(predictor, [sample])]
+        shown = [
+            answer for sample in samples for predictor in predictors for answer in evaluate_each(predictor, [sample])
+        ]
         if shown:
             path = folder / f"{name}.jpg"
             title = f"{name}: each first by {versions[0].name}, then by {versions[1].name}"

@@ -28,7 +28,7 @@ from backend.queue import cancellation
 from ris_core.data import read_folder
 from ris_core.errors import OutOfMemory, RisError, TrainingError
 from ris_core.files import atomic_write
-from ris_core.inference.predictor import is_memory
+from ris_core.inference.predictor import is_out_of_memory
 from ris_core.training.loop import Interrupted
 
 _ORDER, _MEETING = "order.json", "meeting"
@@ -201,7 +201,7 @@ def main(file: Path, rank: int) -> int:
             _tell(error=str(error))
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
+        if not is_out_of_memory(error):
             raise
         return _OUT_OF_MEMORY
     finally:

@@ -88,7 +88,7 @@ class Rollout:
 
     client: LabelStudio
     batches: BatchService
-    answers: ProjectModels
+    project_models: ProjectModels
     registry: Registry
     settings: Settings
     records: RolloutRecords
@@ -150,9 +150,8 @@ class Rollout:
         return found
 
     def _spec(self, project: int) -> BatchSpec:
-        config = self.answers.read(project, self.client.project(project)["label_config"])
-        answering = self.answers.of(project, config)
-        return BatchSpec(project, answering.version.name, answering.name, origin=ORIGIN)
+        project_model = self.project_models.of_interface(project, self.client.project(project)["label_config"])
+        return BatchSpec(project, project_model.version.name, project_model.name, origin=ORIGIN)
 
     def _announce(self, project: int, record: RolloutRecord, batch: Batch) -> RolloutState:
         string, note = batch.spec.version, ""

@@ -27,7 +27,7 @@ _BOXES = ("rectangle", "rectanglelabels")
 
 @dataclass(frozen=True)
 class Point:
-    """x, y: shares of the picture's width and height, [0, 1]. positive: it is on the thing, and not beside it."""
+    """A click. x, y: shares of the picture's width and height, [0, 1]. positive: on the thing, and not beside it."""
 
     x: float
     y: float
@@ -36,8 +36,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Box:
-    """x, y: of its top left corner; width, height: all shares of the picture's. rotation: degrees, clockwise about
-    that corner. positive: the thing is inside, and not elsewhere.
+    """A rectangle.
+
+    x, y: of its top left corner; width, height: all shares of the picture's. rotation: degrees, clockwise about that
+    corner. positive: the thing is inside, and not elsewhere.
     """
 
     x: float
@@ -49,7 +51,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Place:
+class GeometricPrompt:
     """Points and rectangles together; `label` is what Label Studio stores for the label they were drawn with."""
 
     points: tuple[Point, ...] = ()
@@ -57,7 +59,7 @@ class Place:
     label: str | None = None
 
     def keep(self, mask: Mask) -> Mask:
-        """What of HxW bool lies here.
+        """What of HxW bool is meant.
 
         Of its connected parts those at a positive point, and those that lie mostly inside a positive rectangle, cut
         off at its edge. What a negative rectangle holds goes, and each part at a negative point; a part that has
@@ -85,14 +87,14 @@ class Place:
         return unwanted
 
 
-def read_place(context: Mapping[str, Any]) -> Place | None:
-    """The place that an interactive request's context points at; None if there is nothing smart in it."""
+def read_geometry(context: Mapping[str, Any]) -> GeometricPrompt | None:
+    """The smart points and rectangles of an interactive request's context; None if there are none."""
     regions = [region for region in context.get("result") or () if isinstance(region, Mapping)]
     points = tuple(_points(regions))
     boxes = tuple(_boxes(regions))
     if not points and not boxes:
         return None
-    return Place(points, boxes, next(_labels(regions), None))
+    return GeometricPrompt(points, boxes, next(_labels(regions), None))
 
 
 def _points(regions: list[Mapping[str, Any]]) -> Iterator[Point]:
@@ -106,8 +108,8 @@ def _boxes(regions: list[Mapping[str, Any]]) -> Iterator[Box]:
         if region.get("type") in _BOXES and (shares := _shares(region, "x", "y", "width", "height")):
             x, y, width, height = shares
             rotation = region["value"].get("rotation")
-            turned = float(rotation) if _is_number(rotation) else 0.0
-            yield Box(x, y, width, height, turned, _positive(region))
+            degrees = float(rotation) if _is_number(rotation) else 0.0
+            yield Box(x, y, width, height, degrees, _positive(region))
 
 
 def _labels(regions: list[Mapping[str, Any]]) -> Iterator[str]:

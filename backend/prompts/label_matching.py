@@ -47,14 +47,14 @@ _AFTER_HEAD = re.compile(
 
 
 @dataclass(frozen=True)
-class Named:
-    """A label, and a sentence to tell people where it is only a guess."""
+class LabelMatch:
+    """The label that a sentence means, and a sentence to tell people where it is only a guess."""
 
     label: Label
     note: str = ""
 
 
-class _Found(NamedTuple):
+class _Occurrence(NamedTuple):
     start: int
     end: int
     label: Label
@@ -63,28 +63,23 @@ class _Found(NamedTuple):
 def find_label(
     sentence: str,
     config: LabelConfig,
-    known_as: Mapping[str, Sequence[str]] | None = None,
+    further_names: Mapping[str, Sequence[str]] | None = None,
     vectors: SentenceVectors | None = None,
-) -> Named:
-    """The label that the mask for `sentence` gets; `known_as`: further names of a label, by its value."""
-    names = {label: [*own_names(label), *(known_as or {}).get(label.value, ())] for label in config.labels}
+) -> LabelMatch:
+    """The label that the mask for `sentence` gets; `further_names` of a label, by its value."""
+    names = {label: [*own_names(label), *(further_names or {}).get(label.value, ())] for label in config.labels}
     text = sentence.casefold()
     head = _head(text)
-    found = [each for label in names for name in names[label] for each in _occurrences(name, text, label)]
-    in_head = [each for each in found if each.start < len(head)]
+    anywhere = [found for label in names for name in names[label] for found in _occurrences(name, text, label)]
+    in_head = [found for found in anywhere if found.start < len(head)]
     if in_head:
         # What an English noun phrase is about comes last: a table lamp is a lamp. Of names that end there the longest.
-        return Named(max(in_head, key=lambda each: (each.end, -each.start)).label)
+        return LabelMatch(max(in_head, key=lambda found: (found.end, -found.start)).label)
     if label := _person(head, names) or (_closest(head, names, vectors) if vectors else None):
-        return Named(label)
-    if found:
-        return Named(min(found, key=lambda each: (each.start, -each.end)).label)
+        return LabelMatch(label)
+    if anywhere:
+        return LabelMatch(min(anywhere, key=lambda found: (found.start, -found.end)).label)
     return _guess(sentence, config.labels)
-
-
-def label_for(sentence: str, config: LabelConfig) -> Label:
-    """The label that the interface alone finds for a sentence."""
-    return find_label(sentence, config).label
 
 
 def own_names(label: Label) -> list[str]:
@@ -115,10 +110,10 @@ def _head(text: str) -> str:
     return text[: cut.start()] if cut else text
 
 
-def _occurrences(name: str, text: str, label: Label) -> Iterator[_Found]:
+def _occurrences(name: str, text: str, label: Label) -> Iterator[_Occurrence]:
     # Not \b: a name may begin or end with a sign, such as "C++".
     pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
-    return (_Found(match.start(), match.end(), label) for match in re.finditer(pattern, text))
+    return (_Occurrence(match.start(), match.end(), label) for match in re.finditer(pattern, text))
 
 
 def _closest(head: str, names: Mapping[Label, Iterable[str]], vectors: SentenceVectors) -> Label | None:
@@ -139,9 +134,9 @@ def _person(head: str, names: Mapping[Label, Iterable[str]]) -> Label | None:
     return next((label for label in names if _PERSON.intersection(map(str.casefold, names[label]))), None)
 
 
-def _guess(sentence: str, labels: Sequence[Label]) -> Named:
+def _guess(sentence: str, labels: Sequence[Label]) -> LabelMatch:
     if len(labels) == 1:
-        return Named(labels[0])
+        return LabelMatch(labels[0])
     by_name = {name.casefold(): label for label in reversed(labels) for name in own_names(label)}
     label = next((by_name[word] for word in _CATCH_ALL if word in by_name), labels[0])
-    return Named(label, f'no label is called anything like "{sentence}", so this is "{label.value}"')
+    return LabelMatch(label, f'no label is called anything like "{sentence}", so this is "{label.value}"')

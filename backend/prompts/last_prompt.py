@@ -28,9 +28,11 @@ SECONDS = 3600
 class LastPrompt(Protocol):
     """One prompt a project, for `SECONDS` after it was typed."""
 
-    def remember(self, project: int, prompt: str) -> None: ...
+    def remember(self, project: int, prompt: str) -> None:
+        """Keep it in place of the one before."""
 
-    def recall(self, project: int) -> str | None: ...
+    def recall(self, project: int) -> str | None:
+        """The project's prompt, or None where none was typed of late."""
 
 
 class SharedLastPrompt:
@@ -47,11 +49,11 @@ class SharedLastPrompt:
 
     def recall(self, project: int) -> str | None:
         try:
-            found = cast(bytes | None, self._connection.get(_key(project)))
+            prompt = cast(bytes | None, self._connection.get(_key(project)))
         except RedisError as error:
             _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
             return None
-        return found.decode() if found else None
+        return prompt.decode() if prompt else None
 
 
 class FileLastPrompt:
@@ -63,13 +65,15 @@ class FileLastPrompt:
 
     def remember(self, project: int, prompt: str) -> None:
         try:
-            atomic_write(self._file(project), json.dumps({"prompt": prompt, "typed": self._now()}).encode())
+            atomic_write(
+                last_prompt_file(self._home, project), json.dumps({"prompt": prompt, "typed": self._now()}).encode()
+            )
         except OSError as error:
             _log.warning("The prompt typed in project %s isn't kept: %s", project, error)
 
     def recall(self, project: int) -> str | None:
         try:
-            kept = json.loads(self._file(project).read_bytes())
+            kept = json.loads(last_prompt_file(self._home, project).read_bytes())
             fresh = 0 <= self._now() - kept["typed"] < SECONDS
             return str(kept["prompt"]) if fresh else None
         except FileNotFoundError:
@@ -77,9 +81,6 @@ class FileLastPrompt:
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
             return None
-
-    def _file(self, project: int) -> Path:
-        return last_prompt_file(self._home, project)
 
 
 def _key(project: int) -> str:

@@ -1,8 +1,10 @@
-"""Where prompts come from, and what a negative or a place makes of an answer. Knows no HTTP, no files and no model.
+"""Where prompts come from, and what negatives, points and rectangles make of an answer.
+
+Knows no HTTP, no files and no model.
 
 In the editor one prompt counts: the sentence that was typed last; or, if a smart point or rectangle was drawn, the one
-in the draft (or the annotation) that it belongs to, about what is at that place. Without either, a place asks for the
-label that it was drawn with.
+in the draft (or the annotation) that it belongs to, about what is at that place. Without either, a point or rectangle
+asks for the label that it was drawn with.
 
 In a batch, first to last; what comes earlier replaces what comes later for the same label, different labels add up:
 1. the task's data, under the key that the prompt TextArea shows (`value="$caption"`), else under `prompt` and
@@ -29,19 +31,14 @@ import numpy as np
 
 from backend.labelstudio.label_config import Label, LabelConfig
 from backend.labelstudio.regions import typed_prompt
-from backend.prompts.geometry import Place, read_place
-from backend.prompts.label_matching import Named, SentenceVectors, alternatives, find_label, is_catch_all, label_for
+from backend.prompts.geometry import GeometricPrompt, read_geometry
+from backend.prompts.label_matching import LabelMatch, SentenceVectors, alternatives, find_label, is_catch_all
 from backend.prompts.sheet import EMPTY, PromptSheet
 from ris_core.errors import PromptError
 from ris_core.masks import Mask
 
 if TYPE_CHECKING:
     from ris_core.inference.predictor import Prediction
-
-__all__ = ["Asking", "PromptRequest", "PromptSource", "combine", "echoes", "label_for", "prompts_for"]
-
-MAX_LENGTH = 500
-MAX_PROMPTS = 32
 
 # Where a negative leaves less than this share of a mask, both sentences found the same thing.
 _REST = 0.1
@@ -57,7 +54,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class PromptRequest:
     """A sentence, the label that the mask it asks for gets, and what narrows the answer down.
 
-    negatives: sentences whose masks are taken away. place: where the thing is.
+    negatives: sentences whose masks are taken away. geometry: where the thing is.
     echo: the sentence to show in the prompt TextArea; empty where it is there already, or nobody wrote it for this
     picture. notes: what people should know about the label.
     """
@@ -65,7 +62,7 @@ class PromptRequest:
     prompt: str
     label: Label
     negatives: tuple[str, ...] = ()
-    place: Place | None = None
+    geometry: GeometricPrompt | None = None
     source: PromptSource = "typed"
     echo: str = ""
     notes: tuple[str, ...] = ()
@@ -76,33 +73,8 @@ class PromptRequest:
         return (self.prompt, *self.negatives)
 
 
-def prompts_for(
-    task: Mapping[str, Any],
-    context: Mapping[str, Any] | None,
-    config: LabelConfig,
-    sheet: PromptSheet = EMPTY,
-    max_length: int = MAX_LENGTH,
-    max_prompts: int = MAX_PROMPTS,
-    *,
-    vectors: SentenceVectors | None = None,
-    names: bool = False,
-) -> list[PromptRequest]:
-    """What to look for in a task's image; `context` is None in a batch. Nothing asked for gives [].
-
-    Args:
-        max_length: of a sentence, in characters. max_prompts: sentences a task, negatives among them.
-        vectors: to find labels by meaning.
-        names: whether labels are asked for by their names where nothing else is.
-
-    Raises:
-        PromptError: a sentence is blank, too long or not text; or there are too many.
-    """
-    asking = Asking(config, sheet, f"task {task.get('id')}", max_length, max_prompts, vectors)
-    return asking.of_batch(task, names) if context is None else asking.of_editor(task, context)
-
-
 def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Prediction] = ()) -> Prediction:
-    """The answer to `request.prompt` without what its negatives found, at its place.
+    """The answer to `request.prompt` without what its negatives found, where its geometry points.
 
     Taken away is all that a negative finds, however sure the model is of either: whoever writes "not the puppy" has
     seen it count as a dog. Where next to nothing would be left, the model can't tell the two apart, and the surer one
@@ -117,8 +89,8 @@ def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Pred
     for negative in negatives:
         if negative.present:
             mask = _without(mask, negative, answer.score)
-    if request.place:
-        mask = request.place.keep(mask)
+    if request.geometry:
+        mask = request.geometry.keep(mask)
     if mask.any():
         return replace(answer, mask=mask)
     return replace(answer, mask=mask, present=False, score=1 - answer.score)
@@ -145,48 +117,57 @@ def _without(mask: Mask, negative: Prediction, score: float) -> Mask:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """Makes requests for one picture; `about` names it in errors. Every method raises PromptError."""
+class RequestBuilder:
+    """Makes requests for one picture. Asking for nothing gives [].
+
+    Every method raises PromptError: a sentence is blank, too long or not text, or there are too many.
+
+    about: names the picture in errors. max_length: of a sentence, in characters. max_prompts: sentences a picture,
+    negatives among them. vectors: to find labels by meaning.
+    """
 
     config: LabelConfig
     sheet: PromptSheet = EMPTY
     about: str = "the command"
-    max_length: int = MAX_LENGTH
-    max_prompts: int = MAX_PROMPTS
+    max_length: int = 500
+    max_prompts: int = 32
     vectors: SentenceVectors | None = None
 
-    def of_editor(self, task: Mapping[str, Any], context: Mapping[str, Any]) -> list[PromptRequest]:
+    def for_editor(self, task: Mapping[str, Any], context: Mapping[str, Any]) -> list[PromptRequest]:
         """What somebody at work on the task asks for."""
-        place = read_place(context)
+        geometry = read_geometry(context)
         typed = typed_prompt(context, self.config)
         if typed is None and _is_submitted_blank(context, self.config):
             typed = ""
         if typed is not None:
-            return self._checked([self._request(typed, "typed", place=place)])
-        if place is None:
+            return self._checked([self._request(typed, "typed", geometry=geometry)])
+        if geometry is None:
             # A region of another tag, or one just deleted, asks for nothing.
             return []
-        drafted = next(filter(None, (typed_prompt(each, self.config) for each in _written(task))), None)
+        sentences = (typed_prompt(row, self.config) for row in _drafts_and_annotations(task))
+        drafted = next(filter(None, sentences), None)
         if drafted is not None:
-            return self._checked([self._request(drafted, "draft", place=place)])
-        label = self.config.label(place.label) if place.label else None
-        ways = _merged(self._of_task(task), self._of_labels(), self._of_sheet(), self._of_names())
-        return self._checked(replace(way, place=place, echo="") for way in ways if way.label == label)
+            return self._checked([self._request(drafted, "draft", geometry=geometry)])
+        label = self.config.label(geometry.label) if geometry.label else None
+        requests = _merged(self._of_task(task), self._of_labels(), self._of_sheet(), self._of_names())
+        return self._checked(
+            replace(request, geometry=geometry, echo="") for request in requests if request.label == label
+        )
 
-    def of_batch(self, task: Mapping[str, Any], names: bool) -> list[PromptRequest]:
-        """What a task is asked for when nobody is at work on it."""
+    def for_batch(self, task: Mapping[str, Any], names: bool = False) -> list[PromptRequest]:
+        """What a task is asked for when nobody is at work on it; with `names`, else each label by its name."""
         requests = _merged(self._of_task(task), self._of_labels(), self._of_sheet())
         return self._checked(requests or (list(self._of_names()) if names else []))
 
-    def of_sentences(self, given: Iterable[tuple[str, str | None]], source: PromptSource) -> list[PromptRequest]:
+    def for_sentences(self, prompts: Iterable[tuple[str, str | None]], source: PromptSource) -> list[PromptRequest]:
         """Sentences for any picture, each with one of its label's names, or None for the label that it names."""
-        named = ((sentence, self._label(label) if label else None) for sentence, label in given)
-        return self._checked([self._request(sentence, source, named=found, echo=True) for sentence, found in named])
+        return self._checked(
+            [self._request(sentence, source, self._match_name(label), echo=True) for sentence, label in prompts]
+        )
 
     def _of_task(self, task: Mapping[str, Any]) -> Iterator[PromptRequest]:
-        for said, label, negatives in _entries(_task_value(task, self.config)):
-            named = self._label(label) if label else None
-            request = self._request(said, "task", named=named, echo=True)
+        for sentence, label, negatives in _entries(_task_values(task, self.config)):
+            request = self._request(sentence, "task", self._match_name(label), echo=True)
             yield self._with_negatives(request, self._sentences(negatives))
 
     def _of_labels(self) -> Iterator[PromptRequest]:
@@ -204,48 +185,52 @@ class Asking:
                 yield from self._about(label, [label.value.replace("_", " ")], "name")
 
     def _about(self, label: Label, sentences: Iterable[str], source: PromptSource) -> Iterator[PromptRequest]:
-        return (self._with_negatives(self._request(each, source, named=Named(label))) for each in sentences)
+        match = LabelMatch(label)
+        return (self._with_negatives(self._request(sentence, source, match)) for sentence in sentences)
 
     def _with_negatives(self, request: PromptRequest, more: Iterable[str] = ()) -> PromptRequest:
         label = request.label
         own = alternatives(label.attributes.get("negative", ""))
         own = own or list(self.sheet.entry(label.value, label.alias).negatives)
         negatives = dict.fromkeys([*request.negatives, *more, *self._sentences(own)])
-        return replace(request, negatives=tuple(each for each in negatives if each != request.prompt))
+        return replace(request, negatives=tuple(negative for negative in negatives if negative != request.prompt))
 
     def _request(
         self,
-        said: object,
+        value: object,
         source: PromptSource,
-        named: Named | None = None,
-        place: Place | None = None,
+        match: LabelMatch | None = None,
+        geometry: GeometricPrompt | None = None,
         echo: bool = False,
     ) -> PromptRequest:
-        sentence = self._sentence(said)
+        sentence = self._sentence(value)
         prompt, *negatives = (self._sentence(part) for part in _NOT.split(sentence))
-        if named is None:
-            chosen = self.config.label(place.label) if place and place.label else None
-            named = Named(chosen) if chosen else self._label(prompt)
+        if match is None:
+            drawn_with = self.config.label(geometry.label) if geometry and geometry.label else None
+            match = LabelMatch(drawn_with) if drawn_with else self._match(prompt)
         shown = sentence if echo else ""
-        notes = (named.note,) if named.note else ()
-        return PromptRequest(prompt, named.label, tuple(negatives), place, source, shown, notes)
+        notes = (match.note,) if match.note else ()
+        return PromptRequest(prompt, match.label, tuple(negatives), geometry, source, shown, notes)
 
-    def _label(self, sentence: str) -> Named:
+    def _match_name(self, name: str | None) -> LabelMatch | None:
+        return self._match(name) if name else None
+
+    def _match(self, sentence: str) -> LabelMatch:
         exact = self.config.label(sentence)
-        return Named(exact) if exact else find_label(sentence, self.config, self._known_as, self.vectors)
+        return LabelMatch(exact) if exact else find_label(sentence, self.config, self._further_names, self.vectors)
 
     @cached_property
-    def _known_as(self) -> dict[str, list[str]]:
+    def _further_names(self) -> dict[str, list[str]]:
         return {label.value: self.sheet.names(label.value, label.alias) for label in self.config.labels}
 
-    def _sentences(self, said: Iterable[object]) -> list[str]:
-        return [self._sentence(each) for each in said]
+    def _sentences(self, values: Iterable[object]) -> list[str]:
+        return [self._sentence(value) for value in values]
 
-    def _sentence(self, said: object) -> str:
+    def _sentence(self, value: object) -> str:
         name = f"A prompt of {self.about}"
-        if not isinstance(said, str):
-            raise PromptError(f"{name} isn't text but {type(said).__name__}. Write it as a sentence.")
-        sentence = " ".join(said.split())
+        if not isinstance(value, str):
+            raise PromptError(f"{name} isn't text but {type(value).__name__}. Write it as a sentence.")
+        sentence = " ".join(value.split())
         if not sentence:
             raise PromptError(f"{name} is empty. Describe the thing to find, such as: the red car on the left.")
         if len(sentence) > self.max_length:
@@ -278,7 +263,7 @@ def _merged(*sources: Iterable[PromptRequest]) -> list[PromptRequest]:
     return kept
 
 
-def _task_value(task: Mapping[str, Any], config: LabelConfig) -> list[object]:
+def _task_values(task: Mapping[str, Any], config: LabelConfig) -> list[object]:
     """What the task's data says that is to be found, as it is written there."""
     data = task.get("data")
     if not isinstance(data, Mapping):
@@ -287,7 +272,7 @@ def _task_value(task: Mapping[str, Any], config: LabelConfig) -> list[object]:
     for keys in ((shown,),) if shown in data else _KEYS:
         values = [data[key] for key in keys if data.get(key) not in (None, "", [], {})]
         if values:
-            return [each for value in values for each in (value if isinstance(value, list) else [value])]
+            return [entry for value in values for entry in _as_list(value)]
     return []
 
 
@@ -299,24 +284,28 @@ def _entries(values: Iterable[object]) -> Iterator[tuple[object, str | None, lis
         if not isinstance(value, Mapping):
             yield value, None, []
         elif "prompt" in value and value.keys() <= {"label", "prompt", "negative"}:
-            yield value["prompt"], _name(value.get("label")), _listed(value.get("negative"))
+            label = value.get("label")
+            yield value["prompt"], str(label) if label else None, _filled(value.get("negative"))
         else:
-            yield from ((said, str(label), []) for label, each in value.items() for said in _listed(each))
+            yield from ((sentence, str(label), []) for label, own in value.items() for sentence in _filled(own))
 
 
-def _name(label: object) -> str | None:
-    return str(label) if label else None
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
-def _listed(value: object) -> list[object]:
-    return [each for each in (value if isinstance(value, list) else [value]) if each not in (None, "")]
+def _filled(value: object) -> list[object]:
+    return [sentence for sentence in _as_list(value) if sentence not in (None, "")]
 
 
-def _written(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _drafts_and_annotations(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The drafts of whoever is at work on a task, then the annotations, the newest first."""
-    lists = (task.get(name) for name in ("drafts", "annotations"))
-    found = [[each for each in rows if isinstance(each, Mapping)] if isinstance(rows, list) else [] for rows in lists]
-    return [each for rows in found for each in sorted(rows, key=_changed, reverse=True)]
+    rows: list[Mapping[str, Any]] = []
+    for name in ("drafts", "annotations"):
+        values = task.get(name)
+        own = [row for row in values if isinstance(row, Mapping)] if isinstance(values, list) else []
+        rows += sorted(own, key=_changed, reverse=True)
+    return rows
 
 
 def _changed(row: Mapping[str, Any]) -> datetime:

@@ -7,34 +7,36 @@ the same (Reimers and Gurevych 2019, Sentence-BERT).
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from ris_core.encoders import text_encoder
 
-_KEPT = 4096
 
-# Labels are asked about again and again, and a new sentence in the editor comes in two forms: one pass for both.
-_known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-# One at a time: the encoder's tokenizer isn't safe for threads, and a label is found in a few milliseconds.
-_lock = threading.Lock()
+class CachedSentenceVectors:
+    """The `label_matching.SentenceVectors` of all-MiniLM-L6-v2; the `size` sentences used last are kept.
 
+    Labels are asked about again and again, and a new sentence in the editor comes in two forms: one pass for both.
+    Safe for threads: `_lock` is held over the cache and the encoder alike, whose tokenizer isn't safe for threads.
+    """
 
-def vectors(sentences: Sequence[str]) -> NDArray[np.float32]:
-    """N sentences -> (N, 384), each row of unit length. Raises CheckpointError if the encoder isn't installed."""
-    with _lock:
-        if new := [each for each in dict.fromkeys(sentences) if each not in _known]:
-            _known.update(zip(new, _encode(new), strict=True))
-        for each in sentences:
-            _known.move_to_end(each)
-        found = np.stack([_known[each] for each in sentences])
-        while len(_known) > _KEPT:
-            _known.popitem(last=False)
-        return found
+    def __init__(self, size: int = 4096) -> None:
+        self._cache: LRUCache[str, NDArray[np.float32]] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def __call__(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        """N sentences -> (N, 384), each row of unit length. Raises CheckpointError if the encoder isn't installed."""
+        with self._lock:
+            vectors = {sentence: self._cache[sentence] for sentence in sentences if sentence in self._cache}
+            if new := [sentence for sentence in dict.fromkeys(sentences) if sentence not in vectors]:
+                encoded = dict(zip(new, _encode(new), strict=True))
+                self._cache.update(encoded)
+                vectors |= encoded
+        return np.stack([vectors[sentence] for sentence in sentences])
 
 
 def _encode(sentences: Sequence[str]) -> NDArray[np.float32]:

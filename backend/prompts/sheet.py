@@ -13,7 +13,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class PromptSheet:
         return PromptSheet(_checked({**self.entries, label: entry}))
 
     def as_json(self) -> dict[str, dict[str, list[str]]]:
+        """As `parse_json` reads it."""
         return {label: {name: list(values) for name, values in _fields(entry)} for label, entry in self.entries.items()}
 
 
@@ -139,15 +140,13 @@ def parse_csv(content: bytes, name: str = "The prompt sheet") -> PromptSheet:
 
 
 def _rows(rows: Iterable[dict[str | Any, str | Any]], name: str) -> dict[str, SheetEntry]:
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    labels: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for number, row in enumerate(rows, 2):
         if None in row:
             raise SheetError(f'Line {number} of {name} has more columns than its first: put commas inside "quotes".')
         for column, kind in _COLUMNS.items():
-            found[(row["label"] or "").strip()][kind] += alternatives(row.get(column) or "")
-    return {
-        label: SheetEntry(**{kind: tuple(values) for kind, values in kinds.items()}) for label, kinds in found.items()
-    }
+            labels[(row["label"] or "").strip()][kind] += alternatives(row.get(column) or "")
+    return {label: _as_entry(kinds) for label, kinds in labels.items()}
 
 
 def _entry(label: str, value: object, name: str) -> SheetEntry:
@@ -155,28 +154,35 @@ def _entry(label: str, value: object, name: str) -> SheetEntry:
     if not isinstance(value, dict) or not value.keys() <= set(kinds):
         raise SheetError(f'The label "{label}" of {name} should hold lists called {", ".join(kinds)} and nothing else.')
     for kind, sentences in value.items():
-        if not isinstance(sentences, list) or not all(isinstance(each, str) for each in sentences):
+        if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
             raise SheetError(f'"{kind}" of the label "{label}" of {name} should be a list of sentences.')
-    return SheetEntry(**{kind: tuple(sentences) for kind, sentences in value.items()})
+    return _as_entry(value)
+
+
+def _as_entry(kinds: Mapping[str, Sequence[str]]) -> SheetEntry:
+    return SheetEntry(**{kind: tuple(sentences) for kind, sentences in kinds.items()})
 
 
 def _checked(entries: Mapping[str, SheetEntry], name: str = "The prompt sheet") -> dict[str, SheetEntry]:
     """The entries that say something, with clean sentences, each once."""
-    return {label.strip(): clean for label, entry in entries.items() if (clean := _clean(label, entry, name))}
+    return {label.strip(): tidy for label, entry in entries.items() if (tidy := _tidied(label, entry, name))}
 
 
-def _clean(label: str, entry: SheetEntry, name: str) -> SheetEntry:
+def _tidied(label: str, entry: SheetEntry, name: str) -> SheetEntry:
     if not label.strip():
         raise SheetError(f"{name} has an entry without a label: say which label it is for.")
-    fields = {kind: tuple(dict.fromkeys(" ".join(each.split()) for each in given)) for kind, given in _fields(entry)}
-    for kind, sentences in fields.items():
+    tidied = {
+        kind: tuple(dict.fromkeys(" ".join(sentence.split()) for sentence in sentences))
+        for kind, sentences in _fields(entry)
+    }
+    for kind, sentences in tidied.items():
         for sentence in sentences:
             if not 0 < len(sentence) <= MAX_LENGTH:
                 raise SheetError(
                     f'"{kind}" of the label "{label}" of {name} has a sentence of {len(sentence)} characters: '
                     f"write 1 to {MAX_LENGTH}."
                 )
-    return SheetEntry(**fields)
+    return SheetEntry(**tidied)
 
 
 def _fields(entry: SheetEntry) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -44,7 +44,7 @@ class MLBackend:
     one whose address was called.
     """
 
-    answers: ProjectModels
+    project_models: ProjectModels
     prelabeller: Prelabeller
     queue: JobQueue
     reconciler: Reconciler
@@ -56,8 +56,8 @@ class MLBackend:
         """The version string of a batch's answers. Raises ConfigError if the labelling interface can't carry masks."""
         request = _object(body)
         schema, asked = _text(request, "schema"), _project(request.get("project"), project)
-        name = self.answers.of(asked, self.answers.read(asked, schema)).name
-        self.answers.note_interface(asked, schema)
+        name = self.project_models.of_interface(asked, schema).name
+        self.project_models.note_interface(asked, schema)
         return {"model_version": name}
 
     def predict(self, body: object, project: int | None = None) -> Json:
@@ -75,17 +75,17 @@ class MLBackend:
         request = _object(body)
         tasks = self._tasks(request)
         asked = _project(request.get("project"), project)
-        config = self.answers.read(asked, _text(request, "label_config"))
+        config = self.project_models.parse_interface(asked, _text(request, "label_config"))
         params = _object(request.get("params") or {})
         context = params.get("context")
         if context is not None:
             return {"results": self.prelabeller.predict(tasks, config, asked, _object(context), _credentials(params))}
         if not self.prelabeller.fits(len(tasks)):
-            raise self._in_background(tasks, self.answers.of(asked, config), "predict")
+            raise self._in_background(tasks, self.project_models.of(asked, config), "predict")
         try:
             return {"results": self.prelabeller.predict(tasks, config, asked, None, _credentials(params))}
         except ModelBusy:
-            raise self._in_background(tasks, self.answers.of(asked, config), "predict") from None
+            raise self._in_background(tasks, self.project_models.of(asked, config), "predict") from None
 
     def webhook(self, body: object, project: int | None = None) -> Json:
         """Log an event about annotations, and queue learning if it is time; pre-label new tasks where the project
@@ -108,7 +108,7 @@ class MLBackend:
 
     def versions(self, project: int | None = None) -> Json:
         """The version strings of the project; of all projects at the address that they share."""
-        return {"versions": self.answers.versions(project)}
+        return {"versions": self.project_models.versions(project)}
 
     def job(self, job_id: str) -> Json:
         """How a job goes. Raises NotFound."""
@@ -119,17 +119,17 @@ class MLBackend:
         project = _project(described.get("id"), addressed)
         if not self.wants_new(project):
             return {"ignored": NEW_TASKS}
-        config = self.answers.read(project, _text(described, "label_config"))
-        receipt = self._submit(self._tasks(request), self.answers.of(project, config), "webhook")
+        project_model = self.project_models.of_interface(project, _text(described, "label_config"))
+        receipt = self._submit(self._tasks(request), project_model, "webhook")
         return {"batch": receipt.batch, "new": receipt.new}
 
-    def _in_background(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> InBackground:
-        batch = self._submit(tasks, answering, origin).batch
+    def _in_background(self, tasks: Sequence[Json], project_model: ProjectModel, origin: str) -> InBackground:
+        batch = self._submit(tasks, project_model, origin).batch
         what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
         return InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
 
-    def _submit(self, tasks: Sequence[Json], answering: ProjectModel, origin: str) -> Receipt:
-        spec = BatchSpec(answering.project, answering.version.name, answering.name, origin=origin)
+    def _submit(self, tasks: Sequence[Json], project_model: ProjectModel, origin: str) -> Receipt:
+        spec = BatchSpec(project_model.project, project_model.version.name, project_model.name, origin=origin)
         return self.batches.submit_missing(spec, [_id(task) for task in tasks])
 
     def _tasks(self, request: Json) -> Sequence[Json]:
@@ -184,17 +184,17 @@ def _credentials(params: Mapping[str, Any]) -> Credentials | None:
 
 def build(settings: Settings) -> MLBackend:
     """What answers Label Studio; the shipped model begins to load. Raises SettingsError for a missing secret."""
-    loaded, answering = services.model_pool(settings), services.answers(settings)
+    model_pool, project_models = services.model_pool(settings), services.project_models(settings)
     connection = connect(settings.secret("redis_url"))
     jobs = JobQueue(connection)
     backend = MLBackend(
-        answers=answering,
-        prelabeller=services.prelabeller(settings, answering, loaded),
+        project_models=project_models,
+        prelabeller=services.prelabeller(settings, project_models, model_pool),
         queue=jobs,
         reconciler=Reconciler(EventLog(connection, settings.home), jobs, settings.of_project),
         batches=BatchService(connection, jobs),
         max_tasks=settings.max_tasks,
         wants_new=lambda project: settings.of_project(project).prelabel_new,
     )
-    loaded.warm(services.registry(settings).base)
+    model_pool.warm(services.registry(settings).base)
     return backend

@@ -48,7 +48,7 @@ class World:
         """Have projects answered by other settings."""
         models = ProjectModels(self.services.registry, settings)
         self.services = replace(self.services, project_models=models)
-        self.version = models.of(PROJECT, models.read(PROJECT, XML)).name
+        self.version = models.of_interface(PROJECT, XML).name
 
 
 @contextmanager
@@ -61,5 +61,5 @@ def running(tmp_path: Path, weights: Path, redis: Redis, make_settings: Callable
         images = ImageResolver(site.url, TOKEN, cache=tmp_path / "images")
         prelabeller = Prelabeller(models, images, ModelPool())
         services = RunnerServices(client, BatchStore(redis), prelabeller, models, registry)
-        version = models.of(PROJECT, models.read(PROJECT, XML)).name
+        version = models.of_interface(PROJECT, XML).name
         yield World(shelf, site, services, version, registry.base.name)

@@ -67,8 +67,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def order(batches: BatchService, tmp_path: Path) -> str:
     settings = load()
-    answers = services.answers(settings)
-    version = answers.of(PROJECT, answers.read(PROJECT, XML))
+    project_models = services.project_models(settings)
+    version = project_models.of_interface(PROJECT, XML)
     assert Registry(settings.home / "models").base.name == version.version.name
     return batches.submit(BatchSpec(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
 

@@ -56,7 +56,7 @@ def test_a_project_is_submitted_as_it_is_answered_now(
     monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     shelf = Shelf(tmp_path / "shelf.db")
     shelf.fill(data(3))
-    models = services.answers(make_settings(redis_url=None))
+    models = services.project_models(make_settings(redis_url=None))
     with serve(shelf) as site, LabelStudio(site.url, TOKEN) as client:
         plain = submit_project(batches, client, models, PROJECT).spec
         given = submit_project(batches, client, models, PROJECT, [("a dog", "other")]).spec

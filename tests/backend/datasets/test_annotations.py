@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from annotated import CONFIG, annotation, drawn, task, typed
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from backend.datasets.annotations import Correction, chosen_annotation, clean, read_corrections, read_task
+from backend.datasets.annotations import Correction, chosen_annotation, read_corrections, read_task
 from backend.errors import RegionError
 from backend.labelstudio import label_config
 from backend.labelstudio.regions import mask_regions
@@ -190,12 +189,6 @@ def test_an_answer_of_polygons_and_a_rectangle_is_one_object() -> None:
     (found,) = correction.objects
     assert np.array_equal(found.mask(), mask)
     assert said(correction) == [("the cats", (found.region,))]
-
-
-@given(st.text(), st.text())
-def test_cleaning_is_idempotent_and_blind_to_space(first: str, second: str) -> None:
-    assert clean(clean(first)) == clean(first)
-    assert clean(f" {first}\n\t{second} ") == clean(f"{first} {second}")
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20)))

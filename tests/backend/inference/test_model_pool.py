@@ -17,7 +17,7 @@ from backend.inference.model_pool import ModelBusy, ModelPool
 from backend.registry import Version
 from ris_core import checkpoint
 from ris_core.errors import CheckpointError, ImageError
-from ris_core.inference.predictor import Map, Predictor, PreparedImage
+from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
 
 
 def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -58,9 +58,9 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> list[Version]:
 
 
 def test_each_prompt_is_answered_at_the_images_size(versions: list[Version]) -> None:
-    found = ModelPool().segment(versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
-    assert [answer.prompt for answer in found] == ["the cat", "the dog"]
-    assert all(answer.mask.shape == (30, 40) for answer in found)
+    predictions = ModelPool().segment(versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
+    assert [prediction.prompt for prediction in predictions] == ["the cat", "the dog"]
+    assert all(prediction.mask.shape == (30, 40) for prediction in predictions)
 
 
 def test_a_version_is_loaded_once_and_an_image_embedded_once_a_version(versions: list[Version]) -> None:
@@ -137,9 +137,9 @@ def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
     seen = set()
 
     class Seen(Predictor):
-        def maps(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[Map]:
+        def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
             seen.add(threading.get_ident())
-            return super().maps(requests)
+            return super().predict_raw(requests)
 
     models = ModelPool(load=Seen.load)
     for number in range(3):

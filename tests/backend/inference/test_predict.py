@@ -16,7 +16,7 @@ from PIL import Image
 
 from backend.errors import FetchError, LabelStudioUnreachable, TooMany
 from backend.inference.model_pool import ModelBusy, ModelPool
-from backend.inference.predict import FAILED, Limits, Prelabeller
+from backend.inference.predict import FAILED, Prelabeller, RequestLimits
 from backend.inference.project_model import OPENED, ProjectModels
 from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.label_config import parse
@@ -71,11 +71,11 @@ def make(
     """Makes a prelabeller; `knobs` are settings, other options those of `Models`."""
 
     def make_prelabeller(
-        model: str = "finds", limits: Limits | None = None, knobs: dict[str, Any] | None = None, **options: Any
+        model: str = "finds", limits: RequestLimits | None = None, knobs: dict[str, Any] | None = None, **options: Any
     ) -> Prelabeller:
         registry = options.pop("registry", None) or Registry(tmp_path / "models", folders[model])
-        answers = ProjectModels(registry, make_settings(**{"prelabel_labels": False, **(knobs or {})}))
-        return Prelabeller(answers, images, ModelPool(**options), limits)
+        project_models = ProjectModels(registry, make_settings(**{"prelabel_labels": False, **(knobs or {})}))
+        return Prelabeller(project_models, images, ModelPool(**options), limits)
 
     return make_prelabeller
 
@@ -122,8 +122,8 @@ def test_a_task_that_somebody_opens_stays_open_until_something_is_asked(make: Ca
     prelabeller = make(knobs={"prelabel_labels": True})
     assert prelabeller.predict([task()], CONFIG, 7) == [[]]
     both = prelabeller.predict([task(1), task(2)], CONFIG, 7)
-    assert [bool(each["result"]) for each in both] == [True, True]
-    assert not any(each["model_version"].endswith(OPENED) for each in both)
+    assert [bool(prediction["result"]) for prediction in both] == [True, True]
+    assert not any(prediction["model_version"].endswith(OPENED) for prediction in both)
 
 
 def test_a_batch_answers_each_task_in_order(make: Callable[..., Prelabeller], base: str) -> None:
@@ -234,13 +234,13 @@ def test_the_first_prediction_after_a_promotion_is_the_new_versions(
 ) -> None:
     registry = Registry(tmp_path / "models", folders["finds"])
     prelabeller = make(registry=registry)
-    asked = [task()], CONFIG, 7, typed("the cat")
-    before = prelabeller.predict(*asked)[0]
+    request = [task()], CONFIG, 7, typed("the cat")
+    before = prelabeller.predict(*request)[0]
     # As another process does it: the worker.
     other = Registry(tmp_path / "models", folders["finds"])
     tuned = other.promote(7, other.add(7, folders["tuned"], {}).name)
-    after = prelabeller.predict(*asked)[0]
-    names = [each["model_version"].rpartition(".")[0] for each in (before, after)]
+    after = prelabeller.predict(*request)[0]
+    names = [prediction["model_version"].rpartition(".")[0] for prediction in (before, after)]
     assert names == [registry.base.name, tuned.name]
     assert before["score"] != after["score"]
     [elsewhere] = prelabeller.predict([task()], CONFIG, 8, typed("the cat"))
@@ -261,7 +261,7 @@ class Slow(dict[str, Any]):
 
 def test_when_time_is_up_a_batch_fails_as_a_whole(make: Callable[..., Prelabeller]) -> None:
     """So that nothing half-done is stored as done: the caller makes a background batch of it."""
-    prelabeller = make(limits=Limits(seconds=1.5))
+    prelabeller = make(limits=RequestLimits(seconds=1.5))
     prelabeller.predict([task(prompt="the cat")], CONFIG, 7)
     tasks = [task(1, prompt="the cat"), Slow(2, lambda: time.sleep(1.6)), task(3, prompt="the cat")]
     with pytest.raises(ModelBusy):
@@ -269,7 +269,7 @@ def test_when_time_is_up_a_batch_fails_as_a_whole(make: Callable[..., Prelabelle
 
 
 def test_what_fits_a_request_is_told_by_number_and_by_the_pace_of_late(make: Callable[..., Prelabeller]) -> None:
-    prelabeller = make(limits=Limits(seconds=2.0, batch_from=16))
+    prelabeller = make(limits=RequestLimits(seconds=2.0, batch_from=16))
     assert (prelabeller.fits(15), prelabeller.fits(16)) == (True, False)
     prelabeller.predict([task(1, prompt="the cat")], CONFIG, 7)
     slow = Slow(2, lambda: time.sleep(0.2))
@@ -279,12 +279,12 @@ def test_what_fits_a_request_is_told_by_number_and_by_the_pace_of_late(make: Cal
 
 def test_simultaneous_requests_are_answered_as_one_after_another(make: Callable[..., Prelabeller]) -> None:
     prompts = ("the cat", "a dog on the left", "something red", "the other one")
-    asked = [(task(number, data_uri(7 * number)), typed(prompts[number % 4])) for number in range(32)]
-    prelabeller = make(limits=Limits(waiting=31))
+    requests = [(task(number, data_uri(7 * number)), typed(prompts[number % 4])) for number in range(32)]
+    prelabeller = make(limits=RequestLimits(waiting=31))
     together: list[Any] = [None] * 32
 
     def ask(number: int) -> None:
-        one, context = asked[number]
+        one, context = requests[number]
         [together[number]] = prelabeller.predict([one], CONFIG, 7, context)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(32)]
@@ -293,20 +293,20 @@ def test_simultaneous_requests_are_answered_as_one_after_another(make: Callable[
     for thread in threads:
         thread.join()
     serial = make()
-    for (one, context), found in zip(asked, together, strict=True):
+    for (one, context), prediction in zip(requests, together, strict=True):
         [alone] = serial.predict([one], CONFIG, 7, context)
-        assert [region["value"] for region in found["result"]] == [region["value"] for region in alone["result"]]
-        assert found["score"] == pytest.approx(alone["score"], abs=1e-6)
+        assert [region["value"] for region in prediction["result"]] == [region["value"] for region in alone["result"]]
+        assert prediction["score"] == pytest.approx(alone["score"], abs=1e-6)
 
 
 def test_when_time_is_up_the_editor_is_told(make: Callable[..., Prelabeller]) -> None:
     with pytest.raises(ModelBusy):
-        make(limits=Limits(seconds=0)).predict([task()], CONFIG, 7, typed("the cat"))
+        make(limits=RequestLimits(seconds=0)).predict([task()], CONFIG, 7, typed("the cat"))
 
 
 def test_more_requests_than_may_wait_are_turned_away(make: Callable[..., Prelabeller]) -> None:
     entered, leave = threading.Event(), threading.Event()
-    prelabeller = make(limits=Limits(waiting=1))
+    prelabeller = make(limits=RequestLimits(waiting=1))
 
     def wait() -> None:
         entered.set()

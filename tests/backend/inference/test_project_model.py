@@ -47,16 +47,16 @@ def registry(settings: Settings, weights: Path) -> Registry:
 
 
 @pytest.fixture
-def answers(registry: Registry, settings: Settings) -> ProjectModels:
+def project_models(registry: Registry, settings: Settings) -> ProjectModels:
     return ProjectModels(registry, settings)
 
 
 @pytest.fixture
-def make(answers: ProjectModels) -> Make:
-    def make_answering(xml: str = XML, project: int = 7) -> ProjectModel:
-        return answers.of(project, answers.read(project, xml))
+def make(project_models: ProjectModels) -> Make:
+    def make_project_model(xml: str = XML, project: int = 7) -> ProjectModel:
+        return project_models.of_interface(project, xml)
 
-    return make_answering
+    return make_project_model
 
 
 def typed(text: str) -> dict[str, Any]:
@@ -64,9 +64,9 @@ def typed(text: str) -> dict[str, Any]:
     return {"result": [region]}
 
 
-def asked(answering: ProjectModel, task: dict[str, Any], **options: Any) -> tuple[list[str], str]:
-    found = answering.asked(task, **options)
-    return [request.prompt for request in found.requests], found.version.removeprefix(answering.name)
+def prompts_of(project_model: ProjectModel, task: dict[str, Any], **options: Any) -> tuple[list[str], str]:
+    prompted = project_model.prompted(task, **options)
+    return [request.prompt for request in prompted.requests], prompted.version.removeprefix(project_model.name)
 
 
 # The version string
@@ -161,50 +161,52 @@ def test_a_promotion_changes_it(make: Make, registry: Registry, tmp_path: Path) 
     assert make().name == f"{tuned.name}.{before.rpartition('.')[2]}"
 
 
-def test_a_given_version_answers_whatever_serves(answers: ProjectModels, registry: Registry, tmp_path: Path) -> None:
+def test_a_given_version_answers_whatever_serves(
+    project_models: ProjectModels, registry: Registry, tmp_path: Path
+) -> None:
     tuned = registry.add(7, random_checkpoint(tmp_path / "tuned", seed=1), {})
-    assert answers.of(7, parse(XML), tuned).version == tuned
+    assert project_models.of(7, parse(XML), tuned).version == tuned
 
 
 # What /versions says
 
 
 def test_versions_are_those_that_setup_named(
-    answers: ProjectModels, make: Make, registry: Registry, tmp_path: Path
+    project_models: ProjectModels, make: Make, registry: Registry, tmp_path: Path
 ) -> None:
-    assert answers.versions() == answers.versions(7) == [registry.base.name]
-    answers.note_interface(7, XML)
+    assert project_models.versions() == project_models.versions(7) == [registry.base.name]
+    project_models.note_interface(7, XML)
     first = make().name
-    assert answers.versions() == answers.versions(7) == [first]
+    assert project_models.versions() == project_models.versions(7) == [first]
     registry.promote(7, registry.add(7, random_checkpoint(tmp_path / "tuned", seed=1), {}).name)
-    assert answers.versions(7) == [first, make().name]
-    assert answers.versions(8) == [registry.base.name]
-    answers.note_interface(8, SILENT)
-    assert answers.versions() == [first, make().name, make(SILENT, 8).name]
+    assert project_models.versions(7) == [first, make().name]
+    assert project_models.versions(8) == [registry.base.name]
+    project_models.note_interface(8, SILENT)
+    assert project_models.versions() == [first, make().name, make(SILENT, 8).name]
 
 
-def test_the_interface_is_written_when_it_changes(answers: ProjectModels, settings: Settings) -> None:
+def test_the_interface_is_written_when_it_changes(project_models: ProjectModels, settings: Settings) -> None:
     file = interface_file(settings.home, 7)
-    answers.note_interface(7, XML)
+    project_models.note_interface(7, XML)
     written = file.stat()
-    answers.note_interface(7, XML)
+    project_models.note_interface(7, XML)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
-    answers.note_interface(7, SILENT)
+    project_models.note_interface(7, SILENT)
     assert file.read_text() == SILENT
 
 
 def test_a_disk_that_takes_nothing_costs_no_setup(
-    answers: ProjectModels, settings: Settings, caplog: pytest.LogCaptureFixture
+    project_models: ProjectModels, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.home.mkdir()
     (settings.home / "projects").write_text("a file where a folder should be")
-    answers.note_interface(7, XML)
+    project_models.note_interface(7, XML)
     assert "of project 7 isn't kept" in caplog.text
 
 
-def test_many_at_once_leave_one_whole_interface(answers: ProjectModels, settings: Settings) -> None:
+def test_many_at_once_leave_one_whole_interface(project_models: ProjectModels, settings: Settings) -> None:
     interfaces = [XML, SILENT] * 4
-    writers = [threading.Thread(target=answers.note_interface, args=(7, xml)) for xml in interfaces]
+    writers = [threading.Thread(target=project_models.note_interface, args=(7, xml)) for xml in interfaces]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -229,69 +231,69 @@ def test_damaged_files_are_named(make: Make, settings: Settings) -> None:
 
 
 def test_a_batch_asks_for_names_where_nothing_else_is_asked(make: Make, settings: Settings) -> None:
-    assert asked(make(), {"id": 1}) == (["cat", "dog"], "")
-    assert asked(make(), {"id": 1, "data": {"prompt": "the cat"}}) == (["the cat"], "")
+    assert prompts_of(make(), {"id": 1}) == (["cat", "dog"], "")
+    assert prompts_of(make(), {"id": 1, "data": {"prompt": "the cat"}}) == (["the cat"], "")
     edit_sheet(settings.home, 7, lambda sheet: EMPTY.change("cat", prompts=["a kitty"]))
-    assert asked(make(), {"id": 1}) == (["a kitty"], "")
+    assert prompts_of(make(), {"id": 1}) == (["a kitty"], "")
 
 
 def test_a_project_may_not_want_names(make: Make, settings: Settings) -> None:
     file = project_env_file(settings.home, 7)
     file.parent.mkdir(parents=True)
     file.write_text("RIS_PRELABEL_LABELS=false")
-    assert asked(make(), {"id": 1}) == asked(make(), {"id": 1}, opened=True) == ([], "")
+    assert prompts_of(make(), {"id": 1}) == prompts_of(make(), {"id": 1}, opened=True) == ([], "")
 
 
 def test_who_opens_a_task_is_left_to_type(make: Make) -> None:
-    assert asked(make(), {"id": 1}, opened=True) == ([], "#opened")
-    assert asked(make(SILENT), {"id": 1}, opened=True) == (["cat", "dog"], "")
-    assert asked(make(), {"id": 1, "data": {"prompt": "the cat"}}, opened=True) == (["the cat"], "")
+    assert prompts_of(make(), {"id": 1}, opened=True) == ([], "#opened")
+    assert prompts_of(make(SILENT), {"id": 1}, opened=True) == (["cat", "dog"], "")
+    assert prompts_of(make(), {"id": 1, "data": {"prompt": "the cat"}}, opened=True) == (["the cat"], "")
 
 
 def test_what_was_typed_is_tried_on_the_next_picture(make: Make) -> None:
-    answering = make()
-    answering.remember(typed("the black dog; not the cat"))
-    [offered] = answering.asked({"id": 2}, opened=True).requests
+    project_model = make()
+    project_model.remember_prompt(typed("the black dog; not the cat"))
+    [offered] = project_model.prompted({"id": 2}, opened=True).requests
     assert (offered.prompt, offered.negatives, offered.label.value) == ("the black dog", ("the cat",), "dog")
     assert (offered.source, offered.echo) == ("offered", "the black dog; not the cat")
-    assert asked(answering, {"id": 2}, opened=True)[1] == "#offered"
+    assert prompts_of(project_model, {"id": 2}, opened=True)[1] == "#offered"
 
 
 def test_it_is_tried_nowhere_else(make: Make) -> None:
-    make().remember(typed("the black dog"))
-    assert asked(make(), {"id": 2}) == (["cat", "dog"], "")
-    assert asked(make(), {"id": 2, "data": {"prompt": "the cat"}}, opened=True) == (["the cat"], "")
-    assert asked(make(), {"id": 2}, context={"result": []}) == ([], "")
-    assert asked(make(project=8), {"id": 2}, opened=True) == ([], "#opened")
-    assert asked(make(SILENT), {"id": 2}, opened=True) == (["cat", "dog"], "")
+    make().remember_prompt(typed("the black dog"))
+    assert prompts_of(make(), {"id": 2}) == (["cat", "dog"], "")
+    assert prompts_of(make(), {"id": 2, "data": {"prompt": "the cat"}}, opened=True) == (["the cat"], "")
+    assert prompts_of(make(), {"id": 2}, context={"result": []}) == ([], "")
+    assert prompts_of(make(project=8), {"id": 2}, opened=True) == ([], "#opened")
+    assert prompts_of(make(SILENT), {"id": 2}, opened=True) == (["cat", "dog"], "")
 
 
 def test_it_is_tried_beside_what_is_asked_for_other_labels(make: Make, settings: Settings) -> None:
     edit_sheet(settings.home, 7, lambda sheet: EMPTY.change("cat", prompts=["a cat"]).change("dog", prompts=["a dog"]))
-    make().remember(typed("the black dog"))
-    assert asked(make(), {"id": 2}, opened=True) == (["the black dog", "a cat"], "#offered")
+    make().remember_prompt(typed("the black dog"))
+    assert prompts_of(make(), {"id": 2}, opened=True) == (["the black dog", "a cat"], "#offered")
 
 
 def test_only_what_was_typed_is_remembered(make: Make) -> None:
     for context in ({"result": []}, {"result": [{"type": "keypoint", "value": {"x": 1, "y": 1}}]}):
-        make().remember(context)
-    assert asked(make(), {"id": 2}, opened=True)[1] == "#opened"
+        make().remember_prompt(context)
+    assert prompts_of(make(), {"id": 2}, opened=True)[1] == "#opened"
 
 
 def test_a_project_may_not_want_to_be_reminded(make: Make, settings: Settings) -> None:
-    make().remember(typed("the black dog"))
+    make().remember_prompt(typed("the black dog"))
     project_env_file(settings.home, 7).write_text("RIS_PRELABEL_REMEMBER=false")
-    assert asked(make(), {"id": 2}, opened=True)[1] == "#opened"
+    assert prompts_of(make(), {"id": 2}, opened=True)[1] == "#opened"
     FileLastPrompt(settings.home).remember(8, "kept")
     project_env_file(settings.home, 8).write_text("RIS_PRELABEL_REMEMBER=false")
-    make(project=8).remember(typed("the black dog"))
+    make(project=8).remember_prompt(typed("the black dog"))
     assert FileLastPrompt(settings.home).recall(8) == "kept"
 
 
 def test_prompts_of_a_command(make: Make) -> None:
-    requests = make().given([("the kitty", "cat"), ("the dog; not the cat", None), ("the zebra", None)])
-    told = [(request.prompt, request.label.value, request.negatives, request.echo) for request in requests]
-    assert told == [
+    requests = make().requests_from_command([("the kitty", "cat"), ("the dog; not the cat", None), ("the zebra", None)])
+    fields = [(request.prompt, request.label.value, request.negatives, request.echo) for request in requests]
+    assert fields == [
         ("the kitty", "cat", (), "the kitty"),
         ("the dog", "dog", ("the cat",), "the dog; not the cat"),
         ("the zebra", "other", (), "the zebra"),
@@ -300,23 +302,23 @@ def test_prompts_of_a_command(make: Make) -> None:
 
 def test_a_guess_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        make().asked({"id": 5}, typed("the zebra"))
+        make().prompted({"id": 5}, typed("the zebra"))
     assert 'Task 5 of project 7: no label is called anything like "the zebra", so this is "other".' in caplog.text
 
 
 def test_the_limits_are_those_of_the_settings(make_settings: Callable[..., Settings], registry: Registry) -> None:
-    answers = ProjectModels(registry, make_settings(max_prompts=1))
+    project_models = ProjectModels(registry, make_settings(max_prompts=1))
     with pytest.raises(Exception, match="RIS_MAX_PROMPTS"):
-        answers.of(7, parse(XML)).asked({"id": 1, "data": {"prompts": ["a", "b"]}})
+        project_models.of(7, parse(XML)).prompted({"id": 1, "data": {"prompts": ["a", "b"]}})
 
 
 def test_the_defaults_of_the_settings_reach_the_interface(
     make_settings: Callable[..., Settings], registry: Registry
 ) -> None:
-    answers = ProjectModels(
+    project_models = ProjectModels(
         registry, make_settings(prelabel_objects="each", prelabel_tolerance=3, prelabel_smallest=0.1)
     )
-    [control] = answers.read(7, XML).controls
+    [control] = project_models.parse_interface(7, XML).controls
     assert (control.objects, control.tolerance, control.smallest) == ("each", 3.0, 0.1)
 
 

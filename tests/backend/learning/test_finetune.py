@@ -59,7 +59,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
     point = OperatingPoint(side=96, mask=0.0)
     predictor = Predictor(model.eval(), point, "untrained")
     embeddings = [predictor.embed(read_image(data)) for data, _ in pictures()]
-    presence = [found.presence for found in predictor.maps([(embedding, [SENTENCE]) for embedding in embeddings])]
+    presence = [
+        found.presence for found in predictor.predict_raw([(embedding, [SENTENCE]) for embedding in embeddings])
+    ]
 
     def make(finds: bool) -> Path:
         threshold = min(presence) - 1e-4 if finds else max(presence) + 1e-4

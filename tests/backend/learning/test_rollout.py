@@ -20,6 +20,7 @@ from backend.batches import runner
 from backend.batches.service import BatchService
 from backend.batches.store import Batch, BatchStore
 from backend.errors import ConfigError, LabelStudioNotFound
+from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.learning.rollout import Rollout, RolloutRecord, RolloutRecords, least_sure_first, tick
 from backend.queue.queue import JobQueue
@@ -60,12 +61,14 @@ class World:
     def work(self) -> None:
         """What a worker does with the newest batch."""
         parts = services.runner_services(self.refresh.settings, self.refresh.client, BatchStore(self.redis))
-        runner.run(self.batches()[0].id, replace(parts, registry=self.registry, project_models=self.refresh.answers))
+        runner.run(
+            self.batches()[0].id, replace(parts, registry=self.registry, project_models=self.refresh.project_models)
+        )
 
     def name(self) -> str:
         """The version string that answers have now."""
         xml = self.shelf.xml
-        return self.refresh.answers.of(PROJECT, self.refresh.answers.read(PROJECT, xml)).name
+        return self.refresh.project_models.of_interface(PROJECT, xml).name
 
 
 @pytest.fixture
@@ -81,10 +84,11 @@ def world(
         settings = make_settings(label_studio_url=site.url, label_studio_token=TOKEN, redis_url=redis_url)
         registry = Registry(settings.home / "models", checkpoints[0])
         names = [registry.base.name, *(registry.add(PROJECT, each, {}).name for each in checkpoints[1:])]
-        answers = services.answers(settings)
-        answers._registry = registry
+        project_models = ProjectModels(registry, settings)
         batches = BatchService(redis, JobQueue(redis))
-        yield World(shelf, Rollout(client, batches, answers, registry, settings, RolloutRecords(redis)), redis, names)
+        yield World(
+            shelf, Rollout(client, batches, project_models, registry, settings, RolloutRecords(redis)), redis, names
+        )
 
 
 def test_a_promotion_predicts_anew_and_then_label_studio_goes_by_it(world: World) -> None:

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.labelstudio.label_config import LabelConfig, parse
-from backend.prompts import sentence_vectors
-from backend.prompts.label_matching import SAME_MEANING, bare, find_label, label_for
-from backend.prompts.sentence_vectors import vectors
+from backend.prompts.label_matching import SAME_MEANING, bare, find_label
+from backend.prompts.sentence_vectors import CachedSentenceVectors
+
+vectors = CachedSentenceVectors()
 
 
 def config(*labels: str) -> LabelConfig:
@@ -22,8 +23,8 @@ def config(*labels: str) -> LabelConfig:
 
 
 def label(value: str, **attributes: str) -> str:
-    told = "".join(f' {name}="{text}"' for name, text in attributes.items())
-    return f'<Label value="{value}"{told}/>'
+    written = "".join(f' {name}="{text}"' for name, text in attributes.items())
+    return f'<Label value="{value}"{written}/>'
 
 
 STREET = config(
@@ -44,7 +45,7 @@ STREET = config(
     ],
 )
 def test_a_label_that_is_named_as_a_whole_word_is_taken(sentence: str, expected: str) -> None:
-    assert label_for(sentence, STREET).value == expected
+    assert find_label(sentence, STREET).label.value == expected
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_label_that_is_named_as_a_whole_word_is_taken(sentence: str, expected:
 )
 def test_what_a_sentence_is_about_counts_before_what_else_it_names(sentence: str, expected: str) -> None:
     labels = config(*map(label, ("car", "man", "table", "lamp", "cup", "cup of tea", "other")))
-    assert label_for(sentence, labels).value == expected
+    assert find_label(sentence, labels).label.value == expected
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_what_a_sentence_is_about_counts_before_what_else_it_names(sentence: str
     ],
 )
 def test_people_are_persons(sentence: str, labels: tuple[str, ...], expected: str) -> None:
-    assert label_for(sentence, config(*map(label, labels))).value == expected
+    assert find_label(sentence, config(*map(label, labels))).label.value == expected
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ def test_a_guess_says_so() -> None:
 
 def test_a_label_has_the_names_of_its_attributes() -> None:
     labels = config(label("p", predicted_values="person, human"), label("v", prompts="a vehicle|the big truck"))
-    found = [label_for(sentence, labels).value for sentence in ("the Human", "the old vehicle", "a big truck")]
-    assert found == ["p", "v", "v"]
+    values = [find_label(sentence, labels).label.value for sentence in ("the Human", "the old vehicle", "a big truck")]
+    assert values == ["p", "v", "v"]
 
 
 def test_a_label_has_the_names_of_the_prompt_sheet() -> None:
@@ -130,16 +131,6 @@ def test_a_label_is_found_by_its_meaning(sentence: str, expected: str) -> None:
     assert (named.label.value, named.note) == (expected, "")
 
 
-def test_vectors_are_the_same_alone_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    sentences = ["kitten", "a very long sentence about a brown dog", "kitten", "sofa"]
-    together = vectors(sentences)
-    monkeypatch.setattr(sentence_vectors, "_KEPT", 1)
-    alone = np.concatenate([vectors([sentence]) for sentence in sentences])
-    assert len(sentence_vectors._known) == 1
-    np.testing.assert_allclose(alone, together, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-
-
 @pytest.mark.parametrize("sentence", ["the zebra", "the road", "a lamp", "the truck", "the chair", "the left one"])
 def test_what_means_something_else_is_a_guess(sentence: str) -> None:
     labels = config(*map(label, ("sofa", "car", "cat", "dog", "bicycle", "other")))
@@ -151,7 +142,7 @@ def test_what_means_something_else_is_a_guess(sentence: str) -> None:
 def test_the_nearest_meaning_wins_from_the_threshold_on() -> None:
     def crafted(sentences: Sequence[str]) -> NDArray[np.float32]:
         at = {"x": 0.0, "near": np.arccos(SAME_MEANING + 0.01), "far": np.arccos(SAME_MEANING - 0.01)}
-        return np.array([[np.cos(at[each]), np.sin(at[each])] for each in sentences], dtype=np.float32)
+        return np.array([[np.cos(at[sentence]), np.sin(at[sentence])] for sentence in sentences], dtype=np.float32)
 
     assert find_label("the x", config(label("far"), label("near")), vectors=crafted).label.value == "near"
     assert find_label("the x", config(label("far"), label("other")), vectors=crafted).note

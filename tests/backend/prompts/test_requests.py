@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from backend.labelstudio.label_config import LabelConfig, parse
-from backend.prompts.geometry import Box, Place, Point
-from backend.prompts.requests import PromptRequest, combine, echoes, prompts_for
-from backend.prompts.sheet import PromptSheet, SheetEntry
+from backend.prompts.geometry import Box, GeometricPrompt, Point
+from backend.prompts.requests import PromptRequest, RequestBuilder, combine, echoes
+from backend.prompts.sheet import EMPTY, PromptSheet, SheetEntry
 from ris_core.errors import PromptError
 from ris_core.inference.predictor import Prediction
 
@@ -26,8 +26,8 @@ def config(
 
 
 def label(value: str, **attributes: str) -> str:
-    told = "".join(f' {name}="{text}"' for name, text in attributes.items())
-    return f'<Label value="{value}"{told}/>'
+    written = "".join(f' {name}="{text}"' for name, text in attributes.items())
+    return f'<Label value="{value}"{written}/>'
 
 
 ANIMALS = config(*map(label, ("cat", "dog", "other")))
@@ -44,6 +44,18 @@ def typed(*texts: object, name: str = "ask") -> dict[str, Any]:
 def clicked(name: str | None = None) -> dict[str, Any]:
     value = {"x": 50, "y": 50} | ({"keypointlabels": [name]} if name else {})
     return {"result": [region("keypointlabels", **value)]}
+
+
+def prompts_for(
+    task: dict[str, Any],
+    context: dict[str, Any] | None,
+    config: LabelConfig,
+    sheet: PromptSheet = EMPTY,
+    names: bool = False,
+    **limits: int,
+) -> list[PromptRequest]:
+    builder = RequestBuilder(config, sheet, f"task {task.get('id')}", **limits)
+    return builder.for_batch(task, names) if context is None else builder.for_editor(task, context)
 
 
 def asked(task: dict[str, Any], context: dict[str, Any] | None = None, **options: Any) -> list[str]:
@@ -97,7 +109,7 @@ def test_a_point_asks_for_what_the_newest_draft_says_at_that_place() -> None:
     task = {"id": 1, "drafts": drafts, "annotations": [draft("the cup", "2026-11-22T00:00:00Z")]}
     [request] = prompts_for(task, clicked(), ANIMALS)
     assert told([request]) == [("the black dog", "dog", "draft")]
-    assert (request.place, request.echo) == (Place((Point(0.5, 0.5),)), "")
+    assert (request.geometry, request.echo) == (GeometricPrompt((Point(0.5, 0.5),)), "")
 
 
 def test_without_a_draft_the_annotation_counts() -> None:
@@ -115,7 +127,7 @@ def test_a_rectangle_with_a_label_alone_asks_for_that_label() -> None:
     context = {"result": [region("rectanglelabels", x=0, y=0, width=50, height=50, rectanglelabels=["cat"])]}
     [request] = prompts_for({"id": 1}, context, ANIMALS)
     assert told([request]) == [("cat", "cat", "name")]
-    assert request.place == Place(boxes=(Box(0, 0, 0.5, 0.5),), label="cat")
+    assert request.geometry == GeometricPrompt(boxes=(Box(0, 0, 0.5, 0.5),), label="cat")
     task = {"id": 1, "data": {"prompts": ["the black cat", "the dog"]}}
     assert told(prompts_for(task, context, ANIMALS)) == [("the black cat", "cat", "task")]
 
@@ -161,8 +173,8 @@ def test_in_a_batch_the_tasks_sentences_count(data: dict[str, Any], expected: li
 )
 def test_the_data_may_name_the_labels(data: object, expected: str) -> None:
     requests = prompts_for({"id": 1, "data": {"prompts": data}}, None, ANIMALS)
-    found = ", ".join(f"{request.prompt.split()[1]} {request.label.value}" for request in requests)
-    assert found == expected
+    summary = ", ".join(f"{request.prompt.split()[1]} {request.label.value}" for request in requests)
+    assert summary == expected
 
 
 def test_what_the_textarea_shows_counts_alone() -> None:
@@ -244,8 +256,8 @@ def test_negatives_are_said_after_the_prompt() -> None:
 def test_in_a_batch_a_label_has_negatives_of_its_own() -> None:
     labels = config(label("cat"), label("dog", negative="the puppy | the toy", prompt="the dog"))
     data = {"prompts": ["the cat; not the dog", {"label": "cat", "prompt": "the shadow", "negative": "the tail"}]}
-    found = {request.prompt: request.negatives for request in prompts_for({"data": data}, None, labels, SHEET)}
-    assert found == {
+    negatives = {request.prompt: request.negatives for request in prompts_for({"data": data}, None, labels, SHEET)}
+    assert negatives == {
         "the cat": ("the dog", "the shadow"),
         # What is asked for isn't taken away from itself.
         "the shadow": ("the tail",),
@@ -275,18 +287,18 @@ def test_the_number_limit_counts_negatives_too() -> None:
 
 
 def mask(*columns: int) -> np.ndarray:
-    found = np.zeros((10, 100), np.bool_)
-    found[2:8, slice(*columns)] = True
-    return found
+    pixels = np.zeros((10, 100), np.bool_)
+    pixels[2:8, slice(*columns)] = True
+    return pixels
 
 
-def answer(found: np.ndarray | None, score: float = 0.8) -> Prediction:
-    present = found is not None
-    return Prediction("x", found if found is not None else mask(0, 0), present, score, score, score)
+def answer(pixels: np.ndarray | None, score: float = 0.8) -> Prediction:
+    present = pixels is not None
+    return Prediction("x", pixels if pixels is not None else mask(0, 0), present, score, score, score)
 
 
-def request(*negatives: str, place: Place | None = None, **fields: Any) -> PromptRequest:
-    return PromptRequest("x", ANIMALS.labels[0], negatives, place, **fields)
+def request(*negatives: str, geometry: GeometricPrompt | None = None, **fields: Any) -> PromptRequest:
+    return PromptRequest("x", ANIMALS.labels[0], negatives, geometry, **fields)
 
 
 def test_what_a_negative_finds_is_taken_away_however_sure_the_model_is() -> None:
@@ -314,16 +326,16 @@ def test_several_negatives_are_taken_away_one_by_one() -> None:
 
 def test_an_answer_is_kept_at_its_place() -> None:
     both = mask(0, 10) | mask(50, 60)
-    combined = combine(request(place=Place((Point(0.55, 0.5),))), answer(both))
+    combined = combine(request(geometry=GeometricPrompt((Point(0.55, 0.5),))), answer(both))
     assert np.array_equal(combined.mask, mask(50, 60))
-    nothing = combine(request(place=Place((Point(0.3, 0.5),))), answer(both, 0.8))
+    nothing = combine(request(geometry=GeometricPrompt((Point(0.3, 0.5),))), answer(both, 0.8))
     assert (nothing.present, nothing.mask.any()) == (False, False)
     assert nothing.score == pytest.approx(0.2)
 
 
 def test_what_is_not_there_stays_as_it_is() -> None:
     absent = answer(None, 0.1)
-    assert combine(request("n", place=Place((Point(0, 0),))), absent, [answer(mask(0, 9))]) is absent
+    assert combine(request("n", geometry=GeometricPrompt((Point(0, 0),))), absent, [answer(mask(0, 9))]) is absent
 
 
 def test_sentences_that_are_only_tried_are_shown_where_they_found_something() -> None:
@@ -333,6 +345,6 @@ def test_sentences_that_are_only_tried_are_shown_where_they_found_something() ->
 
 
 def test_a_batch_shows_the_whole_sentence_again() -> None:
-    [found] = prompts_for({"data": {"prompt": "the dogs; not the cat"}}, None, ANIMALS)
-    assert found.echo == "the dogs; not the cat"
+    [request] = prompts_for({"data": {"prompt": "the dogs; not the cat"}}, None, ANIMALS)
+    assert request.echo == "the dogs; not the cat"
     assert prompts_for({}, typed("the dogs"), ANIMALS)[0].echo == ""
