@@ -58,7 +58,7 @@ def test_a_teacher_is_answered_alike(untrained: LDA, folder: Path, features: Pat
     def difference() -> float:
         both = [Predictor(model, OperatingPoint(side=96), "test") for model in (untrained, teacher)]
         image, sentences = samples[0].photo(), [samples[0].sentence, samples[1].sentence]
-        ours, theirs = (predictor.maps([(predictor.embed(image), sentences)]) for predictor in both)
+        ours, theirs = (predictor.predict_raw([(predictor.embed(image), sentences)]) for predictor in both)
         gaps = [np.abs(one.probability - other.probability).mean() for one, other in zip(ours, theirs, strict=True)]
         return float(np.mean(gaps))
 
