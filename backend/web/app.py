@@ -13,9 +13,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
@@ -29,12 +28,12 @@ _log = logging.getLogger(__name__)
 RETRY_SECONDS = 5
 
 _HEALTH = {"status": "UP", "model_class": "RISModel"}
-_PREFIXES = ("", "/projects/<int(max=2147483647):project>")
+_ADDRESS_OF_A_PROJECT = "/projects/<int(max=2147483647):project>"
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
 
 
-def create_app(settings: Settings, contract: MLBackend) -> Flask:
+def create_app(settings: Settings, backend: MLBackend) -> Flask:
     """The app. Raises SettingsError if RIS_PASSWORD or RIS_WEBHOOK_SECRET isn't set: nothing is open by default."""
     app = Flask("backend", static_folder=None)
     # One more than is allowed: of a body without announced length, Werkzeug cuts off the rest in silence.
@@ -43,42 +42,54 @@ def create_app(settings: Settings, contract: MLBackend) -> Flask:
     app.before_request(_gate(settings))
     app.after_request(_finish)
     app.register_error_handler(Exception, _answer_error)
-    _add_routes(app, contract, settings.max_request_bytes)
+    routes = _routes(backend, settings.max_request_bytes)
+    app.register_blueprint(routes, name="all")
+    app.register_blueprint(routes, name="project", url_prefix=_ADDRESS_OF_A_PROJECT)
     return app
 
 
-def _add_routes(app: Flask, contract: MLBackend, max_bytes: int) -> None:
+def _routes(backend: MLBackend, max_bytes: int) -> Blueprint:
+    routes = Blueprint("routes", __name__)
+
+    # Not open, unlike /health: its own name.
+    @routes.get("/", endpoint="root", strict_slashes=False)
+    @routes.get("/health")
     def health(project: int | None = None) -> Response:
         return jsonify(_HEALTH)
 
-    def posted(answer: Callable[[object, int | None], dict[str, Any]]) -> Callable[..., Response]:
-        return lambda project=None: jsonify(answer(_body(max_bytes), project))
+    @routes.post("/setup")
+    def setup(project: int | None = None) -> Response:
+        return jsonify(backend.setup(_body(max_bytes), project))
 
+    @routes.post("/predict")
+    def predict(project: int | None = None) -> Response:
+        return jsonify(backend.predict(_body(max_bytes), project))
+
+    @routes.post("/webhook")
+    def webhook(project: int | None = None) -> Response:
+        return jsonify(backend.webhook(_body(max_bytes), project))
+
+    @routes.get("/versions")
     def versions(project: int | None = None) -> Response:
-        return jsonify(contract.versions(project))
+        return jsonify(backend.versions(project))
 
+    @routes.get("/jobs/<job_id>")
     def job(job_id: str, project: int | None = None) -> Response:
-        return jsonify(contract.job(job_id))
+        return jsonify(backend.job(job_id))
 
-    for prefix in _PREFIXES:
-        app.add_url_rule(f"{prefix}/", f"{prefix}/", health, strict_slashes=False)
-        app.add_url_rule(f"{prefix}/health", f"{prefix}/health", health)
-        app.add_url_rule(f"{prefix}/setup", f"{prefix}/setup", posted(contract.setup), methods=["POST"])
-        app.add_url_rule(f"{prefix}/predict", f"{prefix}/predict", posted(contract.predict), methods=["POST"])
-        app.add_url_rule(f"{prefix}/webhook", f"{prefix}/webhook", posted(contract.webhook), methods=["POST"])
-        app.add_url_rule(f"{prefix}/versions", f"{prefix}/versions", versions)
-        app.add_url_rule(f"{prefix}/jobs/<job_id>", f"{prefix}/jobs", job)
+    return routes
 
 
 def _gate(settings: Settings) -> Callable[[], None]:
     login = settings.username, settings.secret("password")
-    header = settings.secret("webhook_secret")
+    secret = settings.secret("webhook_secret")
 
     def check() -> None:
-        route = request.endpoint or ""
-        if route.endswith("/health"):
+        # <blueprint>.<function>; None where there is no such address, which nobody learns without the password.
+        view = (request.endpoint or "").rpartition(".")[2]
+        if view == "health":
             return
-        if route.endswith("/webhook") and _same(request.headers.get(SECRET_HEADER), header):
+        if view == "webhook" and _same(request.headers.get(SECRET_HEADER), secret):
             return
         # Both are compared, whatever the first says, so that time tells nothing about either.
         given = request.authorization

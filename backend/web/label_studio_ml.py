@@ -12,8 +12,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from backend.labelstudio.responses import Json
 from backend.settings import load
-from backend.web.ml_backend import Json, MLBackend, build
+from backend.web.ml_backend import MLBackend, build
 
 
 @cache
@@ -45,12 +46,15 @@ class RISModel(_base()):  # type: ignore[misc]
             self._values["model_version"] = ml_backend().setup(request)["model_version"]
 
     def get(self, key: str) -> Any:
+        """What `set` was given for a key; also "model_version". None if nothing was."""
         return self._values.get(key)
 
     def set(self, key: str, value: Any) -> None:
+        """Keep a value as long as this instance lives."""
         self._values[key] = value
 
     def has(self, key: str) -> bool:
+        """Whether `get` has a value for the key."""
         return key in self._values
 
     def set_extra_params(self, _: object) -> None:

@@ -8,6 +8,7 @@ address was called, None at the address that all share.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,12 @@ from backend.inference.model_pool import ModelBusy
 from backend.inference.predict import Prelabeller
 from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.images import Credentials
+from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import read_events
 from backend.learning.events import EventLog
 from backend.learning.triggers import Reconciler
 from backend.queue.queue import JobQueue, connect
 from backend.settings import Settings
-
-Json = dict[str, Any]
 
 NEW_TASKS = "TASKS_CREATED"
 
@@ -42,6 +42,8 @@ class MLBackend:
 
     Every method raises BadRequest where the request isn't one of Label Studio's, or is about another project than the
     one whose address was called.
+
+    max_tasks: in one request. wants_new: whether a project's new tasks are to be pre-labelled as they come in.
     """
 
     project_models: ProjectModels
@@ -55,9 +57,9 @@ class MLBackend:
     def setup(self, body: object, project: int | None = None) -> Json:
         """The version string of a batch's answers. Raises ConfigError if the labelling interface can't carry masks."""
         request = _object(body)
-        schema, asked = _text(request, "schema"), _project(request.get("project"), project)
-        name = self.project_models.of_interface(asked, schema).name
-        self.project_models.note_interface(asked, schema)
+        schema, project = _text(request, "schema"), _project(request.get("project"), project)
+        name = self.project_models.of(project, self.project_models.parse_interface(project, schema)).name
+        self.project_models.note_interface(project, schema)
         return {"model_version": name}
 
     def predict(self, body: object, project: int | None = None) -> Json:
@@ -73,19 +75,18 @@ class MLBackend:
             RisError: what `Prelabeller.predict` raises.
         """
         request = _object(body)
-        tasks = self._tasks(request)
-        asked = _project(request.get("project"), project)
-        config = self.project_models.parse_interface(asked, _text(request, "label_config"))
+        tasks, project = self._tasks(request), _project(request.get("project"), project)
+        config = self.project_models.parse_interface(project, _text(request, "label_config"))
         params = _object(request.get("params") or {})
         context = params.get("context")
         if context is not None:
-            return {"results": self.prelabeller.predict(tasks, config, asked, _object(context), _credentials(params))}
-        if not self.prelabeller.fits(len(tasks)):
-            raise self._in_background(tasks, self.project_models.of(asked, config), "predict")
-        try:
-            return {"results": self.prelabeller.predict(tasks, config, asked, None, _credentials(params))}
-        except ModelBusy:
-            raise self._in_background(tasks, self.project_models.of(asked, config), "predict") from None
+            return {"results": self.prelabeller.predict(tasks, config, project, _object(context), _credentials(params))}
+        with suppress(ModelBusy):
+            if self.prelabeller.fits(len(tasks)):
+                return {"results": self.prelabeller.predict(tasks, config, project, None, _credentials(params))}
+        batch = self._submit(tasks, self.project_models.of(project, config), "predict").batch
+        what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
+        raise InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
 
     def webhook(self, body: object, project: int | None = None) -> Json:
         """Log an event about annotations, and queue learning if it is time; pre-label new tasks where the project
@@ -100,11 +101,11 @@ class MLBackend:
         events = read_events(request)
         if not events:
             return {"ignored": action}
-        heard = self.reconciler.hear(_project(_object(request.get("project")).get("id"), project), events)
-        if heard.degraded:
-            return {"logged": heard.logged, "degraded": True}
-        job = {"job": heard.ticket.job, "new": heard.ticket.new} if heard.ticket else {}
-        return {"logged": heard.logged, **job}
+        outcome = self.reconciler.hear(_project(_object(request.get("project")).get("id"), project), events)
+        if outcome.degraded:
+            return {"logged": outcome.logged, "degraded": True}
+        job = {"job": outcome.ticket.job, "new": outcome.ticket.new} if outcome.ticket else {}
+        return {"logged": outcome.logged, **job}
 
     def versions(self, project: int | None = None) -> Json:
         """The version strings of the project; of all projects at the address that they share."""
@@ -115,18 +116,13 @@ class MLBackend:
         return self.queue.describe(job_id)
 
     def _new_tasks(self, request: Json, addressed: int | None) -> Json:
-        described = _object(request.get("project"))
-        project = _project(described.get("id"), addressed)
+        description = _object(request.get("project"))
+        project = _project(description.get("id"), addressed)
         if not self.wants_new(project):
             return {"ignored": NEW_TASKS}
-        project_model = self.project_models.of_interface(project, _text(described, "label_config"))
-        receipt = self._submit(self._tasks(request), project_model, "webhook")
+        config = self.project_models.parse_interface(project, _text(description, "label_config"))
+        receipt = self._submit(self._tasks(request), self.project_models.of(project, config), "webhook")
         return {"batch": receipt.batch, "new": receipt.new}
-
-    def _in_background(self, tasks: Sequence[Json], project_model: ProjectModel, origin: str) -> InBackground:
-        batch = self._submit(tasks, project_model, origin).batch
-        what = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
-        return InBackground(f"{what} being pre-labelled in the background as batch {batch}: reload in a minute.")
 
     def _submit(self, tasks: Sequence[Json], project_model: ProjectModel, origin: str) -> Receipt:
         spec = BatchSpec(project_model.project, project_model.version.name, project_model.name, origin=origin)
