@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from checkpoints import random_checkpoint
 from flask.testing import FlaskClient
-from PIL import Image
-from recorded import recorded
+from recorded import recorded, with_images
 from redis import Redis
 
 from backend.errors import ConfigError
@@ -25,11 +21,6 @@ from ris_core import checkpoint_files
 WSGI = Path(__file__).parents[3] / "docs" / "label_studio_ml" / "_wsgi.py"
 PUBLISHED = Path(__file__).parents[1] / "published"
 MODULE = "backend.web.label_studio_ml"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
 
 
 @pytest.fixture
@@ -60,21 +51,16 @@ def client(load: Callable[[], ModuleType], monkeypatch: pytest.MonkeyPatch) -> F
     return client
 
 
-def with_images(name: str) -> dict[str, Any]:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(file, "PNG")
-    body: dict[str, Any] = recorded(name)["body"]
+def with_prompts(name: str) -> dict[str, Any]:
+    body = with_images(name)
     for task in body["tasks"]:
-        task["data"] = {
-            "image": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}",
-            "prompt": "the car",
-        }
+        task["data"]["prompt"] = "the car"
     return body
 
 
 def test_it_stands_without_the_package(load: Callable[[], ModuleType], weights: Path) -> None:
     module = load()
-    body = with_images("predict-batch")
+    body = with_prompts("predict-batch")
     model = module.RISModel(project_id="1", label_config=body["label_config"])
     assert module.RISModel.__mro__ == (module.RISModel, object)
     assert model.get("model_version").startswith(checkpoint_files.version(weights))
@@ -99,10 +85,10 @@ def test_values_that_others_keep_in_a_model(load: Callable[[], ModuleType]) -> N
 def test_setup_and_predict_behind_the_published_server(client: FlaskClient, weights: Path) -> None:
     version = client.post("/setup", json=recorded("setup")["body"]).json["model_version"]
     assert version.startswith(checkpoint_files.version(weights))
-    batch = with_images("predict-batch")
+    batch = with_prompts("predict-batch")
     results = client.post("/predict", json=batch).json["results"]
     assert [result["model_version"] for result in results] == [version] * len(batch["tasks"])
-    (typed,) = client.post("/predict", json=with_images("predict-interactive-text")).json["results"]
+    (typed,) = client.post("/predict", json=with_prompts("predict-interactive-text")).json["results"]
     assert [region["type"] for region in typed["result"]] == ["brushlabels"]
 
 
