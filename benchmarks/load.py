@@ -40,6 +40,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
 from record import record
@@ -108,13 +109,13 @@ def interactive_once(
     def ask(photo: Photo) -> float:
         return door.ask("/predict", predict_body(project, [photo.task()], f"{photo.prompts[0]} {next(numbers)}"))
 
-    with studio.client() as client:
+    with studio.client() as client, httpx.Client(base_url=client.url, auth=client.auth, timeout=130) as editor:
         [backend] = (row["id"] for row in client.ml_backends(project))
 
         def through_label_studio() -> float:
             body = {"task": task, "context": typed(f"{known.prompts[0]} {next(numbers)}")}
             started = time.perf_counter()
-            answer = client._object("POST", f"/api/ml/{backend}/interactive-annotating", json=body)
+            answer = editor.post(f"/api/ml/{backend}/interactive-annotating", json=body).json()
             assert "errors" not in answer, answer
             return time.perf_counter() - started
 

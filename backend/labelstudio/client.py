@@ -50,6 +50,7 @@ class LabelStudio:
         self.close()
 
     def close(self) -> None:
+        """Close the connections that are kept open."""
         self._http.close()
 
     def whoami(self) -> Json:
@@ -57,6 +58,7 @@ class LabelStudio:
         return self._object("GET", "/api/current-user/whoami")
 
     def projects(self) -> Iterator[Json]:
+        """Each project that the token's owner sees."""
         page: str | None = f"/api/projects/?page_size={PAGE_SIZE}"
         while page:
             answer = self._object("GET", page, "results", "next")
@@ -65,6 +67,7 @@ class LabelStudio:
             page = answer["next"] and f"/api/projects/?{httpx.URL(answer['next']).query.decode()}"
 
     def project(self, project: int) -> Json:
+        """A project: `title`, `label_config`, `model_version`, ..."""
         return self._object("GET", f"/api/projects/{project}/")
 
     def create_project(self, title: str, label_config: str) -> Json:
@@ -72,6 +75,7 @@ class LabelStudio:
         return self._object("POST", "/api/projects/", json={"title": title, "label_config": label_config})
 
     def update_project(self, project: int, **fields: object) -> Json:
+        """Change some of a project's fields; returns it as it is then."""
         return self._object("PATCH", f"/api/projects/{project}/", json=fields)
 
     def import_tasks(self, project: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -88,6 +92,20 @@ class LabelStudio:
         Image references stay as imported. A task deleted meanwhile may hide another from this call.
         """
         yield from self._pages({"project": project, "fields": "all", "resolve_uri": "false", "page_size": PAGE_SIZE})
+
+    def task_ids(self, project: int, view: int | None = None) -> Iterator[int]:
+        """The ids of a project's tasks, or of those that one of its tabs (views) shows; of what is ticked there, if so.
+
+        Raises LabelStudioNotFound if there is no such project or view.
+        """
+        # Unless told what to include, Label Studio makes every column of its table, five times as slow.
+        query: dict[str, Any] = {"project": project, "include": "id", "resolve_uri": "false", "page_size": LONG_PAGE}
+        yield from (int(task["id"]) for task in self._pages(query if view is None else query | {"view": view}))
+
+    def tasks_of(self, project: int, ids: Sequence[int]) -> Iterator[Json]:
+        """Those of the tasks that are there, each with `data`, `predictions` and the ids of its `annotations`."""
+        include = "id,data,predictions,annotations"
+        yield from self._chosen({"project": project, "fields": "all", "include": include}, ids)
 
     def annotated_tasks(self, project: int) -> Iterator[Json]:
         """Each task of a project by rising id: its `data`, and its `annotations`, cancelled ones too; no predictions.
@@ -137,19 +155,17 @@ class LabelStudio:
         include = "id,predictions,result,model_version,created_at"
         yield from self._chosen({"project": project, "fields": "all", "include": include}, ids)
 
-    def _pages(self, query: Mapping[str, Any]) -> Iterator[Json]:
-        page, seen = 1, 0
-        while True:
-            answer = self._object("GET", "/api/tasks/", "tasks", "total", params={**query, "page": page})
-            yield from answer["tasks"]
-            seen += len(answer["tasks"])
-            # Label Studio answers 404 to a page after the last one.
-            if not answer["tasks"] or seen >= answer["total"]:
-                return
-            page += 1
-
     def task(self, task: int) -> Json:
+        """A task with its `data`, `annotations`, `drafts` and `predictions`. Image references stay as imported."""
         return self._object("GET", f"/api/tasks/{task}/", params={"resolve_uri": "false"})
+
+    def update_task(self, task: int, data: Mapping[str, Any]) -> Json:
+        """Replace a task's data, its image and its prompts."""
+        return self._object("PATCH", f"/api/tasks/{task}/", json={"data": dict(data)})
+
+    def create_annotation(self, task: int, result: Sequence[Json], **fields: object) -> Json:
+        """Annotate a task. `fields` may be `was_cancelled`, `parent_prediction`, `lead_time` and so on."""
+        return self._object("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result), **fields})
 
     def ml_backends(self, project: int) -> list[Json]:
         """The project's backends. Label Studio calls /health and /setup of each before it answers."""
@@ -165,12 +181,14 @@ class LabelStudio:
         return self._object("POST", "/api/ml/", json=body)
 
     def update_ml_backend(self, backend: int, url: str, title: str, username: str, password: str) -> Json:
+        """Give a connected backend another address, title or login; raises as `create_ml_backend` does."""
         # Without project and address among the fields, Label Studio 1.23.2 answers 500.
         project = self._object("GET", f"/api/ml/{backend}", "project")["project"]
         body = {"project": project, **_backend_fields(url, title, username, password)}
         return self._object("PATCH", f"/api/ml/{backend}", json=body)
 
     def delete_ml_backend(self, backend: int) -> None:
+        """Disconnect a backend."""
         self._call("DELETE", f"/api/ml/{backend}")
 
     def train(self, backend: int) -> None:
@@ -178,6 +196,7 @@ class LabelStudio:
         self._call("POST", f"/api/ml/{backend}/train", json={}, timeout=BACKEND_TIMEOUT)
 
     def webhooks(self, project: int) -> list[Json]:
+        """The project's webhooks: `id`, `url`, `headers`, ..."""
         return self._list("GET", "/api/webhooks/", params={"project": project})
 
     def create_webhook(self, project: int, url: str) -> Json:
@@ -186,44 +205,19 @@ class LabelStudio:
         return self._object("POST", "/api/webhooks/", json=body)
 
     def delete_webhook(self, webhook: int) -> None:
+        """Have Label Studio send no more events there."""
         self._call("DELETE", f"/api/webhooks/{webhook}/")
 
     def update_webhook(self, webhook: int, headers: Mapping[str, str]) -> Json:
         """Have Label Studio send these headers with each event."""
         return self._object("PATCH", f"/api/webhooks/{webhook}/", json={"headers": dict(headers)})
 
-    def update_task(self, task: int, data: Mapping[str, Any]) -> Json:
-        """Replace a task's data, its image and its prompts."""
-        return self._object("PATCH", f"/api/tasks/{task}/", json={"data": dict(data)})
-
-    def create_annotation(self, task: int, result: Sequence[Json], **fields: object) -> Json:
-        """`fields` may be `was_cancelled`, `parent_prediction`, `lead_time` and so on."""
-        return self._object("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result), **fields})
-
-    def task_ids(self, project: int, view: int | None = None) -> Iterator[int]:
-        """The ids of a project's tasks, or of those that one of its tabs (views) shows; of what is ticked there, if so.
-
-        Raises LabelStudioNotFound if there is no such project or view.
-        """
-        # Unless told what to include, Label Studio makes every column of its table, five times as slow.
-        query: dict[str, Any] = {"project": project, "include": "id", "resolve_uri": "false", "page_size": LONG_PAGE}
-        yield from (int(task["id"]) for task in self._pages(query if view is None else query | {"view": view}))
-
-    def tasks_of(self, project: int, ids: Sequence[int]) -> Iterator[Json]:
-        """Those of the tasks that are there, each with `data`, `predictions` and the ids of its `annotations`."""
-        include = "id,data,predictions,annotations"
-        yield from self._chosen({"project": project, "fields": "all", "include": include}, ids)
-
-    def _chosen(self, query: Mapping[str, Any], ids: Sequence[int]) -> Iterator[Json]:
-        for start in range(0, len(ids), SHORT_PAGE):
-            page = list(ids[start : start + SHORT_PAGE])
-            chosen = json.dumps({"selectedItems": {"all": False, "included": page}})
-            yield from self._pages({**query, "resolve_uri": "false", "page_size": SHORT_PAGE, "query": chosen})
-
     def predictions(self, task: int) -> list[Json]:
+        """The predictions of a task: `id`, `result`, `score`, `model_version`, ..."""
         return self._list("GET", "/api/predictions/", params={"task": task})
 
     def create_prediction(self, task: int, result: Sequence[Json], score: float, model_version: str) -> Json:
+        """Add one prediction to a task."""
         body = {"task": task, "result": list(result), "score": score, "model_version": model_version}
         return self._object("POST", "/api/predictions/", json=body)
 
@@ -251,6 +245,7 @@ class LabelStudio:
             self.update_prediction(prediction, json.dumps({"score": score}).encode())
 
     def delete_prediction(self, prediction: int) -> None:
+        """Delete one prediction."""
         self._call("DELETE", f"/api/predictions/{prediction}/")
 
     def model_versions(self, project: int) -> dict[str, int]:
@@ -286,6 +281,23 @@ class LabelStudio:
         Label Studio 1.23.2 answers 500, not 404, for an upload that isn't there.
         """
         return self._call("GET", path).content
+
+    def _pages(self, query: Mapping[str, Any]) -> Iterator[Json]:
+        page, seen = 1, 0
+        while True:
+            answer = self._object("GET", "/api/tasks/", "tasks", "total", params={**query, "page": page})
+            yield from answer["tasks"]
+            seen += len(answer["tasks"])
+            # Label Studio answers 404 to a page after the last one.
+            if not answer["tasks"] or seen >= answer["total"]:
+                return
+            page += 1
+
+    def _chosen(self, query: Mapping[str, Any], ids: Sequence[int]) -> Iterator[Json]:
+        for start in range(0, len(ids), SHORT_PAGE):
+            page = list(ids[start : start + SHORT_PAGE])
+            chosen = json.dumps({"selectedItems": {"all": False, "included": page}})
+            yield from self._pages({**query, "resolve_uri": "false", "page_size": SHORT_PAGE, "query": chosen})
 
     def _import(self, project: int, **body: Any) -> list[int]:
         path = f"/api/projects/{project}/import"

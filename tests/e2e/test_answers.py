@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from editor import call
 from running import Studio
 
 from backend.labelstudio.client import LabelStudio
@@ -72,7 +73,7 @@ class Project:
     def ask(self, *regions: dict[str, Any]) -> list[dict[str, Any]]:
         """What the editor gets for what somebody typed or drew."""
         body = {"task": self.task, "context": {"result": list(regions)}}
-        answer = self.client._call("POST", f"/api/ml/{self.backend}/interactive-annotating", json=body).json()
+        answer = call(self.client, "POST", f"/api/ml/{self.backend}/interactive-annotating", json=body)
         assert "errors" not in answer, answer
         return answer["data"]["result"]
 
@@ -147,7 +148,7 @@ def test_predictions_of_every_tag_are_stored_as_they_are(tags: Project, cat: Pre
 
 def test_a_point_says_which_thing_the_draft_means(tags: Project, cat: Prediction) -> None:
     draft = {"result": [typed(CAT)], "lead_time": 1}
-    tags.client._call("POST", f"/api/tasks/{tags.task}/drafts", json=draft)
+    call(tags.client, "POST", f"/api/tasks/{tags.task}/drafts", json=draft)
     rows, columns = np.nonzero(cat.mask)
     middle = len(rows) // 2
     inside = point(100 * columns[middle] / cat.mask.shape[1], 100 * rows[middle] / cat.mask.shape[0])
@@ -200,7 +201,7 @@ def test_the_prompt_sheet_changes_the_version_and_the_answer(
     regions, version = project.predict()
     assert version != before
     assert version == client.ml_backends(project.number)[0]["model_version"]
-    assert version in client._call("GET", f"/api/ml/{project.backend}/versions").json()["versions"]
+    assert version in call(client, "GET", f"/api/ml/{project.backend}/versions")["versions"]
     (region,) = of_type(regions, "brushlabels")
     assert region["value"]["brushlabels"] == ["zebra"]
     assert iou(masks(project, [region])[0], cat.mask) == 1

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from editor import call
 from PIL import Image
 from running import Studio
 
@@ -88,7 +89,7 @@ def test_what_a_tab_shows_is_predicted_and_nothing_else(studio: Studio, client: 
     ids = sorted(task["id"] for task in client.tasks(project))
     items = [{"filter": "filter:tasks:id", "operator": "less", "type": "Number", "value": ids[5]}]
     body = {"project": project, "data": {"title": "few", "filters": {"conjunction": "and", "items": items}}}
-    view = client._object("POST", "/api/dm/views/", json=body)["id"]
+    view = call(client, "POST", "/api/dm/views/", json=body)["id"]
     done = studio.ris("prelabel", "--project", str(project), "--view", str(view), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["total"] == 5

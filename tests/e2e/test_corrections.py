@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 import sdk
+from editor import call
 from labelstudio.site import Answer, Asked, serve
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -112,12 +113,12 @@ class People:
 
     def drop(self) -> None:
         annotation = self.draw.choice(list(self.annotations))
-        self.client._call("DELETE", f"/api/annotations/{annotation}/")
+        call(self.client, "DELETE", f"/api/annotations/{annotation}/")
         del self.annotations[annotation]
 
     def remove(self) -> None:
         task = self.draw.choice(list(self.annotations.values()))
-        self.client._call("DELETE", f"/api/tasks/{task}/")
+        call(self.client, "DELETE", f"/api/tasks/{task}/")
         self.annotations = {number: of for number, of in self.annotations.items() if of != task}
 
     def submit(self, task: int, result: list[Json], **more: Any) -> None:
@@ -126,7 +127,7 @@ class People:
 
     def patch(self, **fields: Any) -> None:
         annotation = self.draw.choice(list(self.annotations))
-        self.client._object("PATCH", f"/api/annotations/{annotation}/", json=fields)
+        call(self.client, "PATCH", f"/api/annotations/{annotation}/", json=fields)
 
     def regions(self) -> list[Json]:
         sentences = self.draw.sample(SENTENCES, self.draw.randint(1, 2))
@@ -235,7 +236,7 @@ def export(studio: Studio, project: int) -> Json:
 @pytest.fixture(scope="module")
 def truth(client: LabelStudio, worked: Worked) -> dict[int, Json]:
     """Of each task in Label Studio's own export the annotation that counts."""
-    answer = client._call("GET", f"/api/projects/{worked.project}/export", params={"exportType": "JSON"}).json()
+    answer = call(client, "GET", f"/api/projects/{worked.project}/export", params={"exportType": "JSON"})
     chosen: dict[int, Json] = {}
     for task in answer:
         submitted = [each for each in task["annotations"] if not each["was_cancelled"]]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from editor import call
 from pycocotools.coco import COCO
 from running import Studio
 
@@ -101,7 +102,7 @@ def test_going_back_serves_the_next_prediction_and_orders_tasks_by_what_is_predi
         (backend,) = client.ml_backends(project)
         learnt = backend["model_version"]
         shipped = json.loads(_done(studio, "versions", "--json"))["versions"][0]["name"]
-        listed = client._object("GET", f"/api/ml/{backend['id']}/versions")["versions"]
+        listed = call(client, "GET", f"/api/ml/{backend['id']}/versions")["versions"]
         assert listed[-1] == learnt
         assert listed[0].partition(".")[0] == shipped
         _done(studio, "rollback")
@@ -118,7 +119,7 @@ def test_going_back_serves_the_next_prediction_and_orders_tasks_by_what_is_predi
         by_score = sorted(new, key=lambda task: float(client.predictions(task)[0]["score"]))
         assert [task for task in _in_data_manager(client, project) if task in new] == by_score
         client.update_project(project, sampling="Uncertainty sampling")
-        assert client._object("GET", f"/api/projects/{project}/next")["id"] == by_score[0]
+        assert call(client, "GET", f"/api/projects/{project}/next")["id"] == by_score[0]
         # And forward again: the old predictions go on request, but for those that annotations were made from.
         _done(studio, "promote", learnt)
         _until(lambda: client.project(project)["model_version"] == learnt)
@@ -135,7 +136,7 @@ def test_going_back_serves_the_next_prediction_and_orders_tasks_by_what_is_predi
 def _in_data_manager(client: LabelStudio, project: int) -> list[int]:
     """The tasks in the order of the column Prediction score."""
     query = {"project": project, "query": json.dumps({"ordering": ["tasks:predictions_score"]}), "page_size": 100}
-    return [task["id"] for task in client._object("GET", "/api/tasks/", params=query)["tasks"]]
+    return [task["id"] for task in call(client, "GET", "/api/tasks/", params=query)["tasks"]]
 
 
 def _versions(client: LabelStudio, task: int) -> list[str]:
