@@ -140,9 +140,9 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """All secret values that are set, with the password inside `redis_url`: what must never be logged."""
         values = (getattr(self, name) for name in type(self).model_fields)
-        found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        passwords = (urlsplit(value).password for value in found if "://" in value)
-        return [*found, *filter(None, passwords)]
+        secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        passwords = (urlsplit(secret).password for secret in secrets if "://" in secret)
+        return [*secrets, *filter(None, passwords)]
 
 
 def load(project: int | None = None) -> Settings:
@@ -179,11 +179,11 @@ def _own(file: Path) -> dict[str, str]:
 
 def _refuse_misspelt(file: Path) -> None:
     # The last is no knob of the service: encoders look there for fetched weights.
-    known = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, "cache")}
+    names = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, "cache")}
     given = {name.upper() for name in (*os.environ, *dotenv_values(file))}
-    for name in sorted(name for name in given - known if name.startswith(PREFIX)):
-        near = difflib.get_close_matches(name, known, 1)
-        advice = f"Did you mean {near[0]}?" if near else "Remove it."
+    for name in sorted(name for name in given - names if name.startswith(PREFIX)):
+        closest = difflib.get_close_matches(name, names, 1)
+        advice = f"Did you mean {closest[0]}?" if closest else "Remove it."
         raise SettingsError(f"{name} isn't a setting. {advice}")
 
 

@@ -46,6 +46,7 @@ class TokenAuth(httpx.Auth):
         self._lock = threading.Lock()
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """The request, signed, and again if the access token is refused; before it, a renewal where one is due."""
         if is_legacy(self._token):
             request.headers["Authorization"] = f"Token {self._token}"
             yield request

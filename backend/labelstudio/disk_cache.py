@@ -23,6 +23,7 @@ class DiskCache:
         self._max_bytes = max_bytes
 
     def get(self, key: str) -> bytes | None:
+        """What was put there, which counts as used now; None if it isn't kept. Raises OSError if it can't be read."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -55,12 +56,12 @@ class DiskCache:
                 kept += size
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        found = []
+        files = []
         for path in self._folder.iterdir():
             try:
                 status = path.stat()
             except FileNotFoundError:
                 # Another process evicts, too.
                 continue
-            found.append((status.st_mtime, status.st_size, path))
-        return found
+            files.append((status.st_mtime, status.st_size, path))
+        return files

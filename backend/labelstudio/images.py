@@ -36,6 +36,7 @@ from backend.labelstudio.safe_http import AllowedHosts, GuardedNetwork, GuardedT
 from ris_core.files import sha256
 
 Credentials = tuple[str, str]
+"""User name and password."""
 
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=10.0, pool=10.0)
 MAX_REDIRECTS = 3
@@ -55,10 +56,8 @@ _LABEL_STUDIO_ADVICE = {
     (_LOCAL, 404): "The file is gone, or no Local Files storage covers its folder in a project that the owner of "
     "RIS_LABEL_STUDIO_TOKEN sees. Add one there, or mount that folder here and set RIS_LOCAL_FILES_ROOT to it.",
     ("/tasks/", 403): "The owner of RIS_LABEL_STUDIO_TOKEN doesn't see this task.",
-    (
-        "/tasks/",
-        404,
-    ): "No cloud storage of the project covers it, or the file is gone: see its Settings, Cloud Storage.",
+    ("/tasks/", 404): "No cloud storage of the project covers it, or the file is gone: see its Settings, "
+    "Cloud Storage.",
     ("/tasks/", 424): "It can't read the bucket: check the storage's credentials under Settings, Cloud Storage.",
     ("/data/upload/", 403): "The owner of RIS_LABEL_STUDIO_TOKEN doesn't see this task.",
     # Label Studio 1.23.2 fails over an upload that it doesn't know.
@@ -115,8 +114,13 @@ class ImageResolver:
     def fetch(self, value: str, task_id: int | None, credentials: Credentials | None = None) -> bytes:
         """The bytes of the image that task data calls `value`.
 
-        `credentials` are the project's user name and password for image hosts; a host gets them if it asks.
-        Raises FetchError, or LabelStudioError if Label Studio can't be reached or refuses the token.
+        Args:
+            task_id: its number; images in a bucket are fetched by it.
+            credentials: the project's, for image hosts; a host gets them if it asks.
+
+        Raises:
+            FetchError: the image can't be had.
+            LabelStudioError: Label Studio can't be reached or refuses the token.
         """
         scheme = value.partition(":")[0].lower()
         if scheme == "data":
@@ -124,7 +128,7 @@ class ImageResolver:
         if scheme in ("http", "https"):
             return self._from_web(_url(value), credentials)
         if scheme in _CLOUD:
-            return self._changing(self._cloud_url(value, task_id))
+            return self._revalidated(self._cloud_url(value, task_id))
         if path := _served_path(f"/{value.lstrip('/')}"):
             return self._from_label_studio(path)
         raise LocalFileRefused(
@@ -153,7 +157,7 @@ class ImageResolver:
         if path and self._is_label_studio(url):
             return self._from_label_studio(path)
         try:
-            return self._changing(url, credentials)
+            return self._revalidated(url, credentials)
         except FetchError:
             # Label Studio writes addresses by the name that browsers know it by, which may lead nowhere from here.
             if path:
@@ -165,7 +169,7 @@ class ImageResolver:
         if path.startswith(_LOCAL) and (data := self._local_file(path)) is not None:
             return data
         url = _url(f"{self._label_studio}{path}")
-        return self._upload(url) if path.startswith(_UPLOADS) else self._changing(url)
+        return self._upload(url) if path.startswith(_UPLOADS) else self._revalidated(url)
 
     def _upload(self, url: httpx.URL) -> bytes:
         key = f"{self._scope} {url}"
@@ -177,12 +181,11 @@ class ImageResolver:
             self._cache.put(key, data)
         return data
 
-    def _changing(self, url: httpx.URL, credentials: Credentials | None = None) -> bytes:
+    def _revalidated(self, url: httpx.URL, credentials: Credentials | None = None) -> bytes:
         """An image that may change: the copy if the server calls it good, else what it sends."""
         key = f"{self._scope} etag {url}"
         etag, _, copy = (self._cache.get(key) or b"").partition(b"\n")
-        known = etag.decode() if len(copy) <= self._max_bytes else ""
-        body = self._download(url, credentials, known)
+        body = self._download(url, credentials, etag.decode() if len(copy) <= self._max_bytes else "")
         if body is None:
             return copy
         if body.etag:
@@ -285,15 +288,15 @@ class ImageResolver:
             raise ImageTooLarge(f"{name} is larger than {self._max_bytes} bytes: raise RIS_MAX_IMAGE_BYTES.")
 
     def _failure(self, url: httpx.URL, error: httpx.RequestError, answered: bool) -> Exception:
-        ours = self._is_label_studio(url)
-        if ours and not answered:
+        is_label_studio = self._is_label_studio(url)
+        if is_label_studio and not answered:
             return unreachable(str(self._label_studio), error)
         if isinstance(error, httpx.TimeoutException):
             return FetchTimeout(f"{_shown(url)} took too long: {self._seconds:g} s is the most. Try again later.")
         advice = (
             # It passes the bytes of a bucket on for so long, and then stops in mid-file.
             "Label Studio broke off: have that storage use pre-signed URLs, or raise its RESOLVER_PROXY_TIMEOUT."
-            if ours
+            if is_label_studio
             else "Open it in a browser."
         )
         return FetchFailed(f"{_shown(url)} can't be fetched ({type(error).__name__}). {advice}")

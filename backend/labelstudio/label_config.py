@@ -123,9 +123,9 @@ class LabelConfig:
         """The labels of all controls, each value once, in order; where two differ, the earlier one's word counts."""
         merged: dict[str, Label] = {}
         for label in (label for control in self.controls for label in control.labels):
-            known = merged.get(label.value, label)
-            attributes = MappingProxyType({**label.attributes, **known.attributes})
-            merged[label.value] = Label(label.value, known.alias or label.alias, attributes)
+            earlier = merged.get(label.value, label)
+            attributes = MappingProxyType({**label.attributes, **earlier.attributes})
+            merged[label.value] = Label(label.value, earlier.alias or label.alias, attributes)
         return tuple(merged.values())
 
     def label(self, stored: str) -> Label | None:
@@ -142,7 +142,7 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         image=ImageObject(name, _data_key(image)),
         controls=tuple(_control(tag, name, defaults or Defaults()) for tag in answered),
         prompts=tuple(
-            TextAreaControl(_name(area), name, _shown(area))
+            TextAreaControl(_name(area), name, _shown_key(area))
             for area in _tags(root, "TextArea")
             if area.get("toName") == name
         ),
@@ -172,11 +172,11 @@ def _answered(root: ET.Element) -> tuple[ET.Element, list[ET.Element]]:
         )
     masks = [tag for tag in connected if _kind(tag) != "rectangle"]
     name = (masks or connected)[0].get("toName", "")
-    answered = [tag for tag in connected if tag.get("toName") == name and not (masks and _points(tag))]
+    answered = [tag for tag in connected if tag.get("toName") == name and not (masks and _is_for_pointing(tag))]
     return images[name], answered
 
 
-def _points(tag: ET.Element) -> bool:
+def _is_for_pointing(tag: ET.Element) -> bool:
     return _kind(tag) == "rectangle" and tag.get("smart", "").lower() == "true"
 
 
@@ -197,7 +197,7 @@ def _name(element: ET.Element) -> str:
     return name
 
 
-def _shown(area: ET.Element) -> str | None:
+def _shown_key(area: ET.Element) -> str | None:
     value = area.get("value", "")
     return value[1:] if len(value) > 1 and value.startswith("$") else None
 
@@ -241,10 +241,10 @@ def _label_called(stored: str, labels: tuple[Label, ...]) -> Label | None:
 
 
 def _objects(tag: ET.Element, default: Objects) -> Objects:
-    found = tag.get("objects", default)
-    if found in _OBJECTS:
-        return _OBJECTS[found]
-    raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has objects="{found}": write objects="one" or objects="each".')
+    value = tag.get("objects", default)
+    if value in _OBJECTS:
+        return _OBJECTS[value]
+    raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has objects="{value}": write objects="one" or objects="each".')
 
 
 def _number(tag: ET.Element, attribute: str, default: float, most: float) -> float:

@@ -118,4 +118,4 @@ def _is_share(number: object, most: float) -> bool:
 
 
 def _are_strings(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, str) and each for each in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) and text for text in value)

@@ -102,13 +102,13 @@ def mask_regions(
         {
             **_place(control.name, control.to_name, control.type, *mask.shape),
             "score": float(score),
-            "value": {**value, control.type: [own.stored]},
+            "value": {**value, control.type: [own_label.stored]},
             # One text: the editor shows several without anything between them.
             "meta": {"text": ["\n".join([_NOTE + prompt, *notes, *remarks])]},
         }
         for control in config.controls
-        for own in control.labels
-        if own.value == label.value
+        for own_label in control.labels
+        if own_label.value == label.value
         for value, remarks in _values(control, mask)
     ]
     if len(regions) > 1:
@@ -148,8 +148,8 @@ def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
     prompts = tuple(dict.fromkeys(text for _, text in submitted))
     objects = _objects(regions, config)
     shared = prompts[-1] if len(prompts) == 1 or (prompts and len(objects) == 1) else None
-    own = dict(submitted)
-    masks = (_annotated_mask(control, drawn, own.get(_id(drawn[0]), shared)) for control, drawn in objects)
+    own_prompts = dict(submitted)
+    masks = (_annotated_mask(control, drawn, own_prompts.get(_id(drawn[0]), shared)) for control, drawn in objects)
     boxes = [control for control in config.controls if control.kind == "rectangle"]
     return AnnotatedMasks(tuple(masks), prompts, any(_is_from(region, box) for region in regions for box in boxes))
 
@@ -244,8 +244,8 @@ def _is_from(region: Region, control: MaskControl | TextAreaControl) -> bool:
 
 def _strings(value: object) -> list[str]:
     # Label Studio writes a single submission either as a string or as a list of one.
-    found = value if isinstance(value, list) else [value]
-    return [text.strip() for text in found if isinstance(text, str) and text.strip()]
+    texts = value if isinstance(value, list) else [value]
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 
 def _submissions(regions: Sequence[Region], config: LabelConfig) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from backend.errors import (
 )
 
 Json = dict[str, Any]
+"""An object as Label Studio sends and takes it."""
 
 _LONGEST_DETAIL = 400
 
@@ -73,16 +74,16 @@ def _json(response: httpx.Response) -> object:
 
 def _error(response: httpx.Response) -> LabelStudioError:
     status = response.status_code
-    asked = f"{response.request.method} {response.url.path}"
+    request = f"{response.request.method} {response.url.path}"
     if status in _SENTENCES:
         kind, sentence = _SENTENCES[status]
     elif response.is_redirect:
         kind, sentence = LabelStudioFailed, _REDIRECTED
     elif response.is_client_error:
-        kind, sentence = LabelStudioRefused, "Label Studio refused {asked} ({status}{detail})."
+        kind, sentence = LabelStudioRefused, "Label Studio refused {request} ({status}{detail})."
     else:
         kind, sentence = LabelStudioFailed, _FAILED
-    return kind(sentence.format(origin=_origin(response), asked=asked, status=status, detail=_detail(response)))
+    return kind(sentence.format(origin=_origin(response), request=request, status=status, detail=_detail(response)))
 
 
 _SENTENCES: dict[int, tuple[type[LabelStudioError], str]] = {
@@ -93,17 +94,17 @@ _SENTENCES: dict[int, tuple[type[LabelStudioError], str]] = {
     ),
     403: (
         LabelStudioUnauthorized,
-        "Label Studio forbids {asked} ({status}{detail}). Unless that says why, set RIS_LABEL_STUDIO_TOKEN "
+        "Label Studio forbids {request} ({status}{detail}). Unless that says why, set RIS_LABEL_STUDIO_TOKEN "
         "to the token of someone who may.",
     ),
     404: (
         LabelStudioNotFound,
-        "Label Studio has nothing for {asked}: it was deleted, or the token's owner can't see it.",
+        "Label Studio has nothing for {request}: it was deleted, or the token's owner can't see it.",
     ),
     429: (LabelStudioRateLimited, "Label Studio asks for fewer requests. Wait a minute and try again."),
 }
-_REDIRECTED = "Label Studio at {origin} redirects {asked}. Set RIS_LABEL_STUDIO_URL to where it leads."
-_FAILED = "Label Studio failed at {asked} ({status}{detail}). Its own log says why; try again later."
+_REDIRECTED = "Label Studio at {origin} redirects {request}. Set RIS_LABEL_STUDIO_URL to where it leads."
+_FAILED = "Label Studio failed at {request} ({status}{detail}). Its own log says why; try again later."
 
 
 def _origin(response: httpx.Response) -> str:

@@ -28,8 +28,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 def resolve(host: str, port: int) -> list[str]:
     """The addresses of a host, in the system's order. Raises OSError or UnicodeError if it has none."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in infos))
 
 
 def is_public(address: str) -> bool:
@@ -38,14 +38,14 @@ def is_public(address: str) -> bool:
     hidden = _hidden(ip)
     if isinstance(ip, ipaddress.IPv6Address) and ip not in _GLOBAL_UNICAST and not hidden:
         return False
-    return all(each.is_global and not each.is_multicast for each in (ip, *hidden))
+    return all(one.is_global and not one.is_multicast for one in (ip, *hidden))
 
 
 def _hidden(ip: _Address) -> list[_Address]:
     """IPv4 addresses that an IPv6 address stands for: mapped, 6to4, Teredo and NAT64."""
     if isinstance(ip, ipaddress.IPv4Address):
         return []
-    hidden: list[_Address] = [each for each in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if each]
+    hidden: list[_Address] = [ipv4 for ipv4 in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if ipv4]
     if ip in _NAT64:
         hidden.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return hidden
@@ -64,6 +64,7 @@ class AllowedHosts:
         self._entries = frozenset(_key(entry) for entry in entries)
 
     def allow(self, host: str, port: int) -> bool:
+        """Whether connections to a host and port may go to any address."""
         return _key(host) in self._entries or _key(f"{host}:{port}") in self._entries
 
 
@@ -74,14 +75,20 @@ def _key(entry: str) -> str:
 class GuardedNetwork(httpcore.NetworkBackend):
     """Opens connections, each step of which must end before `deadline` (time.monotonic()).
 
-    Raises AddressRefused for a host at an address that isn't public, unless it is allowed.
+    sockets: what opens a connection to an address, once it is checked.
     """
 
-    def __init__(self, allowed: AllowedHosts, resolve: Resolve, deadline: float) -> None:
+    def __init__(
+        self,
+        allowed: AllowedHosts,
+        resolve: Resolve,
+        deadline: float,
+        sockets: httpcore.NetworkBackend | None = None,
+    ) -> None:
         self._allowed = allowed
         self._resolve = resolve
         self._deadline = deadline
-        self._sockets = httpcore.SyncBackend()
+        self._sockets = sockets or httpcore.SyncBackend()
 
     def connect_tcp(
         self,
@@ -91,6 +98,12 @@ class GuardedNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        """A connection to the first address of the host that takes one.
+
+        Raises:
+            AddressRefused: one of its addresses isn't public, and the host isn't allowed.
+            httpcore.ConnectError, httpcore.TimeoutException: it has no address, none takes one, or time is up.
+        """
         failure: httpcore.NetworkError | httpcore.TimeoutException | None = None
         for address in self._addresses(host, port):
             try:
@@ -151,5 +164,5 @@ class GuardedTransport(httpx.HTTPTransport):
 
     def __init__(self, network: GuardedNetwork, ssl_context: ssl.SSLContext) -> None:
         super().__init__(verify=ssl_context, trust_env=False)
-        # httpx has no argument for it; tests/backend/labelstudio/test_guard.py fails if this stops working.
+        # httpx has no argument for it; tests/backend/labelstudio/test_safe_http.py fails if this stops working.
         self._pool = httpcore.ConnectionPool(ssl_context=ssl_context, network_backend=network)

@@ -110,23 +110,23 @@ def connect_backend(client: LabelStudio, project: int, settings: Settings) -> Co
         StartError: Label Studio can't talk to the backend.
         LabelStudioError: it refuses something else, or there is no such project.
     """
-    found = client.project(project)
-    parse(str(found.get("label_config") or "<View/>"))
+    shown = client.project(project)
+    parse(str(shown.get("label_config") or "<View/>"))
     url = project_url(settings, project)
     login = settings.username, settings.secret("password")
-    known = [row for row in client.ml_backends(project) if _is_ours(row, settings, project)]
-    if known:
+    ours = [row for row in client.ml_backends(project) if _is_ours(row, settings, project)]
+    if ours:
         # Always: its password can't be read back, so nobody knows whether it is still the right one.
-        row = client.update_ml_backend(known[0]["id"], url, known[0]["title"], *login)
+        backend = client.update_ml_backend(ours[0]["id"], url, ours[0]["title"], *login)
     else:
-        row = client.create_ml_backend(project, url, BACKEND, *login)
+        backend = client.create_ml_backend(project, url, BACKEND, *login)
     # The shared address too: a move may have been interrupted before its webhook was deleted.
-    stale = [_webhook_of(each) for each in (backend_url(settings), *(old["url"] for old in known))]
+    stale = [_webhook_of(address) for address in (backend_url(settings), *(row["url"] for row in ours))]
     webhook = _webhook(client, project, _webhook_of(url), stale, settings)
-    _verify(client, project, row["id"], webhook)
-    before = str(known[0]["url"]).rstrip("/") if known else None
+    _verify(client, project, backend["id"], webhook)
+    before = str(ours[0]["url"]).rstrip("/") if ours else None
     moved_from = before if before != url else None
-    return Connection(project, found["title"], url, int(row["id"]), webhook, False, not known, moved_from)
+    return Connection(project, shown["title"], url, int(backend["id"]), webhook, False, not ours, moved_from)
 
 
 def backend_url(settings: Settings) -> str:

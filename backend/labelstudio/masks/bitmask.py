@@ -71,7 +71,9 @@ def _png(url: object, height: int, width: int) -> bytes:
         raise RegionError("Its imageDataURL isn't base64. Draw it again.") from None
     if len(png) < _HEADER_BYTES or not png.startswith(_SIGNATURE):
         raise RegionError("Its imageDataURL holds no PNG. Draw it again.")
-    if struct.unpack(">II", png[16:_HEADER_BYTES]) != (width, height):
-        found = "{}x{}".format(*struct.unpack(">II", png[16:_HEADER_BYTES]))
-        raise RegionError(f"Its PNG is of {found} pixels, but its image of {width}x{height}. Draw it again.")
+    size = struct.unpack(">II", png[16:_HEADER_BYTES])
+    if size != (width, height):
+        raise RegionError(
+            f"Its PNG is of {size[0]}x{size[1]} pixels, but its image of {width}x{height}. Draw it again."
+        )
     return png

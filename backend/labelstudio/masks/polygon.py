@@ -15,6 +15,7 @@ nothing: the hole reads back as exactly as the outline does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -145,7 +146,7 @@ def _bridged(ring: Ring, holes: Sequence[Ring]) -> Ring:
         near = _nearest(hole, ring[_nearest(ring, hole[0])])
         detours.append((_nearest(ring, hole[near]), np.concatenate([hole[near:], hole[: near + 1]])))
     pieces, back = [], 0
-    for leave, detour in sorted(detours, key=lambda each: each[0]):
+    for leave, detour in sorted(detours, key=itemgetter(0)):
         pieces += [ring[back : leave + 1], detour]
         back = leave
     return np.concatenate([*pieces, ring[back:]])

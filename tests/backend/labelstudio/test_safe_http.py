@@ -100,8 +100,7 @@ def test_the_checked_address_is_the_one_that_is_used() -> None:
             connected.append(host)
             raise httpcore.ConnectError("nobody is there")
 
-    network = GuardedNetwork(AllowedHosts(["rebinding.example"]), rebinding, time.monotonic() + 5)
-    network._sockets = Sockets()
+    network = GuardedNetwork(AllowedHosts(["rebinding.example"]), rebinding, time.monotonic() + 5, Sockets())
     with pytest.raises(httpcore.ConnectError):
         network.connect_tcp("rebinding.example", 80)
     assert (asked, connected) == (["rebinding.example"], ["192.0.2.1"])
