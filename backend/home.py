@@ -20,18 +20,22 @@ from pathlib import Path
 
 
 def env_file(home: Path) -> Path:
+    """Secrets and settings of all projects."""
     return home / "ris.env"
 
 
 def lock_file(home: Path) -> Path:
+    """Held while `ris up` runs."""
     return home / "lock"
 
 
 def logs_folder(home: Path) -> Path:
+    """A log of each service of `ris up`."""
     return home / "logs"
 
 
 def models_folder(home: Path) -> Path:
+    """The model registry, see `backend.registry`."""
     return home / "models"
 
 
@@ -52,6 +56,7 @@ def interfaces(home: Path) -> dict[int, Path]:
 
 
 def prompt_sheet_file(home: Path, project: int) -> Path:
+    """A project's prompt sheet, see `backend.prompts.sheet`."""
     return _of_project(home, project, "prompts.json")
 
 
@@ -66,46 +71,57 @@ def edits_file(home: Path, project: int) -> Path:
 
 
 def rollout_lock(home: Path, project: int) -> Path:
+    """Held while a project's predictions are made anew."""
     return _of_project(home, project, "refresh.lock")
 
 
 def snapshots_folder(home: Path, project: int) -> Path:
+    """A project's snapshots, one a folder, see `backend.datasets.snapshots`."""
     return home / "snapshots" / str(project)
 
 
 def pictures_folder(home: Path) -> Path:
+    """The pictures of all snapshots, each once."""
     return home / "pictures"
 
 
 def exports_folder(home: Path) -> Path:
+    """Copies of snapshots in other formats, where no other folder is given."""
     return home / "exports"
 
 
 def learning_folder(home: Path, project: int) -> Path:
+    """The state of a project's training that isn't at its end."""
     return home / "learning" / str(project)
 
 
 def spool_file(home: Path) -> Path:
+    """Events that came while Valkey was away."""
     return home / "spool" / "events.jsonl"
 
 
 def images_folder(home: Path) -> Path:
+    """Cache of downloaded images."""
     return home / "images"
 
 
 def features_folder(home: Path) -> Path:
+    """Cache of encoded photos."""
     return home / "features"
 
 
 def pairs_folder(home: Path) -> Path:
+    """What a project's tasks are ranked by."""
     return home / "pairs"
 
 
 def valkey_folder(home: Path) -> Path:
+    """Data of the Valkey that `ris up` starts."""
     return home / "valkey"
 
 
 def label_studio_folder(home: Path) -> Path:
+    """Data of the Label Studio that `ris up` starts."""
     return home / "label-studio"
 
 

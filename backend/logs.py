@@ -25,6 +25,7 @@ class RedactingFormatter(logging.Formatter):
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, or the lines, that a record makes in the log."""
         text = super().format(record)
         for secret in self._secrets:
             text = text.replace(secret, BLOT)
