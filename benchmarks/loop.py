@@ -54,8 +54,9 @@ from ris_core.checkpoint import OperatingPoint
 from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.files import atomic_write
+from ris_core.inference.prediction import PASSES, AssessedPrediction
 from ris_core.inference.predictor import Predictor
-from ris_core.inference.uncertainty import PASSES, AssessedPrediction, assess
+from ris_core.inference.uncertainty import assess
 from ris_core.models.class_alignment import align
 from ris_core.training.batches import count_batches
 from ris_core.training.loop import TrainingProgress, train

@@ -17,7 +17,7 @@ from backend.terminal import bar, out, say
 
 if TYPE_CHECKING:
     from ris_core.encoders.registry import EncoderCard
-    from ris_core.inference.predictor import Prediction
+    from ris_core.inference.prediction import Prediction
     from ris_core.training.design import DesignCard
 
 

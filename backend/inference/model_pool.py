@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from cachetools import LRUCache
 
@@ -21,12 +21,14 @@ from backend.registry import Version
 from ris_core.errors import InputError, OutOfMemory, RisError
 from ris_core.files import sha256
 from ris_core.images import MAX_PIXELS, read_image
-from ris_core.inference.predictor import Image, Prediction, Predictor, PreparedImage
-from ris_core.inference.uncertainty import assess
+from ris_core.inference.prediction import Prediction
+
+if TYPE_CHECKING:
+    from ris_core.inference.predictor import Image, Predictor, PreparedImage
 
 _log = logging.getLogger(__name__)
 
-ImagePrompts: TypeAlias = tuple[bytes | Image, Sequence[str]]
+ImagePrompts: TypeAlias = "tuple[bytes | Image, Sequence[str]]"
 """An image, encoded or HxWx3 uint8 RGB, and what to look for in it."""
 ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
@@ -49,12 +51,12 @@ class ModelPool:
         versions: int = 2,
         embeddings: int = 64,
         max_pixels: int = MAX_PIXELS,
-        load: Callable[[Path], Predictor] = Predictor.load,
+        load: Callable[[Path], Predictor] | None = None,
     ) -> None:
         self._predictors: LRUCache[str, Predictor] = LRUCache(versions)
         self._embeddings: LRUCache[str, PreparedImage] = LRUCache(embeddings)
         self._max_pixels = max_pixels
-        self._load = load
+        self._load = load or _load
         # Two inferences at once would share the same cores and finish later than one after the other.
         self._lock = threading.Lock()
         # OpenMP keeps threads and memory for each thread that infers: several would be in each other's way.
@@ -103,6 +105,8 @@ class ModelPool:
             requests = list(zip(prepared, [prompts for _, prompts in images], strict=True))
             if passes is None:
                 return list(predictor.segment_all(requests))
+            from ris_core.inference.uncertainty import assess  # noqa: PLC0415 - see `_load`
+
             return list(assess(predictor, requests, passes))
         except (InputError, OutOfMemory) as error:
             if len(images) == 1:
@@ -145,6 +149,13 @@ class ModelPool:
         if predictor is None:
             self._predictors[version.name] = predictor = self._load(version.folder)
         return predictor
+
+
+def _load(folder: Path) -> Predictor:
+    """A version's predictor. Torch is imported here: it takes seconds, in which others are answered already."""
+    from ris_core.inference.predictor import Predictor  # noqa: PLC0415
+
+    return Predictor.load(folder)
 
 
 def _name(image: bytes | Image) -> str:

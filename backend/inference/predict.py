@@ -36,8 +36,7 @@ from backend.labelstudio.regions import Region, mask_regions, prompt_region
 from backend.prompts.requests import PromptRequest, combine, echoes
 from backend.prompts.text import clean
 from ris_core.errors import InputError, OutOfMemory
-from ris_core.inference.predictor import Prediction
-from ris_core.inference.uncertainty import PASSES, AssessedPrediction
+from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction
 
 _log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from ris_core.errors import PromptError
 from ris_core.masks import Mask
 
 if TYPE_CHECKING:
-    from ris_core.inference.predictor import Prediction
+    from ris_core.inference.prediction import Prediction
 
 # Where a negative leaves less than this share of a mask, both sentences found the same thing.
 _REST = 0.1

@@ -10,11 +10,8 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from cachetools import LRUCache
 from numpy.typing import NDArray
-
-from ris_core.encoders import text_encoder
 
 
 class CachedSentenceVectors:
@@ -40,5 +37,10 @@ class CachedSentenceVectors:
 
 
 def _encode(sentences: Sequence[str]) -> NDArray[np.float32]:
+    # Not before a sentence is there: they take seconds, and the service starts without.
+    import torch  # noqa: PLC0415
+
+    from ris_core.encoders import text_encoder  # noqa: PLC0415
+
     with torch.inference_mode():
         return np.asarray(text_encoder("minilm")(sentences).sentence.float().cpu().numpy(), dtype=np.float32)

@@ -26,7 +26,7 @@ from ris_core.encoders.base import fingerprint
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.files import sha256
 from ris_core.inference.calibration import corrected
-from ris_core.masks import Mask
+from ris_core.inference.prediction import Prediction
 from ris_core.models import ImageEmbedding, RISModel
 from ris_core.models.layers import rebuild
 
@@ -79,22 +79,6 @@ class RawPrediction(NamedTuple):
     probability: NDArray[np.float32]
     presence: float
     quality: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One prompt's answer.
-
-    mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `RawPrediction`, in [0, 1].
-    score: the IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so.
-    """
-
-    prompt: str
-    mask: Mask
-    present: bool
-    presence: float
-    quality: float
-    score: float
 
 
 class Predictor:

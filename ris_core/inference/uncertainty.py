@@ -15,7 +15,6 @@ through the decoder, about as many as a prompt each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import cv2
@@ -25,24 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ris_core.inference.predictor import Frame, Prediction, Predictor, PreparedImage, RawPrediction
+from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction, Vector
+from ris_core.inference.predictor import Frame, Predictor, PreparedImage, RawPrediction
 from ris_core.masks import Mask
 from ris_core.models.layers import rebuild
 
-PASSES = 4
 # Measured on COCO photos: at this rate disagreement tells errors as well as the score does (rank correlation 0.46).
 _DROPPED = 0.05
 _NOTHING = 1e-6
-
-Vector = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class AssessedPrediction(Prediction):
-    """An answer with its embedding (D,) and, if that was asked for, its disagreement in [0, 1]."""
-
-    embedding: Vector
-    disagreement: float | None = None
 
 
 def assess(

@@ -16,7 +16,8 @@ from backend.labelstudio.regions import read_annotation
 from backend.projects import samples
 from backend.projects.connect import connect_titled
 from ris_core.images import read_image
-from ris_core.inference.predictor import Prediction, Predictor
+from ris_core.inference.prediction import Prediction
+from ris_core.inference.predictor import Predictor
 from ris_core.masks import Mask, bounding_box, iou
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -12,7 +12,7 @@ from backend.prompts.geometry import Box, GeometricPrompt, Point
 from backend.prompts.requests import PromptRequest, RequestBuilder, combine, echoes
 from backend.prompts.sheet import EMPTY, PromptSheet, SheetEntry
 from ris_core.errors import PromptError
-from ris_core.inference.predictor import Prediction
+from ris_core.inference.prediction import Prediction
 
 
 def config(

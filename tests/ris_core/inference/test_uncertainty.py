@@ -10,8 +10,9 @@ import torch
 from models.test_models import build
 
 from ris_core.checkpoint import OperatingPoint
+from ris_core.inference.prediction import PASSES
 from ris_core.inference.predictor import Predictor, RawPrediction
-from ris_core.inference.uncertainty import PASSES, assess, disagreement, disagreements, embed
+from ris_core.inference.uncertainty import assess, disagreement, disagreements, embed
 from ris_core.models import LDA, MODELS
 
 PROMPTS = ["the cat", "a red cup on the table"]

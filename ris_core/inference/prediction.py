@@ -1,0 +1,39 @@
+"""A model's answers as plain values. Knows no torch: who passes them on needn't wait for its import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ris_core.masks import Mask
+
+Vector = NDArray[np.float32]
+
+# Passes under dropout that disagreement is measured by, see `uncertainty`.
+PASSES = 4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One prompt's answer.
+
+    mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `RawPrediction`, in [0, 1].
+    score: the IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so.
+    """
+
+    prompt: str
+    mask: Mask
+    present: bool
+    presence: float
+    quality: float
+    score: float
+
+
+@dataclass(frozen=True)
+class AssessedPrediction(Prediction):
+    """An answer with its embedding (D,) and, if that was asked for, its disagreement in [0, 1]."""
+
+    embedding: Vector
+    disagreement: float | None = None
