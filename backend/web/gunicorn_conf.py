@@ -14,14 +14,14 @@ from backend.settings import SettingsError, load
 
 try:
     _settings = load()
-    for _knob in ("password", "webhook_secret", "label_studio_token", "redis_url"):
-        _settings.secret(_knob)
+    for _secret in ("password", "webhook_secret", "label_studio_token", "redis_url"):
+        _settings.secret(_secret)
 except SettingsError as error:
     raise SystemExit(str(error)) from None
 
 # Of glibc's malloc.h.
 _ARENA_MAX = -8
-_GIVE_BACK_SECONDS = 60
+GIVE_BACK_SECONDS = 60
 
 bind = f"{_settings.host}:{_settings.port}"
 
@@ -55,7 +55,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
 
 def _give_back(trim: Callable[[int], int]) -> None:
     while True:
-        time.sleep(_GIVE_BACK_SECONDS)
+        time.sleep(GIVE_BACK_SECONDS)
         trim(0)
 
 

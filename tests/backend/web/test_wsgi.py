@@ -209,7 +209,7 @@ def test_without_a_secret_it_ends_with_one_sentence(tmp_path: Path, missing: str
 # Eight threads that allocate at the same time, then glibc's own account of its heaps.
 _HEAPS = """
 import ctypes, threading
-from backend.gunicorn_conf import post_fork
+from backend.web.gunicorn_conf import post_fork
 post_fork(None, None)
 libc, together = ctypes.CDLL(None), threading.Barrier(8)
 libc.fdopen.restype = libc.malloc.restype = ctypes.c_void_p
@@ -229,8 +229,8 @@ libc.fflush(None)
 _FREED = """
 import ctypes, time
 from pathlib import Path
-from backend import gunicorn_conf
-gunicorn_conf._GIVE_BACK_SECONDS = 0.5
+from backend.web import gunicorn_conf
+gunicorn_conf.GIVE_BACK_SECONDS = 0.5
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 libc = ctypes.CDLL(None)
