@@ -26,13 +26,13 @@ from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.regions import AnnotatedMasks, read_annotation
+from backend.labelstudio.responses import Json
 from backend.locks import exclusive
 from backend.prompts.text import clean
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask
 from ris_core.masks import iou as mask_iou
 
-Json = Mapping[str, Any]
 FetchPredictions = Callable[[Sequence[int]], Iterable[Json]]
 """Task ids -> those tasks with their `predictions`."""
 
