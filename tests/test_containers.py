@@ -73,8 +73,8 @@ def test_a_profile_starts_one_backend_and_two_workers(services: dict[str, Config
 
 def test_each_command_is_the_one_that_ris_up_runs(services: dict[str, Config]) -> None:
     for name, command in commands("0.0.0.0", 8080).items():
-        found = [each["command"] for key, each in services.items() if key.removesuffix("-gpu") == name]
-        assert found == [list(command)]
+        used = [service["command"] for key, service in services.items() if key.removesuffix("-gpu") == name]
+        assert used == [list(command)]
 
 
 def test_the_images_run_those_commands_by_default() -> None:
@@ -88,7 +88,7 @@ def test_label_studio_gets_the_environment_of_ris_up(services: dict[str, Config]
     environment = dict(services["label-studio"]["environment"])
     assert environment.pop("LABEL_STUDIO_USERNAME") == "admin@example.com"
     assert environment.pop("LABEL_STUDIO_PASSWORD") == "value-of-RIS_LABEL_STUDIO_PASSWORD"
-    address = next(each for name, each in services.items() if name.startswith("backend"))["networks"]["labelling"]
+    address = next(service for name, service in services.items() if name.startswith("backend"))["networks"]["labelling"]
     assert environment == label_studio_environment("/data", f"{address['ipv4_address']}/32")
 
 
@@ -144,9 +144,9 @@ def test_the_gpu_is_asked_for_in_its_profile_alone(services: dict[str, Config], 
 
 
 def test_the_backend_knows_every_setting_that_it_gets(services: dict[str, Config]) -> None:
-    known = {f"RIS_{name}".upper() for name in Settings.model_fields}
+    settings = {f"RIS_{name}".upper() for name in Settings.model_fields}
     for name, service in services.items():
-        assert {key for key in service["environment"] if key.startswith("RIS_")} <= known, name
+        assert {key for key in service["environment"] if key.startswith("RIS_")} <= settings, name
 
 
 @pytest.mark.parametrize("missing", [*SECRETS, "COMPOSE_PROFILES"])

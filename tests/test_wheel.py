@@ -23,7 +23,7 @@ def test_the_wheel_segments_anywhere(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); sys.argv[0] = 'ris'\n"
         "import ris_core, backend.cli.main; assert 'installed' in ris_core.__file__\n"
-        "from ris_core.checkpoint import shipped; assert 'installed' in str(shipped())\n"
+        "from ris_core.checkpoint_files import shipped; assert 'installed' in str(shipped())\n"
         "backend.cli.main.main()\n"
     )
     done = subprocess.run(

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from backend.errors import LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
-from ris_core.models import MODELS
+from ris_core.checkpoint_files import DESIGNS
 
-_OURS = re.compile(rf"(?:{'|'.join(MODELS)})-[0-9a-f]{{8}}(?:[.#].*)?")
+_OURS = re.compile(rf"(?:{'|'.join(DESIGNS)})-[0-9a-f]{{8}}(?:[.#].*)?")
 
 
 @dataclass(frozen=True)

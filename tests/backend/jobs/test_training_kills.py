@@ -129,7 +129,7 @@ class Annotator:
     _gone: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Annotator:
-        self._contract = ml_backend.build(load())
+        self._backend = ml_backend.build(load())
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         return self
@@ -155,7 +155,7 @@ class Annotator:
         while not self._gone.wait(0.2):
             started = time.monotonic()
             try:
-                [answer] = self._contract.predict(body)["results"]
+                [answer] = self._backend.predict(body)["results"]
                 self.versions.append(answer["model_version"])
             except Exception as error:  # noqa: BLE001 - whatever it is, the person gets no mask
                 self.failures.append(repr(error))

@@ -38,8 +38,8 @@ def label_studio_sdk() -> Iterator[sdk.Sdk]:
 def good() -> list[dict[str, Any]]:
     """One region for each tag, over the whole image: the numbers reach their limits."""
     mask = np.ones((30, 7), np.bool_)
-    found = regions.mask_regions(CONFIG, CONFIG.labels[0], mask, 1.0, "the cat")
-    return [*found, regions.prompt_region(CONFIG, (30, 7), "the cat")]
+    masks = regions.mask_regions(CONFIG, CONFIG.labels[0], mask, 1.0, "the cat")
+    return [*masks, regions.prompt_region(CONFIG, (30, 7), "the cat")]
 
 
 def value(number: int, **fields: Any) -> Change:

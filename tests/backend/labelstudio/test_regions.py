@@ -81,9 +81,9 @@ def only(tag: str, attributes: str = "", labels: str = '<Label value="cat"/>') -
 
 def answer(interface: label_config.LabelConfig, mask: Mask, *notes: str) -> list[dict[str, Any]]:
     """The regions for "the cats", as they arrive after a journey as JSON."""
-    found = regions.mask_regions(interface, interface.labels[0], mask, 0.5, "the cats", notes)
-    validate(found, interface)
-    return json.loads(json.dumps(found, allow_nan=False))
+    shown = regions.mask_regions(interface, interface.labels[0], mask, 0.5, "the cats", notes)
+    validate(shown, interface)
+    return json.loads(json.dumps(shown, allow_nan=False))
 
 
 def two_parts() -> Mask:
@@ -97,16 +97,16 @@ def two_parts() -> Mask:
 
 
 def test_an_answer_is_shown_in_every_tag_that_has_its_label() -> None:
-    found = answer(EVERY, MASK[:, :6])
-    assert [(region["from_name"], region["type"]) for region in found] == [
+    shown = answer(EVERY, MASK[:, :6])
+    assert [(region["from_name"], region["type"]) for region in shown] == [
         ("poly", "polygonlabels"),
         ("brush", "brushlabels"),
         ("bits", "bitmasklabels"),
         ("box", "rectanglelabels"),
     ]
-    assert [region["value"][region["type"]] for region in found] == [["cat"], ["c"], ["cat"], ["cat"]]
-    assert {region["score"] for region in found} == {0.5}
-    assert len({region["id"] for region in found}) == 4
+    assert [region["value"][region["type"]] for region in shown] == [["cat"], ["c"], ["cat"], ["cat"]]
+    assert {region["score"] for region in shown} == {0.5}
+    assert len({region["id"] for region in shown}) == 4
     dogs = regions.mask_regions(EVERY, EVERY.labels[1], MASK, 0.5, "the dog")
     assert [region["from_name"] for region in dogs] == ["brush", "bits"]
 
@@ -123,17 +123,17 @@ def test_a_rectangle_encloses_all_but_specks() -> None:
 
 def test_a_polygon_of_several_parts_says_so_and_reads_back_as_one_mask() -> None:
     interface = only("PolygonLabels", 'tolerance="0" smallest="0.05"')
-    found = answer(interface, two_parts(), "looked up")
-    assert [region["meta"]["text"][0].splitlines() for region in found] == [
+    shown = answer(interface, two_parts(), "looked up")
+    assert [region["meta"]["text"][0].splitlines() for region in shown] == [
         ["prompt: the cats", "looked up", f"part {number} of 2", "specks left out: 1"] for number in (1, 2)
     ]
-    assert len({region["id"] for region in found}) == 2
-    assert all(region["value"]["closed"] for region in found)
+    assert len({region["id"] for region in shown}) == 2
+    assert all(region["value"]["closed"] for region in shown)
     expected = two_parts()
     expected[9, 19] = False
-    (mask,) = regions.read_annotation(found, interface).masks
+    (mask,) = regions.read_annotation(shown, interface).masks
     assert (mask.mask == expected).all()
-    assert (mask.region_id, mask.label, mask.prompt) == (found[0]["id"], "cat", "the cats")
+    assert (mask.region_id, mask.label, mask.prompt) == (shown[0]["id"], "cat", "the cats")
 
 
 @pytest.mark.parametrize("tag", ["BrushLabels", "BitmaskLabels", "PolygonLabels"])
@@ -176,14 +176,14 @@ def test_an_answer_shown_in_several_tags_is_one_object() -> None:
 
 
 def test_of_several_tags_the_corrected_one_counts_then_the_one_that_is_left() -> None:
-    found = answer(EVERY, two_parts())
-    bits = next(region for region in found if region["from_name"] == "bits")
+    shown = answer(EVERY, two_parts())
+    bits = next(region for region in shown if region["from_name"] == "bits")
     bits |= {"origin": "prediction-changed", "value": {**bits["value"], "imageDataURL": bitmask.encode(~two_parts())}}
-    (mask,) = regions.read_annotation(found, EVERY).masks
+    (mask,) = regions.read_annotation(shown, EVERY).masks
     assert (mask.region_id, mask.origin) == (bits["id"], "prediction-changed")
     assert (mask.mask == ~two_parts()).all()
     bits["origin"] = "prediction"
-    left = [region for region in found if region["from_name"] != "poly"]
+    left = [region for region in shown if region["from_name"] != "poly"]
     (mask,) = regions.read_annotation(left, EVERY).masks
     assert (mask.mask == two_parts()).all()
 

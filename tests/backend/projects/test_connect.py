@@ -114,8 +114,8 @@ def connected(site: Site, settings: Settings, title: str, interface: str = LABEL
 
 def test_each_project_has_an_address_of_its_own(studio: Studio, site: Site, make_settings: Make) -> None:
     settings = make_settings(label_studio_url=site.url)
-    found = [connected(site, settings, title) for title in ("Dogs", "Cats", "Dogs")]
-    assert [(each.project, each.made, each.url.rpartition("/")[2]) for each in found] == [
+    connections = [connected(site, settings, title) for title in ("Dogs", "Cats", "Dogs")]
+    assert [(connection.project, connection.made, connection.url.rpartition("/")[2]) for connection in connections] == [
         (1, True, "1"),
         (2, True, "2"),
         (1, False, "1"),

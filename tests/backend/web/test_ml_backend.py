@@ -49,7 +49,7 @@ def test_setup_follows_a_promotion_at_once(
     named = send(client, "setup").json["model_version"]
     assert named.rpartition(".")[0] == version.name
     versions = send(client, "versions").json["versions"]
-    assert [each.rpartition(".")[0] for each in versions] == [registry.base.name, version.name]
+    assert [name.rpartition(".")[0] for name in versions] == [registry.base.name, version.name]
     assert versions[-1] == named
 
 
@@ -292,7 +292,7 @@ def test_tasks_that_do_not_fit_a_request_become_one_batch_however_often_they_are
     # More of them: only those that no batch has yet make another.
     body["tasks"].append({**body["tasks"][0], "id": 6})
     send(client, "predict-batch", body)
-    assert [each.total for each in ordered(settings)] == [1, 2]
+    assert [batch.total for batch in ordered(settings)] == [1, 2]
 
 
 def test_without_valkey_tasks_that_do_not_fit_are_refused_with_a_sentence(
