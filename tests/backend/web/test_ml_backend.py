@@ -19,7 +19,8 @@ from werkzeug.test import TestResponse
 from backend import services
 from backend.batches.store import Batch, BatchStore
 from backend.home import prompt_sheet_file
-from backend.queue.queue import BATCHES, TRAINING, least_new, open_queue
+from backend.queue.names import BATCHES, TRAINING
+from backend.queue.queue import least_new, open_queue
 from backend.registry import Registry
 from backend.settings import Settings
 from ris_core import checkpoint_files
@@ -264,7 +265,7 @@ def test_the_limits_of_a_task_count(
 
 
 def ordered(settings: Settings) -> list[Batch]:
-    return services.prelabelling(settings).all()
+    return services.batch_service(settings).all()
 
 
 @pytest.mark.parametrize("knobs", [{"batch_from": 2}, {"predict_seconds": 1e-9}])
@@ -287,7 +288,7 @@ def test_tasks_that_do_not_fit_a_request_become_one_batch_however_often_they_are
         # Label Studio shows people the reason, if anything.
         assert f"2 tasks are being pre-labelled in the background as batch {batch.id}" in answer.status
     assert sorted(BatchStore(redis).tasks(batch.id)) == [4, 5]
-    assert batch.order.version == send(client, "setup").json["model_version"]
+    assert batch.spec.version == send(client, "setup").json["model_version"]
     assert len(open_queue(redis, name=BATCHES)) == 1
     # More of them: only those that no batch has yet make another.
     body["tasks"].append({**body["tasks"][0], "id": 6})
@@ -321,7 +322,7 @@ def test_new_tasks_are_pre_labelled_where_the_project_wants_it_and_join_one_batc
         assert arrive(1, task) == {"batch": first["batch"], "new": 1}
     assert arrive(1, 12) == {"batch": first["batch"], "new": 0}
     [batch] = ordered(settings)
-    assert (batch.total, batch.order.origin, batch.order.project) == (12, "webhook", 1)
+    assert (batch.total, batch.spec.origin, batch.spec.project) == (12, "webhook", 1)
     assert len(open_queue(redis, name=BATCHES)) == 1
 
 
@@ -336,5 +337,5 @@ def test_a_long_sentence_in_the_editor_is_refused(
 
 def test_hosts_and_local_files_are_let_through_as_set(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"image")
-    images = services.images(make_settings(local_files_root=tmp_path, image_hosts=("10.0.0.7",)))
+    images = services.image_resolver(make_settings(local_files_root=tmp_path, image_hosts=("10.0.0.7",)))
     assert images.fetch("/data/local-files/?d=a.png", 1) == b"image"
