@@ -58,7 +58,7 @@ class MLBackend:
         """The version string of a batch's answers. Raises ConfigError if the labelling interface can't carry masks."""
         request = _object(body)
         schema, project = _text(request, "schema"), _project(request.get("project"), project)
-        name = self.project_models.of(project, self.project_models.parse_interface(project, schema)).name
+        name = self.project_models.of_interface(project, schema).name
         self.project_models.note_interface(project, schema)
         return {"model_version": name}
 
@@ -120,8 +120,8 @@ class MLBackend:
         project = _project(description.get("id"), addressed)
         if not self.wants_new(project):
             return {"ignored": NEW_TASKS}
-        config = self.project_models.parse_interface(project, _text(description, "label_config"))
-        receipt = self._submit(self._tasks(request), self.project_models.of(project, config), "webhook")
+        project_model = self.project_models.of_interface(project, _text(description, "label_config"))
+        receipt = self._submit(self._tasks(request), project_model, "webhook")
         return {"batch": receipt.batch, "new": receipt.new}
 
     def _submit(self, tasks: Sequence[Json], project_model: ProjectModel, origin: str) -> Receipt:
