@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from backend.prompts import sentence_vectors
 from backend.prompts.sentence_vectors import CachedSentenceVectors
+from ris_core import encoders
 from ris_core.encoders import TextFeatures, text_encoder
 
 SENTENCES = ["kitten", "a very long sentence about a brown dog", "kitten", "sofa"]
@@ -26,7 +26,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         features: TextFeatures = encoder(sentences)
         return features
 
-    monkeypatch.setattr(sentence_vectors, "text_encoder", lambda _: encode)
+    monkeypatch.setattr(encoders, "text_encoder", lambda _: encode)
     return passes
 
 
