@@ -128,6 +128,10 @@ def test_ten_thousand_pairs_take_less_than_two_seconds(strategy):
         for number, (score, vector) in enumerate(zip(scores, vectors, strict=True))
     ]
     assert len({(pair.task, pair.prompt) for pair in pairs}) == len(pairs) > CENTRES
-    started = time.process_time()
-    rank(pairs, strategy, {}, 0)
-    assert time.process_time() - started < 2
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        rank(pairs, strategy, {}, 0)
+        seconds.append(time.perf_counter() - started)
+    # The quickest: a neighbour's work, or BLAS threads that wait for a core, aren't ours.
+    assert min(seconds) < 2

@@ -37,7 +37,6 @@ def studio() -> Studio:
 def home(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Iterator[Path]:
     (tmp_path / "ris.env").write_text(f"RIS_LABEL_STUDIO_URL={site.url}\nRIS_LABEL_STUDIO_TOKEN={TOKEN}\n")
     monkeypatch.setenv("RIS_HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
 
 

@@ -39,8 +39,6 @@ def shelf(
     shelf = Shelf(tmp_path / "shelf.db")
     shelf.fill(data(5))
     monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
-    # Rich would wrap what a test reads.
-    monkeypatch.setenv("COLUMNS", "300")
     with serve(shelf) as site:
         for name, value in {
             "RIS_HOME": str(tmp_path / "home"),

@@ -21,8 +21,6 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def queue(redis: Redis, redis_url: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> JobQueue:
-    # Rich would wrap what a test reads.
-    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
     return JobQueue(redis)
 

@@ -21,7 +21,6 @@ LINK = f"http://label.studio/projects/{PROJECT}/data?task="
 @pytest.fixture
 def home(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a project whose version in production finds whatever it is asked for, all over the photo."""
-    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("RIS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RIS_LABEL_STUDIO_URL", "http://label.studio")
     finds = random_checkpoint(tmp_path / "finds")

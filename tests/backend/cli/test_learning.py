@@ -33,7 +33,6 @@ def worker(
     """While it is open, the next job comes to its end with this result, or fails with this message."""
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
     monkeypatch.setenv("RIS_HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
 
     def end(result: object, message: str) -> None:
         while not (waiting := JobQueue(redis).recent()):

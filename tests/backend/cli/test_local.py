@@ -118,7 +118,6 @@ def ris(run_ris, monkeypatch: pytest.MonkeyPatch, make_settings):
 
     monkeypatch.setattr(up, "during", lambda home, work, display: work(make_settings()))
     monkeypatch.setattr(demo, "run", run)
-    monkeypatch.setenv("COLUMNS", "200")
     return run_ris
 
 

@@ -35,7 +35,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def home(tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RIS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RIS_FINETUNE_MIN_VALIDATION", "4")
-    monkeypatch.setenv("COLUMNS", "300")
     return tmp_path / "home"
 
 
