@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from backend.datasets.annotations import Correction, Corrections, DrawnObject, Edit, EditKind, Expression
+from backend.datasets.fingerprints import edit_key
 from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
@@ -29,14 +30,13 @@ from backend.labelstudio.regions import AnnotatedMasks, read_annotation
 from backend.labelstudio.responses import Json
 from backend.locks import exclusive
 from backend.prompts.text import clean
-from ris_core.files import atomic_write, sha256
+from ris_core.files import atomic_write
 from ris_core.masks import Mask
 from ris_core.masks import iou as mask_iou
 
 FetchPredictions = Callable[[Sequence[int]], Iterable[Json]]
 """Task ids -> those tasks with their `predictions`."""
 
-_DIGITS = 16
 _PREDICTED, _CHANGED = "prediction", "prediction-changed"
 
 
@@ -70,7 +70,7 @@ class EditLedger:
         self._file = edits_file(home, project)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """By annotation and expression, see `_key`, the fields of a `Edit`; nothing from a file that is damaged."""
+        """By `edit_key` the fields of an `Edit`; nothing from a file that is damaged."""
         with suppress(OSError, ValueError):
             entries = json.loads(self._file.read_text(encoding="utf-8"))
             return entries if isinstance(entries, dict) else {}
@@ -95,7 +95,9 @@ def measure_edits(
         item = unmeasured[int(task["id"])]
         compared = compare(item, find_parent(item, task.get("predictions") or [], config))
         fresh |= {
-            _key(item, expression): _fields(expression.edit) for expression in compared.expressions if expression.edit
+            edit_key(item, expression): _fields(expression.edit)
+            for expression in compared.expressions
+            if expression.edit
         }
     ledger.add(fresh)
     entries |= fresh
@@ -181,23 +183,17 @@ def _is_unmeasured(correction: Correction, entries: Mapping[str, Any]) -> bool:
     proposed = any(drawn.origin in (_PREDICTED, _CHANGED) for drawn in correction.objects)
     if correction.parent_prediction is None and not proposed:
         return False
-    return any(_key(correction, expression) not in entries for expression in correction.expressions)
+    return any(edit_key(correction, expression) not in entries for expression in correction.expressions)
 
 
 def _recalled(correction: Correction, entries: Mapping[str, Mapping[str, Any]]) -> Correction:
     """The correction with its edits as the ledger has them; what isn't in it goes by the regions' origin."""
 
     def edit_of(expression: Expression, drawn: Sequence[DrawnObject]) -> Edit:
-        entry = entries.get(_key(correction, expression))
+        entry = entries.get(edit_key(correction, expression))
         return Edit(**entry) if entry else _by_origin(drawn)
 
     return _with_edits(correction, edit_of)
-
-
-def _key(correction: Correction, expression: Expression) -> str:
-    """What was measured holds as long as an annotation's masks for a sentence stay as they are."""
-    runs = sorted(drawn.rle["counts"] for drawn in correction.objects if drawn.region in expression.regions)
-    return f"{correction.annotation}:{sha256('/'.join([expression.cleaned, *runs]).encode())[:_DIGITS]}"
 
 
 def _fields(edit: Edit) -> dict[str, Any]:
