@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from backend.errors import Unavailable
 
-_LOOK_SECONDS = 0.5
+# What is held for moments is waited for closely, a learning of minutes isn't.
+_POLL_SECONDS, _CALLBACK_SECONDS = 0.02, 0.5
 
 
 @contextmanager
-def exclusive(path: Path, refusal: str | None = None, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(path: Path, refusal: str | None = None, waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold the lock that `path` stands for, waiting as long as it takes. Threads exclude each other too.
 
     waiting: is called again and again while somebody else holds it; what it raises ends the wait.
     Raises Unavailable instead of waiting if there is a `refusal`, the sentence to say so.
     """
+
+    def is_given_up() -> bool:
+        if waiting:
+            waiting()
+        return False
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    seconds = _CALLBACK_SECONDS if waiting else _POLL_SECONDS
+    # The file stays: a lock on one that was removed excludes nobody. One thread may take the lock, another release it.
+    lock = FileLock(path, preserve_lock_file=True, thread_local=False, poll_interval=seconds)
     try:
-        while not _lock(descriptor, wait=not (refusal or waiting)):
-            if refusal:
-                raise Unavailable(refusal)
-            if waiting:
-                waiting()
-            time.sleep(_LOOK_SECONDS)
+        lock.acquire(blocking=not refusal, cancel_check=is_given_up)
+    except Timeout:
+        raise Unavailable(str(refusal)) from None
+    try:
         yield
     finally:
-        # Closing frees the lock; the file stays, for a lock on a removed file excludes nobody.
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+        lock.release()

@@ -74,8 +74,35 @@ class _Pointer:
 
     def to(self, name: str, earlier: tuple[str, ...]) -> _Pointer:
         """The pointer after a move to `name`."""
-        served = (*(each for each in self.served if each != name), name)
+        served = (*(other for other in self.served if other != name), name)
         return _Pointer(name, _now(), earlier[-_STEPS:], served[-_SERVED:])
+
+
+@dataclass(frozen=True)
+class ProjectVersions:
+    """What the registry holds of a project at one moment.
+
+    versions: the base version, then the project's own, oldest first. since, served: as `Registry` says them.
+    """
+
+    project: int
+    production: str
+    since: str | None
+    served: tuple[str, ...]
+    versions: tuple[Version, ...]
+
+    @property
+    def base(self) -> Version:
+        """The shipped model."""
+        return self.versions[0]
+
+    @property
+    def current(self) -> Version:
+        """The version in production. Raises RegistryError if its folder is missing."""
+        for version in self.versions:
+            if version.name == self.production:
+                return version
+        raise _missing(self.project, self.production, self.base)
 
 
 class Registry:
@@ -140,10 +167,18 @@ class Registry:
                     raise
         return [self.base, *sorted(own, key=lambda version: (str(version.card.get("added")), version.name))]
 
+    def read(self, project: int) -> ProjectVersions:
+        """All of it at one moment. Raises RegistryError."""
+        while True:
+            pointer, versions = self._pointer(project), tuple(self.versions(project))
+            # Else production has moved on in between, and a version may have been pruned.
+            if self._pointer(project) == pointer:
+                return ProjectVersions(project, pointer.version, pointer.promoted, pointer.served, versions)
+
     def projects(self) -> list[int]:
         """The projects that have versions of their own."""
-        found = (folder.name.removeprefix("project-") for folder in _subfolders(self._root))
-        return sorted(int(name) for name in found if name.isdecimal())
+        names = (folder.name.removeprefix("project-") for folder in _subfolders(self._root))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def add(self, project: int, checkpoint_folder: Path, card: Mapping[str, Any]) -> Version:
         """Copy a checkpoint in as a version of its own, named by its content. Again: nothing changes."""
@@ -259,10 +294,7 @@ class Registry:
         folder = self._versions(project) / name
         card = _read_json(folder / _RECORD) if _is_plain(name) else None
         if card is None:
-            raise RegistryError(
-                f"Version {name} of project {project} is missing from the model registry. "
-                f"Put its folder back, or promote {self.base.name}."
-            )
+            raise _missing(project, name, self.base)
         return Version(name, folder, card)
 
     def _is_there(self, project: int, name: str) -> bool:
@@ -280,6 +312,13 @@ class Registry:
 
     def _versions(self, project: int) -> Path:
         return self._folder(project) / "versions"
+
+
+def _missing(project: int, name: str, base: Version) -> RegistryError:
+    return RegistryError(
+        f"Version {name} of project {project} is missing from the model registry. "
+        f"Put its folder back, or promote {base.name}."
+    )
 
 
 def _check_unmoved(project: int, pointer: _Pointer, name: str, instead_of: str | None) -> None:

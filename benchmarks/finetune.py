@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.learning.candidate import PLAN, CandidateSpec, train_candidate
-from backend.learning.gate import Compared, judge
+from backend.learning.gate import ComparedExpression, judge
 from backend.projects import samples as shipped
 from ris_core import checkpoint
 from ris_core.data import Sample, by_photo, read_folder
@@ -72,7 +72,7 @@ def learn(
     trained = time.monotonic()
     before, after = (evaluate(Predictor.load(folder), held_out) for folder in (base, candidate))
     compared = [
-        Compared(
+        ComparedExpression(
             task=sample.image_id,
             prompt=sample.sentence,
             photo=sample.image.name,

@@ -21,7 +21,7 @@ from record import keep
 from rich.console import Console
 from rich.table import Table
 
-from backend.learning.gate import MARGIN, Compared, judge
+from backend.learning.gate import MARGIN, ComparedExpression, judge
 
 SIZES, NEEDED = (20, 60, 200), 20
 TRIALS = 20 if os.environ.get("QUICK") else 100
@@ -87,7 +87,7 @@ def trial(seed: int, size: int, change: str) -> tuple[bool, bool, float, float]:
     before = world.answers(luck, none, none)
     after = world.answers(again, more, wider + random.normal(size=size) * _NOISE)
     compared = [
-        Compared(number, str(number), str(photo), "" if kind == ABSENT else "mask", float(was), float(now))
+        ComparedExpression(number, str(number), str(photo), "" if kind == ABSENT else "mask", float(was), float(now))
         for number, (photo, kind, was, now) in enumerate(zip(world.photos, world.kinds, before, after, strict=True))
     ]
     verdict = judge(compared, NEEDED)

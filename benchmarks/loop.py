@@ -47,7 +47,7 @@ from rich.table import Table
 
 from backend.active_learning.strategies import STRATEGIES, Pair, rank
 from backend.learning.candidate import PLAN, CandidateSpec, Plan, train_candidate
-from backend.learning.gate import MARGIN, Compared, judge
+from backend.learning.gate import MARGIN, ComparedExpression, judge
 from backend.locks import exclusive
 from ris_core import checkpoint
 from ris_core.checkpoint import OperatingPoint
@@ -279,10 +279,10 @@ def one_loop(world: World, seed: int, how: str | None, spoils_validation: bool) 
     return {"decision": verdict.decision, "reason": verdict.reason, "held_out": len(validation), **change}
 
 
-def compared(before: Report, after: Report) -> list[Compared]:
-    """As `finetune.compare_versions` does, without its digests."""
+def compared(before: Report, after: Report) -> list[ComparedExpression]:
+    """As `comparison.compare_versions` does, without its digests."""
     return [
-        Compared(
+        ComparedExpression(
             sample.image_id,
             sample.sentence,
             sample.image.name,

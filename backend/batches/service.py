@@ -91,6 +91,16 @@ class BatchService:
             self._queue.prelabel(batch)
         return resumed
 
+    def take_over(self, batch: str) -> Batch:
+        """What a runner does before anything else; a batch that isn't running needs none. Raises NotFound.
+
+        While the batch runs another runner waits: should this one die, or another worker be idle, somebody goes on.
+        """
+        current = self.get(batch, reasons=False)
+        if current.state == "running":
+            self._queue.prelabel(batch)
+        return current
+
     def revive(self) -> None:
         """Make sure that each running batch has a runner that waits."""
         with reachable():

@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PROC = Path("/proc")
-_LOOK_SECONDS = 0.2
+import psutil
+
+_VMSTAT = Path("/proc/vmstat")
+_POLL_SECONDS = 0.2
 _MIB = 1 << 20
 
 
 @contextmanager
-def at_most(mebibytes: int | None, exceeded: Callable[[int], None]) -> Iterator[None]:
+def at_most(mebibytes: int | None, on_exceeded: Callable[[int], None]) -> Iterator[None]:
     """Inside, this process and those that it started may hold so much together, in MiB; None: as much as there is.
 
-    Above, `exceeded` hears how much it was, in a thread of its own, and the process group is killed: an exception
+    Above, `on_exceeded` hears how much it was, in a thread of its own, and the process group is killed: an exception
     would have to wait for the end of whatever takes the memory.
     """
     if mebibytes is None:
@@ -31,11 +33,11 @@ def at_most(mebibytes: int | None, exceeded: Callable[[int], None]) -> Iterator[
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(_LOOK_SECONDS):
+        while not done.wait(_POLL_SECONDS):
             held = resident() // _MIB
             if held > mebibytes:
                 try:
-                    exceeded(held)
+                    on_exceeded(held)
                 finally:
                     os.killpg(0, signal.SIGKILL)
 
@@ -48,33 +50,20 @@ def at_most(mebibytes: int | None, exceeded: Callable[[int], None]) -> Iterator[
 
 def resident() -> int:
     """Bytes of memory that this process and its descendants hold; what they share counts for each."""
-    pages = 0
-    for pid in _family():
+    own = psutil.Process()
+    held = 0
+    for process in [own, *own.children(recursive=True)]:
         # It may have ended meanwhile.
-        with suppress(OSError):
-            pages += int((_PROC / str(pid) / "statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+        with suppress(psutil.Error):
+            held += process.memory_info().rss
+    return held
 
 
 def memory_kills() -> int | None:
     """How many processes the kernel of this machine has killed for memory so far; None where it doesn't say."""
     with suppress(OSError):
-        for line in (_PROC / "vmstat").read_text(encoding="ascii").splitlines():
+        for line in _VMSTAT.read_text(encoding="ascii").splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)
     return None
-
-
-def _family() -> set[int]:
-    parents: dict[int, int] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                # After the name, which may hold anything but is the last thing in brackets: state, parent.
-                fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-                parents[int(entry.name)] = int(fields[1])
-    family = {os.getpid()}
-    while born := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= born
-    return family

@@ -1,12 +1,12 @@
 """The worker: takes jobs from its queues, one at a time, and runs each in a process of its own.
 
 - A worker serves all queues, or those of one kind: learning, which takes long, or all else (queue.py).
-- Only the listed functions run, and nothing is imported before that is checked (guard.py).
+- Only the listed functions run, and nothing is imported before that is checked (allow_list.py).
 - A job that raises has failed: its record gets the sentence, and it isn't tried again. Learning reads all
   annotations anew, so the next submit makes up for it.
 - A job whose process is killed is tried again, twice at most unless it got further than ever before. If the worker
   itself is killed, its job dies with it, and is put back by the next worker to start (recovery.py).
-- Exports come first, batches are worked on in between: a runner of a batch makes room (functions.py).
+- Exports come first, batches are worked on in between: a runner of a batch makes room (turn.py).
 - At SIGTERM learning and batches stop at their next step, with what they did saved, and are put back: that is no
   failed try. An export is finished. Another SIGTERM, a second later, kills the job; the next worker starts it again.
 """
@@ -35,8 +35,8 @@ from backend.errors import Unavailable
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
 from backend.learning import rollout, triggers
-from backend.queue import cancellation
 from backend.queue.allow_list import GuardedJob
+from backend.queue.cancellation import STOP, Cancellation, JobStopped
 from backend.queue.names import KINDS, QUEUES, WorkerKind
 from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue
 from backend.settings import Settings, load
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 _WORKER_SECONDS = 75
 _MAINTENANCE_SECONDS = 60
 # Valkey may be starting as well, or starting again; RQ would look after it at longer and longer intervals.
-_VALKEY_SECONDS = 15.0
+VALKEY_SECONDS = 15.0
 _LONGEST_PAUSE = 4.0
 
 
@@ -93,7 +93,7 @@ class GuardedWorker(Worker):
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self._lifeline:
-            os.write(self._lifeline[1], cancellation.STOP)
+            os.write(self._lifeline[1], STOP)
 
     def set_shutdown_requested_date(self) -> None:
         # For the record alone: without Valkey the job must still get the time to save what it did.
@@ -104,11 +104,12 @@ class GuardedWorker(Worker):
         assert self._lifeline
         reader, writer = self._lifeline
         os.close(writer)
-        cancellation.listen(reader)
+        assert isinstance(job, GuardedJob)
+        job.should_stop = Cancellation(reader)
         super().main_work_horse(job, queue)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        if exc_info[0] is not cancellation.JobStopped:
+        if exc_info[0] is not JobStopped:
             super().handle_exception(job, *exc_info)
             return
         _log.info("Job %s has stopped with its worker. It goes on with the next.", job.id)
@@ -143,7 +144,7 @@ def run_worker(settings: Settings, burst: bool = False, only: WorkerKind | None 
     logs.configure(settings.log_level, settings.secrets())
     try:
         connection = connect(settings.secret("redis_url"), patient=True)
-        _wait_for(connection, _VALKEY_SECONDS)
+        _wait_for(connection, VALKEY_SECONDS)
         work(connection, burst=burst, only=only)
     except RedisError as error:
         raise Unavailable(f"The job queue can't be reached ({error}). Start Valkey, then the worker.") from None

@@ -48,7 +48,7 @@ _STEPS, _LEAST_BATCH = 32, 2
 # Where time is too short for all photos: the share of those that aren't new.
 _REPLAYED = 1 / 3
 # Photos from which the pace is taken.
-_LOOKED_AT = 2
+_MEASURED = 2
 # What is recalled: names that it is drawn from (all 1,000 take seconds to encode), how many of them a photo has, and
 # the cosine similarity below which a name is another thing.
 _NAMES, _RECALLED, _FAR, _NO_REF = 250, 64, 0.4, -1
@@ -94,15 +94,15 @@ class CandidateSpec:
 
 
 def train_candidate(
-    order: CandidateSpec, run: Path, report: Callable[[float], None], stop: Callable[[], bool] = lambda: False
+    spec: CandidateSpec, run: Path, on_progress: Callable[[float], None], stop: Callable[[], bool] = lambda: False
 ) -> Path:
-    """Carry out an order -> the candidate's checkpoint, inside the folder `run`.
+    """Train what a spec asks for -> the candidate's checkpoint, inside the folder `run`.
 
     Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
     weights. Of several processes that train together, the first writes what they learnt.
 
     Args:
-        report: hears the share done, from 0 to 1.
+        on_progress: hears the share done, from 0 to 1.
         stop: asked between steps; once it is true, what was learnt is saved and the training ends.
 
     Raises:
@@ -113,33 +113,39 @@ def train_candidate(
     folder, started = run / CHECKPOINT, time.monotonic()
     if folder.exists():
         return folder
-    model, point = checkpoint.load(order.base, merged=True)
+    model, point = checkpoint.load(spec.base, merged=True)
     # Each process needs a photo.
-    batch = max(process_count(), order.photos or RECIPE.photos)
+    batch = max(process_count(), spec.photos or RECIPE.photos)
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=batch)
     with fixed_encoders(model):
-        cache = FeatureCache(order.features or run / "features", model.image_encoder, CACHED)
-        teacher, _ = checkpoint.load(order.base, merged=True)
-        taught, weights = _lesson(model, order)
+        cache = FeatureCache(spec.features or run / "features", model.image_encoder, CACHED)
+        teacher, _ = checkpoint.load(spec.base, merged=True)
+        samples, weights = _weighted(model, spec)
 
-        def measure() -> Plan:
-            pace = _pace(order, teacher, taught, recipe, cache, stop)
-            left = order.seconds - (time.monotonic() - started)
-            return plan_for(order.samples, order.new, left, pace, recipe.photos)
+        def make_plan() -> Plan:
+            pace = _pace(spec, teacher, samples, recipe, cache, stop)
+            left = spec.seconds - (time.monotonic() - started)
+            return plan_for(spec.samples, spec.new, left, pace, recipe.photos)
 
-        plan = _settled(run, measure)
+        plan = _settled(run, make_plan)
         photos = set(plan.photos)
-        drawn = [sample.image.name in photos for sample in taught]
-        taught, weights = list(compress(taught, drawn)), list(compress(weights, drawn))
+        drawn = [sample.image.name in photos for sample in samples]
+        samples, weights = list(compress(samples, drawn)), list(compress(weights, drawn))
         recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
-
-        def hear(at: TrainingProgress) -> None:
-            report(at.step / at.steps)
-
-        train(model, taught, recipe, run, hear, features=cache, weights=weights, teacher=teacher, stop=stop)
+        train(
+            model,
+            samples,
+            recipe,
+            run,
+            lambda at: on_progress(at.step / at.steps),
+            features=cache,
+            weights=weights,
+            teacher=teacher,
+            stop=stop,
+        )
         _blend(model, teacher)
     if is_first():
-        checkpoint.save(model, point, folder, _card(checkpoint.version(order.base), plan, len(taught)))
+        checkpoint.save(model, point, folder, _card(checkpoint.version(spec.base), plan, len(samples)))
     return folder
 
 
@@ -171,18 +177,18 @@ def _blend(model: RISModel, base: RISModel) -> None:
         weight.lerp_(was, 1 - LEARNT)
 
 
-def _lesson(model: RISModel, order: CandidateSpec) -> tuple[list[Sample], list[float]]:
+def _weighted(model: RISModel, spec: CandidateSpec) -> tuple[list[Sample], list[float]]:
     """What is learnt from, and how often each of it is drawn."""
-    if not order.samples:
+    if not spec.samples:
         return [], []
-    weights, recalled = balance(order.samples, order.new), recalled_samples(model, order.samples)
+    weights, recalled = balance(spec.samples, spec.new), recalled_samples(model, spec.samples)
     usual, absent = sum(weights) / len(weights), defaultdict[Path, list[float]](list)
-    for sample, weight in zip(order.samples, weights, strict=True):
+    for sample, weight in zip(spec.samples, weights, strict=True):
         if not sample.has_target:
             absent[sample.image].append(weight)
     # Beside an expression of which a person said that it isn't there, one of these has an even chance.
     means = {image: sum(those) / len(those) for image, those in absent.items()}
-    return [*order.samples, *recalled], weights + [means.get(sample.image, usual) for sample in recalled]
+    return [*spec.samples, *recalled], weights + [means.get(sample.image, usual) for sample in recalled]
 
 
 def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]:
@@ -256,37 +262,29 @@ def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[
 
 
 def _pace(
-    order: CandidateSpec,
+    spec: CandidateSpec,
     teacher: RISModel,
-    taught: Sequence[Sample],
+    samples: Sequence[Sample],
     recipe: Recipe,
     cache: FeatureCache,
     stop: Callable[[], bool],
 ) -> Pace:
     """What a photo takes here, from three passes over a few with a model that is thrown away."""
     # New ones: of others the views may be known already. Of one orientation: they are one batch.
-    photos = sorted(by_photo(taught), key=lambda photo: photo[0].image_id not in order.new)
+    photos = sorted(by_photo(samples), key=lambda photo: photo[0].image_id not in spec.new)
     most_are_upright = 2 * sum(map(_is_upright, photos)) > len(photos)
     few = [photo for photo in photos if _is_upright(photo) is most_are_upright]
-    few = few[: max(process_count(), min(_LOOKED_AT, recipe.photos))]
-    model, _ = checkpoint.load(order.base, merged=True)
+    few = few[: max(process_count(), min(_MEASURED, recipe.photos))]
+    recipe = replace(recipe, epochs=3, photos=max(1, len(few)), views=1)
+    model, _ = checkpoint.load(spec.base, merged=True)
     times = [time.monotonic()]
 
-    def hear(_: TrainingProgress) -> None:
+    def note_time(_: TrainingProgress) -> None:
         times.append(time.monotonic())
 
     with tempfile.TemporaryDirectory() as folder, fixed_encoders(model):
-        recipe = replace(recipe, epochs=3, photos=max(1, len(few)), views=1)
-        train(
-            model,
-            list(chain.from_iterable(few)),
-            recipe,
-            Path(folder),
-            hear,
-            features=cache,
-            teacher=teacher,
-            stop=stop,
-        )
+        measured = list(chain.from_iterable(few))
+        train(model, measured, recipe, Path(folder), note_time, features=cache, teacher=teacher, stop=stop)
     first, *others = (later - earlier for earlier, later in pairwise(times))
     again = min(others)
     return Pace(max(0.0, first - again) / len(few), again / len(few))

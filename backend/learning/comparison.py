@@ -1,25 +1,36 @@
-"""Two versions of a project's model, compared on what is held out, and pictures of what changed most."""
+"""Two versions of a project's model on the same held-out expressions: what the gate goes by, and what changed most."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.datasets.snapshots import newest_snapshot
-from backend.learning.finetune import Comparison, compare_versions, worked_before
-from backend.learning.gate import Compared, Verdict, judge
+from backend.datasets import fingerprints
+from backend.datasets.snapshots import newest_snapshot, read_manifest
+from backend.learning.gate import ComparedExpression, Verdict, judge
 from backend.learning.versions import plain_name
 from backend.registry import Registry, Version
-from ris_core.data import Sample
+from ris_core.data import Sample, read_folder
 from ris_core.evaluation.contact_sheet import contact_sheet
-from ris_core.evaluation.evaluate import evaluate_each
+from ris_core.evaluation.evaluate import Report, evaluate, evaluate_each
 from ris_core.images import write_image
 from ris_core.inference.predictor import Predictor
 
+OnProgress = Callable[[str, float], None]
+
 # Expressions on each sheet: two answers each, two a row.
 _A_SHEET = 6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What both versions answered; `expressions[i]` is about `before.samples[i]`."""
+
+    before: Report
+    after: Report
+    expressions: tuple[ComparedExpression, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class VersionComparison:
     pictures: tuple[Path, ...] = ()
 
     @property
-    def changed(self) -> list[Compared]:
+    def changed(self) -> list[ComparedExpression]:
         """The expressions whose score changed, what changed most first."""
         changed = [expression for expression in self.answered.expressions if _gain(expression)]
         return sorted(changed, key=lambda expression: (-abs(_gain(expression)), expression.task, expression.prompt))
@@ -58,7 +69,7 @@ def compare(
     names: tuple[str, str],
     needed: int,
     pictures: Path | None = None,
-    on_progress: Callable[[str, float], None] = lambda stage, share: None,
+    on_progress: OnProgress = lambda stage, share: None,
 ) -> VersionComparison:
     """Have two versions answer the held-out expressions of the newest snapshot, and ask the gate about the second.
 
@@ -74,9 +85,50 @@ def compare(
     before, after = (registry.version(project, plain_name(name)) for name in names)
     snapshot = newest_snapshot(home, project)
     answered = compare_versions(before.folder, after.folder, snapshot, on_progress)
-    verdict = judge(answered.expressions, needed, worked_before(before))
+    verdict = judge(answered.expressions, needed, reference_scores(before))
     sheets = draw(pictures, (before, after), answered) if pictures else []
     return VersionComparison(snapshot, (before, after), answered, verdict, tuple(sheets))
+
+
+def compare_versions(before: Path, after: Path, snapshot: Path, on_progress: OnProgress) -> Comparison:
+    """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot.
+
+    Args:
+        on_progress: hears "evaluating" and the share done, from 0 to 1.
+
+    Raises:
+        CheckpointError: one can't be loaded.
+        DatasetError, ImageError: the snapshot is damaged.
+    """
+    samples = [sample for sample in read_folder(snapshot) if sample.split != "train"]
+    digests, total = read_manifest(snapshot), max(1, 2 * len(samples))
+
+    def answered(folder: Path, done_before: int) -> Report:
+        return evaluate(
+            Predictor.load(folder), samples, lambda done: on_progress("evaluating", (done_before + done) / total)
+        )
+
+    old, new = answered(before, 0), answered(after, len(samples))
+    expressions = tuple(
+        ComparedExpression(
+            task=sample.image_id,
+            prompt=sample.sentence,
+            photo=fingerprints.picture(digests[f"images/{sample.image.name}"]),
+            target=fingerprints.target(sample),
+            before=was.correct,
+            after=now.correct,
+        )
+        for sample, was, now in zip(old.samples, old.scores, new.scores, strict=True)
+    )
+    return Comparison(old, new, expressions)
+
+
+def reference_scores(version: Version) -> Mapping[str, float]:
+    """What a version's card says that the next candidate must not lose, see `gate.judge`.
+
+    Nothing where somebody promoted it against the gate: what it had lost by then was accepted with it.
+    """
+    return version.card.get("worked", {}) if version.card.get("decision") == "promoted" else {}
 
 
 def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) -> list[Path]:
@@ -98,7 +150,7 @@ def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) 
     return written
 
 
-def _gain(expression: Compared) -> float:
+def _gain(expression: ComparedExpression) -> float:
     return expression.after - expression.before
 
 

@@ -1,8 +1,8 @@
 """A candidate trained by several processes of this machine together, one for each GPU. Knows no queue.
 
-Each is `python -m backend.learning.distributed ORDER RANK`, a group of its own that ends when the one that started it
-does: then its standard input, over which it is also asked to stop, is closed. The first
-tells on its standard output how it goes.
+Each is `python -m backend.learning.distributed SPEC RANK`, a group of its own that ends when the one that started it
+does: then its standard input, over which it is also asked to stop, is closed. The first writes on its standard output
+how it goes, a line of JSON at a time.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ import torch
 from torch import distributed
 
 from backend.learning.candidate import CHECKPOINT, CandidateSpec, train_candidate
-from backend.queue import cancellation
+from backend.queue.cancellation import STOP, Cancellation
 from ris_core.data import read_folder
 from ris_core.errors import OutOfMemory, RisError, TrainingError
 from ris_core.files import atomic_write
 from ris_core.inference.predictor import is_out_of_memory
 from ris_core.training.loop import Interrupted
 
-_ORDER, _MEETING = "order.json", "meeting"
+_SPEC, _MEETING = "order.json", "meeting"
 _POLL_SECONDS = 0.1
 # What their exit status says.
 _INTERRUPTED, _OUT_OF_MEMORY = 3, 4
 _END_SECONDS = 10.0
 
+Message = Mapping[str, Any]
+
 
 def train_together(
     processes: int,
     snapshot: Path,
-    order: CandidateSpec,
+    spec: CandidateSpec,
     run: Path,
-    report: Callable[[float], None],
+    on_progress: Callable[[float], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """`train_candidate` in so many processes. The samples are of the dataset folder `snapshot`, where each reads them.
@@ -53,28 +55,28 @@ def train_together(
         OutOfMemory: one of them was killed for it, or said so.
         TrainingError: one of them failed; what it said besides is in the log.
     """
-    written = {
+    content = {
         "processes": processes,
         "snapshot": str(snapshot.absolute()),
         "run": str(run.absolute()),
-        "base": str(order.base.absolute()),
-        "refs": sorted({sample.ref_id for sample in order.samples}),
-        "seconds": order.seconds,
-        "new": sorted(order.new),
-        "photos": order.photos,
-        "features": order.features and str(order.features.absolute()),
+        "base": str(spec.base.absolute()),
+        "refs": sorted({sample.ref_id for sample in spec.samples}),
+        "seconds": spec.seconds,
+        "new": sorted(spec.new),
+        "photos": spec.photos,
+        "features": spec.features and str(spec.features.absolute()),
     }
     run.mkdir(parents=True, exist_ok=True)
-    atomic_write(run / _ORDER, json.dumps(written).encode())
+    atomic_write(run / _SPEC, json.dumps(content).encode())
     # Where they find each other: what an earlier group left there would mislead them.
     (run / _MEETING).unlink(missing_ok=True)
-    with _started(run / _ORDER, processes) as group:
-        _follow(group, report, stop)
+    with _started(run / _SPEC, processes) as group:
+        _follow(group, on_progress, stop)
     return run / CHECKPOINT
 
 
 @contextmanager
-def _started(order: Path, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _started(spec: Path, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The processes, none of which is left in the end."""
     threads = max(1, torch.get_num_threads() // processes)
     group: list[subprocess.Popen[bytes]] = []
@@ -82,7 +84,7 @@ def _started(order: Path, processes: int) -> Iterator[list[subprocess.Popen[byte
         for rank in range(processes):
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "OMP_NUM_THREADS": threads}
             process = subprocess.Popen(
-                [sys.executable, "-m", "backend.learning.distributed", str(order), str(rank)],
+                [sys.executable, "-m", "backend.learning.distributed", str(spec), str(rank)],
                 env={**os.environ, **{name: str(value) for name, value in names.items()}},
                 stdin=subprocess.PIPE,
                 stdout=None if rank else subprocess.PIPE,
@@ -99,38 +101,44 @@ def _started(order: Path, processes: int) -> Iterator[list[subprocess.Popen[byte
                 stream.close()
 
 
-def _follow(group: list[subprocess.Popen[bytes]], report: Callable[[float], None], stop: Callable[[], bool]) -> None:
+def _follow(
+    group: list[subprocess.Popen[bytes]], on_progress: Callable[[float], None], stop: Callable[[], bool]
+) -> None:
     """Until all have ended: pass on what the first says, and to all that they should stop."""
-    news: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(group[0], news), daemon=True)
+    messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read_messages, args=(group[0], messages), daemon=True)
     reader.start()
-    asked = False
-    said: Mapping[str, Any] = {}
+    is_stopping = False
+    last: Message = {}
     while True:
         codes = [process.poll() for process in group]
-        while not news.empty():
-            said = news.get()
-            if "share" in said:
-                report(said["share"])
+        while not messages.empty():
+            last = messages.get()
+            if "share" in last:
+                on_progress(last["share"])
         if any(codes) or all(code == 0 for code in codes):
             break
-        if not asked and stop():
-            asked = True
-            for process in group:
-                assert process.stdin
-                # One that has just ended hears nothing any more.
-                with suppress(BrokenPipeError):
-                    process.stdin.write(cancellation.STOP)
-                    process.stdin.flush()
+        if not is_stopping and stop():
+            is_stopping = True
+            _ask_to_stop(group)
         time.sleep(_POLL_SECONDS)
-    _judge(group, reader, news, said)
+    _judge(group, reader, messages, last)
+
+
+def _ask_to_stop(group: list[subprocess.Popen[bytes]]) -> None:
+    for process in group:
+        assert process.stdin
+        # One that has just ended hears nothing any more.
+        with suppress(BrokenPipeError):
+            process.stdin.write(STOP)
+            process.stdin.flush()
 
 
 def _judge(
     group: list[subprocess.Popen[bytes]],
     reader: threading.Thread,
-    news: queue.SimpleQueue[Mapping[str, Any]],
-    said: Mapping[str, Any],
+    messages: queue.SimpleQueue[Message],
+    last: Message,
 ) -> None:
     """Raise what the end of the first process to end means."""
     codes = [code for process in group if (code := process.poll())]
@@ -140,65 +148,66 @@ def _judge(
     with suppress(subprocess.TimeoutExpired):
         group[0].wait(_END_SECONDS)
     reader.join(1)
-    while not news.empty():
-        said = news.get()
+    while not messages.empty():
+        last = messages.get()
     if _INTERRUPTED in codes:
         raise Interrupted
     if {_OUT_OF_MEMORY, -signal.SIGKILL} & {*codes}:
         raise OutOfMemory(
             "One of the processes that train together was killed for memory, or found none: lower RIS_FINETUNE_PHOTOS."
         )
-    if "error" in said:
-        raise TrainingError(said["error"])
+    if "error" in last:
+        raise TrainingError(last["error"])
     raise TrainingError("One of the processes that train together failed; the worker's log says why.")
 
 
-def _read(process: subprocess.Popen[bytes], news: queue.SimpleQueue[Mapping[str, Any]]) -> None:
+def _read_messages(process: subprocess.Popen[bytes], messages: queue.SimpleQueue[Message]) -> None:
     assert process.stdout
     for line in process.stdout:
         # A library may print something as well.
         with suppress(ValueError):
-            told = json.loads(line)
-            if isinstance(told, dict):
-                news.put(told)
+            message = json.loads(line)
+            if isinstance(message, dict):
+                messages.put(message)
 
 
-def _tell(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+def _send(**message: object) -> None:
+    print(json.dumps(message), flush=True)
 
 
-def _read_order(told: Mapping[str, Any]) -> CandidateSpec:
-    refs = set(told["refs"])
-    samples = [sample for sample in read_folder(Path(told["snapshot"])) if sample.ref_id in refs]
-    features = told["features"] and Path(told["features"])
-    return CandidateSpec(Path(told["base"]), samples, told["seconds"], told["new"], told["photos"], features)
+def _read_spec(content: Mapping[str, Any]) -> CandidateSpec:
+    refs = set(content["refs"])
+    samples = [sample for sample in read_folder(Path(content["snapshot"])) if sample.ref_id in refs]
+    features = content["features"] and Path(content["features"])
+    base, photos = Path(content["base"]), content["photos"]
+    return CandidateSpec(base, samples, content["seconds"], content["new"], photos, features)
 
 
 def main(file: Path, rank: int) -> int:
     """Be one of the processes -> exit status."""
-    cancellation.listen(sys.stdin.fileno())
-    told = json.loads(file.read_bytes())
+    should_stop = Cancellation(sys.stdin.fileno())
+    content = json.loads(file.read_bytes())
     device = torch.cuda.is_available()
     if device:
         torch.cuda.set_device(rank)
     distributed.init_process_group(
         "nccl" if device else "gloo",
-        init_method=f"file://{Path(told['run']) / _MEETING}",
+        init_method=f"file://{Path(content['run']) / _MEETING}",
         rank=rank,
-        world_size=told["processes"],
+        world_size=content["processes"],
     )
     try:
         train_candidate(
-            _read_order(told),
-            Path(told["run"]),
-            lambda share: None if rank else _tell(share=share),
-            cancellation.asked,
+            _read_spec(content),
+            Path(content["run"]),
+            lambda share: None if rank else _send(share=share),
+            should_stop,
         )
     except Interrupted:
         return _INTERRUPTED
     except RisError as error:
         if not rank:
-            _tell(error=str(error))
+            _send(error=str(error))
         return 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -1,11 +1,11 @@
-"""The log of what Label Studio says has changed: a stream a project in Valkey. It decides when to look, never what is
+"""The log of what Label Studio says has changed: a stream a project in Valkey. It decides when to learn, never what is
 learnt: that is read from Label Studio each time.
 
 - An event of an annotation is told by the time of its update: one that is repeated, or comes after a later one, adds
   nothing. After a deletion nothing is added any more.
 - Ids, times and actions are kept, and nothing else: what Label Studio sends holds tokens.
-- Where Valkey is away, events go to a file below home, which `unspool` puts into the log. That file and the stream
-  are bounded: what falls out of them is found by the reconciler.
+- Where Valkey is away, events go to a file below home (spool.py), which `unspool` puts into the log. That file and the
+  stream are bounded: what falls out of them is found by the reconciler.
 - A learning begins with what is logged by then (`begin`). While it runs, that is `pending`; should it fail or die,
   it is so still, and the next one is about it too.
 
@@ -21,11 +21,9 @@ Kept of a project, under ris:events:<project>, and as long as it isn't silent fo
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,19 +32,16 @@ from redis.exceptions import RedisError
 
 from backend.home import spool_file
 from backend.labelstudio.webhooks import START_TRAINING, TASKS_DELETED, UPDATED, Event
-from backend.locks import exclusive
-
-_log = logging.getLogger(__name__)
+from backend.learning.spool import Entry, Spool
 
 # Of the reconciler: what the log had missed, and a project that it sees for the first time.
 MISSED, UNKNOWN = "MISSED", "UNKNOWN"
 
-
 KEPT_SECONDS = 30 * 86400
 MAX_EVENTS = 10_000
-MAX_SPOOL_BYTES = 1 << 20
 
 _PROJECTS = "ris:events:projects"
+_APPEND = files(__package__).joinpath("append.lua").read_text(encoding="utf-8")
 
 Appended = Literal["new", "known", "spooled"]
 
@@ -56,7 +51,7 @@ class Changes:
     """What has changed since a learning last began. Times in seconds since 1970, by Valkey's clock.
 
     fresh: how many tasks; first: the time of the first. pending: how many corrections that learning is taking care of,
-    or has left; since: the time of the first of those; job: which learning it is, "" where it has ended. asked: when
+    or has left; since: the time of the first of those; job: which learning it is, "" where it has ended. queued: when
     learning was queued for just these; 0 if it wasn't. forced: somebody pressed "Start Training". unknown: nothing is
     known of the project. mark: the last event.
     """
@@ -67,7 +62,7 @@ class Changes:
     pending: int
     since: float | None
     job: str
-    asked: float
+    queued: float
     forced: bool
     unknown: bool
     mark: str
@@ -75,7 +70,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class ProjectCounts:
-    """What Label Studio held when the reconciler looked: tasks, submitted annotations, the newest `updated_at`."""
+    """What Label Studio held of a project when it was probed: tasks, submitted annotations, the newest `updated_at`."""
 
     tasks: int
     annotations: int
@@ -90,7 +85,7 @@ class EventLog:
 
     def __init__(self, connection: Redis, home: Path) -> None:
         self._connection = connection
-        self._spool = spool_file(home)
+        self._spool = Spool(spool_file(home))
         self._append = connection.register_script(_APPEND)
 
     def append(self, project: int, event: Event) -> Appended:
@@ -101,7 +96,7 @@ class EventLog:
         try:
             return "new" if self._log(project, event) else "known"
         except RedisError:
-            _spool(self._spool, {"project": project, **asdict(event)})
+            self._spool.add({"project": project, **asdict(event)})
             return "spooled"
 
     def unspool(self) -> int:
@@ -109,18 +104,7 @@ class EventLog:
 
         Killed midway, it is repeated by the next call: what is logged already adds nothing then.
         """
-        reading = self._spool.with_name("events.reading.jsonl")
-        if not reading.exists():
-            with _locked(self._spool):
-                if not self._spool.exists():
-                    return 0
-                self._spool.rename(reading)
-        spooled = list(_lines(reading))
-        for line in spooled:
-            project = line.pop("project")
-            self._log(project, Event(**line))
-        reading.unlink()
-        return len(spooled)
+        return self._spool.drain(self._take)
 
     def projects(self) -> set[int]:
         """The projects that have ever sent an event."""
@@ -137,8 +121,8 @@ class EventLog:
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(_key(project, ":state"))
             pipeline.time()
-            found, (seconds, micros) = pipeline.execute()
-        state = {_text(name): _text(value) for name, value in found.items()}
+            fields, (seconds, micros) = pipeline.execute()
+        state = {_text(name): _text(value) for name, value in fields.items()}
         mark, pending = state.get("mark", "0"), int(state.get("pending", 0))
         events = list(self.events(project, mark))
         last = events[-1][0] if events else mark
@@ -150,13 +134,13 @@ class EventLog:
             pending=pending,
             since=float(state["since"]) if pending else None,
             job=state.get("job", ""),
-            asked=float(state["asked"]) if state.get("heard") == last else 0.0,
+            queued=float(state["asked"]) if state.get("heard") == last else 0.0,
             forced=START_TRAINING in actions,
             unknown=UNKNOWN in actions,
             mark=last,
         )
 
-    def asked(self, project: int, changes: Changes) -> None:
+    def note_queued(self, project: int, changes: Changes) -> None:
         """Note that learning is queued for these."""
         self._note(project, {"asked": changes.now, "heard": changes.mark})
 
@@ -168,16 +152,16 @@ class EventLog:
         since = min(times, default=changes.now)
         self._note(project, {"mark": changes.mark, "pending": pending, "since": since, "job": job})
 
-    def end(self, project: int, left: int) -> None:
+    def end(self, project: int, unused: int) -> None:
         """It has ended; so many new corrections were too few to learn from."""
-        self._note(project, {"pending": left}, "job")
+        self._note(project, {"pending": unused}, "job")
 
     def fail(self, project: int) -> None:
         """It has failed, or was stopped and will begin again."""
         self._note(project, {}, "job")
 
-    def seen(self, project: int) -> tuple[ProjectCounts | None, float]:
-        """What the reconciler saw last, and the seconds since it looked; None and infinity if it never did."""
+    def last_probe(self, project: int) -> tuple[ProjectCounts | None, float]:
+        """What the reconciler saw last, and the seconds since its last probe; None and infinity if it never did."""
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.hmget(_key(project, ":state"), ["seen", "looked"])
             pipeline.time()
@@ -185,10 +169,13 @@ class EventLog:
         age = now - int(looked) if looked else float("inf")
         return ProjectCounts(**json.loads(seen)) if seen else None, age
 
-    def look(self, project: int, seen: ProjectCounts | None = None) -> None:
-        """Note that the reconciler looks now, and what it saw, if anything."""
+    def note_probe(self, project: int, counts: ProjectCounts | None = None) -> None:
+        """Note that the reconciler probes now, and what it saw, if anything."""
         (now, _) = self._connection.time()
-        self._note(project, {"looked": now, **({"seen": json.dumps(asdict(seen))} if seen else {})})
+        self._note(project, {"looked": now, **({"seen": json.dumps(asdict(counts))} if counts else {})})
+
+    def _take(self, entry: Entry) -> None:
+        self._log(entry.pop("project"), Event(**entry))
 
     def _log(self, project: int, event: Event) -> bool:
         keys = [_key(project), _key(project, ":newest"), _PROJECTS]
@@ -217,22 +204,6 @@ class EventLog:
             pipeline.execute()
 
 
-_APPEND = """
-local stream, newest, projects = unpack(KEYS)
-local project, subject, stamp, event, most, kept = unpack(ARGV)
-if subject ~= '' then
-  local known = redis.call('HGET', newest, subject)
-  if known and tonumber(known) >= tonumber(stamp) then return 0 end
-  redis.call('HSET', newest, subject, stamp)
-  redis.call('EXPIRE', newest, kept)
-end
-redis.call('XADD', stream, 'MAXLEN', '~', most, '*', 'event', event)
-redis.call('EXPIRE', stream, kept)
-redis.call('SADD', projects, project)
-return 1
-"""
-
-
 def _changed(events: Iterable[Event]) -> int:
     """How many tasks the events are about: of a task's annotations one counts.
 
@@ -249,33 +220,6 @@ def _changed(events: Iterable[Event]) -> int:
         task = event.task if event.task is not None else owners.get(event.annotation or 0)
         changed.add(("task", task) if task is not None else ("annotation", event.annotation))
     return len(changed)
-
-
-def _spool(path: Path, line: Mapping[str, Any]) -> None:
-    data = json.dumps(line).encode() + b"\n"
-    with _locked(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            if os.fstat(descriptor).st_size + len(data) > MAX_SPOOL_BYTES:
-                _log.error("Valkey is away, and %s is full: events are lost. The reconciler will find them.", path)
-                return
-            os.write(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _locked(path: Path) -> AbstractContextManager[None]:
-    return exclusive(path.with_name("events.lock"))
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            # The writer was killed in the middle of its last line.
-            continue
 
 
 def _key(project: int, part: str = "") -> str:

@@ -8,44 +8,39 @@ so within seconds, and leaves as much. Knows no HTTP and no queue.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 
-from backend.datasets.annotations import Correction, SkippedTask
+from backend.datasets import fingerprints
+from backend.datasets.annotations import SkippedTask
+from backend.datasets.fingerprints import Fingerprint
 from backend.datasets.project import read_project, snapshot_project
-from backend.datasets.snapshots import read_manifest, snapshot_folder
+from backend.datasets.snapshots import snapshot_folder
 from backend.home import features_folder, learning_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.learning.candidate import CandidateSpec, train_candidate
+from backend.learning.comparison import compare_versions, reference_scores
 from backend.learning.distributed import train_together
-from backend.learning.gate import Compared, judge
-from backend.registry import PromotionConflict, Registry, Version
+from backend.learning.gate import ComparedExpression, judge
+from backend.registry import ProjectVersions, PromotionConflict, Registry, Version
 from backend.settings import Settings
 from ris_core import checkpoint
 from ris_core.data import Sample, read_folder
-from ris_core.evaluation.evaluate import Report, evaluate, recalibrate
+from ris_core.evaluation.evaluate import Report, recalibrate
 from ris_core.evaluation.metrics import Figures
-from ris_core.files import sha256
-from ris_core.inference.predictor import Predictor
 from ris_core.training.loop import Interrupted
 
 Decision = Literal["waiting", "kept", "promoted"]
 STAGES = ("waiting", "reading", "collecting", "training", "evaluating")
 OnProgress = Callable[[str, float], None]
 """Hears the stage, one of `STAGES` in that order, and the share of it done, 0 to 1."""
-
-# Of a digest: 64 bits, among a million pictures two agree with a chance of one in thirty million.
-_DIGITS = 16
-
-_Print: TypeAlias = tuple[int, str, tuple[str, ...]]
-"""What an expression is told by: its task, the cleaned sentence, and the run lengths of what it means."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +54,8 @@ class LearningServices:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two versions on the same held-out expressions; `expressions[i]` is about `before.samples[i]`."""
-
-    before: Report
-    after: Report
-    expressions: tuple[Compared, ...]
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What came of learning. `as_json` fits a job's result.
+    """What came of learning.
 
     decision: "waiting" (nothing was trained), "kept" (for the record, not in production) or "promoted".
     new, needed: expressions since the last version, and how many it takes.
@@ -88,10 +74,11 @@ class Outcome:
     before: Figures | None = None
     after: Figures | None = None
     gate: Mapping[str, Any] | None = None
-    expressions: tuple[Compared, ...] = ()
+    expressions: tuple[ComparedExpression, ...] = ()
     skipped: tuple[SkippedTask, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
+        """All fields, nested ones too, as a job's result and a version's card have them."""
         return asdict(self)
 
 
@@ -99,16 +86,16 @@ def learn(
     project: int,
     services: LearningServices,
     *,
-    least: int | None = None,
+    min_new: int | None = None,
     stop: Callable[[], bool] = lambda: False,
-    report: OnProgress = lambda stage, share: None,
+    on_progress: OnProgress = lambda stage, share: None,
 ) -> Outcome:
     """Learn from a project's corrections, if there are enough new ones.
 
     One learner a project at a time: a second call waits for the first ("waiting").
 
     Args:
-        least: how many are enough, 0 for any number; None: as the settings say.
+        min_new: how many are enough, 0 for any number; None: as the settings say.
         stop: asked again and again; once it is true, learning ends, and another call goes on from there.
 
     Raises:
@@ -118,89 +105,69 @@ def learn(
         CheckpointError, RegistryError: the version in production is damaged.
     """
 
-    def hear(stage: str, share: float) -> None:
-        report(stage, share)
+    def report(stage: str, share: float) -> None:
+        on_progress(stage, share)
         # Training asks by itself, and saves its state first.
         if stage != "training" and stop():
             raise Interrupted
 
-    with services.registry.learning(project, waiting=lambda: hear("waiting", 0.0)):
-        finish_promotion(services.registry, project)
-        return _learn(project, services, least, stop, hear)
+    with services.registry.learning(project, waiting=lambda: report("waiting", 0.0)):
+        versions = finish_promotion(services.registry, project)
+        return _learn(versions, services, min_new, stop, report)
 
 
-def finish_promotion(registry: Registry, project: int) -> None:
-    """Promote a version whose learner died between adding it and promoting it."""
-    last = registry.versions(project)[-1]
-    base = str(last.card.get("base"))
-    if last.card.get("decision") != "promoted" or base != registry.production(project):
-        return
-    since = registry.since(project)
+def finish_promotion(registry: Registry, project: int) -> ProjectVersions:
+    """Promote a version whose learner died between adding it and promoting it -> the versions after that."""
+    versions = registry.read(project)
+    last = versions.versions[-1]
+    if last.card.get("decision") != "promoted" or str(last.card.get("base")) != versions.production:
+        return versions
     # Had production moved since, or the version served, then somebody wanted it as it is.
-    if last.name in registry.served(project) or (since and since > str(last.card["added"])):
-        return
+    if last.name in versions.served or (versions.since and versions.since > str(last.card["added"])):
+        return versions
     with suppress(PromotionConflict):
-        registry.promote(project, last.name, instead_of=base)
-
-
-def compare_versions(before: Path, after: Path, snapshot: Path, report: OnProgress) -> Comparison:
-    """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot.
-
-    Raises:
-        CheckpointError: one can't be loaded.
-        DatasetError, ImageError: the snapshot is damaged.
-    """
-    samples = [sample for sample in read_folder(snapshot) if sample.split != "train"]
-    digests = read_manifest(snapshot)
-    old, new = _evaluate([before, after], samples, report)
-    expressions = tuple(
-        Compared(
-            task=sample.image_id,
-            prompt=sample.sentence,
-            photo=digests[f"images/{sample.image.name}"][:_DIGITS],
-            target=_target(sample),
-            before=was.correct,
-            after=now.correct,
-        )
-        for sample, was, now in zip(old.samples, old.scores, new.scores, strict=True)
-    )
-    return Comparison(old, new, expressions)
-
-
-def worked_before(version: Version) -> Mapping[str, float]:
-    """What a version's card says that the next candidate must not lose, see `gate.judge`.
-
-    Nothing where somebody promoted it against the gate: what it had lost by then was accepted with it.
-    """
-    return version.card.get("worked", {}) if version.card.get("decision") == "promoted" else {}
+        registry.promote(project, last.name, instead_of=versions.production)
+    return registry.read(project)
 
 
 def _learn(
-    project: int, services: LearningServices, least: int | None, stop: Callable[[], bool], report: OnProgress
+    versions: ProjectVersions,
+    services: LearningServices,
+    min_new: int | None,
+    stop: Callable[[], bool],
+    on_progress: OnProgress,
 ) -> Outcome:
-    settings, base = services.settings, services.registry.current(project)
-    known = _known(project, services)
-    needed = settings.finetune_min_new if least is None else least
-    waiting = Outcome(project, "waiting", "", 0, needed, base.name)
-    report("reading", 0.0)
-    found = read_project(services.client, project, settings.home)
-    new = _news(_of_corrections(found.corrections.items), known, found.corrections.skipped)
+    settings, base = services.settings, versions.current
+    learnt = _learnt(versions, settings.home)
+    needed = settings.finetune_min_new if min_new is None else min_new
+    waiting = Outcome(versions.project, "waiting", "", 0, needed, base.name)
+    on_progress("reading", 0.0)
+    annotated = read_project(services.client, versions.project, settings.home)
+    corrections = annotated.corrections
+    new = fingerprints.changed(fingerprints.of_corrections(corrections.items), learnt, corrections.skipped)
     if len(new) < needed:
-        return _wait(waiting, len(new), found.corrections.skipped)
-    report("collecting", 0.0)
+        return _wait(waiting, len(new), corrections.skipped)
+    on_progress("collecting", 0.0)
     snapshot = snapshot_project(
-        found, services.images, settings.home, settings.max_image_pixels, lambda share: report("collecting", share)
+        annotated,
+        services.images,
+        settings.home,
+        settings.max_image_pixels,
+        lambda share: on_progress("collecting", share),
     )
     samples = read_folder(snapshot.folder)
     # Counted again: tasks whose pictures can't be had aren't in it.
-    new = _news(_of_samples(samples), known, snapshot.skipped)
+    new = fingerprints.changed(fingerprints.of_samples(samples), learnt, snapshot.skipped)
     if len(new) < needed:
         return _wait(waiting, len(new), snapshot.skipped)
-    if all(sample.split != "train" for sample in samples):
+    training = [sample for sample in samples if sample.split == "train"]
+    if not training:
         held = "No sentence to train on: the photos annotated so far are held out. Annotate more."
         return replace(_wait(waiting, len(new), snapshot.skipped), reason=held)
     begun = replace(waiting, new=len(new), snapshot=snapshot.id, skipped=snapshot.skipped)
-    return _improve(begun, samples, {task for task, _ in new}, services, stop, report)
+    photos, features = settings.finetune_photos, features_folder(settings.home)
+    spec = CandidateSpec(base.folder, training, settings.finetune_seconds, {task for task, _ in new}, photos, features)
+    return _improve(begun, versions, spec, snapshot.folder, services, stop, on_progress)
 
 
 def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outcome:
@@ -210,44 +177,41 @@ def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outco
 
 def _improve(
     begun: Outcome,
-    samples: Sequence[Sample],
-    new: set[int],
+    versions: ProjectVersions,
+    spec: CandidateSpec,
+    snapshot: Path,
     services: LearningServices,
     stop: Callable[[], bool],
-    report: OnProgress,
+    on_progress: OnProgress,
 ) -> Outcome:
-    settings, base = services.settings, services.registry.version(begun.project, begun.base)
-    run = _run_folder(begun, settings)
-    snapshot = snapshot_folder(settings.home, begun.project, str(begun.snapshot))
-    training = [sample for sample in samples if sample.split == "train"]
-    processes = _processes(training, settings)
-    seconds, photos, features = settings.finetune_seconds, settings.finetune_photos, features_folder(settings.home)
-    order = CandidateSpec(base.folder, training, seconds, new, photos, features)
+    """Train a candidate, compare it with the version in production, and register it."""
+    settings, run = services.settings, _run_folder(begun, services.settings)
+    processes = _processes(spec.samples, settings)
     train = train_candidate if processes == 1 else partial(train_together, processes, snapshot)
-    candidate = train(order, run, lambda share: report("training", share), stop)
-    found = compare_versions(base.folder, candidate, snapshot, report)
-    verdict = judge(found.expressions, settings.finetune_min_validation, worked_before(base))
+    candidate = train(spec, run, lambda share: on_progress("training", share), stop)
+    comparison = compare_versions(spec.base, candidate, snapshot, on_progress)
+    verdict = judge(comparison.expressions, settings.finetune_min_validation, reference_scores(versions.current))
     outcome = replace(
         begun,
         decision="promoted" if verdict.passed else "kept",
         reason=verdict.reason,
-        before=found.before.figures,
-        after=found.after.figures,
+        before=comparison.before.figures,
+        after=comparison.after.figures,
         gate=verdict.as_json(),
-        expressions=found.expressions,
+        expressions=comparison.expressions,
     )
-    calibrated = _calibrated(candidate, found.after, services.registry, run)
-    outcome = _register(outcome, calibrated, services.registry, verdict.worked)
+    calibrated = _calibrated(candidate, comparison.after, versions.base, run)
+    outcome = _register(outcome, calibrated, services.registry, verdict.reference_scores)
     shutil.rmtree(run)
     return outcome
 
 
-def _calibrated(candidate: Path, report: Report, registry: Registry, run: Path) -> Path:
+def _calibrated(candidate: Path, report: Report, shipped: Version, run: Path) -> Path:
     """The candidate with scores that fit what its answers to held-out expressions came to; its masks stay the same."""
     folder = run / "calibrated"
     # One that a crash left behind is the same: the candidate itself is never changed.
     if not folder.exists():
-        point, first = (checkpoint.operating_point(each) for each in (candidate, registry.base.folder))
+        point, first = (checkpoint.operating_point(version) for version in (candidate, shipped.folder))
         checkpoint.with_point(candidate, recalibrate(point, report, first), folder)
     return folder
 
@@ -258,17 +222,8 @@ def _processes(training: Sequence[Sample], settings: Settings) -> int:
     return wanted if len({sample.image for sample in training}) >= 2 * wanted else 1
 
 
-def _evaluate(folders: Sequence[Path], samples: Sequence[Sample], report: OnProgress) -> list[Report]:
-    total = max(1, len(folders) * len(samples))
-
-    def hear(number: int) -> Callable[[int], None]:
-        return lambda done: report("evaluating", (number * len(samples) + done) / total)
-
-    return [evaluate(Predictor.load(folder), samples, hear(number)) for number, folder in enumerate(folders)]
-
-
-def _register(outcome: Outcome, candidate: Path, registry: Registry, worked: Mapping[str, float]) -> Outcome:
-    card = {"origin": "fine-tuned", **outcome.as_json(), "worked": dict(worked)}
+def _register(outcome: Outcome, candidate: Path, registry: Registry, references: Mapping[str, float]) -> Outcome:
+    card = {"origin": "fine-tuned", **outcome.as_json(), "worked": dict(references)}
     version = registry.add(outcome.project, candidate, card)
     outcome = replace(outcome, version=version.name)
     if outcome.decision != "promoted":
@@ -287,12 +242,6 @@ def _register(outcome: Outcome, candidate: Path, registry: Registry, worked: Map
     return outcome
 
 
-def _target(sample: Sample) -> str:
-    """A digest of what a sentence means, empty where that isn't there."""
-    runs = "/".join(sorted(rle["counts"] for rle in sample.segmentations))
-    return sha256(runs.encode())[:_DIGITS] if runs else ""
-
-
 def _run_folder(begun: Outcome, settings: Settings) -> Path:
     """Where this training keeps its state; what is left of others of the project is of no use any more."""
     parent = learning_folder(settings.home, begun.project)
@@ -304,40 +253,12 @@ def _run_folder(begun: Outcome, settings: Settings) -> Path:
     return run
 
 
-def _known(project: int, services: LearningServices) -> frozenset[_Print]:
+def _learnt(versions: ProjectVersions, home: Path) -> frozenset[Fingerprint]:
     """What the project's last version was made from, promoted or not."""
-    cards = [version.card for version in services.registry.versions(project)]
+    cards = [version.card for version in versions.versions]
     identity = next((str(card["snapshot"]) for card in reversed(cards) if card.get("snapshot")), None)
     if identity is None:
         return frozenset()
-    folder = snapshot_folder(services.settings.home, project, identity)
+    folder = snapshot_folder(home, versions.project, identity)
     # A snapshot that somebody deleted costs one training too many, no more.
-    return _of_samples(read_folder(folder)) if folder.exists() else frozenset()
-
-
-def _news(found: frozenset[_Print], known: frozenset[_Print], skipped: Iterable[SkippedTask]) -> set[tuple[int, str]]:
-    """The expressions, by task and sentence, that are new, mean something else now, or were taken back.
-
-    What a task said that can't be used just now wasn't taken back.
-    """
-    out = {task.task for task in skipped}
-    return {(task, sentence) for task, sentence, _ in found ^ known if task not in out}
-
-
-def _of_samples(samples: Iterable[Sample]) -> frozenset[_Print]:
-    return frozenset(
-        (sample.image_id, sample.sentence, tuple(sorted(rle["counts"] for rle in sample.segmentations)))
-        for sample in samples
-    )
-
-
-def _of_corrections(corrections: Iterable[Correction]) -> frozenset[_Print]:
-    return frozenset(
-        (
-            correction.task,
-            expression.cleaned,
-            tuple(sorted(drawn.rle["counts"] for drawn in correction.objects if drawn.region in expression.regions)),
-        )
-        for correction in corrections
-        for expression in correction.expressions
-    )
+    return fingerprints.of_samples(read_folder(folder)) if folder.exists() else frozenset()

@@ -15,7 +15,7 @@ else 0. A candidate passes if
    more, the mean score hasn't fallen by more than 0.02 below the first good scores, beyond chance.
 
 The first good scores travel from card to card. Were a candidate compared with the last version alone, it could lose a
-little each time; so all falls together are held against the same marks. Beyond chance, for a good score is in part
+little each time; so all falls together are held against the same references. Beyond chance, for a good score is in part
 luck, which no successor has twice: by the plain mean half of those that only learn something new would be held back.
 So it is with targets, whose mean over thirty of them chance alone moves by a few hundredths.
 
@@ -42,21 +42,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ris_core.files import sha256
+from backend.datasets import fingerprints
 
 MARGIN = 0.02
 QUANTILE = 0.10
-WORKED = 0.5
+GOOD_SCORE = 0.5
 _RESAMPLES, _SEED = 10_000, 0
 # Draws that are looked at together; each takes 20 bytes.
 _BLOCK = 2_000_000
-_DIGITS = 16
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedExpression:
     """One held-out expression, answered by both versions.
 
     photo, target: digests of the picture and of the masks that are meant; target is empty where there is none.
@@ -82,14 +81,14 @@ class Compared:
 class Verdict:
     """What the gate says.
 
-    numbers: all that it went by. worked: the first good score of each expression that is held out now, the candidate's
-    own included. Kept in its card, they are what a next candidate is held to.
+    numbers: all that it went by. reference_scores: the first good score of each expression that is held out now, the
+    candidate's own included. Kept in its card as "worked", they are what a next candidate is held to.
     """
 
     decision: Literal["passed", "failed", "not yet"]
     reason: str
     numbers: Mapping[str, float | int]
-    worked: Mapping[str, float] = field(default_factory=dict)
+    reference_scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -114,20 +113,22 @@ class _Expression:
         return self.after - self.before
 
 
-def judge(compared: Sequence[Compared], needed: int, worked: Mapping[str, float] | None = None) -> Verdict:
+def judge(
+    compared: Sequence[ComparedExpression], needed: int, reference_scores: Mapping[str, float] | None = None
+) -> Verdict:
     """Apply the rule to what both versions made of the held-out expressions.
 
     Args:
         needed: expressions that it takes.
-        worked: `Verdict.worked` of the version in production, from its card.
+        reference_scores: `Verdict.reference_scores` of the version in production, from its card.
     """
-    if broken := sum(not (0 <= each.before <= 1 and 0 <= each.after <= 1) for each in compared):
+    if broken := sum(not (0 <= scored.before <= 1 and 0 <= scored.after <= 1) for scored in compared):
         reason = f"{broken} of {len(compared)} scores are no numbers from 0 to 1, so one of the versions is broken."
         return Verdict("failed", reason, {"expressions": len(compared), "needed": needed})
     expressions = _distinct(compared)
-    marks = _mark(worked or {}, {each.key: each.before for each in expressions})
-    numbers = _measure(expressions, marks) | {"needed": needed}
-    reached = _mark(marks, {each.key: each.after for each in expressions})
+    references = _updated(reference_scores or {}, {expression.key: expression.before for expression in expressions})
+    numbers = _measure(expressions, references) | {"needed": needed}
+    reached = _updated(references, {expression.key: expression.after for expression in expressions})
     if missing := _missing(numbers):
         return Verdict("not yet", missing, numbers, reached)
     on = f"{numbers['expressions']} held-out expressions about {numbers['photos']} photos"
@@ -137,53 +138,56 @@ def judge(compared: Sequence[Compared], needed: int, worked: Mapping[str, float]
     return Verdict("passed", f"It is no worse on {on}: {change}.", numbers, reached)
 
 
-def _distinct(compared: Sequence[Compared]) -> list[_Expression]:
+def _distinct(compared: Sequence[ComparedExpression]) -> list[_Expression]:
     """One entry a sentence and photo, in an order that doesn't depend on that of `compared`."""
-    groups: dict[tuple[str, str], list[Compared]] = defaultdict(list)
-    for each in compared:
-        groups[each.photo, each.prompt].append(each)
+    groups: dict[tuple[str, str], list[ComparedExpression]] = defaultdict(list)
+    for scored in compared:
+        groups[scored.photo, scored.prompt].append(scored)
     return [_join(*identity, groups[identity]) for identity in sorted(groups)]
 
 
-def _join(photo: str, prompt: str, group: Sequence[Compared]) -> _Expression:
+def _join(photo: str, prompt: str, group: Sequence[ComparedExpression]) -> _Expression:
     # Whoever draws a mask anew asks for something else, of which nothing is known yet.
-    meant = "/".join(sorted({each.target for each in group}))
-    key = sha256(f"{photo}/{meant}/{prompt}".encode())[:_DIGITS]
-    before, after = _mean([each.before for each in group]), _mean([each.after for each in group])
-    return _Expression(key, photo, any(each.has_target for each in group), before, after)
+    key = fingerprints.held_out(photo, (scored.target for scored in group), prompt)
+    before, after = _mean([scored.before for scored in group]), _mean([scored.after for scored in group])
+    return _Expression(key, photo, any(scored.has_target for scored in group), before, after)
 
 
-def _mark(marks: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:
+def _updated(references: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:
     """The first good score of each expression, as far as it had one."""
-    good = {key: score for key, score in scores.items() if score >= WORKED}
-    return {key: marks.get(key, good.get(key, 0.0)) for key in scores if key in marks or key in good}
+    good = {key: score for key, score in scores.items() if score >= GOOD_SCORE}
+    return {key: references.get(key, good.get(key, 0.0)) for key in scores if key in references or key in good}
 
 
-def _measure(expressions: Sequence[_Expression], marks: Mapping[str, float]) -> dict[str, float | int]:
-    targets = [each for each in expressions if each.has_target]
-    marked = [each for each in expressions if each.key in marks]
+def _measure(expressions: Sequence[_Expression], references: Mapping[str, float]) -> dict[str, float | int]:
+    targets = [expression for expression in expressions if expression.has_target]
+    referenced = [expression for expression in expressions if expression.key in references]
     numbers: dict[str, float | int] = {
         "expressions": len(expressions),
-        "photos": len({each.photo for each in expressions}),
+        "photos": len(set(_photos(expressions))),
         "targets": len(targets),
-        "target_photos": len({each.photo for each in targets}),
+        "target_photos": len(set(_photos(targets))),
     }
     if expressions:
-        differences = [each.difference for each in expressions]
-        numbers["before"] = _mean([each.before for each in expressions])
-        numbers["after"] = _mean([each.after for each in expressions])
+        differences = [expression.difference for expression in expressions]
+        numbers["before"] = _mean([expression.before for expression in expressions])
+        numbers["after"] = _mean([expression.after for expression in expressions])
         numbers["difference"] = _mean(differences)
-        numbers["lower_bound"] = bound(differences, [each.photo for each in expressions], QUANTILE)
+        numbers["lower_bound"] = bound(differences, _photos(expressions), QUANTILE)
     if targets:
-        gains = [each.difference for each in targets]
+        gains = [expression.difference for expression in targets]
         numbers["target_difference"] = _mean(gains)
-        numbers["target_upper_bound"] = bound(gains, [each.photo for each in targets], 1 - QUANTILE)
-    if marked:
-        falls = [each.after - marks[each.key] for each in marked]
-        numbers["worked"] = len(marked)
+        numbers["target_upper_bound"] = bound(gains, _photos(targets), 1 - QUANTILE)
+    if referenced:
+        falls = [expression.after - references[expression.key] for expression in referenced]
+        numbers["worked"] = len(referenced)
         numbers["worked_difference"] = _mean(falls)
-        numbers["worked_upper_bound"] = bound(falls, [each.photo for each in marked], 1 - QUANTILE)
+        numbers["worked_upper_bound"] = bound(falls, _photos(referenced), 1 - QUANTILE)
     return numbers
+
+
+def _photos(expressions: Sequence[_Expression]) -> list[str]:
+    return [expression.photo for expression in expressions]
 
 
 def _missing(numbers: Mapping[str, float | int]) -> str:
@@ -204,17 +208,19 @@ def _missing(numbers: Mapping[str, float | int]) -> str:
 
 
 def _failures(numbers: Mapping[str, float | int]) -> list[str]:
-    found = []
+    failures = []
     if numbers["difference"] < 0:
-        found.append(f"the mean score falls from {numbers['before']:.3f} to {numbers['after']:.3f}")
+        failures.append(f"the mean score falls from {numbers['before']:.3f} to {numbers['after']:.3f}")
     elif numbers["lower_bound"] <= -MARGIN:
-        found.append(f"the mean score may as well have fallen by {-numbers['lower_bound']:.3f}, more photos would tell")
+        failures.append(
+            f"the mean score may as well have fallen by {-numbers['lower_bound']:.3f}, more photos would tell"
+        )
     if numbers["target_upper_bound"] < -MARGIN:
-        found.append(f"where there is a mask to find, it falls by {-numbers['target_difference']:.3f}")
+        failures.append(f"where there is a mask to find, it falls by {-numbers['target_difference']:.3f}")
     if numbers.get("worked_upper_bound", 0) < -MARGIN:
         lost = -numbers["worked_difference"]
-        found.append(f"of what worked before, {numbers['worked']} expressions, it loses {lost:.3f} in the mean")
-    return found
+        failures.append(f"of what worked before, {numbers['worked']} expressions, it loses {lost:.3f} in the mean")
+    return failures
 
 
 def bound(values: Sequence[float], photos: Sequence[str], quantile: float) -> float:

@@ -3,13 +3,13 @@
 Whenever the version in production isn't the one that a project was last refreshed for, a batch predicts its tasks
 without annotation, the least sure first. Once that is done, `project.model_version` becomes the string that those
 predictions carry: Label Studio orders tasks by the scores of that string's predictions and shows them alone. What is
-to be done follows from three things, however often and by whomever it is looked at: the registry's pointer, the
-record kept in Valkey under ris:refresh, and the state of the batch that it names. Workers look when something ended
+to be done follows from three things, however often and by whomever it is reconciled: the registry's pointer, the
+record kept in Valkey under ris:refresh, and the state of the batch that it names. Workers do so when something ended
 and once a minute.
 
 Killed here, then what?
-- Before the batch is made: nobody was told, it is made at the next look.
-- Between the batch and its record: the next look finds a batch of that origin and version, and takes it.
+- Before the batch is made: nobody was told, it is made the next time.
+- Between the batch and its record: the next time finds a batch of that origin and version, and takes it.
 - While the batch runs: batches outlive that, see `backend.batches.runner`.
 - Between Label Studio's answer and the record: Label Studio is asked, and has the string already.
 - Valkey loses everything: tasks that have their prediction are left alone by the batch that is made again.
@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -43,7 +44,7 @@ from backend.settings import Settings, SettingsError
 from ris_core.errors import RisError
 
 if TYPE_CHECKING:
-    # It brings torch, and workers look at what is due without.
+    # It brings torch, and workers see what is due without.
     from backend.inference.project_model import ProjectModels
 
 _log = logging.getLogger(__name__)
@@ -93,17 +94,17 @@ class Rollout:
     settings: Settings
     records: RolloutRecords
 
-    def tend(self, project: int) -> RolloutState:
-        """Do what is to be done for a project at this moment; another look is needed when its batch has ended.
+    def reconcile(self, project: int) -> RolloutState:
+        """Do what is to be done for a project at this moment; to be called again when its batch has ended.
 
         Raises what says that the project can't be refreshed, or that Valkey is away. Label Studio being away is no
-        error: the next look tries again.
+        error: the next call tries again.
         """
         if not self.settings.of_project(project).prelabel_refresh:
             return "off"
-        with exclusive(rollout_lock(self.settings.home, project)):
+        with self._locked(project):
             try:
-                return self._tend(project)
+                return self._reconcile(project)
             except Unavailable:
                 raise
             except RisError as error:
@@ -118,10 +119,13 @@ class Rollout:
 
     def begin(self, project: int) -> Batch:
         """Start a refresh, whatever was done before. Raises LabelStudioError, ConfigError, Unavailable."""
-        with exclusive(rollout_lock(self.settings.home, project)):
+        with self._locked(project):
             return self._begin(project, promotion(self.registry, project))
 
-    def _tend(self, project: int) -> RolloutState:
+    def _locked(self, project: int) -> AbstractContextManager[None]:
+        return exclusive(rollout_lock(self.settings.home, project))
+
+    def _reconcile(self, project: int) -> RolloutState:
         record, current = self.records.get(project), promotion(self.registry, project)
         if record is None or record.promotion != current:
             self._begin(project, current)
@@ -137,17 +141,17 @@ class Rollout:
         return "stopped" if batch.state == "cancelled" else "running"
 
     def _begin(self, project: int, current: str) -> Batch:
-        spec, found = self._spec(project), None
+        spec, running = self._spec(project), None
         for batch in self.batches.all():
             if batch.state != "running" or not _is_refresh(batch, project):
                 continue
             if batch.spec == spec:
-                found = batch
+                running = batch
             else:
                 self.batches.cancel(batch.id, _SUPERSEDED)
-        found = found or self.batches.submit(spec, least_sure_first(self.client.predicted_tasks(project)))
-        self.records.put(project, RolloutRecord(current, found.id))
-        return found
+        batch = running or self.batches.submit(spec, least_sure_first(self.client.predicted_tasks(project)))
+        self.records.put(project, RolloutRecord(current, batch.id))
+        return batch
 
     def _spec(self, project: int) -> BatchSpec:
         project_model = self.project_models.of_interface(project, self.client.project(project)["label_config"])
@@ -173,16 +177,22 @@ class Rollout:
 
 
 def tick(connection: Redis, settings: Settings, registry: Registry) -> list[int]:
-    """Queue a look at the projects that want one, and name them; without Label Studio, so cheap enough for each minute.
+    """Queue `reconcile` for the projects that need it, and name them; cheap, for each minute: without Label Studio.
 
     Raises Unavailable where Valkey is away.
     """
     queue = JobQueue(connection)
     batches, records = BatchService(connection, queue), RolloutRecords(connection)
-    found = [project for project in registry.projects() if _wants(project, settings, registry, batches, records)]
-    for project in found:
+    due = [project for project in registry.projects() if _needs(project, settings, registry, batches, records)]
+    for project in due:
         queue.refresh(project)
-    return found
+    return due
+
+
+def on_batch_end(batch: Batch, queue: JobQueue) -> None:
+    """Have a refresh go on whose batch this was. Raises Unavailable where Valkey is away."""
+    if batch.spec.origin == ORIGIN:
+        queue.refresh(batch.spec.project)
 
 
 def promotion(registry: Registry, project: int) -> str:
@@ -198,11 +208,12 @@ def least_sure_first(tasks: Iterable[Json]) -> Sequence[int]:
 
 def _score(task: Json) -> float:
     """The score of the latest prediction; infinite without one."""
-    scored = [each for each in task.get("predictions") or [] if isinstance(each.get("score"), int | float)]
-    return float(max(scored, key=lambda each: int(each["id"]))["score"]) if scored else float("inf")
+    predictions = task.get("predictions") or []
+    scored = [prediction for prediction in predictions if isinstance(prediction.get("score"), int | float)]
+    return float(max(scored, key=lambda prediction: int(prediction["id"]))["score"]) if scored else float("inf")
 
 
-def _wants(
+def _needs(
     project: int, settings: Settings, registry: Registry, batches: BatchService, records: RolloutRecords
 ) -> bool:
     try:

@@ -1,5 +1,5 @@
-"""When a project learns: the triggers, and what webhooks lost. The log of events decides when to look; what there is
-to learn, `finetune.learn` reads from Label Studio.
+"""When a project learns: the triggers, and what webhooks lost. The log of events decides when; what there is to
+learn, `finetune.learn` reads from Label Studio.
 
 Learning is queued when
 - as many tasks have changed as RIS_FINETUNE_MIN_NEW says,
@@ -36,9 +36,9 @@ from ris_core.errors import RisError
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 180
+PROBE_SECONDS = 180
 # The same changes don't queue learning again sooner: it failed, and would so once more.
-ASK_AGAIN_SECONDS = 900
+QUEUE_AGAIN_SECONDS = 900
 # For all projects of one tick: the worker has jobs to do.
 _TICK_SECONDS = 10
 _LOCK_SECONDS = 50
@@ -50,7 +50,7 @@ _ACTIVE = ("queued", "started", "deferred", "scheduled")
 
 
 @dataclass(frozen=True)
-class Heard:
+class EventReceipt:
     """What became of events. logged: how many were news; degraded: Valkey is away, and it was left to a later tick."""
 
     logged: int
@@ -58,32 +58,25 @@ class Heard:
     ticket: Ticket | None = None
 
 
-@dataclass
-class Learning:
-    """left: how many new corrections were too few to learn from, to be set before the learning ends."""
-
-    left: int = 0
-
-
 class Reconciler:
-    """Hears events and queues learning. knobs: the settings of a project."""
+    """Logs events and queues learning. settings_of: the settings of a project."""
 
-    def __init__(self, log: EventLog, queue: JobQueue, knobs: Callable[[int], Settings]) -> None:
-        self._log, self._queue, self._knobs = log, queue, knobs
+    def __init__(self, log: EventLog, queue: JobQueue, settings_of: Callable[[int], Settings]) -> None:
+        self._log, self._queue, self._settings_of = log, queue, settings_of
 
-    def hear(self, project: int, events: Sequence[Event]) -> Heard:
+    def receive(self, project: int, events: Sequence[Event]) -> EventReceipt:
         """Log events; where one is news, see whether it is time to learn. Takes milliseconds."""
-        became = [self._log.append(project, event) for event in events]
-        logged = became.count("new")
-        if "spooled" in became or not logged:
-            return Heard(logged, "spooled" in became)
+        results = [self._log.append(project, event) for event in events]
+        logged = results.count("new")
+        if "spooled" in results or not logged:
+            return EventReceipt(logged, "spooled" in results)
         try:
-            return Heard(logged, False, self.ask(project))
+            return EventReceipt(logged, False, self.queue_if_due(project))
         except Unavailable:
             # Valkey went away in between: what is logged is looked at by the next tick.
-            return Heard(logged, True)
+            return EventReceipt(logged, True)
 
-    def ask(self, project: int) -> Ticket | None:
+    def queue_if_due(self, project: int) -> Ticket | None:
         """Queue learning if it is time, unless that was done for the same changes a while ago.
 
         Raises:
@@ -92,26 +85,26 @@ class Reconciler:
         """
         with reachable():
             changes = self._log.changes(project)
-        least = enough(changes, self._is_running(changes.job), self._knobs(project))
-        if least is None or changes.now - changes.asked < ASK_AGAIN_SECONDS:
+        min_new = sufficient(changes, self._is_running(changes.job), self._settings_of(project))
+        if min_new is None or changes.now - changes.queued < QUEUE_AGAIN_SECONDS:
             return None
-        ticket = self._queue.learn(project, least)
+        ticket = self._queue.learn(project, min_new)
         # Killed right before this, the next tick queues it again, which adds nothing to what waits.
         with reachable():
-            self._log.asked(project, changes)
+            self._log.note_queued(project, changes)
         return ticket
 
-    def look(self, client: LabelStudio, project: int) -> int:
+    def reconcile(self, client: LabelStudio, project: int) -> int:
         """Ask Label Studio what has changed, and log what is news. Returns how many events had been missed.
 
         Raises LabelStudioError.
         """
-        before, _ = self._log.seen(project)
-        now = glance(client, project)
+        before, _ = self._log.last_probe(project)
+        now = probe(client, project)
         missed = [] if now == before else list(_missed(client, project, before, now))
-        became = [self._log.append(project, event) for event in missed]
-        self._log.look(project, now)
-        return became.count("new")
+        results = [self._log.append(project, event) for event in missed]
+        self._log.note_probe(project, now)
+        return results.count("new")
 
     def _is_running(self, job: str) -> bool:
         with suppress(NotFound):
@@ -119,7 +112,7 @@ class Reconciler:
         return False
 
 
-def enough(changes: Changes, running: bool, settings: Settings) -> int | None:
+def sufficient(changes: Changes, running: bool, settings: Settings) -> int | None:
     """How many new corrections suffice to learn now; None: it isn't time.
 
     running: the learning that takes care of what is pending hasn't come to its end.
@@ -127,37 +120,18 @@ def enough(changes: Changes, running: bool, settings: Settings) -> int | None:
     count = changes.fresh + (0 if running else changes.pending)
     times = [time for time in (changes.first, None if running else changes.since) if time is not None]
     waited = changes.now - min(times, default=changes.now)
-    least = []
+    thresholds = []
     if changes.forced:
-        least.append(1)
+        thresholds.append(1)
     if changes.unknown or count >= settings.finetune_min_new:
-        least.append(settings.finetune_min_new)
+        thresholds.append(settings.finetune_min_new)
     if count >= settings.finetune_least_new and waited >= 60 * settings.finetune_minutes > 0:
-        least.append(settings.finetune_least_new)
-    return min(least, default=None)
-
-
-@contextmanager
-def learning(log: EventLog, client: LabelStudio, project: int, job: str) -> Iterator[Learning]:
-    """Inside, a project learns: what is logged by now is taken care of. Whatever is raised inside, it isn't.
-
-    Raises LabelStudioError.
-    """
-    # Before anything is read: what changes from now on is news to the next look.
-    seen = glance(client, project)
-    log.begin(project, job)
-    turn = Learning()
-    try:
-        yield turn
-    except BaseException:
-        log.fail(project)
-        raise
-    log.end(project, turn.left)
-    log.look(project, seen)
+        thresholds.append(settings.finetune_least_new)
+    return min(thresholds, default=None)
 
 
 def tick(connection: Redis, settings: Settings) -> None:
-    """What a worker does each minute: log what was spooled, look what was missed, queue what is due. Takes seconds.
+    """What a worker does each minute: log what was spooled, find what was missed, queue what is due. Takes seconds.
 
     One worker at a time does it. What goes wrong with Label Studio is logged, and tried again later.
     """
@@ -169,19 +143,19 @@ def tick(connection: Redis, settings: Settings) -> None:
     try:
         log.unspool()
         reconciler = Reconciler(log, queue, settings.of_project)
-        _look_around(reconciler, log, settings)
+        _reconcile_all(reconciler, log, settings)
         for project in log.projects():
-            with _complaining(project):
-                reconciler.ask(project)
+            with _logged_errors(project):
+                reconciler.queue_if_due(project)
     finally:
         with suppress(LockError):
             lock.release()
 
 
-def _look_around(reconciler: Reconciler, log: EventLog, settings: Settings) -> None:
-    """Look at the projects whose turn it is, those first that were looked at longest ago."""
-    ages = {project: log.seen(project)[1] for project in log.projects() | interfaces(settings.home).keys()}
-    due = [project for project in sorted(ages, key=lambda project: -ages[project]) if ages[project] >= LOOK_SECONDS]
+def _reconcile_all(reconciler: Reconciler, log: EventLog, settings: Settings) -> None:
+    """Reconcile the projects whose turn it is, those first that were probed longest ago."""
+    ages = {project: log.last_probe(project)[1] for project in log.projects() | interfaces(settings.home).keys()}
+    due = [project for project in sorted(ages, key=lambda project: -ages[project]) if ages[project] >= PROBE_SECONDS]
     if not due or settings.label_studio_token is None:
         return
     end = time.monotonic() + _TICK_SECONDS
@@ -189,15 +163,15 @@ def _look_around(reconciler: Reconciler, log: EventLog, settings: Settings) -> N
         for project in due:
             if time.monotonic() >= end:
                 return
-            # First, so that one that can't be looked at doesn't keep the others waiting.
-            log.look(project)
-            with _complaining(project):
-                missed = reconciler.look(client, project)
+            # First, so that one that can't be probed doesn't keep the others waiting.
+            log.note_probe(project)
+            with _logged_errors(project):
+                missed = reconciler.reconcile(client, project)
                 if missed:
                     _log.info("Of project %s, %d events had been missed.", project, missed)
 
 
-def glance(client: LabelStudio, project: int) -> ProjectCounts:
+def probe(client: LabelStudio, project: int) -> ProjectCounts:
     """What Label Studio holds of a project, by one small request. Raises LabelStudioError."""
     answer = client.newest_task(project)
     newest = next((str(task["updated_at"]) for task in answer["tasks"]), "")
@@ -222,7 +196,7 @@ def _missed(client: LabelStudio, project: int, before: ProjectCounts | None, now
 
 
 @contextmanager
-def _complaining(project: int) -> Iterator[None]:
+def _logged_errors(project: int) -> Iterator[None]:
     """Log what goes wrong with one project: the others still have their turn."""
     try:
         yield

@@ -31,10 +31,14 @@ class ForbiddenJob(RisError):
 
 
 class GuardedJob(Job):
-    """A job that can only run one of `allowed`. `refusal` says why it can't run at all, or is None."""
+    """A job that can only run one of `allowed`. `refusal` says why it can't run at all, or is None.
+
+    should_stop: whether it should end as soon as it has saved what it did, see cancellation.py; set where it runs.
+    """
 
     allowed: ClassVar[frozenset[str]] = FUNCTIONS
     refusal: str | None = None
+    should_stop: Callable[[], bool] = staticmethod(lambda: False)
 
     @classmethod
     def fetch(cls, id: str, connection: Redis | None = None, serializer: Any = None) -> Job:

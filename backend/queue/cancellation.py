@@ -1,4 +1,4 @@
-"""Whether this process' job should stop: its worker says so over a pipe, and whoever works in steps asks `asked()`.
+"""Whether this process's job should stop: its worker says so over a pipe, and whoever works in steps asks.
 
 A signal would be lost between the job's fork and its first line; what is in a pipe waits there. The pipe also ties the
 process to its worker: it ends when the worker is gone, however that went. Knows nothing of what jobs do.
@@ -11,24 +11,27 @@ import signal
 import threading
 
 STOP = b"stop"
-_asked = threading.Event()
 
 
 class JobStopped(Exception):
     """The job has stopped since its worker does, and what it did is kept: it goes back into its queue."""
 
 
-def asked() -> bool:
-    """Whether the job should stop as soon as it has saved what it did."""
-    return _asked.is_set()
+class Cancellation:
+    """Called, says whether to stop as soon as what was done is saved.
 
+    From its making on it hears what is written to the other end of a pipe, and kills this process group when that is
+    closed.
+    """
 
-def listen(reader: int) -> None:
-    """From now on hear what is written to the other end of a pipe, and kill this process group when that is closed."""
-    threading.Thread(target=_hear, args=(reader,), daemon=True).start()
+    def __init__(self, reader: int) -> None:
+        self._requested = threading.Event()
+        threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
 
+    def __call__(self) -> bool:
+        return self._requested.is_set()
 
-def _hear(reader: int) -> None:
-    while os.read(reader, len(STOP)):
-        _asked.set()
-    os.killpg(0, signal.SIGKILL)
+    def _listen(self, reader: int) -> None:
+        while os.read(reader, len(STOP)):
+            self._requested.set()
+        os.killpg(0, signal.SIGKILL)

@@ -53,11 +53,11 @@ RETRIES = 2
 
 _LATELY = 20
 # In a job's record: how many new corrections suffice for it to learn.
-_LEAST = "least"
+_MIN_NEW = "least"
 
 # Label Studio's webhooks wait one second, once: Valkey gets a part of that, and no second attempt.
 _SOCKET_SECONDS = 0.4
-# Between two looks at empty queues.
+# Between two polls of empty queues.
 _POLL_SECONDS = 0.1
 
 
@@ -88,12 +88,12 @@ class KeptQueue(Queue):
     def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
         """The first job of the first queue that has one -> (queue's key, job's id); it moves to the intermediate queue.
 
-        RQ takes it by BLPOP, and Valkey has no blocking move from several lists: so this looks again and again.
+        RQ takes it by BLPOP, and Valkey has no blocking move from several lists: so this polls.
         """
         end = time.monotonic() + (timeout or 0)
         while True:
-            found = (cls.lmove(connection, key, None) for key in queue_keys)  # type: ignore[arg-type]
-            taken = next(filter(None, found), None)
+            attempts = (cls.lmove(connection, key, None) for key in queue_keys)  # type: ignore[arg-type]
+            taken = next(filter(None, attempts), None)
             if taken or timeout is None:
                 return taken
             if time.monotonic() >= end:
@@ -106,10 +106,10 @@ def open_queue(connection: Redis, job_class: type[Job] = GuardedJob, name: str =
     return KeptQueue(name, connection=connection, serializer=JSONSerializer, job_class=job_class)
 
 
-def least_new(job: Job) -> int | None:
+def min_new_of(job: Job) -> int | None:
     """How many new corrections suffice for a job of `JobQueue.learn`; None: as many as the settings say."""
-    found = _text(job.connection.hget(job.key, _LEAST))
-    return None if found is None else int(found)
+    count = _text(job.connection.hget(job.key, _MIN_NEW))
+    return None if count is None else int(count)
 
 
 class JobQueue:
@@ -125,18 +125,18 @@ class JobQueue:
         """The queue that the settings name. Raises SettingsError if Valkey's address isn't set."""
         return cls(connect(settings.secret("redis_url")))
 
-    def learn(self, project: int, least: int | None = None) -> Ticket:
+    def learn(self, project: int, min_new: int | None = None) -> Ticket:
         """Make sure that a job waits which will learn from all that is annotated by now.
 
-        least: how many new corrections suffice; None: RIS_FINETUNE_MIN_NEW. A job that waits already is content with
+        min_new: how many new corrections suffice; None: RIS_FINETUNE_MIN_NEW. A job that waits already is content with
         as few from now on.
         """
         job = partial(self._job, self._learn, (project,), f"learn-{project}", LEARN_SECONDS)
-        return self._once(f"ris:learn:{project}", job, self._training, least)
+        return self._once(f"ris:learn:{project}", job, self._training, min_new)
 
     def learn_now(self, project: int) -> Ticket:
         """The same, with however few corrections are new."""
-        return self.learn(project, least=0)
+        return self.learn(project, min_new=0)
 
     def prelabel(self, batch: str) -> Ticket:
         """Make sure that a runner of a batch waits."""
@@ -177,38 +177,38 @@ class JobQueue:
         with reachable():
             return {kind: Worker.count(queue=queue) for kind, queue in queues.items()}
 
-    def _once(self, key: str, make: Callable[[], Job], queue: Queue, least: int | None = None) -> Ticket:
+    def _once(self, key: str, make: Callable[[], Job], queue: Queue, min_new: int | None = None) -> Ticket:
         with reachable(), self._connection.pipeline() as pipeline:
             while True:
                 try:
-                    return self._try_once(key, make, queue, least, pipeline)
+                    return self._try_once(key, make, queue, min_new, pipeline)
                 except WatchError:
                     # Somebody else put a job in just now, or the one that waited has started: look again.
                     continue
 
     def _try_once(
-        self, key: str, make: Callable[[], Job], queue: Queue, least: int | None, pipeline: Pipeline
+        self, key: str, make: Callable[[], Job], queue: Queue, min_new: int | None, pipeline: Pipeline
     ) -> Ticket:
         pipeline.watch(key)  # type: ignore[no-untyped-call]
         waiting = _text(pipeline.get(key))
         if waiting and self._waits(waiting, pipeline):
-            self._lower(waiting, least, pipeline)
+            self._lower(waiting, min_new, pipeline)
             return Ticket(waiting, new=False)
         job = make()
         pipeline.multi()
         pipeline.set(key, job.id, ex=FAILURE_SECONDS)
         queue.enqueue_job(job, pipeline=pipeline)
-        if least is not None:
-            pipeline.hset(job.key, _LEAST, str(least))
+        if min_new is not None:
+            pipeline.hset(job.key, _MIN_NEW, str(min_new))
         pipeline.execute()
         return Ticket(job.id, new=True)
 
-    def _lower(self, job_id: str, least: int | None, pipeline: Pipeline) -> None:
+    def _lower(self, job_id: str, min_new: int | None, pipeline: Pipeline) -> None:
         key = GuardedJob.key_for(job_id)
-        asked = _text(pipeline.hget(key, _LEAST))
+        current = _text(pipeline.hget(key, _MIN_NEW))
         pipeline.multi()
-        if least is not None and (asked is None or least < int(asked)):
-            pipeline.hset(key, _LEAST, str(least))
+        if min_new is not None and (current is None or min_new < int(current)):
+            pipeline.hset(key, _MIN_NEW, str(min_new))
         pipeline.execute()
 
     def _find(self, job_id: str) -> Job | None:

@@ -101,11 +101,11 @@ class MLBackend:
         events = read_events(request)
         if not events:
             return {"ignored": action}
-        outcome = self.reconciler.hear(_project(_object(request.get("project")).get("id"), project), events)
-        if outcome.degraded:
-            return {"logged": outcome.logged, "degraded": True}
-        job = {"job": outcome.ticket.job, "new": outcome.ticket.new} if outcome.ticket else {}
-        return {"logged": outcome.logged, **job}
+        receipt = self.reconciler.receive(_project(_object(request.get("project")).get("id"), project), events)
+        if receipt.degraded:
+            return {"logged": receipt.logged, "degraded": True}
+        job = {"job": receipt.ticket.job, "new": receipt.ticket.new} if receipt.ticket else {}
+        return {"logged": receipt.logged, **job}
 
     def versions(self, project: int | None = None) -> Json:
         """The version strings of the project; of all projects at the address that they share."""

@@ -482,8 +482,8 @@ def test_who_waits_for_a_learner_may_give_up_or_go_on_after_it(registry: Registr
     def give_up() -> None:
         raise GivenUp
 
-    with ExitStack() as other:
-        other.enter_context(registry.learning(7))
+    with ExitStack() as other, ThreadPoolExecutor(1) as threads:
+        threads.submit(other.enter_context, registry.learning(7)).result()
         with pytest.raises(GivenUp), registry.learning(7, waiting=give_up):
             pytest.fail("two hold the lock")
         with registry.learning(7, waiting=other.close):
