@@ -16,9 +16,7 @@ import pytest
 from backend.errors import Unavailable
 from backend.locks import exclusive
 
-HOLD = (
-    "import sys, fcntl; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
-)
+HOLD = "import sys, fcntl; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
 
 
 @contextmanager

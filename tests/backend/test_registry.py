@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import NotFound, Unavailable
-from backend.registry import NothingEarlier, PromotionConflict, Registry, RegistryError
+from backend.registry import NothingEarlier, ProjectVersions, PromotionConflict, Registry, RegistryError, Version
 from ris_core import checkpoint
 from ris_core.files import sha256
 
@@ -106,12 +106,35 @@ def test_an_unknown_version_is_not_promoted(registry: Registry, name: str) -> No
     assert registry.current(7) == registry.base
 
 
+def test_all_of_a_project_is_read_at_one_moment(
+    registry: Registry, candidate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert registry.read(7) == ProjectVersions(7, registry.base.name, None, (registry.base.name,), (registry.base,))
+    version = registry.add(7, candidate, {})
+    read = registry.versions
+
+    def promoted_meanwhile(project: int) -> list[Version]:
+        monkeypatch.setattr(registry, "versions", read)
+        registry.promote(7, version.name)
+        return [registry.base]
+
+    monkeypatch.setattr(registry, "versions", promoted_meanwhile)
+    versions = registry.read(7)
+    assert versions.versions == (registry.base, version)
+    assert (versions.base, versions.current) == (registry.base, version)
+    assert (versions.since, versions.served) == (registry.since(7), registry.served(7))
+    registry.rollback(7)
+    assert versions.current == version, "it doesn't change any more"
+
+
 def test_a_missing_production_version_is_named(registry: Registry, candidate: Path) -> None:
     version = registry.add(7, candidate, {})
     registry.promote(7, version.name)
     version.folder.rename(version.folder.with_name(".gone"))
     with pytest.raises(RegistryError, match=f"{version.name} of project 7 is missing"):
         registry.current(7)
+    with pytest.raises(RegistryError, match=f"{version.name} of project 7 is missing"):
+        assert registry.read(7).current
     # As the message says.
     registry.promote(7, registry.base.name)
     assert registry.current(7) == registry.base

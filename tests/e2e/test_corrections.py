@@ -175,7 +175,7 @@ def worked(studio: Studio, client: LabelStudio) -> Worked:
     reconciler = Reconciler(log, JobQueue(connection), studio.settings.of_project)
     tasks = client.import_tasks(project, [{"image": picture(number)} for number in range(TASKS)])
     people = People(client, tasks, _predicted(client, tasks[: TASKS // 2]))
-    reconciler.look(client, project)
+    reconciler.reconcile(client, project)
     # The worker should not look before everything was delivered.
     connection.hset(f"ris:events:{project}:state", "looked", int(time.time()) + 3600)
     with serve(lambda asked: Answer(200, b"{}")) as network:
@@ -187,7 +187,7 @@ def worked(studio: Studio, client: LabelStudio) -> Worked:
         for webhook in client.webhooks(project):
             client.delete_webhook(webhook["id"])
     lost = _deliver_badly(studio, project, sent)
-    missed = reconciler.look(client, project)
+    missed = reconciler.reconcile(client, project)
     return Worked(project, len(sent), lost, people.done, missed, log)
 
 

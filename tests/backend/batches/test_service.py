@@ -19,7 +19,8 @@ from backend.batches.service import BatchService, follow, submit_project
 from backend.batches.store import Batch, BatchSpec, BatchStore
 from backend.errors import LabelStudioNotFound, NotFound, Unavailable
 from backend.labelstudio.client import LabelStudio
-from backend.queue.queue import JobQueue, connect
+from backend.queue.names import BATCHES
+from backend.queue.queue import JobQueue, connect, open_queue
 from backend.settings import Settings
 from ris_core import checkpoint_files
 from ris_core.errors import PromptError
@@ -125,3 +126,18 @@ def test_what_is_unknown_or_away_is_said(batches: BatchService) -> None:
         batches.get("nowhere")
     with connect(f"redis://127.0.0.1:{free_port()}/0") as nobody, pytest.raises(Unavailable):
         BatchService(nobody, JobQueue(nobody)).all()
+
+
+def test_while_a_runner_works_another_waits_as_long_as_the_batch_runs(batches: BatchService, redis: Redis) -> None:
+    queue = open_queue(redis, name=BATCHES)
+    batch = batches.submit(SPEC, [1, 2])
+    queue.empty()
+    assert batches.take_over(batch.id).state == "running"
+    assert batches.take_over(batch.id).state == "running"
+    assert [job.args for job in queue.jobs] == [[batch.id]]
+    queue.empty()
+    batches.cancel(batch.id)
+    assert batches.take_over(batch.id).state == "cancelled"
+    assert queue.jobs == []
+    with pytest.raises(NotFound):
+        batches.take_over("nowhere")

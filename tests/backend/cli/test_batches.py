@@ -191,7 +191,7 @@ def test_a_refresh_by_command_predicts_what_is_not_annotated(
     assert (begun["id"], begun["origin"], begun["total"]) == (batch.id, "promotion", 4)
     work(batch.id)
     with LabelStudio(load().label_studio_url, TOKEN) as client:
-        assert services.rollout(load(), client).tend(PROJECT) == "done"
+        assert services.rollout(load(), client).reconcile(PROJECT) == "done"
     assert shelf.model_version == batch.spec.version
 
 

@@ -25,9 +25,7 @@ def drawn(runs: list[str], regions: range) -> tuple[DrawnObject, ...]:
 
 
 @given(RUNS, RUNS, SENTENCES, st.integers(1, 10**9))
-def test_what_is_kept_of_an_edit_is_found_again(
-    runs: list[str], others: list[str], sentence: str, number: int
-) -> None:
+def test_what_is_kept_of_an_edit_is_found_again(runs: list[str], others: list[str], sentence: str, number: int) -> None:
     """As the first release wrote it: annotation, sentence and sorted run lengths."""
     split = len(runs)
     objects = (*drawn(runs, range(split)), *drawn(others, range(split, split + len(others))))

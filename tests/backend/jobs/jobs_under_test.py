@@ -14,10 +14,12 @@ from pathlib import Path
 from redis import Redis
 from rq.job import get_current_job
 
+from backend.jobs.progress import JobProgress
 from backend.jobs.worker import work
-from backend.queue import cancellation
 from backend.queue.allow_list import GuardedJob
-from backend.queue.queue import connect, least_new
+from backend.queue.cancellation import JobStopped
+from backend.queue.queue import connect, min_new_of
+from backend.queue.turn import Turn
 from backend.settings import Settings
 from ris_core.errors import DatasetError
 
@@ -63,20 +65,20 @@ def hold_once() -> str:
 def pause() -> str:
     """Runs until it is asked to stop, and ends when the file `go` is there."""
     _leave("pause")
+    job = get_current_job()
+    assert isinstance(job, GuardedJob)
     while not (TRACES / "go").exists():
-        if cancellation.asked():
-            raise cancellation.JobStopped
+        if job.should_stop():
+            raise JobStopped
         time.sleep(0.02)
     return "done"
 
 
 def get_on(tries: int) -> str:
     """Is killed each time, a little further on, and is done at last."""
-    from backend.jobs.functions import _Report
-
     _leave("get_on")
     times = len(list(TRACES.glob("get_on.*")))
-    _Report(get_current_job())("training", times / 100)
+    JobProgress(get_current_job(), ["reading", "training"])("training", times / 100)
     if times < tries:
         os.kill(os.getpid(), signal.SIGKILL)
     return "done"
@@ -84,11 +86,11 @@ def get_on(tries: int) -> str:
 
 def grow(mebibytes: int | None, photos: int) -> None:
     """Takes as much memory as it gets, up to 300 MiB more."""
-    from backend.jobs.functions import _limited
+    from backend.jobs.functions import memory_explained
 
     _leave("grow")
     settings = Settings(finetune_memory=mebibytes, finetune_photos=photos)
-    with _limited(settings, get_current_job()):
+    with memory_explained(settings, get_current_job()):
         hoard = []
         for _ in range(30):
             hoard.append(b"x" * (10 << 20))
@@ -98,18 +100,16 @@ def grow(mebibytes: int | None, photos: int) -> None:
 
 def turn() -> bool:
     """Whether a runner of a batch would make room at this moment."""
-    from backend.jobs.functions import _Turn
-
     job = get_current_job()
-    assert job is not None
-    return _Turn(job.connection)()
+    assert isinstance(job, GuardedJob)
+    return Turn(job.connection, job.worker_name, job.should_stop)()
 
 
 def trigger(project: int) -> None:
     """Stands for learning; says which job it is before it reads anything."""
     job = get_current_job()
     assert job is not None
-    job.connection.hset(job.key, "heard", str(least_new(job)))
+    job.connection.hset(job.key, "heard", str(min_new_of(job)))
     _leave("trigger")
     _wait_for(TRACES / "go")
 

@@ -467,7 +467,7 @@ def test_a_worker_is_registered_under_its_own_process(queue: Queue, start: Any) 
 def test_without_valkey_the_worker_waits_a_little_and_says_so(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_VALKEY_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "VALKEY_SECONDS", 0.1)
     with pytest.raises(Unavailable, match="Start Valkey"):
         run_worker(make_settings())
 

@@ -19,18 +19,19 @@ checkpoint_files.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 def prepare() -> None:
     from backend.jobs import functions
+    from backend.jobs.progress import JobProgress
     from backend.learning import candidate
 
     # Beside other tests nobody should wait for the politeness of this one.
     functions.NICENESS = {"prelabel": 0, "learn": 0}
     candidate.MAX_PASSES = int(os.environ.get("PASSES", candidate.MAX_PASSES))
-    report = functions._Report.__call__
+    note = JobProgress.__call__
 
-    def slow(self: functions._Report, stage: str, share: float) -> None:
-        report(self, stage, share)
+    def slow(self: JobProgress, stage: str, share: float) -> None:
+        note(self, stage, share)
         time.sleep(float(os.environ.get("PAUSE", "0")))
 
-    functions._Report.__call__ = slow
+    JobProgress.__call__ = slow
 
 
 if __name__ == "__main__":

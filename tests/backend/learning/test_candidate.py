@@ -68,7 +68,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0, features: Path | None = None) -> Path:
-    def report(share: float) -> None:
+    def on_progress(share: float) -> None:
         if share >= die_at:
             raise Killed
 
@@ -76,7 +76,7 @@ def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0,
         run.mkdir(parents=True)
         # As the pace of the machine could have it; fixed, so that runs can be compared.
         (run / PLAN).write_text(json.dumps({"passes": 4, "photos": [each.image.name for each in samples]}))
-    return train_candidate(CandidateSpec(base, samples, 1.0, features=features), run, report)
+    return train_candidate(CandidateSpec(base, samples, 1.0, features=features), run, on_progress)
 
 
 @given(
@@ -139,12 +139,12 @@ def test_where_little_fits_batches_are_small() -> None:
 
 
 def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sample], tmp_path: Path) -> None:
-    heard: list[float] = []
-    folder = train_candidate(CandidateSpec(base, samples, 0.5, {0}), tmp_path / "run", heard.append)
+    shares: list[float] = []
+    folder = train_candidate(CandidateSpec(base, samples, 0.5, {0}), tmp_path / "run", shares.append)
     assert checkpoint.version(folder) != checkpoint.version(base)
     assert checkpoint.version(base) in (folder / checkpoint.CARD).read_text(encoding="utf-8")
-    assert heard == sorted(heard)
-    assert heard[-1] == 1.0
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
     (before, point), (after, same_point) = checkpoint.load(base), checkpoint.load(folder)
     assert point == same_point
     changed = {
@@ -158,7 +158,7 @@ def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sampl
     # Pointing at what a classifier knows must not be unlearnt from a few corrections.
     assert changed.isdisjoint({f"key.{last}.weight", f"attend.{last}.spatial_query.weight"})
     # Asked again, it is there already.
-    assert train_candidate(CandidateSpec(base, [], 0.5), tmp_path / "run", heard.append) == folder
+    assert train_candidate(CandidateSpec(base, [], 0.5), tmp_path / "run", shares.append) == folder
 
 
 def test_a_crash_changes_nothing_about_the_outcome(base: Path, samples: list[Sample], tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from held_out import PROJECT, snapshot
 from PIL import Image
 
 from backend.errors import NotFound
-from backend.learning.comparison import compare
-from backend.registry import Registry
+from backend.learning.comparison import compare, reference_scores
+from backend.registry import Registry, Version
 from ris_core.errors import DatasetError
 
 
@@ -58,3 +58,10 @@ def test_equal_versions_have_no_pictures(registry: Registry, tmp_path: Path) -> 
     snapshot(tmp_path)
     compared = compare(registry, tmp_path, PROJECT, (name, name), 4, tmp_path / "pictures")
     assert (compared.pictures, compared.changed, compared.verdict.decision) == ((), [], "passed")
+
+
+def test_what_was_accepted_against_the_gate_is_accepted() -> None:
+    for decision, scores in (("promoted", {"key": 0.9}), ("kept", {})):
+        version = Version("lda-1", Path(), {"decision": decision, "worked": {"key": 0.9}})
+        assert reference_scores(version) == scores
+    assert reference_scores(Version("lda-0", Path(), {"origin": "shipped"})) == {}

@@ -44,9 +44,9 @@ def samples(snapshot: Path) -> Sequence[Sample]:
 
 @pytest.fixture
 def train(base: Path, snapshot: Path, samples: Sequence[Sample], tmp_path: Path) -> Callable[..., Path]:
-    def run(report: Callable[[float], None] = lambda share: None, **changes: object) -> Path:
-        order = CandidateSpec(base, changes.pop("samples", samples), 600.0)  # type: ignore[arg-type]
-        return train_together(2, snapshot, order, tmp_path / "run", report, **changes)  # type: ignore[arg-type]
+    def run(on_progress: Callable[[float], None] = lambda share: None, **changes: object) -> Path:
+        spec = CandidateSpec(base, changes.pop("samples", samples), 600.0)  # type: ignore[arg-type]
+        return train_together(2, snapshot, spec, tmp_path / "run", on_progress, **changes)  # type: ignore[arg-type]
 
     return run
 
@@ -103,12 +103,12 @@ def test_an_error_comes_with_its_sentence(train: Callable[..., Path]) -> None:
 
 def test_they_end_when_the_one_that_started_them_is_killed(base: Path, snapshot: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from backend.learning.candidate import Order\n"
+        "import sys; from pathlib import Path; from backend.learning.candidate import CandidateSpec as Spec\n"
         "from backend.learning.distributed import train_together\n"
         "from ris_core.data import read_folder\n"
         "base, snapshot, run = map(Path, sys.argv[1:])\n"
         "samples = [sample for sample in read_folder(snapshot) if sample.split == 'train']\n"
-        "train_together(2, snapshot, Order(base, samples, 600.0), run, lambda share: print(share, flush=True))\n"
+        "train_together(2, snapshot, Spec(base, samples, 600.0), run, lambda share: print(share, flush=True))\n"
     )
     command = [sys.executable, "-c", code, str(base), str(snapshot), str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:

@@ -154,19 +154,19 @@ def test_a_second_try_after_a_kill_is_about_the_same(log: EventLog) -> None:
 
 def test_asking_is_about_the_events_so_far(log: EventLog) -> None:
     log.append(1, saved(1))
-    log.asked(1, log.changes(1))
-    assert log.changes(1).asked == pytest.approx(time.time(), abs=5)
+    log.note_queued(1, log.changes(1))
+    assert log.changes(1).queued == pytest.approx(time.time(), abs=5)
     log.append(1, saved(2))
-    assert log.changes(1).asked == 0
+    assert log.changes(1).queued == 0
 
 
 def test_what_was_seen_is_kept(log: EventLog) -> None:
-    assert log.seen(1) == (None, float("inf"))
-    log.look(1)
-    seen, age = log.seen(1)
+    assert log.last_probe(1) == (None, float("inf"))
+    log.note_probe(1)
+    seen, age = log.last_probe(1)
     assert (seen, age < 5) == (None, True)
-    log.look(1, ProjectCounts(3, 2, at(0)))
-    assert log.seen(1)[0] == ProjectCounts(3, 2, at(0))
+    log.note_probe(1, ProjectCounts(3, 2, at(0)))
+    assert log.last_probe(1)[0] == ProjectCounts(3, 2, at(0))
 
 
 def test_the_log_is_bounded_and_forgets(log: EventLog, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,20 +215,6 @@ def test_valkey_going_away_while_reading_back_loses_nothing(log: EventLog, away:
     with pytest.raises(Exception, match="refused"):
         away.unspool()
     assert log.unspool() == 1
-
-
-def test_the_file_is_bounded(away: EventLog, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_SPOOL_BYTES", 1000)
-    for number in range(1, 50):
-        assert away.append(1, saved(number)) == "spooled"
-    assert 3 < log.unspool() < 20
-
-
-def test_threads_share_the_file(away: EventLog, log: EventLog) -> None:
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: away.append(1, saved(number)), range(1, 201)))
-    assert log.unspool() == 200
-    assert len({event.annotation for event in logged(log)}) == 200
 
 
 def test_nothing_but_ids_times_and_actions_is_kept(log: EventLog, redis: Redis, away: EventLog, tmp_path: Path) -> None:

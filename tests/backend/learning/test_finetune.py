@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from annotated import CONFIG, annotation, drawn, task, typed
+from annotated import annotation, drawn, task, typed
 from squares import SENTENCE, annotated_studio, correction, pictures
 from studio import PROJECT, Studio, running
 
-from backend.datasets.annotations import SkippedTask, read_corrections
 from backend.errors import LabelStudioError
-from backend.learning import candidate, finetune
-from backend.learning.finetune import (
-    STAGES,
-    LearningServices,
-    Outcome,
-    compare_versions,
-    finish_promotion,
-    learn,
-    worked_before,
-)
+from backend.learning import candidate
+from backend.learning.comparison import compare_versions
+from backend.learning.finetune import STAGES, LearningServices, Outcome, finish_promotion, learn
 from backend.registry import Registry
 from backend.settings import Settings
 from ris_core import checkpoint
@@ -108,7 +100,7 @@ def test_a_better_candidate_goes_into_production_once(
     """The base refuses everything; the corrections say that the square is there."""
     parts = services()
     heard: list[tuple[str, float]] = []
-    outcome = learn(PROJECT, parts, report=lambda stage, share: heard.append((stage, share)))
+    outcome = learn(PROJECT, parts, on_progress=lambda stage, share: heard.append((stage, share)))
     assert outcome.decision == "promoted", outcome.reason
     assert outcome.before is not None
     assert outcome.after is not None
@@ -193,7 +185,7 @@ def test_a_killed_training_goes_on(services: Callable[..., LearningServices]) ->
             raise Killed
 
     with pytest.raises(Killed):
-        learn(PROJECT, parts, report=die)
+        learn(PROJECT, parts, on_progress=die)
     assert names(parts.registry) == [parts.registry.base.name]
     (run,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
     plan = (run / "plan.json").read_bytes()
@@ -205,7 +197,7 @@ def test_a_killed_training_goes_on(services: Callable[..., LearningServices]) ->
         elif stage == "evaluating":
             assert (run / "plan.json").read_bytes() == plan
 
-    outcome = learn(PROJECT, parts, report=hear)
+    outcome = learn(PROJECT, parts, on_progress=hear)
     assert outcome.decision == "promoted"
     assert shares[0] > 0.3, "what had been learnt was not learnt again"
     assert not run.exists()
@@ -215,7 +207,7 @@ def interrupt(parts: LearningServices, stage: str) -> list[str]:
     """Have learning asked to stop as soon as it reports a stage -> the stages that it reported."""
     heard: list[str] = []
     with pytest.raises(Interrupted):
-        learn(PROJECT, parts, stop=lambda: stage in heard, report=lambda stage, share: heard.append(stage))
+        learn(PROJECT, parts, stop=lambda: stage in heard, on_progress=lambda stage, share: heard.append(stage))
     return heard
 
 
@@ -247,7 +239,7 @@ def test_fewer_photos_a_batch_begin_anew(services: Callable[..., LearningService
             assert run != before
             assert json.loads((run / RUN).read_text())["photos"] <= 3
 
-    assert learn(PROJECT, parts, report=hear).decision == "promoted"
+    assert learn(PROJECT, parts, on_progress=hear).decision == "promoted"
 
 
 @pytest.mark.timeout(600)
@@ -260,7 +252,7 @@ def test_processes_that_train_together_make_a_version(services: Callable[..., Le
             (run,) = (parts.settings.home / "learning" / str(PROJECT)).iterdir()
             orders.append(json.loads((run / "order.json").read_text()))
 
-    outcome = learn(PROJECT, parts, report=hear)
+    outcome = learn(PROJECT, parts, on_progress=hear)
     assert orders[0]["processes"] == 2
     assert names(parts.registry) == [outcome.base, outcome.version]
 
@@ -285,7 +277,7 @@ def test_a_kill_between_adding_and_promoting_is_made_good(
     finish_promotion(parts.registry, PROJECT)
     assert parts.registry.current(PROJECT).name == base
     # So it is when the same corrections lead to it again.
-    again = learn(PROJECT, parts, least=0)
+    again = learn(PROJECT, parts, min_new=0)
     assert (again.decision, again.version) == ("kept", version)
     assert f"It is {version} again, which was in production and was taken back. `ris promote {version}" in again.reason
     assert parts.registry.current(PROJECT).name == base
@@ -302,7 +294,7 @@ def test_a_promotion_meanwhile_is_not_overridden(services: Callable[..., Learnin
         if (stage, share) == ("evaluating", 1.0):
             parts.registry.promote(PROJECT, version.name)
 
-    outcome = learn(PROJECT, parts, report=interfere)
+    outcome = learn(PROJECT, parts, on_progress=interfere)
     assert outcome.decision == "kept"
     assert version.name in outcome.reason
     assert parts.registry.current(PROJECT) == version
@@ -320,7 +312,7 @@ def test_pictures_that_cant_be_had_teach_nothing(services: Callable[..., Learnin
 
 def test_photos_that_are_all_held_out_teach_nothing(services: Callable[..., LearningServices], studio: Studio) -> None:
     del studio.tasks[:8]
-    outcome = learn(PROJECT, services(), least=0)
+    outcome = learn(PROJECT, services(), min_new=0)
     assert outcome.decision == "waiting"
     assert "held out" in outcome.reason
 
@@ -334,16 +326,8 @@ def test_label_studio_failing_changes_nothing(services: Callable[..., LearningSe
     studio.tasks.clear()
     assert learn(PROJECT, parts).decision == "waiting"
     with pytest.raises(DatasetError, match="no submitted annotation"):
-        learn(PROJECT, parts, least=0)
+        learn(PROJECT, parts, min_new=0)
     assert names(parts.registry) == [parts.registry.base.name]
-
-
-def test_what_was_accepted_against_the_gate_is_accepted(services: Callable[..., LearningServices]) -> None:
-    registry = services().registry
-    for decision, marks in (("promoted", {"key": 0.9}), ("kept", {})):
-        version = replace(registry.base, card={"decision": decision, "worked": {"key": 0.9}})
-        assert worked_before(version) == marks
-    assert worked_before(registry.base) == {}
 
 
 def test_tasks_that_show_one_picture_are_about_one_photo(
@@ -365,22 +349,3 @@ def test_tasks_that_show_one_picture_are_about_one_photo(
     assert {each.task: each.has_target for each in same.expressions} == dict.fromkeys(range(9, 15), True) | {15: False}
     assert [each.before for each in same.expressions] == [each.after for each in same.expressions]
     assert [sample.image_id for sample in same.before.samples] == [each.task for each in same.expressions]
-
-
-def test_an_expression_corrected_again_or_taken_back_is_news(studio: Studio) -> None:
-    def news(tasks: list[dict[str, Any]], *skipped: int) -> set[tuple[int, str]]:
-        found = finetune._of_corrections(read_corrections(tasks, CONFIG).items)
-        return finetune._news(found, known, [SkippedTask(number, "") for number in skipped])
-
-    known: frozenset[Any] = frozenset()
-    assert len(news(studio.tasks)) == 12
-    known = finetune._of_corrections(read_corrections(studio.tasks, CONFIG).items)
-    assert news(studio.tasks) == set()
-    studio.tasks[0] = correction(1, ~pictures()[0][1])
-    studio.tasks[1]["annotations"][0]["updated_at"] = "2027-01-01T00:00:00Z"
-    assert news(studio.tasks) == {(1, SENTENCE)}
-    studio.tasks[2]["annotations"] = []
-    del studio.tasks[3]
-    assert news(studio.tasks) == {(number, SENTENCE) for number in (1, 3, 4)}
-    # Its picture can't be had just now: that says nothing about what it shows.
-    assert news(studio.tasks, 4) == {(number, SENTENCE) for number in (1, 3)}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.learning.gate import MARGIN, WORKED, Compared, Verdict, bound, judge
+from backend.learning.gate import GOOD_SCORE, MARGIN, ComparedExpression, Verdict, bound, judge
 
 NEEDED = 8
 shares = st.floats(0, 1)
@@ -21,10 +21,10 @@ shares = st.floats(0, 1)
 
 def compared(
     pairs: Sequence[tuple[float, float]], a_photo: int = 2, absent: Sequence[int] = (), start: int = 0
-) -> list[Compared]:
+) -> list[ComparedExpression]:
     """Expressions with these scores before and after, `a_photo` of them about each photo."""
     return [
-        Compared(
+        ComparedExpression(
             number, f"thing {number}", f"photo {number // a_photo}", "" if number in absent else "mask", before, after
         )
         for number, (before, after) in enumerate(pairs, start)
@@ -32,7 +32,7 @@ def compared(
 
 
 @st.composite
-def any_figures(draw: st.DrawFn) -> list[Compared]:
+def any_figures(draw: st.DrawFn) -> list[ComparedExpression]:
     """Enough to compare, about photos of one to three expressions each; some things are absent."""
     pairs = draw(st.lists(st.tuples(shares, shares), min_size=12, max_size=30))
     absent = [number for number in range(len(pairs)) if draw(st.integers(0, 5)) == 0]
@@ -86,7 +86,7 @@ def test_equal_figures_pass() -> None:
         (compared([(0, 1)] * 10, a_photo=2, absent=range(2, 10)), "1 more held-out photos that show one."),
     ],
 )
-def test_too_little_to_compare_is_not_yet(figures: list[Compared], sentence: str) -> None:
+def test_too_little_to_compare_is_not_yet(figures: list[ComparedExpression], sentence: str) -> None:
     verdict = judge(figures, NEEDED)
     assert verdict.decision == "not yet"
     assert not verdict.passed
@@ -188,7 +188,7 @@ def test_small_losses_add_up_against_the_first_good_scores() -> None:
         verdict = judge(figures, NEEDED, worked)
         if not verdict.passed:
             break
-        worked, old, new, passed = dict(verdict.worked), old - 0.008, new + 0.04, passed + 1
+        worked, old, new, passed = dict(verdict.reference_scores), old - 0.008, new + 0.04, passed + 1
     assert passed == 2
     assert "what worked before" in verdict.reason
     assert verdict.numbers["worked_difference"] == pytest.approx(-0.024)
@@ -198,13 +198,13 @@ def test_small_losses_add_up_against_the_first_good_scores() -> None:
 
 def test_marks_are_the_first_good_scores_of_what_is_held_out_now() -> None:
     figures = compared([(0.6, 0.9), (0.1, 0.7), (0.2, 0.4), (0.5, 0.1)] * 2)
-    first = judge(figures, NEEDED).worked
+    first = judge(figures, NEEDED).reference_scores
     assert sorted(first.values()) == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7]
     again = [replace(each, before=each.after, after=1.0) for each in figures]
-    assert sorted(judge(again, NEEDED, first).worked.values()) == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 1.0, 1.0]
+    assert sorted(judge(again, NEEDED, first).reference_scores.values()) == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 1.0, 1.0]
     # Whoever draws a mask anew, or takes the photo away, takes its mark away too.
     fewer = [replace(again[0], target="drawn anew", before=0.3, after=0.3), *again[2:]]
-    assert len(judge(fewer, NEEDED, first).worked) == 6
+    assert len(judge(fewer, NEEDED, first).reference_scores) == 6
 
 
 def test_scores_that_are_no_numbers_fail() -> None:
@@ -242,7 +242,7 @@ def test_many_photos_are_drawn_in_blocks() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(any_figures(), st.randoms(use_true_random=False))
-def test_order_and_task_numbers_make_no_difference(figures: list[Compared], shuffle: random.Random) -> None:
+def test_order_and_task_numbers_make_no_difference(figures: list[ComparedExpression], shuffle: random.Random) -> None:
     first = judge(figures, NEEDED)
     shuffled = [replace(each, task=each.task + 1000) for each in figures]
     shuffle.shuffle(shuffled)
@@ -252,7 +252,7 @@ def test_order_and_task_numbers_make_no_difference(figures: list[Compared], shuf
 
 @settings(max_examples=40, deadline=None)
 @given(any_figures())
-def test_what_is_equal_passes_and_what_is_worse_does_not(figures: list[Compared]) -> None:
+def test_what_is_equal_passes_and_what_is_worse_does_not(figures: list[ComparedExpression]) -> None:
     equal = [replace(each, after=each.before) for each in figures]
     assert judge(equal, NEEDED).passed
     worse = [replace(each, after=min(each.before, each.after)) for each in figures]
@@ -261,7 +261,7 @@ def test_what_is_equal_passes_and_what_is_worse_does_not(figures: list[Compared]
 
 @settings(max_examples=40, deadline=None)
 @given(any_figures(), st.data())
-def test_a_better_answer_never_costs_the_promotion(figures: list[Compared], data: st.DataObject) -> None:
+def test_a_better_answer_never_costs_the_promotion(figures: list[ComparedExpression], data: st.DataObject) -> None:
     before = judge(figures, NEEDED)
     number = data.draw(st.integers(0, len(figures) - 1))
     figures[number] = replace(figures[number], after=data.draw(st.floats(figures[number].after, 1)))
@@ -270,7 +270,7 @@ def test_a_better_answer_never_costs_the_promotion(figures: list[Compared], data
 
 @settings(max_examples=40, deadline=None)
 @given(any_figures())
-def test_refusing_everything_never_passes_where_masks_were_found(figures: list[Compared]) -> None:
+def test_refusing_everything_never_passes_where_masks_were_found(figures: list[ComparedExpression]) -> None:
     refused = [replace(each, after=0.0 if each.has_target else 1.0) for each in figures]
     found = [each.before for each in figures if each.has_target]
     if math.fsum(found) / len(found) > MARGIN:
@@ -306,5 +306,5 @@ def test_better_versions_pass_and_worse_ones_do_not(gain: float, expressions: in
 
 
 def test_the_threshold_of_what_worked_is_inclusive() -> None:
-    assert judge(compared([(WORKED, WORKED)] * 8), NEEDED).numbers["worked"] == 8
-    assert "worked" not in judge(compared([(WORKED - 1e-9, 1.0)] * 8), NEEDED).numbers
+    assert judge(compared([(GOOD_SCORE, GOOD_SCORE)] * 8), NEEDED).numbers["worked"] == 8
+    assert "worked" not in judge(compared([(GOOD_SCORE - 1e-9, 1.0)] * 8), NEEDED).numbers

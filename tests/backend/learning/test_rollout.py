@@ -18,11 +18,11 @@ from shelf import PROJECT, TOKEN, XML, Shelf, data
 from backend import services
 from backend.batches import runner
 from backend.batches.service import BatchService
-from backend.batches.store import Batch, BatchStore
+from backend.batches.store import Batch, BatchSpec, BatchStore
 from backend.errors import ConfigError, LabelStudioNotFound
 from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import LabelStudio
-from backend.learning.rollout import Rollout, RolloutRecord, RolloutRecords, least_sure_first, tick
+from backend.learning.rollout import Rollout, RolloutRecord, RolloutRecords, least_sure_first, on_batch_end, tick
 from backend.queue.queue import JobQueue
 from backend.registry import Registry
 from backend.settings import Settings
@@ -48,8 +48,8 @@ class World:
     def promote(self, number: int) -> None:
         self.registry.promote(PROJECT, self.names[number])
 
-    def tend(self) -> str:
-        return self.refresh.tend(PROJECT)
+    def reconcile(self) -> str:
+        return self.refresh.reconcile(PROJECT)
 
     def tick(self) -> list[int]:
         return tick(self.redis, self.refresh.settings, self.registry)
@@ -94,13 +94,13 @@ def world(
 def test_a_promotion_predicts_anew_and_then_label_studio_goes_by_it(world: World) -> None:
     world.shelf.fill(data(5))
     world.promote(1)
-    assert world.tend() == "running"
+    assert world.reconcile() == "running"
     [batch] = world.batches()
     assert (batch.spec.origin, batch.spec.model, batch.total) == ("promotion", world.names[1], 5)
-    assert (world.tend(), world.shelf.model_version) == ("running", "ris")
+    assert (world.reconcile(), world.shelf.model_version) == ("running", "ris")
     world.work()
     assert world.shelf.counts(world.name()) == [1] * 5
-    assert (world.tend(), world.shelf.model_version) == ("done", world.name())
+    assert (world.reconcile(), world.shelf.model_version) == ("done", world.name())
     assert len(world.batches()) == 1
 
 
@@ -110,7 +110,7 @@ def test_annotated_tasks_are_left_alone_and_the_least_sure_come_first(world: Wor
     for task, score in ((1, 0.9), (3, 0.2), (5, 0.4)):
         world.shelf.predict(task, "lda-00000000.000000", score)
     world.promote(1)
-    world.tend()
+    world.reconcile()
     world.work()
     written = world.shelf.rows("SELECT task FROM prediction WHERE model_version = ? ORDER BY id", world.name())
     assert [task for (task,) in written] == [3, 5, 1, 4]
@@ -125,14 +125,14 @@ def test_of_several_predictions_the_latest_says_how_sure_it_is() -> None:
 def test_a_newer_promotion_takes_the_place_of_a_refresh_that_runs(world: World) -> None:
     world.shelf.fill(data(3))
     world.promote(1)
-    world.tend()
+    world.reconcile()
     world.promote(2)
-    assert world.tend() == "running"
+    assert world.reconcile() == "running"
     new, old = world.batches()
     assert (old.state, new.state, new.spec.model) == ("cancelled", "running", world.names[2])
     assert "Another version" in old.note
     world.work()
-    world.tend()
+    world.reconcile()
     assert world.shelf.model_version == world.name()
 
 
@@ -140,15 +140,15 @@ def test_a_way_back_is_a_promotion_too_and_costs_only_what_is_missing(world: Wor
     world.shelf.fill(data(3))
     for number in (1, 2):
         world.promote(number)
-        world.tend()
+        world.reconcile()
         world.work()
-        world.tend()
+        world.reconcile()
     world.registry.rollback(PROJECT)
     assert world.tick() == [PROJECT]
-    world.tend()
+    world.reconcile()
     world.work()
     assert (world.batches()[0].done, world.batches()[0].skipped) == (0, 3)
-    assert world.tend() == "done"
+    assert world.reconcile() == "done"
     assert world.shelf.model_version == world.name()
     assert world.name().startswith(world.names[1])
 
@@ -163,47 +163,61 @@ def test_killed_before_the_batch_was_noted_it_is_found(world: World, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(RolloutRecords, "put", killed)
         with pytest.raises(KeyboardInterrupt):
-            world.tend()
+            world.reconcile()
     assert world.tick() == [PROJECT]
-    assert world.tend() == "running"
+    assert world.reconcile() == "running"
     assert len(world.batches()) == 1
 
 
-def test_a_batch_that_ended_unannounced_is_announced_at_the_next_look_and_once(world: World) -> None:
+def test_a_batch_that_ended_unannounced_is_announced_the_next_time_and_once(world: World) -> None:
     world.shelf.fill(data(3))
     world.promote(1)
-    world.tend()
+    world.reconcile()
     assert world.tick() == []
     world.work()
     assert world.tick() == [PROJECT]
-    world.tend()
+    world.reconcile()
     assert world.shelf.changes == 1
     # Killed after Label Studio's answer: the record still says that it is to be told.
     world.refresh.records.put(PROJECT, replace(record(world), closed=False))
     assert world.tick() == [PROJECT]
-    world.tend()
+    world.reconcile()
     assert world.shelf.changes == 1
     assert world.tick() == []
+
+
+def test_the_end_of_a_refresh_calls_for_the_announcement_and_that_of_another_batch_for_nothing(world: World) -> None:
+    world.shelf.fill(data(3))
+    world.promote(1)
+    world.reconcile()
+    queue = JobQueue(world.redis)
+    world.work()
+    on_batch_end(world.batches()[0], queue)
+    assert [job["arguments"] for job in queue.recent() if job["function"] == "refresh"] == [[PROJECT]]
+    world.redis.flushall()
+    ordered = world.refresh.batches.submit(BatchSpec(PROJECT, world.names[1], world.name()), [1])
+    on_batch_end(world.refresh.batches.cancel(ordered.id), queue)
+    assert [job["function"] for job in queue.recent()] == ["prelabel"]
 
 
 def test_it_begins_again_where_valkey_lost_everything(world: World) -> None:
     world.shelf.fill(data(3))
     world.promote(1)
-    world.tend()
+    world.reconcile()
     world.work()
     world.redis.flushall()
     assert world.tick() == [PROJECT]
-    world.tend()
+    world.reconcile()
     world.work()
-    assert (world.tend(), world.shelf.counts(world.name())) == ("done", [1] * 3)
+    assert (world.reconcile(), world.shelf.counts(world.name())) == ("done", [1] * 3)
 
 
 def test_a_batch_that_somebody_cancelled_stays_so(world: World) -> None:
     world.shelf.fill(data(3))
     world.promote(1)
-    world.tend()
+    world.reconcile()
     world.refresh.batches.cancel(world.batches()[0].id)
-    assert (world.tend(), world.tick(), world.shelf.model_version) == ("stopped", [], "ris")
+    assert (world.reconcile(), world.tick(), world.shelf.model_version) == ("stopped", [], "ris")
     world.refresh.begin(PROJECT)
     assert [batch.state for batch in world.batches()] == ["running", "cancelled"]
 
@@ -212,9 +226,9 @@ def test_without_open_tasks_nothing_is_announced_and_it_is_over(world: World) ->
     world.shelf.fill(data(1))
     world.shelf.annotated = {1: None}
     world.promote(1)
-    world.tend()
+    world.reconcile()
     world.work()
-    assert (world.tend(), world.shelf.model_version, world.tick()) == ("done", "ris", [])
+    assert (world.reconcile(), world.shelf.model_version, world.tick()) == ("done", "ris", [])
     assert "No task without annotation" in record(world).note
 
 
@@ -222,9 +236,9 @@ def test_once_nothing_is_open_label_studio_asks_the_backend_again(world: World) 
     world.shelf.fill(data(1))
     for number in (1, 2):
         world.promote(number)
-        world.tend()
+        world.reconcile()
         world.work()
-        world.tend()
+        world.reconcile()
         world.shelf.annotated = {1: None}
     # By the first version it would show none to tasks that come in.
     assert world.shelf.model_version == "ris"
@@ -246,7 +260,7 @@ def test_it_can_be_turned_off(world: World, own: bool) -> None:
     else:
         off = world.refresh.settings.model_copy(update={"prelabel_refresh": False})
         world.refresh = replace(world.refresh, settings=off)
-    assert (world.tend(), world.tick(), world.batches()) == ("off", [], [])
+    assert (world.reconcile(), world.tick(), world.batches()) == ("off", [], [])
 
 
 def test_a_project_that_is_gone_is_given_up(world: World) -> None:
@@ -256,14 +270,14 @@ def test_a_project_that_is_gone_is_given_up(world: World) -> None:
     world.registry.promote(other, world.names[1])
     assert world.tick() == [other]
     with pytest.raises(LabelStudioNotFound):
-        world.refresh.tend(other)
+        world.refresh.reconcile(other)
     assert world.tick() == []
 
 
 def test_a_label_studio_that_is_away_is_waited_for(world: World, make_settings: Callable[..., Settings]) -> None:
     world.promote(1)
     with LabelStudio("http://127.0.0.1:9", TOKEN) as nobody:
-        assert replace(world.refresh, client=nobody).tend(PROJECT) == "waiting"
+        assert replace(world.refresh, client=nobody).reconcile(PROJECT) == "waiting"
     assert world.tick() == [PROJECT]
 
 
@@ -279,11 +293,11 @@ def test_a_damaged_interface_is_given_up_until_the_next_promotion(world: World) 
     world.shelf.xml = "<View/>"
     world.promote(1)
     with pytest.raises(ConfigError):
-        world.tend()
-    assert (world.tick(), world.tend()) == ([], "done")
+        world.reconcile()
+    assert (world.tick(), world.reconcile()) == ([], "done")
     world.shelf.xml = XML
     world.promote(2)
-    assert (world.tick(), world.tend()) == ([PROJECT], "running")
+    assert (world.tick(), world.reconcile()) == ([PROJECT], "running")
 
 
 def test_a_worker_does_all_of_it(world: World, checkpoints: list[Path], redis_url: str) -> None:

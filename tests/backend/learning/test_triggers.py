@@ -17,17 +17,17 @@ from annotated import annotation, task
 from labelstudio.site import Site
 from ports import free_port
 from redis import Redis
+from rq.job import Job
 from studio import PROJECT, TOKEN, Studio, running
 
-from backend.errors import LabelStudioError
 from backend.home import interface_file, project_env_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import CREATED, START_TRAINING, UPDATED, Event
 from backend.learning import triggers
 from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
-from backend.learning.triggers import LOOK_SECONDS, Reconciler, enough, learning, tick
+from backend.learning.triggers import PROBE_SECONDS, Reconciler, sufficient, tick
 from backend.queue.names import TRAINING
-from backend.queue.queue import JobQueue, connect, least_new, open_queue
+from backend.queue.queue import JobQueue, Ticket, connect, min_new_of, open_queue
 from backend.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -72,7 +72,7 @@ def ours(redis_url: str, log: EventLog, settings: Settings) -> Reconciler:
 
 def waiting(redis: Redis) -> list[tuple[Any, int | None]]:
     """The project of each learning that waits, and how many new corrections suffice for it."""
-    return [(job.args[0], least_new(job)) for job in open_queue(redis, name=TRAINING).jobs]
+    return [(job.args[0], min_new_of(job)) for job in open_queue(redis, name=TRAINING).jobs]
 
 
 def logged(log: EventLog) -> list[Event]:
@@ -111,53 +111,65 @@ def asked(site: Site) -> list[str]:
     ids=lambda value: "-".join(f"{name}={of:g}" for name, of in value.items()) if isinstance(value, dict) else None,
 )
 def test_what_it_takes(changed: dict[str, Any], running: bool, least: int | None, settings: Settings) -> None:
-    quiet = {"fresh": 0, "first": None, "pending": 0, "since": None, "job": "", "asked": 0.0}
+    quiet = {"fresh": 0, "first": None, "pending": 0, "since": None, "job": "", "queued": 0.0}
     ages = {name: 10_000 - changed[name] for name in ("first", "since") if name in changed}
     flags = {"forced": False, "unknown": False, "mark": "0"}
     changes = Changes(now=10_000.0, **{**quiet, **flags, **changed, **ages})
-    assert enough(changes, running, settings) == least
+    assert sufficient(changes, running, settings) == least
 
 
 def test_time_alone_teaches_nothing_unless_it_is_set(settings: Settings) -> None:
     changes = Changes(10_000.0, 2, 0.0, 0, None, "", 0.0, False, False, "0")
-    assert enough(changes, False, settings) == 2
-    assert enough(changes, False, settings.model_copy(update={"finetune_minutes": 0})) is None
+    assert sufficient(changes, False, settings) == 2
+    assert sufficient(changes, False, settings.model_copy(update={"finetune_minutes": 0})) is None
 
 
-def test_events_are_heard_until_they_are_enough(ours: Reconciler, redis: Redis) -> None:
-    heard = [ours.hear(PROJECT, [Event(CREATED, number, number, at(0))]) for number in (1, 2, 2, 3, 3, 4)]
-    assert [each.logged for each in heard] == [1, 1, 0, 1, 0, 1]
-    assert [bool(each.ticket) for each in heard] == [False, False, False, True, False, True]
+def test_events_are_logged_until_they_are_enough(ours: Reconciler, redis: Redis) -> None:
+    receipts = [ours.receive(PROJECT, [Event(CREATED, number, number, at(0))]) for number in (1, 2, 2, 3, 3, 4)]
+    assert [receipt.logged for receipt in receipts] == [1, 1, 0, 1, 0, 1]
+    assert [bool(receipt.ticket) for receipt in receipts] == [False, False, False, True, False, True]
     assert waiting(redis) == [(PROJECT, 3)]
     # The one that waits already is content with less from now on.
-    assert ours.hear(PROJECT, [Event(START_TRAINING)]).ticket == heard[3].ticket.__class__(heard[3].ticket.job, False)
+    assert receipts[3].ticket is not None
+    assert ours.receive(PROJECT, [Event(START_TRAINING)]).ticket == Ticket(receipts[3].ticket.job, new=False)
     assert waiting(redis) == [(PROJECT, 1)]
 
 
-def test_events_during_a_learning_wait_for_its_end(ours: Reconciler, log: EventLog, redis: Redis) -> None:
+@pytest.fixture
+def learns(ours: Reconciler, log: EventLog, redis: Redis) -> Job:
+    """The job of a learning that is at work on three corrections; two more have come since."""
     for number in (1, 2, 3):
-        ticket = ours.hear(PROJECT, [Event(CREATED, number, number, at(0))]).ticket
+        ticket = ours.receive(PROJECT, [Event(CREATED, number, number, at(0))]).ticket
     assert ticket is not None
     log.begin(PROJECT, ticket.job)
     job = open_queue(redis, name=TRAINING).fetch_job(ticket.job)
     assert job is not None
     job.set_status("started")
-    assert [ours.hear(PROJECT, [Event(CREATED, number, number, at(0))]).ticket for number in (4, 5)] == [None, None]
-    assert (found := ours.hear(PROJECT, [Event(CREATED, 6, 6, at(0))]).ticket)
-    assert found.job != ticket.job
-    # Had it been killed for good, what it was about would count again.
-    redis.delete(job.key)
-    assert enough(log.changes(PROJECT), ours._is_running(ticket.job), ours._knobs(PROJECT)) == 3
+    more = [ours.receive(PROJECT, [Event(CREATED, number, number, at(0))]).ticket for number in (4, 5)]
+    assert more == [None, None]
+    return job
+
+
+def test_events_during_a_learning_wait_for_its_end(ours: Reconciler, learns: Job) -> None:
+    assert (ticket := ours.receive(PROJECT, [Event(CREATED, 6, 6, at(0))]).ticket)
+    assert ticket.job != learns.id
+
+
+def test_what_a_learning_was_about_that_is_gone_counts_again(ours: Reconciler, learns: Job, redis: Redis) -> None:
+    assert ours.queue_if_due(PROJECT) is None
+    redis.delete(learns.key)
+    assert ours.queue_if_due(PROJECT)
+    assert (PROJECT, 3) in waiting(redis)
 
 
 def test_the_same_changes_ask_again_only_after_a_while(
     ours: Reconciler, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours.hear(PROJECT, [Event(START_TRAINING)])
+    ours.receive(PROJECT, [Event(START_TRAINING)])
     open_queue(redis, name=TRAINING).empty()
-    assert ours.ask(PROJECT) is None
-    monkeypatch.setattr(triggers, "ASK_AGAIN_SECONDS", 0)
-    assert ours.ask(PROJECT)
+    assert ours.queue_if_due(PROJECT) is None
+    monkeypatch.setattr(triggers, "QUEUE_AGAIN_SECONDS", 0)
+    assert ours.queue_if_due(PROJECT)
     assert waiting(redis) == [(PROJECT, 1)]
 
 
@@ -165,9 +177,9 @@ def test_valkey_going_away_in_between_leaves_it_to_a_later_tick(
     settings: Settings, log: EventLog, ours: Reconciler, redis: Redis
 ) -> None:
     nowhere = JobQueue(connect(f"redis://127.0.0.1:{free_port()}/0"))
-    heard = Reconciler(log, nowhere, settings.of_project).hear(PROJECT, [Event(START_TRAINING)])
+    heard = Reconciler(log, nowhere, settings.of_project).receive(PROJECT, [Event(START_TRAINING)])
     assert (heard.logged, heard.degraded, heard.ticket) == (1, True, None)
-    assert ours.ask(PROJECT)
+    assert ours.queue_if_due(PROJECT)
     assert waiting(redis) == [(PROJECT, 1)]
 
 
@@ -181,7 +193,7 @@ def test_a_thousand_duplicates_of_one_event_lead_to_one_training(
 
     def hail() -> int:
         with ThreadPoolExecutor(8) as threads:
-            return sum(heard.logged for heard in threads.map(lambda _: ours.hear(PROJECT, event), range(334)))
+            return sum(heard.logged for heard in threads.map(lambda _: ours.receive(PROJECT, event), range(334)))
 
     def trained() -> int:
         return len(list(tmp_path.glob("trigger.*")))
@@ -210,18 +222,18 @@ def test_a_project_seen_for_the_first_time_is_looked_through_once(
     ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, redis: Redis
 ) -> None:
     studio.tasks.append(submitted(1, 0))
-    assert ours.look(client, PROJECT) == 1
+    assert ours.reconcile(client, PROJECT) == 1
     assert [event.action for event in logged(log)] == [UNKNOWN]
-    assert ours.ask(PROJECT)
+    assert ours.queue_if_due(PROJECT)
     assert waiting(redis) == [(PROJECT, 3)]
-    assert ours.look(client, PROJECT) == 0
+    assert ours.reconcile(client, PROJECT) == 0
 
 
 def test_where_nothing_is_annotated_there_is_nothing_to_look_through(
     ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
 ) -> None:
     studio.tasks += [task(1), task(2, annotation(2, was_cancelled=True))]
-    assert ours.look(client, PROJECT) == 0
+    assert ours.reconcile(client, PROJECT) == 0
     assert logged(log) == []
 
 
@@ -229,23 +241,23 @@ def test_lost_events_are_found_and_those_that_came_are_not_repeated(
     ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, site: Site
 ) -> None:
     studio.tasks += [task(number) for number in range(1, 9)]
-    ours.look(client, PROJECT)
+    ours.reconcile(client, PROJECT)
     for number in (1, 2, 3):
         studio.tasks[number - 1] = submitted(number, 60 + number)
     studio.tasks[7] = submitted(8, 64, was_cancelled=True)
     log.append(PROJECT, Event(CREATED, 2, 2, at(62)))
-    assert ours.look(client, PROJECT) == 2
+    assert ours.reconcile(client, PROJECT) == 2
     assert [(event.action, event.annotation) for event in logged(log)] == [(CREATED, 2), (MISSED, 1), (MISSED, 3)]
     assert log.changes(PROJECT).fresh == 3
     # Where nothing changed, one request says so.
     site.asked.clear()
-    assert ours.look(client, PROJECT) == 0
+    assert ours.reconcile(client, PROJECT) == 0
     assert len(asked(site)) == 1
     # An event that comes after all adds nothing.
     assert log.append(PROJECT, Event(CREATED, 3, 3, at(63))) == "known"
     # A lost update.
     studio.tasks[0] = submitted(1, 70)
-    assert ours.look(client, PROJECT) == 1
+    assert ours.reconcile(client, PROJECT) == 1
     assert logged(log)[-1] == Event(MISSED, 1, 1, at(70))
 
 
@@ -254,10 +266,10 @@ def test_a_change_that_shows_late_is_found(
 ) -> None:
     """Label Studio notes a time, then commits: a later change may be seen earlier."""
     studio.tasks += [task(1), submitted(2, 60)]
-    ours.look(client, PROJECT)
+    ours.reconcile(client, PROJECT)
     log.begin(PROJECT, "")
     studio.tasks[0] = submitted(1, 59.5)
-    ours.look(client, PROJECT)
+    ours.reconcile(client, PROJECT)
     assert Event(MISSED, 1, 1, at(59.5)) in logged(log)
 
 
@@ -266,39 +278,11 @@ def test_a_lost_deletion_counts(
     ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, deleted: str
 ) -> None:
     studio.tasks += [submitted(1, 0), submitted(2, 1)]
-    ours.look(client, PROJECT)
+    ours.reconcile(client, PROJECT)
     log.begin(PROJECT, "")
     studio.tasks[0:1] = [task(1)] if deleted == "annotation" else []
-    ours.look(client, PROJECT)
+    ours.reconcile(client, PROJECT)
     assert log.changes(PROJECT).fresh >= 1
-
-
-def test_what_changes_while_a_project_learns_is_news_afterwards(
-    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
-) -> None:
-    studio.tasks += [submitted(1, 0), submitted(3, 30), task(2)]
-    with learning(log, client, PROJECT, "a") as turn:
-        studio.tasks[2] = submitted(2, 60)
-        turn.left = 1
-    assert (log.changes(PROJECT).pending, log.changes(PROJECT).job) == (1, "")
-    # What it has read itself isn't unknown any more. Of the last moments before, nobody can be sure.
-    ours.look(client, PROJECT)
-    assert logged(log) == [Event(MISSED, 3, 3, at(30)), Event(MISSED, 2, 2, at(60))]
-
-
-def test_a_learning_that_fails_takes_care_of_nothing(
-    ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog
-) -> None:
-    studio.tasks.append(submitted(1, 0))
-    log.append(PROJECT, Event(CREATED, 1, 1, at(0)))
-    with pytest.raises(MemoryError), learning(log, client, PROJECT, "a"):
-        raise MemoryError
-    found = log.changes(PROJECT)
-    assert (found.pending, found.job, log.seen(PROJECT)[0]) == (1, "", None)
-    studio.failing.add("/api/tasks/")
-    with pytest.raises(LabelStudioError), learning(log, client, PROJECT, "a"):
-        pass
-    assert log.changes(PROJECT).pending == 1
 
 
 # Each minute
@@ -316,7 +300,7 @@ def test_a_tick_reads_back_looks_and_asks(
     away = EventLog(connect(f"redis://127.0.0.1:{free_port()}/0"), settings.home)
     studio.tasks += [submitted(number, number) for number in (1, 2, 3)]
     away.append(PROJECT, Event(CREATED, 1, 1, at(1)))
-    log.look(PROJECT, ProjectCounts(3, 0, at(-99)))
+    log.note_probe(PROJECT, ProjectCounts(3, 0, at(-99)))
     redis.hset(f"ris:events:{PROJECT}:state", "looked", 0)
     tick(redis, settings)
     assert [(event.action, event.task) for event in logged(log)] == [(CREATED, 1), (MISSED, 2), (MISSED, 3)]
@@ -395,7 +379,7 @@ def test_projects_are_looked_at_every_few_minutes(
     connected(settings, PROJECT)
     tick(redis, settings)
     assert len(asked(site)) == 1
-    redis.hset(f"ris:events:{PROJECT}:state", "looked", int(time.time()) - LOOK_SECONDS)
+    redis.hset(f"ris:events:{PROJECT}:state", "looked", int(time.time()) - PROBE_SECONDS)
     tick(redis, settings)
     assert len(asked(site)) == 2
 

@@ -28,7 +28,7 @@ from backend.queue.queue import (
     JobQueue,
     Ticket,
     connect,
-    least_new,
+    min_new_of,
     open_queue,
 )
 from backend.settings import Settings
@@ -98,7 +98,7 @@ def test_however_it_is_asked_one_learning_waits_and_it_suits_the_most_modest(job
     def least() -> int | None:
         job = open_queue(redis, name=TRAINING).fetch_job(first.job)
         assert job is not None
-        return least_new(job)
+        return min_new_of(job)
 
     first = jobs.learn(7)
     assert least() is None

@@ -1,0 +1,112 @@
+"""One attempt to learn: what the log of events says of it, and what follows a promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotated import annotation, task
+from labelstudio.site import Site
+from ports import free_port
+from redis import Redis
+from studio import PROJECT, TOKEN, Studio
+
+from backend.errors import LabelStudioError
+from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.webhooks import CREATED, Event
+from backend.learning import attempt
+from backend.learning.attempt import begun
+from backend.learning.events import MISSED, EventLog
+from backend.learning.finetune import Decision, LearningServices, Outcome
+from backend.learning.triggers import Reconciler
+from backend.queue.queue import JobQueue, connect
+from backend.settings import Settings
+
+START = "2026-11-21T02:{:02}:00Z"
+
+
+def submitted(number: int, minute: int) -> dict[str, Any]:
+    """Task `number` with an annotation of that id."""
+    return task(number, annotation(number, updated_at=START.format(minute)))
+
+
+@pytest.fixture
+def studio() -> Studio:
+    return Studio([])
+
+
+@pytest.fixture
+def client(site: Site) -> Iterator[LabelStudio]:
+    with LabelStudio(site.url, TOKEN) as client:
+        yield client
+
+
+@pytest.fixture
+def log(redis_url: str, tmp_path: Path) -> EventLog:
+    return EventLog(connect(redis_url), tmp_path)
+
+
+def test_what_changes_while_a_project_learns_is_news_afterwards(
+    redis_url: str, studio: Studio, client: LabelStudio, log: EventLog
+) -> None:
+    studio.tasks += [submitted(1, 0), submitted(3, 30), task(2)]
+    with begun(log, client, PROJECT, "a") as attempt:
+        studio.tasks[2] = submitted(2, 40)
+        attempt.unused = 1
+    assert (log.changes(PROJECT).pending, log.changes(PROJECT).job) == (1, "")
+    # What it has read itself isn't unknown any more. Of the last moments before, nobody can be sure.
+    Reconciler(log, JobQueue(connect(redis_url)), lambda project: Settings()).reconcile(client, PROJECT)
+    missed = [event for _, event in log.events(PROJECT)]
+    assert missed == [Event(MISSED, 3, 3, START.format(30)), Event(MISSED, 2, 2, START.format(40))]
+
+
+def test_a_learning_that_fails_takes_care_of_nothing(studio: Studio, client: LabelStudio, log: EventLog) -> None:
+    studio.tasks.append(submitted(1, 0))
+    log.append(PROJECT, Event(CREATED, 1, 1, START.format(0)))
+    with pytest.raises(MemoryError), begun(log, client, PROJECT, "a"):
+        raise MemoryError
+    changes = log.changes(PROJECT)
+    assert (changes.pending, changes.job, log.last_probe(PROJECT)[0]) == (1, "", None)
+    studio.failing.add("/api/tasks/")
+    with pytest.raises(LabelStudioError), begun(log, client, PROJECT, "a"):
+        pass
+    assert log.changes(PROJECT).pending == 1
+
+
+@pytest.mark.parametrize(
+    ("decision", "unused", "refreshed"), [("promoted", 0, True), ("kept", 0, False), ("waiting", 2, False)]
+)
+def test_predictions_are_made_anew_after_a_promotion_and_unused_corrections_still_count(
+    client: LabelStudio,
+    log: EventLog,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    decision: Decision,
+    unused: int,
+    refreshed: bool,
+) -> None:
+    outcome = Outcome(PROJECT, decision, "", new=2, needed=3, base="lda-1")
+    queue = JobQueue(redis)
+    assert run(client, log, queue, outcome, monkeypatch) == outcome
+    assert log.changes(PROJECT).pending == unused
+    assert [job["function"] for job in queue.recent()] == ["refresh"] * refreshed
+
+
+def test_valkey_going_away_after_a_promotion_takes_nothing_back(
+    client: LabelStudio, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = Outcome(PROJECT, "promoted", "", new=2, needed=1, base="lda-1")
+    nowhere = JobQueue(connect(f"redis://127.0.0.1:{free_port()}/0"))
+    assert run(client, log, nowhere, outcome, monkeypatch) == outcome
+
+
+def run(
+    client: LabelStudio, log: EventLog, queue: JobQueue, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> Outcome:
+    """An attempt whose learning comes to `outcome`."""
+    monkeypatch.setattr(attempt, "learn", lambda *_, **__: outcome)
+    services = LearningServices(client, images=None, registry=None, settings=Settings())  # type: ignore[arg-type]
+    options: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda stage, share: None}
+    return attempt.run(PROJECT, services, log, queue, job="a", min_new=None, **options)
