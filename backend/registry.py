@@ -152,8 +152,8 @@ class Registry:
         try:
             return self._version(project, name)
         except RegistryError:
-            known = ", ".join(version.name for version in self.versions(project))
-            raise NotFound(f"Project {project} has no version {name}. It has {known}.") from None
+            names = ", ".join(version.name for version in self.versions(project))
+            raise NotFound(f"Project {project} has no version {name}. It has {names}.") from None
 
     def versions(self, project: int) -> list[Version]:
         """The base version, then the project's own, oldest first."""

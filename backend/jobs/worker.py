@@ -203,9 +203,9 @@ def _explanation(job: Job, error: BaseException) -> dict[str, str]:
 def _obituary(job: Job, number: int, memory_kills: int | None) -> dict[str, str]:
     """Why a job's process was killed from outside, as far as one can know. `memory_kills`: as they were before."""
     advice = job.meta.get("memory_advice", "give the worker more memory")
-    known = memory_limit.memory_kills()
-    if number != signal.SIGKILL or (known is not None and known == memory_kills):
+    kills = memory_limit.memory_kills()
+    if number != signal.SIGKILL or (kills is not None and kills == memory_kills):
         cause = signal.Signals(number).name
         return {"code": "job_killed", "message": f"The job was killed by {cause}, time and again. Start it anew."}
-    certainly = "" if known is not None else ", most likely"
+    certainly = "" if kills is not None else ", most likely"
     return {"code": OutOfMemory.code, "message": f"The job was killed{certainly} for memory: {advice}."}
