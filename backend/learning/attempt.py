@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backend.errors import Unavailable
 from backend.labelstudio.client import LabelStudio
 from backend.learning.events import EventLog
 from backend.learning.finetune import LearningServices, OnProgress, Outcome, learn
+from backend.learning.rollout import refresh_soon
 from backend.learning.triggers import probe
 from backend.queue.queue import JobQueue
 
@@ -40,9 +40,7 @@ def run(
         outcome = learn(project, services, min_new=min_new, stop=stop, on_progress=on_progress)
         attempt.unused = outcome.new if outcome.decision == "waiting" else 0
     if outcome.decision == "promoted":
-        # Else a worker sees it within a minute.
-        with suppress(Unavailable):
-            queue.refresh(project)
+        refresh_soon(queue, project)
     return outcome
 
 

@@ -7,13 +7,12 @@ neither Label Studio nor what a checkpoint holds.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.datasets.snapshots import prune_snapshots, spare_snapshots
-from backend.errors import Unavailable
+from backend.learning.rollout import refresh_soon
 from backend.queue.queue import JobQueue
 from backend.registry import Registry, Version
 
@@ -57,17 +56,18 @@ class Spare:
 
 def describe(registry: Registry, project: int) -> dict[str, Any]:
     """A project's versions for JSON, oldest first: where each came from, what the gate said, what serves now."""
-    current, served = registry.current(project).name, registry.served(project)
+    versions = registry.read(project)
+    current = versions.current.name
     rows = [
         {
             "name": version.name,
             **{name: version.card.get(name) for name in _SHOWN},
             "production": version.name == current,
-            "served": version.name in served,
+            "served": version.name in versions.served,
         }
-        for version in registry.versions(project)
+        for version in versions.versions
     ]
-    return {"project": project, "production": current, "since": registry.since(project), "versions": rows}
+    return {"project": project, "production": current, "since": versions.since, "versions": rows}
 
 
 def promote(registry: Registry, project: int, name: str, queue: JobQueue | None) -> ProductionChange:
@@ -83,7 +83,7 @@ def promote(registry: Registry, project: int, name: str, queue: JobQueue | None)
     """
     before = registry.current(project).name
     version = registry.promote(project, plain_name(name)).name
-    _refresh_soon(queue, project)
+    refresh_soon(queue, project)
     return ProductionChange(project, version, before)
 
 
@@ -95,7 +95,7 @@ def rollback(registry: Registry, project: int, queue: JobQueue | None) -> Produc
     before = registry.production(project)
     # Two people who go back at once mean the same step.
     version = registry.rollback(project, instead_of=before).name
-    _refresh_soon(queue, project)
+    refresh_soon(queue, project)
     return ProductionChange(project, version, before)
 
 
@@ -125,13 +125,6 @@ def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool)
 def plain_name(name: str) -> str:
     """Label Studio shows a version's name with a digest of the prompts behind a dot; the registry knows the first."""
     return name.partition(".")[0] or name
-
-
-def _refresh_soon(queue: JobQueue | None, project: int) -> None:
-    """Have predictions made anew at once. Where Valkey is away, workers see to it within a minute of theirs."""
-    if queue:
-        with suppress(Unavailable):
-            queue.refresh(project)
 
 
 def _bytes(folder: Path) -> int:
