@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import CREATED, Event
 from backend.learning import attempt
-from backend.learning.attempt import begun
 from backend.learning.events import MISSED, EventLog
 from backend.learning.finetune import Decision, LearningServices, Outcome
 from backend.learning.triggers import Reconciler
@@ -48,30 +47,58 @@ def log(redis_url: str, tmp_path: Path) -> EventLog:
     return EventLog(connect(redis_url), tmp_path)
 
 
+@pytest.fixture
+def attempted(
+    redis: Redis, client: LabelStudio, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """An attempt whose learning is what `learn` does, which comes to an outcome."""
+
+    def run(learn: Callable[[], Outcome], queue: JobQueue | None = None) -> Outcome:
+        monkeypatch.setattr(attempt, "learn", lambda *_, **__: learn())
+        services = LearningServices(client, images=None, registry=None, settings=Settings())  # type: ignore[arg-type]
+        options: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda stage, share: None}
+        return attempt.run(PROJECT, services, log, queue or JobQueue(redis), job="a", min_new=None, **options)
+
+    return run
+
+
+def outcome(decision: Decision) -> Outcome:
+    return Outcome(PROJECT, decision, "", new=2, needed=3, base="lda-1")
+
+
 def test_what_changes_while_a_project_learns_is_news_afterwards(
-    redis_url: str, studio: Studio, client: LabelStudio, log: EventLog
+    attempted: Callable[..., Outcome], redis: Redis, studio: Studio, client: LabelStudio, log: EventLog
 ) -> None:
     studio.tasks += [submitted(1, 0), submitted(3, 30), task(2)]
-    with begun(log, client, PROJECT, "a") as attempt:
+
+    def learn() -> Outcome:
+        assert log.changes(PROJECT).job == "a"
         studio.tasks[2] = submitted(2, 40)
-        attempt.unused = 1
-    assert (log.changes(PROJECT).pending, log.changes(PROJECT).job) == (1, "")
+        return outcome("waiting")
+
+    attempted(learn)
+    assert (log.changes(PROJECT).pending, log.changes(PROJECT).job) == (2, "")
     # What it has read itself isn't unknown any more. Of the last moments before, nobody can be sure.
-    Reconciler(log, JobQueue(connect(redis_url)), lambda project: Settings()).reconcile(client, PROJECT)
+    Reconciler(log, JobQueue(redis), lambda project: Settings()).reconcile(client, PROJECT)
     missed = [event for _, event in log.events(PROJECT)]
     assert missed == [Event(MISSED, 3, 3, START.format(30)), Event(MISSED, 2, 2, START.format(40))]
 
 
-def test_a_learning_that_fails_takes_care_of_nothing(studio: Studio, client: LabelStudio, log: EventLog) -> None:
+def test_a_learning_that_fails_takes_care_of_nothing(
+    attempted: Callable[..., Outcome], studio: Studio, log: EventLog
+) -> None:
+    def fail() -> Outcome:
+        raise MemoryError
+
     studio.tasks.append(submitted(1, 0))
     log.append(PROJECT, Event(CREATED, 1, 1, START.format(0)))
-    with pytest.raises(MemoryError), begun(log, client, PROJECT, "a"):
-        raise MemoryError
+    with pytest.raises(MemoryError):
+        attempted(fail)
     changes = log.changes(PROJECT)
     assert (changes.pending, changes.job, log.last_probe(PROJECT)[0]) == (1, "", None)
     studio.failing.add("/api/tasks/")
-    with pytest.raises(LabelStudioError), begun(log, client, PROJECT, "a"):
-        pass
+    with pytest.raises(LabelStudioError):
+        attempted(lambda: outcome("kept"))
     assert log.changes(PROJECT).pending == 1
 
 
@@ -79,34 +106,13 @@ def test_a_learning_that_fails_takes_care_of_nothing(studio: Studio, client: Lab
     ("decision", "unused", "refreshed"), [("promoted", 0, True), ("kept", 0, False), ("waiting", 2, False)]
 )
 def test_predictions_are_made_anew_after_a_promotion_and_unused_corrections_still_count(
-    client: LabelStudio,
-    log: EventLog,
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
-    decision: Decision,
-    unused: int,
-    refreshed: bool,
+    attempted: Callable[..., Outcome], redis: Redis, log: EventLog, decision: Decision, unused: int, refreshed: bool
 ) -> None:
-    outcome = Outcome(PROJECT, decision, "", new=2, needed=3, base="lda-1")
-    queue = JobQueue(redis)
-    assert run(client, log, queue, outcome, monkeypatch) == outcome
+    assert attempted(lambda: outcome(decision)) == outcome(decision)
     assert log.changes(PROJECT).pending == unused
-    assert [job["function"] for job in queue.recent()] == ["refresh"] * refreshed
+    assert [job["function"] for job in JobQueue(redis).recent()] == ["refresh"] * refreshed
 
 
-def test_valkey_going_away_after_a_promotion_takes_nothing_back(
-    client: LabelStudio, log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcome = Outcome(PROJECT, "promoted", "", new=2, needed=1, base="lda-1")
+def test_valkey_going_away_after_a_promotion_takes_nothing_back(attempted: Callable[..., Outcome]) -> None:
     nowhere = JobQueue(connect(f"redis://127.0.0.1:{free_port()}/0"))
-    assert run(client, log, nowhere, outcome, monkeypatch) == outcome
-
-
-def run(
-    client: LabelStudio, log: EventLog, queue: JobQueue, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
-) -> Outcome:
-    """An attempt whose learning comes to `outcome`."""
-    monkeypatch.setattr(attempt, "learn", lambda *_, **__: outcome)
-    services = LearningServices(client, images=None, registry=None, settings=Settings())  # type: ignore[arg-type]
-    options: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda stage, share: None}
-    return attempt.run(PROJECT, services, log, queue, job="a", min_new=None, **options)
+    assert attempted(lambda: outcome("promoted"), nowhere) == outcome("promoted")
