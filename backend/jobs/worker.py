@@ -63,6 +63,7 @@ class GuardedWorker(Worker):
     _memory_kills: int | None = None
 
     def execute_job(self, job: Job, queue: Queue) -> None:
+        """As RQ's, in a process that ends with this one; a job that may not run has failed."""
         refusal = getattr(job, "refusal", "it wasn't checked")
         if refusal:
             self._refuse(job, queue, refusal)
@@ -77,6 +78,7 @@ class GuardedWorker(Worker):
                 os.close(end)
 
     def prepare_execution(self, job: Job) -> Execution:
+        """As RQ's; from now on the job is among those that were started, and nowhere else."""
         execution = super().prepare_execution(job)
         # RQ leaves it there until the job's process is under way, or for ever: it would run twice, taken for lost.
         self.connection.lrem(KeptQueue(job.origin, connection=self.connection).intermediate_queue_key, 0, job.id)
@@ -91,16 +93,19 @@ class GuardedWorker(Worker):
         triggers.tick(self.connection, settings)
 
     def handle_warm_shutdown_request(self) -> None:
+        """As RQ's at the first SIGTERM; the job hears of it."""
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
         if self._lifeline:
             os.write(self._lifeline[1], STOP)
 
     def set_shutdown_requested_date(self) -> None:
+        """As RQ's, where Valkey is there."""
         # For the record alone: without Valkey the job must still get the time to save what it did.
         with suppress(RedisError):
             super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """What the job's process does: as RQ's, with an ear on the worker."""
         assert self._lifeline
         reader, writer = self._lifeline
         os.close(writer)
@@ -109,6 +114,7 @@ class GuardedWorker(Worker):
         super().main_work_horse(job, queue)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """As RQ's; a job that has stopped with its worker keeps all its tries."""
         if exc_info[0] is not JobStopped:
             super().handle_exception(job, *exc_info)
             return
@@ -117,6 +123,7 @@ class GuardedWorker(Worker):
         job.retries_left = (job.retries_left or 0) + 1
 
     def handle_work_horse_killed(self, job: Job, pid: int, status: int | None, usage: Any) -> None:
+        """As RQ's; the record says why, unless the job is tried again."""
         super().handle_work_horse_killed(job, pid, status, usage)  # type: ignore[no-untyped-call]
         # The killed process may have got on, and have said why it would end.
         job.refresh()  # type: ignore[no-untyped-call]

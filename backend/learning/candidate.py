@@ -132,17 +132,11 @@ def train_candidate(
         drawn = [sample.image.name in photos for sample in samples]
         samples, weights = list(compress(samples, drawn)), list(compress(weights, drawn))
         recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
-        train(
-            model,
-            samples,
-            recipe,
-            run,
-            lambda at: on_progress(at.step / at.steps),
-            features=cache,
-            weights=weights,
-            teacher=teacher,
-            stop=stop,
-        )
+
+        def report(progress: TrainingProgress) -> None:
+            on_progress(progress.step / progress.steps)
+
+        train(model, samples, recipe, run, report, features=cache, weights=weights, teacher=teacher, stop=stop)
         _blend(model, teacher)
     if is_first():
         checkpoint.save(model, point, folder, _card(checkpoint.version(spec.base), plan, len(samples)))

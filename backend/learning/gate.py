@@ -71,9 +71,11 @@ class ComparedExpression:
 
     @property
     def has_target(self) -> bool:
+        """Whether a mask is meant; else a refusal is right."""
         return bool(self.target)
 
     def as_json(self) -> dict[str, Any]:
+        """The fields, as a version's card has them."""
         return asdict(self)
 
 
@@ -92,9 +94,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether the candidate may go into production."""
         return self.decision == "passed"
 
     def as_json(self) -> dict[str, Any]:
+        """As a version's card has it under "gate"; the reference scores stand beside it."""
         return {"decision": self.decision, "reason": self.reason, "numbers": dict(self.numbers)}
 
 

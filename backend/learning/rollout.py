@@ -73,14 +73,15 @@ class RolloutRecords:
         self._connection = connection
 
     def get(self, project: int) -> RolloutRecord | None:
+        """A project's record; None if it was never refreshed."""
         with reachable():
             kept = self._connection.hget(_KEY, str(project))
         return RolloutRecord(**json.loads(kept)) if kept else None
 
-    def put(self, project: int, record: RolloutRecord) -> RolloutRecord:
+    def put(self, project: int, record: RolloutRecord) -> None:
+        """Keep a project's record."""
         with reachable():
             self._connection.hset(_KEY, str(project), json.dumps(asdict(record)))
-        return record
 
 
 @dataclass(frozen=True)

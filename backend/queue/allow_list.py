@@ -49,6 +49,7 @@ class GuardedJob(Job):
             raise NoSuchJobError(f"The job {id!r:.100} can't be read: {error!r:.200}") from None
 
     def restore(self, raw_data: Any) -> Any:
+        """As RQ's; a job with more to it than JSON arguments is disarmed."""
         super().restore(raw_data)
         self.refusal = self._objection()
         if self.refusal:
@@ -56,6 +57,7 @@ class GuardedJob(Job):
 
     @property
     def func(self) -> Callable[..., Any] | None:
+        """The function that runs. Raises ForbiddenJob where that is none of `allowed`."""
         if self.refusal:
             raise ForbiddenJob(f"Job {self.id} isn't run: {self.refusal}.")
         return super().func  # type: ignore[no-any-return]
