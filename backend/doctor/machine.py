@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as NoConnection
@@ -23,7 +24,6 @@ from rq.worker import BaseWorker
 from backend import services
 from backend.doctor.checks import CheckContext, CheckResult, broken, ok, warning
 from backend.home import env_file
-from backend.jobs.recovery import runs
 from backend.queue import queue
 from backend.queue.names import KINDS, QUEUES
 from backend.settings import PREFIX, Settings
@@ -186,7 +186,7 @@ def _saves(connection: Redis) -> bool:
 def _is_alive(worker: BaseWorker) -> bool:
     if worker.death_date is not None or worker.last_heartbeat is None:
         return False
-    if worker.hostname == socket.gethostname() and worker.pid and not runs(worker.pid):
+    if worker.hostname == socket.gethostname() and worker.pid and not psutil.pid_exists(worker.pid):
         return False
     return (datetime.now(UTC) - _utc(worker.last_heartbeat)).total_seconds() < SILENCE_SECONDS
 

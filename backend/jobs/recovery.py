@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 
+import psutil
 from rq import Queue, Worker
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
@@ -48,18 +49,7 @@ def _is_alive(worker: BaseWorker) -> bool:
     if worker.hostname != socket.gethostname() or not worker.pid:
         return True
     # In a container that started again, the dead worker had our own process id.
-    return worker.pid != os.getpid() and runs(worker.pid)
-
-
-def runs(pid: int) -> bool:
-    """Whether a process of this machine is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return worker.pid != os.getpid() and psutil.pid_exists(worker.pid)
 
 
 def _worker(queue: Queue, job_id: str, execution_id: str) -> str | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from annotated import XML
 from cast import Cast, playing, until
@@ -55,15 +56,11 @@ def kill(cast: Cast, way: str) -> bool:
 
 
 def _kill_children(parent: int) -> bool:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(entry.name))
-    for pid in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return bool(found)
+    children = psutil.Process(parent).children() if psutil.pid_exists(parent) else []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    return bool(children)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import shapes
 from checkpoints import random_checkpoint
@@ -54,15 +55,10 @@ def train(base: Path, snapshot: Path, samples: Sequence[Sample], tmp_path: Path)
 def children() -> list[int]:
     """The processes that this one started and that still run."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if (
-                int(parent) == os.getpid()
-                and state != "Z"
-                and "backend.learning.distributed" in (entry / "cmdline").read_text()
-            ):
-                found.append(int(entry.name))
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if "backend.learning.distributed" in child.cmdline():
+                found.append(child.pid)
     return found
 
 
@@ -116,12 +112,10 @@ def test_they_end_when_the_one_that_started_them_is_killed(base: Path, snapshot:
         assert starter.stdout.readline()
         starter.kill()
     end = time.monotonic() + 60
-    while any(str(tmp_path) in line for line in _command_lines()):
+    while any(str(tmp_path) in part for process in psutil.process_iter(["cmdline"]) for part in _command(process)):
         assert time.monotonic() < end
         time.sleep(0.1)
 
 
-def _command_lines() -> Iterator[str]:
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            yield file.read_text()
+def _command(process: psutil.Process) -> list[str]:
+    return process.info["cmdline"] or []
