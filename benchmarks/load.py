@@ -276,7 +276,7 @@ def training(studio: Studio, project: int) -> Iterator[None]:
     """A fine-tuning that outlasts what is measured."""
     jobs = JobQueue(connect_queue(studio.settings.secret("redis_url")))
     # The events of the annotations may have begun one already.
-    jobs.learn_now(project)
+    jobs.learn(project, min_new=0)
 
     def trains() -> bool:
         learning = [job for job in jobs.recent() if job.get("function") == "learn" and job["arguments"] == [project]]

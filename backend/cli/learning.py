@@ -24,7 +24,7 @@ def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
 
     jobs = JobQueue.from_settings(load())
     with stage_bar(_WAITING) as on_progress:
-        outcome = wait(jobs, jobs.learn_now(project).job, on_progress)
+        outcome = wait(jobs, jobs.learn(project, min_new=0).job, on_progress)
     if as_json:
         print(json.dumps(outcome))
         return

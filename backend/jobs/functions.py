@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,9 +25,10 @@ from backend.home import exports_folder
 from backend.jobs import memory_limit
 from backend.jobs.progress import JobProgress
 from backend.labelstudio.client import LabelStudio
-from backend.learning import attempt, rollout
+from backend.learning import finetune, rollout
+from backend.learning.attempt import attempt
 from backend.learning.events import EventLog
-from backend.learning.finetune import STAGES, LearningServices
+from backend.learning.finetune import LearningServices
 from backend.queue.allow_list import GuardedJob
 from backend.queue.cancellation import JobStopped
 from backend.queue.queue import JobQueue, connect, min_new_of
@@ -51,17 +53,11 @@ def learn(project: int) -> dict[str, Any]:
     with memory_explained(settings, job), LabelStudio.from_settings(settings) as client:
         parts = LearningServices(client, services.image_resolver(settings), services.registry(settings), settings)
         _make_way("learn")
-        url = settings.secret("redis_url")
-        return attempt.run(
-            project,
-            parts,
-            EventLog(connect(url, patient=True), settings.home),
-            JobQueue(connect(url)),
-            job=job.id if job else "",
-            min_new=min_new_of(job) if job else None,
-            stop=_should_stop(job),
-            on_progress=JobProgress(job, STAGES),
-        ).as_json()
+        log = EventLog(connect(settings.secret("redis_url"), patient=True), settings.home)
+        queue, progress = JobQueue.from_settings(settings), JobProgress(job, finetune.STAGES)
+        min_new, name = (min_new_of(job), job.id) if job else (None, "")
+        learn = partial(finetune.learn, project, parts, min_new=min_new, stop=_should_stop(job), on_progress=progress)
+        return attempt(project, name, client, log, queue, learn).as_json()
 
 
 def export(project: int, form: str, name: str) -> dict[str, Any]:

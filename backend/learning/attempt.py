@@ -4,34 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from backend.labelstudio.client import LabelStudio
 from backend.learning.events import EventLog
-from backend.learning.finetune import LearningServices, OnProgress, Outcome, learn
+from backend.learning.finetune import Outcome
 from backend.learning.rollout import refresh_soon
 from backend.learning.triggers import probe
 from backend.queue.queue import JobQueue
 
 
-def run(
-    project: int,
-    services: LearningServices,
-    log: EventLog,
-    queue: JobQueue,
-    *,
-    job: str,
-    min_new: int | None,
-    stop: Callable[[], bool],
-    on_progress: OnProgress,
+def attempt(
+    project: int, job: str, client: LabelStudio, log: EventLog, queue: JobQueue, learn: Callable[[], Outcome]
 ) -> Outcome:
-    """`finetune.learn`, noted in the log of events as that `job`; after a promotion predictions are made anew.
+    """`learn`, noted in the log of events as that `job`; after a promotion predictions are made anew.
 
-    What is logged by now is taken care of, unless learning raises: what `finetune.learn` does, LabelStudioError, or
+    What is logged by now is taken care of, unless something is raised: what `learn` does, LabelStudioError, or
     RedisError where Valkey is away.
     """
     # Before anything is read: what changes from now on is news to the next reconciliation.
-    counts = probe(services.client, project)
+    counts = probe(client, project)
     log.begin(project, job)
     try:
-        outcome = learn(project, services, min_new=min_new, stop=stop, on_progress=on_progress)
+        outcome = learn()
     except BaseException:
         log.fail(project)
         raise

@@ -128,15 +128,11 @@ class JobQueue:
     def learn(self, project: int, min_new: int | None = None) -> Ticket:
         """Make sure that a job waits which will learn from all that is annotated by now.
 
-        min_new: how many new corrections suffice; None: RIS_FINETUNE_MIN_NEW. A job that waits already is content with
-        as few from now on.
+        min_new: how many new corrections suffice, 0: any number; None: RIS_FINETUNE_MIN_NEW. A job that waits already
+        is content with as few from now on.
         """
         job = partial(self._job, self._learn, (project,), f"learn-{project}", LEARN_SECONDS)
         return self._once(f"ris:learn:{project}", job, self._training, min_new)
-
-    def learn_now(self, project: int) -> Ticket:
-        """The same, with however few corrections are new."""
-        return self.learn(project, min_new=0)
 
     def prelabel(self, batch: str) -> Ticket:
         """Make sure that a runner of a batch waits."""

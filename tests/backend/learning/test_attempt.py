@@ -16,9 +16,9 @@ from studio import PROJECT, TOKEN, Studio
 from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import CREATED, Event
-from backend.learning import attempt
+from backend.learning.attempt import attempt
 from backend.learning.events import MISSED, EventLog
-from backend.learning.finetune import Decision, LearningServices, Outcome
+from backend.learning.finetune import Decision, Outcome
 from backend.learning.triggers import Reconciler
 from backend.queue.queue import JobQueue, connect
 from backend.settings import Settings
@@ -48,16 +48,11 @@ def log(redis_url: str, tmp_path: Path) -> EventLog:
 
 
 @pytest.fixture
-def attempted(
-    redis: Redis, client: LabelStudio, log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Outcome]:
+def attempted(redis: Redis, client: LabelStudio, log: EventLog) -> Callable[..., Outcome]:
     """An attempt whose learning is what `learn` does, which comes to an outcome."""
 
     def run(learn: Callable[[], Outcome], queue: JobQueue | None = None) -> Outcome:
-        monkeypatch.setattr(attempt, "learn", lambda *_, **__: learn())
-        services = LearningServices(client, images=None, registry=None, settings=Settings())  # type: ignore[arg-type]
-        options: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda stage, share: None}
-        return attempt.run(PROJECT, services, log, queue or JobQueue(redis), job="a", min_new=None, **options)
+        return attempt(PROJECT, "a", client, log, queue or JobQueue(redis), learn)
 
     return run
 

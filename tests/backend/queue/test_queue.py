@@ -105,9 +105,9 @@ def test_however_it_is_asked_one_learning_waits_and_it_suits_the_most_modest(job
     for asked, expected in ((3, 3), (5, 3), (None, 3), (1, 1)):
         assert jobs.learn(7, asked).job == first.job
         assert least() == expected
-    assert jobs.learn_now(7) == Ticket(first.job, new=False)
+    assert jobs.learn(7, min_new=0) == Ticket(first.job, new=False)
     assert least() == 0
-    other = jobs.learn_now(8)
+    other = jobs.learn(8, min_new=0)
     assert other.new
     assert open_queue(redis, name=TRAINING).get_job_ids() == [first.job, other.job]
 
@@ -119,7 +119,7 @@ def test_what_a_learning_is_content_with_is_never_lost(
     (tmp_path / "go").touch()
     for _ in range(30):
         jobs.learn(7)
-        asked = jobs.learn_now(7)
+        asked = jobs.learn(7, min_new=0)
         until(lambda asked=asked: is_finished(jobs, asked.job))
         assert redis.hget(f"rq:job:{asked.job}", "heard") == b"0"
 
