@@ -19,6 +19,7 @@ from ris_core.images import write_image
 from ris_core.inference.predictor import Predictor
 
 OnProgress = Callable[[str, float], None]
+"""Hears the stage, and the share of it that is done, 0 to 1."""
 
 # Expressions on each sheet: two answers each, two a row.
 _A_SHEET = 6

@@ -26,7 +26,7 @@ from backend.home import features_folder, learning_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.learning.candidate import CandidateSpec, train_candidate
-from backend.learning.comparison import compare_versions, reference_scores
+from backend.learning.comparison import OnProgress, compare_versions, reference_scores
 from backend.learning.distributed import train_together
 from backend.learning.gate import ComparedExpression, judge
 from backend.registry import ProjectVersions, PromotionConflict, Registry, Version
@@ -39,8 +39,7 @@ from ris_core.training.loop import Interrupted
 
 Decision = Literal["waiting", "kept", "promoted"]
 STAGES = ("waiting", "reading", "collecting", "training", "evaluating")
-OnProgress = Callable[[str, float], None]
-"""Hears the stage, one of `STAGES` in that order, and the share of it done, 0 to 1."""
+"""What `learn` reports, in this order."""
 
 
 @dataclass(frozen=True)

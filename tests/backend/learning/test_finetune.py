@@ -94,6 +94,17 @@ def test_it_waits_for_enough_new_corrections(services: Callable[..., LearningSer
     assert json.loads(json.dumps(outcome.as_json()))["version"] is None
 
 
+def test_what_the_registry_holds_is_read_once(
+    services: Callable[..., LearningServices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a promotion in between would have learning go by two truths."""
+    readings: list[int] = []
+    versions = Registry.versions
+    monkeypatch.setattr(Registry, "versions", lambda self, project: readings.append(project) or versions(self, project))
+    assert learn(PROJECT, services(finetune_min_new=13)).decision == "waiting"
+    assert readings == [PROJECT]
+
+
 def test_a_better_candidate_goes_into_production_once(
     services: Callable[..., LearningServices], studio: Studio
 ) -> None:
