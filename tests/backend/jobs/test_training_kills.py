@@ -91,7 +91,7 @@ def cast(
         "PASSES": str(PASSES),
         "PAUSE": str(PAUSE),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join((str(HERE.parent.parent), str(HERE))),
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
