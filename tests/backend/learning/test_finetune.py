@@ -257,7 +257,7 @@ def test_fewer_photos_a_batch_begin_anew(services: Callable[..., LearningService
 
 @pytest.mark.timeout(600)
 def test_processes_that_train_together_make_a_version(services: Callable[..., LearningServices]) -> None:
-    parts = services(finetune_processes=2, finetune_seconds=15)
+    parts = services(finetune_processes=2, finetune_seconds=3)
     orders: list[dict[str, Any]] = []
 
     def hear(stage: str, share: float) -> None:
