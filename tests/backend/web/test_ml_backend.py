@@ -20,7 +20,7 @@ from backend import services
 from backend.batches.store import Batch, BatchStore
 from backend.home import prompt_sheet_file
 from backend.queue.names import BATCHES, TRAINING
-from backend.queue.queue import least_new, open_queue
+from backend.queue.queue import min_new_of, open_queue
 from backend.registry import Registry
 from backend.settings import Settings
 from ris_core import checkpoint_files
@@ -168,14 +168,14 @@ def test_enough_changed_annotations_queue_learning_once(
     assert submit(3).json == {"logged": 0}
     assert submit(4).json == {"logged": 1, "job": third["job"], "new": False}
     [job] = open_queue(redis, name=TRAINING).jobs
-    assert (job.func_name, list(job.args), least_new(job)) == ("backend.jobs.functions.learn", [1], 3)
+    assert (job.func_name, list(job.args), min_new_of(job)) == ("backend.jobs.functions.learn", [1], 3)
 
 
 def test_start_training_is_content_with_one(client: FlaskClient, redis: Redis) -> None:
     first = send(client, "webhook-start-training", headers=HOOK).json
     assert send(client, "webhook-start-training", headers=HOOK).json == first | {"new": False}
     [job] = open_queue(redis, name=TRAINING).jobs
-    assert (job.id, least_new(job)) == (first["job"], 1)
+    assert (job.id, min_new_of(job)) == (first["job"], 1)
 
 
 @pytest.mark.parametrize("name", LEARNING)
