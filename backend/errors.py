@@ -31,8 +31,6 @@ What only one module raises, that module defines.
 
 # An HTTP answer reads better as "not found" than as "not found error".
 
-from __future__ import annotations
-
 from ris_core.errors import RisError
 
 

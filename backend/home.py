@@ -14,8 +14,6 @@ images/ features/ pairs/    caches: downloads, encoded photos, what predictions 
 valkey/ label-studio/       data of the servers that `ris up` starts
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -1,7 +1,5 @@
 """Locks between processes of one machine. The kernel frees them when their holder dies, however it dies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

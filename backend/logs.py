@@ -1,7 +1,5 @@
 """Logging of the backend and the worker: a line an event on standard error, with every secret blotted out."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterable

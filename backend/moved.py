@@ -3,8 +3,6 @@
 `backend/__init__.py` puts the finder last, so that it costs nothing until a module isn't found.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The parts of the studio, put together as the settings say. The only module that knows both settings and parts."""
 
-from __future__ import annotations
-
 from backend.batches.runner import RunnerServices
 from backend.batches.service import BatchService
 from backend.batches.store import BatchStore

@@ -1,7 +1,5 @@
 """What the commands print on: standard output for results, standard error for all that only a person reads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

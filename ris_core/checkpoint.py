@@ -3,8 +3,6 @@
 Frozen encoders aren't in it: they come from their packages or from a hub. Adapters in them are.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Knows no torch, whose import takes seconds: a version's name and its operating p
 is in the tensors is `checkpoint`'s matter.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -12,8 +12,6 @@ RisError
 A message says what happened, to which file, task or version, and what to do next.
 """
 
-from __future__ import annotations
-
 
 class RisError(Exception):
     """Base of all errors. `code` is stable: scripts may rely on it."""

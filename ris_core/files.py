@@ -1,7 +1,5 @@
 """Files that are either whole or absent: written aside, synced, then renamed. Knows nothing of what is in them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -3,8 +3,6 @@
 And pixels -> a picture's file, which is whole or absent.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any, TypeAlias

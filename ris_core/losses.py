@@ -1,7 +1,5 @@
 """What training minimises, in parts; each design says how it weighs them. Weights are ours unless a design says so."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Binary masks and the forms that COCO gives them: run lengths, polygons, boxes. Sources: COCO's data format page."""
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Masks drawn over their photo, with a legend, for people who would rather look than read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeAlias
 

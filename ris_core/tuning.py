@@ -1,7 +1,5 @@
 """What is trained of the encoders. Without torch: commands name their options after it; `encoders.adapters` does it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 

@@ -7,8 +7,6 @@ first 10 were such on photos of clothes, and 5 on COCO's, where the shipped mode
 from an error may have taken it over: among held-out corrections errors are told more surely.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

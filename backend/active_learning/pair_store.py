@@ -8,8 +8,6 @@ Embeddings are those of the deepest level. Files that hold them under `embedding
 of that level, those of other designs lie elsewhere or have another length, and can't be ranked beside new ones.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging

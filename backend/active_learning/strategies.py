@@ -15,8 +15,6 @@ diversity and mixed choose CENTRES pairs one by one; the rest follow by what the
 changes, and all is ranked anew, long before a person gets there.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence

@@ -7,8 +7,6 @@ Label Studio changes scores one prediction a request: 10,000 of them take minute
 old, and doing it again changes the rest: the scores depend on the pairs alone.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

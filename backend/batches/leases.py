@@ -1,7 +1,5 @@
 """What a runner holds: the chunks that it claimed, and how it tries again. Knows no task and no model."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import threading

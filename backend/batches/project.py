@@ -1,7 +1,5 @@
 """A batch's project in Label Studio: how it is answered, its tasks, and their predictions of the batch's version."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from contextlib import suppress

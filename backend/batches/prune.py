@@ -7,8 +7,6 @@ A version that no annotation names goes in one request, else each prediction in 
 run it again, which finds what is left.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress

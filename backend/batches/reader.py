@@ -1,7 +1,5 @@
 """The thread that claims chunks, reads their tasks and has the images fetched, always a little ahead of the model."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Iterator

@@ -16,8 +16,6 @@ Label Studio away, or failing: the same is tried again for as long as the batch 
 One bad image or prompt costs that task alone, which has failed with its reason, and gets no prediction.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Sequence

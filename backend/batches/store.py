@@ -18,8 +18,6 @@ machines differ. What is kept of a batch, under ris:batch:<id>, and for how long
     :leases     chunk -> when it may be claimed again         :chunks   chunk -> its ids, its owner, the claims of it
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The thread that writes a runner's chunks to Label Studio and hands them in, one behind the model."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

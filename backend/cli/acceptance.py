@@ -1,7 +1,5 @@
 """`ris corrections`: how a project's annotators took the predictions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """`ris suspects`: corrections that are probably wrong."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any, Optional

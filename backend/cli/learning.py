@@ -1,7 +1,5 @@
 """`ris finetune` and `export`: queue a job, wait with a progress bar, say what came of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Optional

@@ -1,7 +1,5 @@
 """`ris`: all commands, in the order in which its help shows them, and what becomes of an error."""
 
-from __future__ import annotations
-
 import sys
 
 import typer

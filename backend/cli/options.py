@@ -1,7 +1,5 @@
 """Arguments and options that commands of several areas share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

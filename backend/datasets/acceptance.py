@@ -1,7 +1,5 @@
 """How annotators took a project's predictions: figures of all expressions, by label and by version."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and 
   in it (or else the task's own) becomes an expression without a target. One with rectangles says nothing of masks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -10,8 +10,6 @@ Once measured, it is kept below home (`EditLedger`): Label Studio forgets the pa
 prediction is deleted. Without the file, what was deleted counts as never predicted. Knows no HTTP and no model.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """An export: a snapshot, written in a format to a folder of its own, where an earlier export gives way to it."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -8,8 +8,6 @@
 Masks are told by their run lengths, whatever their order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

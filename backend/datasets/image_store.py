@@ -5,8 +5,6 @@
 <root>/pixels/<xx>/<digest>     the same by the SHA-256 of the pixels
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass

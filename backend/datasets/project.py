@@ -1,7 +1,5 @@
 """A project of Label Studio as it is annotated now: read whole, and kept as a snapshot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count

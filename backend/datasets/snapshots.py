@@ -11,8 +11,6 @@ annotations of the same predictions give the same id, also after the predictions
 what was measured of them (`backend.datasets.edits`). Training reads it; an export is a copy of it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -5,8 +5,6 @@ called as Label Studio calls it. Nothing is changed on the way. Knows the order 
 the checks are in machine.py and studio.py.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import asdict

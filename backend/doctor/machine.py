@@ -1,7 +1,5 @@
 """The links on this machine: settings, disk, weights, Valkey and the worker. Knows nothing of Label Studio."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

@@ -4,8 +4,6 @@ Each is tried as it is used: the backend is asked as Label Studio asks it, with 
 Label Studio holds for it. Knows nothing of Valkey and the model.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from email.utils import parsedate_to_datetime

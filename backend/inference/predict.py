@@ -14,8 +14,6 @@ What is wrong with more than a task (Label Studio itself, the model, the time) f
 has all of its tasks done, or none.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

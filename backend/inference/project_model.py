@@ -16,8 +16,6 @@ Two more strings are never taken for it. Somebody who opens one task gets a plai
     ...#opened    nothing yet: to ask for every label by its name is left to batches, where nobody is there to type
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Mapping

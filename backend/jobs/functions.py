@@ -3,8 +3,6 @@
 Settings are read anew by each job, so a changed knob counts from the next job on.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ A limit on the address space (RLIMIT_AS, RLIMIT_DATA) would stop a training for 
 so this looks at what is resident.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

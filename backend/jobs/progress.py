@@ -1,7 +1,5 @@
 """How far a job has got, in its record. Knows the record; knows nothing of what jobs do."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 

@@ -4,8 +4,6 @@ RQ gives a silent worker 90 seconds before it calls a job abandoned. A worker of
 gone needs no such wait. Workers on other machines are left to RQ.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

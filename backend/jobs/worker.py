@@ -11,8 +11,6 @@
   failed try. An export is finished. Another SIGTERM, a second later, kills the job; the next worker starts it again.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -5,8 +5,6 @@ tokens. The legacy tokens of older versions, 40 hexadecimal digits, are sent as 
 them unless they are switched on. Knows no endpoint but those of tokens. No message, log line or `repr` holds a token.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

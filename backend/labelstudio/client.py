@@ -4,8 +4,6 @@ Every method raises a `LabelStudioError` that says what to do. Answers are retur
 (REST API of 1.23.2; each call was checked against it).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Bytes kept on disk by key, within a limit. Files are whole or absent, whoever else reads and writes the folder."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -13,8 +13,6 @@ serve files. Copies are kept on disk: an upload never changes in Label Studio; o
 whether the copy is still good, if it named the image's state (ETag), and no copy is kept if it didn't.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

@@ -12,8 +12,6 @@ gets no answers. Attributes of a tag say how answers look in it; `Defaults` hold
     smallest="0.0005"   parts below this share of the image are specks: no object, polygon or rectangle of their own
 """
 
-from __future__ import annotations
-
 # Safe because entity declarations, the only XML feature that expands or fetches, are refused before parsing.
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping

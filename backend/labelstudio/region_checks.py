@@ -7,8 +7,6 @@ numbers are finite, a label is there, nothing lies left of or above the image, a
 a brush mask is for an image of its region's size.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

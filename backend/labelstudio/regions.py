@@ -13,8 +13,6 @@ several tags, it is read from one of them: the first that was corrected, else th
 polygons of what is one object come back as one mask.
 """
 
-from __future__ import annotations
-
 import math
 import secrets
 from collections.abc import Hashable, Iterator, Mapping, Sequence

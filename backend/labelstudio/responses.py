@@ -3,8 +3,6 @@
 Knows no endpoint, and puts no token into a message.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

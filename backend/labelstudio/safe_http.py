@@ -5,8 +5,6 @@ A name is resolved once, every address it has is checked, and the socket is open
 between can change its mind. TLS and the Host header still see the name.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """The webhooks of Label Studio 1.23.2: the header that proves whose they are, and the events of annotations in them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """One attempt of a project to learn, and what follows: joins learning, the log of events and the job queue."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from backend.labelstudio.client import LabelStudio

@@ -3,8 +3,6 @@
 All that a killed training needs to go on lies in its run folder: the plan, and the state after each pass.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import tempfile

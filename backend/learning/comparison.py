@@ -1,7 +1,5 @@
 """Two versions of a project's model on the same held-out expressions: what the gate goes by, and what changed most."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ does: then its standard input, over which it is also asked to stop, is closed. T
 how it goes, a line of JSON at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue

@@ -18,8 +18,6 @@ Kept of a project, under ris:events:<project>, and as long as it isn't silent fo
                reconciler saw last, and when
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass

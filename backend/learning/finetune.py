@@ -5,8 +5,6 @@ again. It then finds its snapshot, its training state and its version where it l
 so within seconds, and leaves as much. Knows no HTTP and no queue.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

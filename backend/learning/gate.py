@@ -31,8 +31,6 @@ its scores. A score that is no number from 0 to 1 fails the candidate. The same 
 verdict, and a better answer of the candidate never costs it the promotion.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 It is bounded. Killed while it writes, a process leaves at most a line that isn't whole, which is left out.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -12,8 +12,6 @@ other than before, the changed tasks are listed, and what the log lacks is added
 project, because it is new or Valkey was emptied, learning is queued and finds out. Knows no HTTP server and no model.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ What follows a promotion is done by workers: a job that makes predictions anew (
 neither Label Studio nor what a checkpoint holds.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A step of connecting as a container: `python -m backend.local.connect login`, then `... project`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

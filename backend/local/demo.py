@@ -3,8 +3,6 @@
 The corrections are the masks of the sample photos in samples/, drawn by us; they play the annotator's part.
 """
 
-from __future__ import annotations
-
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -3,8 +3,6 @@
 As a container's health check: `python -m backend.local.readiness valkey`, `... worker PID` or `... URL`.
 """
 
-from __future__ import annotations
-
 import socket
 import sys
 

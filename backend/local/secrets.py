@@ -3,8 +3,6 @@
 Knows nothing of processes, HTTP or what the secrets open.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets

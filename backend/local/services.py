@@ -4,8 +4,6 @@ The one place for that: `ris up` runs them as processes, docker-compose.yml as c
 the two equal. Knows nothing of processes or containers.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from itertools import chain
 

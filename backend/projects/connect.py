@@ -5,8 +5,6 @@ address of its own, `<backend>/projects/<id>`, since Label Studio doesn't always
 that was connected at another address is moved there. Knows Label Studio's API; knows no processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace

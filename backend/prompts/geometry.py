@@ -3,8 +3,6 @@
 Pure: knows no HTTP, no files and no model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

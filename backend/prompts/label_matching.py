@@ -11,8 +11,6 @@ asked by (`prompt`, `prompts`), and what the prompt sheet says of it. In this or
 Names are whole words, whatever their case.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ In Valkey where several backends share one, else in the home folder. It is a con
 written counts as forgotten, and only the log says so. Knows nothing of what a prompt means.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -4,8 +4,6 @@ all-MiniLM-L6-v2 was trained for this, whichever text encoder a model has: its v
 the same (Reimers and Gurevych 2019, Sentence-BERT).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 

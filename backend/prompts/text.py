@@ -1,7 +1,5 @@
 """When two prompts are one expression."""
 
-from __future__ import annotations
-
 
 def clean(prompt: str) -> str:
     """A sentence in lower case, its words one space apart: prompts that agree in this are one expression."""

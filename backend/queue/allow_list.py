@@ -6,8 +6,6 @@ arguments is disarmed as it is read: that covers all that RQ does with it, run i
 Knows nothing of what the functions do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 

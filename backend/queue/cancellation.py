@@ -4,8 +4,6 @@ A signal would be lost between the job's fork and its first line; what is in a p
 process to its worker: it ends when the worker is gone, however that went. Knows nothing of what jobs do.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

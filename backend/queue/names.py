@@ -1,7 +1,5 @@
 """The queues' names, and what kinds of workers there are. Without redis: commands name their options after it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 

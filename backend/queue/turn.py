@@ -1,7 +1,5 @@
 """When a job that can be interrupted makes room for others. Knows the queues; knows nothing of what jobs do."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

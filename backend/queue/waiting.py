@@ -1,7 +1,5 @@
 """Wait for the end of a job."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ wants the secret header that `connect` installs, or the password: Label Studio s
 latter. All else wants the password.
 """
 
-from __future__ import annotations
-
 import hmac
 import json
 import logging

@@ -1,7 +1,5 @@
 """How gunicorn serves the backend: `gunicorn -c python:backend.web.gunicorn_conf backend.web.wsgi:app`."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 import threading

@@ -5,8 +5,6 @@ Its calling sequence is that of its api.py (HumanSignal/label-studio-ml-backend,
 `fit(event, data)`. Works without the package as well, which is what the tests do. Holds no logic of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module

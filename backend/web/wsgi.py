@@ -1,7 +1,5 @@
 """What gunicorn serves: `backend.web.wsgi:app`, made from the environment and ris.env when this module is imported."""
 
-from __future__ import annotations
-
 from backend.settings import load
 from backend.web import ml_backend
 from backend.web.app import create_app

@@ -1,7 +1,5 @@
 """Datasets of photos, expressions and masks: what samples are, how they are read, and how they are split."""
 
-from __future__ import annotations
-
 from ris_core.data.folder import Sample, by_photo, read_folder
 from ris_core.data.readers.registry import read_dataset
 from ris_core.data.splits import fold_of, split_of, without_leaks

@@ -5,8 +5,6 @@ a list, or [-1] where the thing isn't in the photo), `split` and `sentences` of 
 annotators corrected a model's answers, `origin` says what became of them.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict

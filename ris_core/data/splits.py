@@ -3,8 +3,6 @@
 Published datasets bring their own splits; several of them together need `without_leaks`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

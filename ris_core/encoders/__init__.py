@@ -1,7 +1,5 @@
 """Image and text encoders behind two small interfaces, by name."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any, Literal, TypeVar
 

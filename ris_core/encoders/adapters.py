@@ -5,8 +5,6 @@ fine-tuned so is a few MB, and shares all other weights of its encoders with eve
 predict, they are merged into copies of the maps that they stand beside: the same function at the plain encoder's speed.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 Architecture and weights: Tan and Le 2019 and TensorFlow's "lite" variant, converted by the packages' authors.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 What is pickled is read only once its SHA-256 is right, by a reader that makes nothing but tensors, and never again.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil

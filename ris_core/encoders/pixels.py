@@ -1,7 +1,5 @@
 """What image encoders share at their beginning: normalised pixels, and learnt positions on a canvas of any size."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """What `ris_core.encoders` knows of an encoder without loading it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Its masks are people's, so it is an upper bound for such a model; one that understands a choice must beat it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Pictures of an evaluation: how far its scores can be believed, and what went best, worst and in between."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

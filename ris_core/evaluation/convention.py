@@ -5,8 +5,6 @@ LAVT's code: photo and target are resized to a square without padding, compared 
 P = 0.5, and no sentence is refused unless its mask is empty.
 """
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 
 Convention: TypeAlias = Literal["original", "lavt"]

@@ -4,8 +4,6 @@ A target that the model refuses has an intersection of 0; its union is that of t
 been given: ReLA's evaluation does so, others leave only the target's own pixels.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass

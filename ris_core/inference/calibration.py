@@ -5,8 +5,6 @@ calibration error of Guo et al. (2017), with IoUs in the place of hits; Platt's 
 to fractions instead of labels.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

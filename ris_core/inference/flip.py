@@ -3,8 +3,6 @@
 Twice the work, for measuring. The operating point stays as it was fixed for photos that are read once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A model's answers as plain values. Knows no torch: who passes them on needn't wait for its import."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

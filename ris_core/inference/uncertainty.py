@@ -12,8 +12,6 @@ alone, so photos and prompts beside it make no difference. The photo isn't encod
 through the decoder, about as many as a prompt each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import combinations
 

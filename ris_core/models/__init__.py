@@ -1,7 +1,5 @@
 """The designs and their switches, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ class's activation map. A ridge regression from the names' sentence vectors to t
 at features, so that a noun never seen with a mask still points at something. Names: the ImageNet-1k class list.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.resources import files
 from typing import cast

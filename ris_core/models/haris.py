@@ -9,8 +9,6 @@ widths and encoders aren't public: the rest is our reconstruction, marked [ours]
 HARIS to compare with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast

@@ -1,7 +1,5 @@
 """Parts that the four designs share: convolutions, attention, positional encodings, pooling, heads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise

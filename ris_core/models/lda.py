@@ -6,8 +6,6 @@ result is strengthened over several receptive fields and several semantic levels
 aren't public, so the rest is our reconstruction, marked [ours]. There is no published number of LDA to compare with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

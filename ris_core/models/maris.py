@@ -7,8 +7,6 @@ multi-modal query token joins them there; and the encoders are tuned with few pa
 aren't public, so the rest is our reconstruction, marked [ours]. There is no published number of MARIS to compare with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise

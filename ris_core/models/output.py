@@ -1,7 +1,5 @@
 """What a model answers, and how training weighs the parts of its loss."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

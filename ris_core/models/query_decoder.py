@@ -4,8 +4,6 @@ After SAM's two-way transformer and mask decoder (Kirillov et al. 2023, section 
 padding words and cells without photo are masked wherever they would be keys, and there is one mask token.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

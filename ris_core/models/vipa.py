@@ -8,8 +8,6 @@ are our reconstruction, marked [ours]. Published numbers exist, with Swin-B and 
 75.84); nothing here has been shown to reach them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """One photo and its masks, moved together onto a training canvas, and the words that a mirrored photo changes."""
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ that a person only waved through drown those that somebody drew: learning mostly
 that mostly hears of things that they aren't there learns to refuse.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -5,8 +5,6 @@ photos of one dataset, where a name means the same. Of a photo's expressions the
 may have decided which dog is "the left dog".
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

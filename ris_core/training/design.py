@@ -1,7 +1,5 @@
 """Models that aren't trained yet: their switches as they are typed, building one, and what there is of each design."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace

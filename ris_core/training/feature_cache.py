@@ -3,8 +3,6 @@
 A cache: deleting it costs time and nothing else. A file's name covers all that shaped its content.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

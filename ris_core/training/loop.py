@@ -3,8 +3,6 @@
 Started by `torchrun` or `accelerate launch`, processes share each batch's photos and average their gradients.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass

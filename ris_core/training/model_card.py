@@ -1,7 +1,5 @@
 """The card beside a checkpoint: what it was trained on, by which command, and how well it does."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence

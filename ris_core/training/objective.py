@@ -1,7 +1,5 @@
 """How wrong a model is about a batch of photos and expressions: what training descends on. Knows no steps, no files."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -4,8 +4,6 @@ After Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for
 edges are blended over a few pixels. Knows arrays alone: `collage` sees to it that what is said of the host stays true.
 """
 
-from __future__ import annotations
-
 import random
 from typing import NamedTuple
 

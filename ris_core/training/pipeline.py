@@ -3,8 +3,6 @@
 Nothing of it prints: who calls hears how far it is, and gets the folder that was written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

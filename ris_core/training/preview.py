@@ -3,8 +3,6 @@
 Not a measurement: the photos are few, and the operating point isn't fixed yet.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

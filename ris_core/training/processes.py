@@ -1,7 +1,5 @@
 """Processes that train together, as `torchrun` or `accelerate launch` starts them: what they share and agree upon."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass

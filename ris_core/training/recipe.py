@@ -1,7 +1,5 @@
 """What a training run is told to do. Without torch: commands name their settings after it before anything is loaded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 

@@ -1,7 +1,5 @@
 """The folder of a training run: what was trained, how it goes, and pictures of that."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which of a pass' photos and expressions are drawn, and how often, where each sample has a weight."""
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The mean of checkpoints, often better than each: "model soups" (Wortsman et al. 2022, arXiv 2203.05482)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What of a training run has to survive a kill: optimiser, schedule, weights and their running mean, in one file."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -8,8 +8,6 @@ becomes of earlier exports and of kills is `backend.datasets.export`'s.
 `coco` comes first: it makes the documents of a snapshot too, so its export is a copy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -7,8 +7,6 @@ sentence means nothing in the image). Ours: `origin` of a ref, "accepted", "corr
 `iou`, of the prediction with it.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

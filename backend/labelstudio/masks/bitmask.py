@@ -5,8 +5,6 @@ background, at the size of the image; a pixel belongs to the mask where alpha is
 stroke. A picture without transparency covers everything, there as here.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import io

@@ -15,8 +15,6 @@ The format (`@thi.ng/rle-pack`, bits most significant first) holds the RGBA valu
 Label Studio's editor draws a pixel where alpha, every fourth value, is above 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -12,8 +12,6 @@ A polygon in Label Studio is one ring. A hole is joined to it by a bridge of no 
 nothing: the hole reads back as exactly as the outline does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 

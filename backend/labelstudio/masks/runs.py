@@ -1,7 +1,5 @@
 """Painting a mask from runs of its pixels, which the brush's and the polygon's readers share."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

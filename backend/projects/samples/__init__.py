@@ -21,8 +21,6 @@ How the masks were drawn:
 - Whiskers, stray hairs, the tips of antennas and the rays of a lamp are left out.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

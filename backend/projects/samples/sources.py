@@ -4,8 +4,6 @@ Authors and licences as scikit-image's `skimage.data` and scikit-learn's `datase
 for flower.jpg: there the latter repeats china.jpg's author, while the pages that it points to are vultilion's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -3,8 +3,6 @@
 A choice must be beyond doubt, so one that people might make otherwise isn't offered. Source of the margins: ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

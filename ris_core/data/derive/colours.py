@@ -3,8 +3,6 @@
 Source: ours. Hue in degrees, saturation and value in [0, 1], as in HSV. Pixels between two rows belong to none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Of Clothing Co-Parsing (CCP) every label is asked for that covers at least 0.25 
 of a class together where they cover at least 0.5 %, crowds skipped. What is said of them, see `folder_writer`.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections import defaultdict

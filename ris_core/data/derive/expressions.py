@@ -3,8 +3,6 @@
 Left alone are classes of which more may be in the photo than is labelled, and those with one object labelled twice.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -6,8 +6,6 @@ says its `kind`; `info` in instances.json has the SHA-256 of refs.json. Splits a
 put together of two training photos are for training.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

@@ -6,8 +6,6 @@ around a thing of a class that both have. Of what a window cuts nearly off nobod
 unsure.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Phrasings after those that people used in the ReferItGame (RefCOCO). Those for the right are the left's, mirrored.
 """
 
-from __future__ import annotations
-
 from ris_core.data.derive.words import NUMBERS, ORDINALS, mirror_words
 
 TOP = ("the top {}", "{} at the top", "the upper {}", "top {}")

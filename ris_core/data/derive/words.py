@@ -3,8 +3,6 @@
 A synonym must hold in every photo: a person isn't always a man, nor a purse always a handbag. Source: ours.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

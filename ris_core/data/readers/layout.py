@@ -1,7 +1,5 @@
 """What a dataset must hold on disk, found or missed all at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypeAlias
 

@@ -4,8 +4,6 @@ ReferIt's masks are the only MATLAB files here. Reading them takes these few lin
 dependency of 90 MB for the same bytes.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Pickles of plain data, such as Python 2 wrote them. Whatever a file names is refused, so nothing in it can run."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any, NoReturn

@@ -5,8 +5,6 @@ A ref's own `file_name` ends in a number of no meaning, so `instances.json` says
 exactly; REFER takes as `testA` every split with an A in its name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 `mask/<photo>_<region>.mat` holds `segimg_t`, in which the region is 0. Papers train on `trainval` and report `test`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache

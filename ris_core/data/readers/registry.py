@@ -3,8 +3,6 @@
 A dataset is named by its folder, or as KIND:FOLDER, such as `refcoco/unc:/data/refer`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
