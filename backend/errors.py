@@ -34,160 +34,107 @@ What only one module raises, that module defines.
 from ris_core.errors import RisError
 
 
-class BackendError(RisError):
+class BackendError(RisError, code="backend_error"):
     """Base of the service's errors. `status` is the HTTP status; a message never holds a secret."""
 
-    code = "backend_error"
     status = 500
 
+    def __init_subclass__(cls, code: str | None = None, status: int | None = None) -> None:
+        super().__init_subclass__(code)
+        cls.status = status or cls.status
 
-class BadRequest(BackendError):
+
+class BadRequest(BackendError, code="bad_request", status=422):
     """The caller sent something that can't be used."""
 
-    code = "bad_request"
-    status = 422
 
-
-class ConfigError(BadRequest):
+class ConfigError(BadRequest, code="bad_labelling_interface"):
     """A project's labelling interface can't be used."""
 
-    code = "bad_labelling_interface"
 
-
-class BrushError(BadRequest):
+class BrushError(BadRequest, code="bad_brush_mask"):
     """A brush mask can't be read or written."""
 
-    code = "bad_brush_mask"
 
-
-class RegionError(BadRequest):
+class RegionError(BadRequest, code="bad_region"):
     """A region of an annotation or prediction can't be read or shown."""
 
-    code = "bad_region"
 
-
-class Unauthorized(BackendError):
+class Unauthorized(BackendError, code="unauthorized", status=401):
     """The caller's user name, password or secret is missing or wrong."""
 
-    code = "unauthorized"
-    status = 401
 
-
-class NotFound(BackendError):
+class NotFound(BackendError, code="not_found", status=404):
     """There is no such thing, as a version, job or batch."""
 
-    code = "not_found"
-    status = 404
 
-
-class TooLarge(BackendError):
+class TooLarge(BackendError, code="too_large", status=413):
     """The caller asks for more at once than the settings allow."""
 
-    code = "too_large"
-    status = 413
 
-
-class TooMany(BackendError):
+class TooMany(BackendError, code="too_many", status=429):
     """Too many requests wait already."""
 
-    code = "too_many"
-    status = 429
 
-
-class Unavailable(BackendError):
+class Unavailable(BackendError, code="unavailable", status=503):
     """It can't be done now, but perhaps later."""
 
-    code = "unavailable"
-    status = 503
 
-
-class StartError(BackendError):
+class StartError(BackendError, code="start_failed"):
     """`ris up` can't bring a service up."""
 
-    code = "start_failed"
 
-
-class AlreadyRunning(StartError):
+class AlreadyRunning(StartError, code="already_running"):
     """Another `ris up` runs on this home folder."""
 
-    code = "already_running"
 
-
-class FetchError(BackendError):
+class FetchError(BackendError, code="fetch_failed", status=422):
     """An image can't be had."""
 
-    code = "fetch_failed"
-    status = 422
 
-
-class AddressRefused(FetchError):
+class AddressRefused(FetchError, code="address_refused"):
     """An image lies at an address where the backend must not look."""
 
-    code = "address_refused"
 
-
-class LocalFileRefused(FetchError):
+class LocalFileRefused(FetchError, code="local_file_refused"):
     """An image lies where the backend must not look on this machine's disk."""
 
-    code = "local_file_refused"
 
-
-class ImageTooLarge(FetchError):
+class ImageTooLarge(FetchError, code="image_too_large"):
     """An image's file is larger than the settings allow."""
 
-    code = "image_too_large"
 
-
-class FetchTimeout(FetchError):
+class FetchTimeout(FetchError, code="fetch_timeout"):
     """An image took too long."""
 
-    code = "fetch_timeout"
 
-
-class FetchFailed(FetchError):
+class FetchFailed(FetchError, code="image_unavailable"):
     """The other side answered with an error or not at all, or what is named isn't an image's address."""
 
-    code = "image_unavailable"
 
-
-class LabelStudioError(BackendError):
+class LabelStudioError(BackendError, code="label_studio_error", status=502):
     """Label Studio didn't do what it was asked for."""
 
-    code = "label_studio_error"
-    status = 502
 
-
-class LabelStudioUnreachable(LabelStudioError):
+class LabelStudioUnreachable(LabelStudioError, code="label_studio_unreachable"):
     """Label Studio doesn't answer at its address."""
 
-    code = "label_studio_unreachable"
 
-
-class LabelStudioUnauthorized(LabelStudioError):
+class LabelStudioUnauthorized(LabelStudioError, code="label_studio_unauthorized"):
     """Label Studio doesn't accept the token, or forbids what was asked for."""
 
-    code = "label_studio_unauthorized"
 
-
-class LabelStudioNotFound(LabelStudioError):
+class LabelStudioNotFound(LabelStudioError, code="label_studio_not_found"):
     """Label Studio has no such thing, or doesn't show it to the token's owner."""
 
-    code = "label_studio_not_found"
 
-
-class LabelStudioRateLimited(LabelStudioError):
+class LabelStudioRateLimited(LabelStudioError, code="label_studio_rate_limited"):
     """Label Studio asks for fewer requests."""
 
-    code = "label_studio_rate_limited"
 
-
-class LabelStudioRefused(LabelStudioError):
+class LabelStudioRefused(LabelStudioError, code="label_studio_refused"):
     """Label Studio says that the request is wrong."""
 
-    code = "label_studio_refused"
 
-
-class LabelStudioFailed(LabelStudioError):
+class LabelStudioFailed(LabelStudioError, code="label_studio_failed"):
     """Label Studio failed, or its answer makes no sense."""
-
-    code = "label_studio_failed"

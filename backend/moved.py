@@ -32,9 +32,7 @@ class MovedFinder:
         """The spec of a module by its old name; None for all others."""
         if fullname == _PACKAGE:
             return ModuleSpec(fullname, None, is_package=True)
-        if fullname not in MOVED:
-            return None
-        moved = find_spec(MOVED[fullname])
+        moved = find_spec(MOVED[fullname]) if fullname in MOVED else None
         if moved is None or moved.origin is None:
             return None
         return ModuleSpec(fullname, _MovedLoader(fullname, moved.origin), origin=moved.origin)

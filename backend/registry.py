@@ -31,24 +31,16 @@ _POINTER = "production.json"
 _STEPS, _SERVED = 20, 100
 
 
-class RegistryError(BackendError):
+class RegistryError(BackendError, code="registry_damaged"):
     """A version's folder or a pointer isn't what the registry once wrote."""
 
-    code = "registry_damaged"
 
-
-class PromotionConflict(BackendError):
+class PromotionConflict(BackendError, code="promotion_conflict", status=409):
     """Another version was promoted since the caller looked."""
 
-    code = "promotion_conflict"
-    status = 409
 
-
-class NothingEarlier(BackendError):
+class NothingEarlier(BackendError, code="no_earlier_version", status=409):
     """There is no version to go back to."""
-
-    code = "no_earlier_version"
-    status = 409
 
 
 @dataclass(frozen=True)

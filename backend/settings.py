@@ -32,10 +32,8 @@ _SPARE_THREADS = 3
 _OWN = ("finetune_", "prelabel_")
 
 
-class SettingsError(RisError):
+class SettingsError(RisError, code="bad_settings"):
     """A knob is missing, misspelt or out of range."""
-
-    code = "bad_settings"
 
 
 def _knob(default: Any, description: str, **limits: Any) -> Any:
@@ -86,8 +84,7 @@ class Settings(BaseSettings):
     prelabel_new: bool = _knob(False, "Whether new tasks are pre-labelled as they come in.")
     prelabel_refresh: bool = _knob(True, "Whether a new version predicts anew, and Label Studio orders tasks by that.")
     prelabel_score: Literal["confidence", Strategy] = _knob(
-        "confidence",
-        "What a batch's scores go by, the lowest to be labelled first; see backend/active_learning.",
+        "confidence", "What a batch's scores go by, the lowest to be labelled first; see backend/active_learning."
     )
     prelabel_objects: Literal["one", "each"] = _knob("one", "One region for all that a prompt finds, or for each part.")
     prelabel_tolerance: float = _knob(1.0, "How far polygons may run from a mask's outline, in pixels.", ge=0, le=100)
@@ -105,9 +102,7 @@ class Settings(BaseSettings):
     @field_validator("image_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(host.strip() for host in value.split(",") if host.strip())
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("label_studio_url")
     @classmethod
@@ -131,10 +126,8 @@ class Settings(BaseSettings):
         """The value of a secret knob. Raises SettingsError, which names the variable, if it isn't set."""
         value: SecretStr | None = getattr(self, knob)
         if value is None or not value.get_secret_value():
-            raise SettingsError(
-                f"{PREFIX}{knob.upper()} isn't set. `ris up` makes one; "
-                f"else put it into {env_file(self.home)} or the environment."
-            )
+            remedy = f"`ris up` makes one; else put it into {env_file(self.home)} or the environment."
+            raise SettingsError(f"{PREFIX}{knob.upper()} isn't set. {remedy}")
         return value.get_secret_value()
 
     def secrets(self) -> list[str]:

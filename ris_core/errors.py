@@ -18,44 +18,33 @@ class RisError(Exception):
 
     code = "error"
 
+    def __init_subclass__(cls, code: str | None = None) -> None:
+        cls.code = code or cls.code
 
-class InputError(RisError):
+
+class InputError(RisError, code="bad_input"):
     """What a person gave can't be used."""
 
-    code = "bad_input"
 
-
-class ImageError(InputError):
+class ImageError(InputError, code="bad_image"):
     """The photo can't be used."""
 
-    code = "bad_image"
 
-
-class PromptError(InputError):
+class PromptError(InputError, code="bad_prompt"):
     """The sentence can't be used."""
 
-    code = "bad_prompt"
 
-
-class CheckpointError(RisError):
+class CheckpointError(RisError, code="bad_checkpoint"):
     """Weights are missing, damaged or don't fit."""
 
-    code = "bad_checkpoint"
 
-
-class DatasetError(RisError):
+class DatasetError(RisError, code="bad_dataset"):
     """A dataset folder or file isn't what it should be."""
 
-    code = "bad_dataset"
 
-
-class TrainingError(RisError):
+class TrainingError(RisError, code="training_failed"):
     """A run can't go on."""
 
-    code = "training_failed"
 
-
-class OutOfMemory(RisError):
+class OutOfMemory(RisError, code="out_of_memory"):
     """Not even one photo or prompt fits."""
-
-    code = "out_of_memory"

@@ -33,11 +33,8 @@ CONFIDENCE = "confidence"
 _SAME = 1e-6
 
 
-class NothingToRank(BackendError):
+class NothingToRank(BackendError, code="nothing_to_rank", status=409):
     """What a strategy needs to know wasn't noted."""
-
-    code = "nothing_to_rank"
-    status = 409
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,8 @@ from backend.registry import Registry
 _log = logging.getLogger(__name__)
 
 
-class BatchChanged(BackendError):
+class BatchChanged(BackendError, code="batch_changed", status=409):
     """The project isn't answered any more as it was when the batch began."""
-
-    code = "batch_changed"
-    status = 409
 
 
 class BatchProject:

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.5
 
 
-class BatchStopped(BackendError):
+class BatchStopped(BackendError, code="batch_stopped"):
     """A batch came to an end before all of its tasks were done."""
-
-    code = "batch_stopped"
 
 
 @dataclass(frozen=True)

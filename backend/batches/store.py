@@ -50,11 +50,8 @@ T = TypeVar("T")
 BatchState = Literal["listing", "running", "cancelled", "done"]
 
 
-class BatchEnded(BackendError):
+class BatchEnded(BackendError, code="batch_ended", status=409):
     """A batch that was cancelled or is done, so that nothing of it can be claimed."""
-
-    code = "batch_ended"
-    status = 409
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,8 @@ ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
 
 
-class ModelBusy(Unavailable):
+class ModelBusy(Unavailable, code="model_busy"):
     """The model didn't get round to it in time."""
-
-    code = "model_busy"
 
 
 class ModelPool:

@@ -22,9 +22,7 @@ from backend.labelstudio.responses import check, json_list, json_object, nonsens
 TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=60.0)
 # An access token lives 300 s. Counted here from its arrival, as the clocks of two machines may differ.
 _ACCESS_SECONDS = 240.0
-MAKE_ONE = (
-    "Make a personal access token in Label Studio, under Account & Settings, and set RIS_LABEL_STUDIO_TOKEN to it."
-)
+MAKE_ONE = "Make a personal access token in Label Studio, under Account & Settings; set RIS_LABEL_STUDIO_TOKEN to it."
 _LEGACY = re.compile(r"[0-9a-f]{40}")
 _CSRF_FIELD = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
@@ -71,12 +69,8 @@ class TokenAuth(httpx.Auth):
 
     def _renewal(self, request: httpx.Request) -> httpx.Request:
         # The time-outs travel in the extensions: without them, a silent server would hold every thread.
-        return httpx.Request(
-            "POST",
-            f"{self._url}/api/token/refresh/",
-            json={"refresh": self._token},
-            extensions=request.extensions,
-        )
+        body = {"refresh": self._token}
+        return httpx.Request("POST", f"{self._url}/api/token/refresh/", json=body, extensions=request.extensions)
 
 
 def is_legacy(token: str) -> bool:
@@ -85,17 +79,12 @@ def is_legacy(token: str) -> bool:
 
 
 def objection(token: str) -> str | None:
-    """Why a token can't be a good personal access token, as far as its text says; None if nothing speaks against it.
-
-    The answer goes on from the token's name: "is an access token, ...".
-    """
+    """Why a token can't be a good one, as far as its text says ("is an access token, ..."); None if nothing does."""
     if is_legacy(token):
         return None
     claims = _claims(token)
     if claims is None:
-        return (
-            "isn't a personal access token: those begin with eyJ, and stand alone, without Bearer or Token before them"
-        )
+        return "isn't a personal access token: those begin with eyJ, without Bearer or Token before them"
     if claims.get("token_type") == "access":
         return "is an access token, which lives for five minutes"
     expires = claims.get("exp")

@@ -13,17 +13,16 @@ from typing import Any, Self
 import httpx
 
 from backend.errors import LabelStudioNotFound
-from backend.labelstudio.auth import TIMEOUT, TokenAuth, login_for_token
+from backend.labelstudio.auth import TIMEOUT, TokenAuth
 from backend.labelstudio.responses import Json, check, json_list, json_object, unreachable
 from backend.settings import Settings
-
-__all__ = ["LabelStudio", "login_for_token"]
 
 # Label Studio itself waits up to 100 s for the backend's answer.
 BACKEND_TIMEOUT = httpx.Timeout(connect=5.0, read=130.0, write=60.0, pool=60.0)
 # Shorter than the lease of a chunk that is being written, see `backend.batches.store`.
 IMPORT_TIMEOUT = httpx.Timeout(connect=5.0, read=25.0, write=25.0, pool=5.0)
 PAGE_SIZE, LONG_PAGE, SHORT_PAGE = 100, 1000, 32
+_IS_JSON = {"Content-Type": "application/json"}
 # What is asked for of an annotation. Label Studio takes the names for those of a task and of an annotation alike.
 _ANNOTATION = "result,created_at,updated_at,was_cancelled,ground_truth,completed_by,parent_prediction,lead_time"
 
@@ -136,9 +135,8 @@ class LabelStudio:
     def changed_tasks(self, project: int, since: datetime) -> Iterator[Json]:
         """The annotated tasks changed since then, with id, `updated_at` and `was_cancelled` of each annotation."""
         time = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        filters = _filters(
-            updated_at=("greater_or_equal", "Datetime", time), total_annotations=("greater", "Number", 0)
-        )
+        is_annotated = ("greater", "Number", 0)
+        filters = _filters(updated_at=("greater_or_equal", "Datetime", time), total_annotations=is_annotated)
         include = "id,annotations,updated_at,was_cancelled"
         query = {"project": project, "fields": "all", "include": include, "page_size": PAGE_SIZE}
         yield from self._pages({**query, "query": json.dumps({"filters": filters}), "resolve_uri": "false"})
@@ -185,14 +183,6 @@ class LabelStudio:
         body = {"project": project, **_backend_fields(url, title, username, password)}
         return self._object("PATCH", f"/api/ml/{backend}", json=body)
 
-    def delete_ml_backend(self, backend: int) -> None:
-        """Disconnect a backend."""
-        self._call("DELETE", f"/api/ml/{backend}")
-
-    def train(self, backend: int) -> None:
-        """Press "Start Training": Label Studio sends START_TRAINING to the backend and waits."""
-        self._call("POST", f"/api/ml/{backend}/train", json={}, timeout=BACKEND_TIMEOUT)
-
     def webhooks(self, project: int) -> list[Json]:
         """The project's webhooks: `id`, `url`, `headers`, ..."""
         return self._list("GET", "/api/webhooks/", params={"project": project})
@@ -214,11 +204,6 @@ class LabelStudio:
         """The predictions of a task: `id`, `result`, `score`, `model_version`, ..."""
         return self._list("GET", "/api/predictions/", params={"task": task})
 
-    def create_prediction(self, task: int, result: Sequence[Json], score: float, model_version: str) -> Json:
-        """Add one prediction to a task."""
-        body = {"task": task, "result": list(result), "score": score, "model_version": model_version}
-        return self._object("POST", "/api/predictions/", json=body)
-
     def import_predictions(self, project: int, predictions: Sequence[bytes]) -> int:
         """Add predictions, each the JSON of `{"task", "result", "score", "model_version"}`: all of them or none.
 
@@ -228,14 +213,12 @@ class LabelStudio:
         """
         path = f"/api/projects/{project}/import/predictions"
         content = b"[" + b",".join(predictions) + b"]"
-        headers = {"Content-Type": "application/json"}
-        created = self._object("POST", path, "created", content=content, headers=headers, timeout=IMPORT_TIMEOUT)
+        created = self._object("POST", path, "created", content=content, headers=_IS_JSON, timeout=IMPORT_TIMEOUT)
         return int(created["created"])
 
     def update_prediction(self, prediction: int, content: bytes) -> None:
         """Replace a prediction by another of the same task, in JSON as above."""
-        headers = {"Content-Type": "application/json"}
-        self._call("PATCH", f"/api/predictions/{prediction}/", content=content, headers=headers)
+        self._call("PATCH", f"/api/predictions/{prediction}/", content=content, headers=_IS_JSON)
 
     def update_score(self, prediction: int, score: float) -> None:
         """Change a prediction's score alone; one that is gone meanwhile needs none."""
@@ -265,20 +248,9 @@ class LabelStudio:
 
         It answers the same when the backend fails: look at `tasks` for what came of it.
         """
-        self._call(
-            "POST",
-            "/api/dm/actions",
-            params={"id": "retrieve_tasks_predictions", "project": project},
-            json={"selectedItems": {"all": True, "excluded": []}},
-            timeout=BACKEND_TIMEOUT,
-        )
-
-    def download(self, path: str) -> bytes:
-        """The content at a path of Label Studio, such as `/data/upload/1/cat.jpg`.
-
-        Label Studio 1.23.2 answers 500, not 404, for an upload that isn't there.
-        """
-        return self._call("GET", path).content
+        action = {"id": "retrieve_tasks_predictions", "project": project}
+        everything = {"selectedItems": {"all": True, "excluded": []}}
+        self._call("POST", "/api/dm/actions", params=action, json=everything, timeout=BACKEND_TIMEOUT)
 
     def _pages(self, query: Mapping[str, Any]) -> Iterator[Json]:
         page, seen = 1, 0

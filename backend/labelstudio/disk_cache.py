@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ris_core.files import atomic_write, sha256
@@ -17,18 +18,16 @@ class DiskCache:
     """At most `max_bytes` in `folder`; what was used longest ago goes first. Safe for threads and processes."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
+        self._folder, self._max_bytes = folder, max_bytes
 
     def get(self, key: str) -> bytes | None:
         """What was put there, which counts as used now; None if it isn't kept. Raises OSError if it can't be read."""
         path = self._path(key)
-        try:
+        with suppress(FileNotFoundError):
             data = path.read_bytes()
             os.utime(path)
-        except FileNotFoundError:
-            return None
-        return data
+            return data
+        return None
 
     def put(self, key: str, data: bytes) -> None:
         """Keep `data`, unless it alone is over the limit. A full disk costs the copy, not the caller."""
@@ -56,10 +55,8 @@ class DiskCache:
     def _files(self) -> list[tuple[float, int, Path]]:
         files = []
         for path in self._folder.iterdir():
-            try:
+            # Another process evicts, too.
+            with suppress(FileNotFoundError):
                 status = path.stat()
-            except FileNotFoundError:
-                # Another process evicts, too.
-                continue
-            files.append((status.st_mtime, status.st_size, path))
+                files.append((status.st_mtime, status.st_size, path))
         return files

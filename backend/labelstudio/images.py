@@ -71,6 +71,7 @@ _WEB_ADVICE = {
 class _Body(NamedTuple):
     data: bytes
     etag: str
+    is_unchanged: bool = False
 
 
 class ImageResolver:
@@ -110,15 +111,10 @@ class ImageResolver:
         self._ssl_context = ssl_context or trust()
 
     def fetch(self, value: str, task_id: int | None, credentials: Credentials | None = None) -> bytes:
-        """The bytes of the image that task data calls `value`.
+        """The bytes of the image that task data calls `value`; images in a bucket are fetched by the task's id.
 
-        Args:
-            task_id: its number; images in a bucket are fetched by it.
-            credentials: the project's, for image hosts; a host gets them if it asks.
-
-        Raises:
-            FetchError: the image can't be had.
-            LabelStudioError: Label Studio can't be reached or refuses the token.
+        A host that asks for it gets `credentials`, the project's. Raises FetchError if the image can't be had, and
+        LabelStudioError if Label Studio can't be reached or refuses the token.
         """
         scheme = value.partition(":")[0].lower()
         if scheme == "data":
@@ -173,9 +169,7 @@ class ImageResolver:
         key = f"{self._scope} {url}"
         data = self._cache.get(key)
         if data is None or len(data) > self._max_bytes:
-            body = self._download(url)
-            assert body is not None
-            data = body.data
+            data = self._download(url).data
             self._cache.put(key, data)
         return data
 
@@ -184,7 +178,7 @@ class ImageResolver:
         key = f"{self._scope} etag {url}"
         etag, _, copy = (self._cache.get(key) or b"").partition(b"\n")
         body = self._download(url, credentials, etag.decode() if len(copy) <= self._max_bytes else "")
-        if body is None:
+        if body.is_unchanged:
             return copy
         if body.etag:
             self._cache.put(key, b"\n".join((body.etag.encode(), body.data)))
@@ -197,24 +191,21 @@ class ImageResolver:
         name = parse_qs(urlsplit(path).query).get("d", [""])[0]
         root = self._local_files_root.resolve()
         try:
-            file = (root / name).resolve()
-            if not file.is_relative_to(root):
+            path_here = (root / name).resolve()
+            if not path_here.is_relative_to(root):
                 raise LocalFileRefused(f"{_short(name)} isn't below RIS_LOCAL_FILES_ROOT.")
-            return self._read(file, name)
+            if not path_here.is_file():
+                return None
+            with path_here.open("rb") as file:
+                data = file.read(self._max_bytes + 1)
         # A name may hold a NUL, or lead through a circle of links.
         except (OSError, ValueError, RuntimeError):
             return None
-
-    def _read(self, path: Path, name: str) -> bytes:
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        with path.open("rb") as file:
-            data = file.read(self._max_bytes + 1)
         self._check_size(len(data), _short(name))
         return data
 
-    def _download(self, url: httpx.URL, credentials: Credentials | None = None, etag: str = "") -> _Body | None:
-        """What an address leads to; None if that is still in the state that `etag` names."""
+    def _download(self, url: httpx.URL, credentials: Credentials | None = None, etag: str = "") -> _Body:
+        """What an address leads to, unless that is still in the state that `etag` names."""
         network = GuardedNetwork(self._allowed, self._resolve, time.monotonic() + self._seconds)
         origin = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
@@ -231,10 +222,8 @@ class ImageResolver:
         path = unquote(self._path(url).partition("?")[0])
         return self._auth if _SERVED.match(path) and ".." not in path else None
 
-    def _get(
-        self, url: httpx.URL, auth: httpx.Auth | None, network: GuardedNetwork, etag: str
-    ) -> _Body | httpx.URL | None:
-        """One request: the body, where it is said to be, or None for what `etag` names."""
+    def _get(self, url: httpx.URL, auth: httpx.Auth | None, network: GuardedNetwork, etag: str) -> _Body | httpx.URL:
+        """One request: the body, or where it is said to be."""
         transport = GuardedTransport(network, self._ssl_context)
         headers = {"Accept-Encoding": "identity"} | ({"If-None-Match": etag} if etag else {})
         answered = False
@@ -246,7 +235,7 @@ class ImageResolver:
                     if response.next_request is not None:
                         return _url(str(response.next_request.url))
                     if etag and response.status_code == httpx.codes.NOT_MODIFIED:
-                        return None
+                        return _Body(b"", etag, is_unchanged=True)
                     if auth is self._auth and response.status_code in _TROUBLE:
                         check(response)
                     return self._body(response)
@@ -291,12 +280,9 @@ class ImageResolver:
             return unreachable(str(self._label_studio), error)
         if isinstance(error, httpx.TimeoutException):
             return FetchTimeout(f"{_shown(url)} took too long: {self._seconds:g} s is the most. Try again later.")
-        advice = (
-            # It passes the bytes of a bucket on for so long, and then stops in mid-file.
-            "Label Studio broke off: have that storage use pre-signed URLs, or raise its RESOLVER_PROXY_TIMEOUT."
-            if is_label_studio
-            else "Open it in a browser."
-        )
+        # Label Studio passes the bytes of a bucket on for so long, and then stops in mid-file.
+        broken = "Label Studio broke off: have that storage use pre-signed URLs, or raise its RESOLVER_PROXY_TIMEOUT."
+        advice = broken if is_label_studio else "Open it in a browser."
         return FetchFailed(f"{_shown(url)} can't be fetched ({type(error).__name__}). {advice}")
 
     def _is_label_studio(self, url: httpx.URL) -> bool:

@@ -56,10 +56,8 @@ def unreachable(url: str, error: httpx.RequestError) -> LabelStudioUnreachable:
 
 def nonsense(response: httpx.Response) -> LabelStudioFailed:
     """The error for an answer that Label Studio would not give."""
-    return LabelStudioFailed(
-        f"What answers at {_origin(response)} doesn't speak Label Studio's API ({response.url.path}). "
-        "Check RIS_LABEL_STUDIO_URL."
-    )
+    what = f"What answers at {_origin(response)} doesn't speak Label Studio's API ({response.url.path})."
+    return LabelStudioFailed(f"{what} Check RIS_LABEL_STUDIO_URL.")
 
 
 def _json(response: httpx.Response) -> object:
@@ -117,13 +115,8 @@ def _detail(response: httpx.Response) -> str:
         return ""
     if not isinstance(answer, dict):
         return ""
-    text = _field_errors(answer.get("validation_errors")) or answer.get("detail")
+    fields = answer.get("validation_errors")
+    fields = fields if isinstance(fields, dict) else {}
+    texts = (f"{name}: {' '.join(map(str, text)) if isinstance(text, list) else text}" for name, text in fields.items())
+    text = "; ".join(texts) or answer.get("detail")
     return f": {str(text)[:_LONGEST_DETAIL]}" if text else ""
-
-
-def _field_errors(errors: object) -> str:
-    if not isinstance(errors, dict):
-        return ""
-    return "; ".join(
-        f"{field}: {' '.join(map(str, texts)) if isinstance(texts, list) else texts}" for field, texts in errors.items()
-    )

@@ -77,15 +77,9 @@ class GuardedNetwork(httpcore.NetworkBackend):
     """
 
     def __init__(
-        self,
-        allowed: AllowedHosts,
-        resolve: Resolve,
-        deadline: float,
-        sockets: httpcore.NetworkBackend | None = None,
+        self, allowed: AllowedHosts, resolve: Resolve, deadline: float, sockets: httpcore.NetworkBackend | None = None
     ) -> None:
-        self._allowed = allowed
-        self._resolve = resolve
-        self._deadline = deadline
+        self._allowed, self._resolve, self._deadline = allowed, resolve, deadline
         self._sockets = sockets or httpcore.SyncBackend()
 
     def connect_tcp(
@@ -98,9 +92,8 @@ class GuardedNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """A connection to the first address of the host that takes one.
 
-        Raises:
-            AddressRefused: one of its addresses isn't public, and the host isn't allowed.
-            httpcore.ConnectError, httpcore.TimeoutException: it has no address, none takes one, or time is up.
+        Raises AddressRefused if one of its addresses isn't public and the host isn't allowed; httpcore's ConnectError
+        or TimeoutException if it has no address, none takes one, or time is up.
         """
         failure: httpcore.NetworkError | httpcore.TimeoutException | None = None
         for address in self._addresses(host, port):
@@ -135,8 +128,7 @@ class _PunctualStream(httpcore.NetworkStream):
     """A connection that keeps to a deadline, however steadily the other side drips."""
 
     def __init__(self, stream: httpcore.NetworkStream, left: Callable[[float | None], float]) -> None:
-        self._stream = stream
-        self._left = left
+        self._stream, self._left = stream, left
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, self._left(timeout))

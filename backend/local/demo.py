@@ -35,10 +35,8 @@ PROJECT = "ris demo"
 _MIN_VALIDATION = 3
 
 
-class DemoFailed(BackendError):
+class DemoFailed(BackendError, code="demo_failed"):
     """A step of the loop did not do what it should."""
-
-    code = "demo_failed"
 
 
 @dataclass(frozen=True)

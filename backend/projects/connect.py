@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from backend.errors import LabelStudioUnauthorized, StartError
-from backend.labelstudio.client import LabelStudio, login_for_token
+from backend.labelstudio.auth import login_for_token
+from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import parse
 from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import SECRET_HEADER
@@ -103,10 +104,8 @@ def connect_titled(client: LabelStudio, title: str, label_config: str, settings:
 def connect_backend(client: LabelStudio, project: int, settings: Settings) -> Connection:
     """Connect the backend to a project that is there.
 
-    Raises:
-        ConfigError: its labelling interface can't carry masks.
-        StartError: Label Studio can't talk to the backend.
-        LabelStudioError: it refuses something else, or there is no such project.
+    Raises ConfigError if its labelling interface can't carry masks, StartError if Label Studio can't talk to the
+    backend, and LabelStudioError if it refuses something else, or has no such project.
     """
     shown = client.project(project)
     parse(str(shown.get("label_config") or "<View/>"))
@@ -140,10 +139,8 @@ def project_url(settings: Settings, project: int) -> str:
 
 def _is_ours(row: Json, settings: Settings, project: int) -> bool:
     """Whether a backend of the project is this one: by its title, or registered by hand at an address of ours."""
-    return row["title"] == BACKEND or str(row["url"]).rstrip("/") in (
-        backend_url(settings),
-        project_url(settings, project),
-    )
+    ours = backend_url(settings), project_url(settings, project)
+    return row["title"] == BACKEND or str(row["url"]).rstrip("/") in ours
 
 
 def _project(client: LabelStudio, title: str, label_config: str) -> tuple[Json, bool]:
@@ -162,14 +159,10 @@ def _import_photos(client: LabelStudio, project: Json, photos: Photos) -> int:
     if project.get("description"):
         return 0
     present = [str(task["data"].get("image", "")) for task in client.tasks(project["id"])]
-    missing = [
-        # Label Studio puts a random prefix before the name of an uploaded file.
-        (name, content)
-        for name, content in photos()
-        if not any(image.endswith(f"-{name}") for image in present)
-    ]
-    for name, content in missing:
-        client.upload(project["id"], name, content)
+    # Label Studio puts a random prefix before the name of an uploaded file.
+    missing = {name: data for name, data in photos() if not any(image.endswith(f"-{name}") for image in present)}
+    for name, data in missing.items():
+        client.upload(project["id"], name, data)
     client.update_project(project["id"], description=_DESCRIPTION)
     return len(missing)
 
@@ -189,10 +182,8 @@ def _webhook(client: LabelStudio, project: int, url: str, stale: list[str], sett
 def _verify(client: LabelStudio, project: int, backend: int, webhook: int) -> None:
     row = next(row for row in client.ml_backends(project) if row["id"] == backend)
     if row["state"] != "CO":
-        raise StartError(
-            f"Label Studio can't talk to the backend at {row['url']} ({row['readable_state']}): "
-            f"{row['error_message']}. Look into the backend's log."
-        )
+        why = f"({row['readable_state']}): {row['error_message']}"
+        raise StartError(f"Label Studio can't talk to the backend at {row['url']} {why}. Look into the backend's log.")
     headers = next(row["headers"] for row in client.webhooks(project) if row["id"] == webhook)
     if SECRET_HEADER not in headers:
         raise StartError(

@@ -30,10 +30,8 @@ MAX_LENGTH = 500
 _COLUMNS = {"prompt": "prompts", "negative": "negatives", "alias": "aliases"}
 
 
-class SheetError(BadRequest):
+class SheetError(BadRequest, code="bad_prompt_sheet"):
     """A prompt sheet that can't be read, or that says something impossible."""
-
-    code = "bad_prompt_sheet"
 
 
 @dataclass(frozen=True)

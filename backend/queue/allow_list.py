@@ -22,10 +22,8 @@ _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, AssertionError, T
 _CALLBACKS = ("_success_callback_name", "_failure_callback_name", "_stopped_callback_name")
 
 
-class ForbiddenJob(RisError):
+class ForbiddenJob(RisError, code="forbidden_job"):
     """A job that none of ours would be."""
-
-    code = "forbidden_job"
 
 
 class GuardedJob(Job):

@@ -11,10 +11,8 @@ _POLL_SECONDS = 0.3
 _ENDED = ("finished", "failed", "stopped", "canceled")
 
 
-class JobFailed(BackendError):
+class JobFailed(BackendError, code="job_failed"):
     """A job came to an end without a result."""
-
-    code = "job_failed"
 
 
 def wait(jobs: JobQueue, job: str, on_progress: Callable[[str, float], object]) -> dict[str, Any]:

@@ -123,15 +123,9 @@ def _start() -> None:
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     milliseconds = 1000 * (time.perf_counter() - g.started)
-    _log.info(
-        "%s %s %s in %.0f ms (%s)",
-        request.method,
-        # Quoted, for a path may hold line breaks.
-        repr(request.path[:200]),
-        response.status_code,
-        milliseconds,
-        g.request_id,
-    )
+    # The path is quoted, for it may hold line breaks.
+    what = request.method, repr(request.path[:200]), response.status_code, milliseconds, g.request_id
+    _log.info("%s %s %s in %.0f ms (%s)", *what)
     return response
 
 
@@ -158,8 +152,7 @@ def _explain(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, InputError):
         return BadRequest.status, error.code, str(error)
     if isinstance(error, HTTPException):
-        status = error.code or 500
-        return status, "http_error", f"{error.name}: there is no {request.method} {request.path[:200]} here."
+        return error.code or 500, "http_error", f"{error.name}: there is no {request.method} {request.path[:200]} here."
     _log.error("Request %s failed.", g.request_id, exc_info=error)
     code = error.code if isinstance(error, RisError) else "internal_error"
     return 500, code, f"Something went wrong in the backend. Its log says what, under {g.request_id}."

@@ -28,10 +28,8 @@ from backend.settings import Settings
 NEW_TASKS = "TASKS_CREATED"
 
 
-class InBackground(Unavailable):
+class InBackground(Unavailable, code="in_background"):
     """It is being done, only not within the request."""
-
-    code = "in_background"
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,11 @@ class MLBackend:
     def predict(self, body: object, project: int | None = None) -> Json:
         """One prediction a task; or, for more tasks than there is time for, a batch in the background.
 
-        That one answers 503 (InBackground). Label Studio 1.23.2 stores nothing then, and tells the person in either
+        That one answers 503. Label Studio 1.23.2 stores nothing then, and tells the person in either
         case that it has retrieved predictions; with an empty prediction of another version a task, each task would
         show that as its prediction, and each repetition would add one.
 
-        Raises:
-            InBackground: a batch predicts these tasks.
-            TooLarge: these are too many tasks even for that.
-            RisError: what `Prelabeller.predict` raises.
+        Raises InBackground then, TooLarge for too many tasks even for that, and what `Prelabeller.predict` raises.
         """
         request = _object(body)
         tasks, project = self._tasks(request), _project(request.get("project"), project)
@@ -100,10 +95,8 @@ class MLBackend:
         if not events:
             return {"ignored": action}
         receipt = self.reconciler.receive(_project(_object(request.get("project")).get("id"), project), events)
-        if receipt.degraded:
-            return {"logged": receipt.logged, "degraded": True}
         job = {"job": receipt.ticket.job, "new": receipt.ticket.new} if receipt.ticket else {}
-        return {"logged": receipt.logged, **job}
+        return {"logged": receipt.logged, **({"degraded": True} if receipt.degraded else job)}
 
     def versions(self, project: int | None = None) -> Json:
         """The version strings of the project; of all projects at the address that they share."""
@@ -131,10 +124,8 @@ class MLBackend:
         if not isinstance(tasks, list) or not tasks:
             raise BadRequest('The request has no tasks: "tasks" should be a list with at least one.')
         if len(tasks) > self.max_tasks:
-            raise TooLarge(
-                f"{len(tasks)} tasks were sent at once, more than {self.max_tasks}. "
-                "Select fewer, run `ris prelabel`, or raise RIS_MAX_TASKS."
-            )
+            what = f"{len(tasks)} tasks were sent at once, more than {self.max_tasks}."
+            raise TooLarge(f"{what} Select fewer, run `ris prelabel`, or raise RIS_MAX_TASKS.")
         return [_object(task) for task in tasks]
 
 

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,7 +120,8 @@ def test_a_prediction_is_stored_and_deleted(client: LabelStudio, project: int) -
     interface = label_config.parse(INTERFACE)
     mask = np.eye(48, 64, dtype=np.bool_)
     (region,) = regions.mask_regions(interface, interface.labels[0], mask, 0.25, "a line")
-    client.create_prediction(task, [region], 0.25, "lda-01234567")
+    prediction = {"task": task, "result": [region], "score": 0.25, "model_version": "lda-01234567"}
+    assert client.import_predictions(project, [json.dumps(prediction).encode()]) == 1
     (stored,) = client.predictions(task)
     assert (stored["result"], stored["model_version"]) == ([region], "lda-01234567")
     assert client.delete_predictions(project, "lda-01234567") == 1
@@ -131,7 +133,6 @@ def test_an_upload_comes_back_unchanged(
 ) -> None:
     (task,) = client.upload(project, "a cät.png", photo)
     value = client.task(task)["data"]["image"]
-    assert client.download(value) == photo
     images = ImageResolver(label_studio.url, label_studio.token, cache=tmp_path)
     assert images.fetch(value, task) == photo
     assert images.fetch(label_studio.url + value, task) == photo
@@ -151,9 +152,8 @@ def test_backend_and_webhook(client: LabelStudio, project: int, backend_url: str
     assert [each["id"] for each in client.webhooks(project)] == [webhook["id"]]
     client.retrieve_predictions(project)
     assert [each["model_version"] for each in client.predictions(task)] == ["v1"]
-    client.train(backend["id"])
-    client.delete_ml_backend(backend["id"])
-    assert client.ml_backends(project) == []
+    train = httpx.post(f"{client.url}/api/ml/{backend['id']}/train", json={}, auth=client.auth, timeout=60)
+    assert train.is_success
 
 
 def test_a_backend_that_does_not_answer(client: LabelStudio, project: int) -> None:

@@ -198,7 +198,9 @@ def _predicted(client: LabelStudio, tasks: list[int]) -> dict[int, Json]:
     for task in tasks:
         result = mask_regions(CONFIG, CONFIG.labels[1], people.mask(), 0.8, "the cat")
         typed = prompt_region(CONFIG, (HEIGHT, WIDTH), "the cat")
-        found[task] = client.create_prediction(task, [*result, typed], 0.8, VERSION)
+        prediction = {"task": task, "result": [*result, typed], "score": 0.8, "model_version": VERSION}
+        client.import_predictions(client.task(task)["project"], [json.dumps(prediction).encode()])
+        found[task] = max(client.predictions(task), key=lambda row: row["id"])
     return found
 
 

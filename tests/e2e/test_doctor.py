@@ -60,7 +60,8 @@ def test_what_the_project_shows(studio: Studio, client: LabelStudio) -> None:
     assert "can't order tasks" in finding.what
     (row,) = client.ml_backends(studio.project)
     task = next(client.tasks(studio.project))["id"]
-    client.create_prediction(task, [], 0.5, row["model_version"])
+    prediction = {"task": task, "result": [], "score": 0.5, "model_version": row["model_version"]}
+    client.import_predictions(studio.project, [json.dumps(prediction).encode()])
     client.update_project(studio.project, model_version=row["model_version"])
     assert diagnose(studio.project)["predictions"].state == "ok"
     client.update_project(studio.project, model_version=BACKEND)

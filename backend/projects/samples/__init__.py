@@ -38,10 +38,8 @@ from ris_core.masks import Mask
 Polygon = tuple[int, ...]
 
 
-class SamplesMissing(RisError):
+class SamplesMissing(RisError, code="samples_missing"):
     """The packages that ship the photos aren't installed, or ship them no more."""
-
-    code = "samples_missing"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from backend.errors import (
     LabelStudioUnreachable,
 )
 from backend.labelstudio import auth, client
-from backend.labelstudio.client import LabelStudio, login_for_token
+from backend.labelstudio.auth import login_for_token
+from backend.labelstudio.client import LabelStudio
 
 from .site import Answer, Asked, Site, serve
 
