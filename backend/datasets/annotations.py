@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from backend.errors import RegionError
+from backend.errors import BadRequest
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, read_annotation
+from backend.labelstudio.task_data import image_address
 from backend.prompts.label_matching import find_label
 from backend.prompts.requests import RequestBuilder
 from backend.prompts.text import clean
@@ -123,7 +124,7 @@ def read_corrections(tasks: Iterable[Mapping[str, Any]], config: LabelConfig) ->
     for task in tasks:
         try:
             correction = read_task(task, config)
-        except RegionError as error:
+        except BadRequest as error:
             skipped.append(SkippedTask(int(task["id"]), str(error)))
         else:
             items.extend([correction] if correction else [])
@@ -135,8 +136,7 @@ def read_corrections(tasks: Iterable[Mapping[str, Any]], config: LabelConfig) ->
 def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None:
     """The correction that a task holds, or None if nobody has submitted an annotation.
 
-    Raises:
-        RegionError: a mask can't be read, or the task has no image under the key that the interface shows.
+    Raises RegionError if a mask can't be read, and BadRequest if the task has no image where the interface looks.
     """
     annotation = chosen_annotation(task.get("annotations") or [])
     if annotation is None:
@@ -146,7 +146,7 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
     return Correction(
         task=int(task["id"]),
         annotation=int(annotation["id"]),
-        image=_image(task, config),
+        image=image_address(task, config),
         objects=_objects(masks, config),
         expressions=_expressions(masks, read, _own_prompts(task, config)),
         parent_prediction=annotation.get("parent_prediction"),
@@ -176,13 +176,6 @@ def _own_prompts(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
     except PromptError:
         # Data that can't be asked for doesn't spoil what a person drew.
         return []
-
-
-def _image(task: Mapping[str, Any], config: LabelConfig) -> str:
-    value = (task.get("data") or {}).get(config.image.key)
-    if not isinstance(value, str) or not value:
-        raise RegionError(f'Task {task["id"]} has no "{config.image.key}" in its data: import it with an image.')
-    return value
 
 
 def _expressions(

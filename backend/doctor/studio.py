@@ -19,6 +19,7 @@ from backend.labelstudio.auth import MAKE_ONE, is_legacy
 from backend.labelstudio.images import project_credentials
 from backend.labelstudio.label_config import LabelConfig, parse
 from backend.labelstudio.responses import unreachable
+from backend.labelstudio.task_data import image_address
 from backend.labelstudio.webhooks import ACTIONS, SECRET_HEADER, START_TRAINING
 from backend.projects.connect import BACKEND, backend_url, project_url
 from backend.settings import SettingsError
@@ -205,18 +206,12 @@ def image(context: CheckContext) -> CheckResult:
     task = next(context.client.tasks(context.number), None)
     if task is None:
         return skipped("The project has no task yet.", "Import an image.")
-    key = _config(context.project).image.key
-    value = task["data"].get(key)
-    if not isinstance(value, str) or not value:
-        return broken(
-            f"Task {task['id']} has no {key!r}, where the labelling interface looks for the image.",
-            f'Import images as {key!r}, or change value="${key}" of the Image tag.',
-        )
+    address = image_address(task, _config(context.project))
     credentials = project_credentials(context.project)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         resolver = services.image_resolver(context.settings.model_copy(update={"home": Path(folder)}))
-        content = resolver.fetch(value, task["id"], credentials)
+        content = resolver.fetch(address, task["id"], credentials)
     seconds = time.perf_counter() - start
     height, width, _ = read_image(content, context.settings.max_image_pixels).shape
     return ok(f"Task {task['id']}: {width} x {height} pixels, {len(content) / 1e6:.1f} MB in {seconds:.1f} s.")

@@ -31,6 +31,7 @@ from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
 from backend.labelstudio.regions import Region, mask_regions, prompt_region
+from backend.labelstudio.task_data import image_address
 from backend.prompts.requests import PromptRequest, combine, echoes
 from backend.prompts.text import clean
 from ris_core.errors import InputError, OutOfMemory
@@ -129,11 +130,8 @@ class Prelabeller:
 
     def fetch(self, task: PromptedTask, config: LabelConfig, credentials: Credentials | None = None) -> PromptedTask:
         """The task with its image, encoded. Raises FetchError, BadRequest or LabelStudioError."""
-        data, number, key = task.task.get("data"), task.task.get("id"), config.image.key
-        value = data.get(key) if isinstance(data, Mapping) else None
-        if not isinstance(value, str) or not value:
-            raise BadRequest(f'Task {number} has no "{key}", its image. Add it, or delete the task.')
-        return replace(task, image=self._images.fetch(value, number, credentials))
+        address = image_address(task.task, config)
+        return replace(task, image=self._images.fetch(address, task.task.get("id"), credentials))
 
     def decode(self, task: PromptedTask) -> PromptedTask:
         """The task with its image decoded. Raises ImageError."""

@@ -8,6 +8,8 @@
     http://, https://                     fetched from there
     data:image/...;base64,...             decoded
 
+Label Studio below a sub-path writes that before its own: /label-studio/data/upload/... is an upload as well.
+
 Everything else is refused. The token goes to Label Studio's own origin and nowhere else, and there only to paths that
 serve files. Copies are kept on disk: an upload never changes in Label Studio; of any other image the server is asked
 whether the copy is still good, if it named the image's state (ETag), and no copy is kept if it didn't.
@@ -42,6 +44,8 @@ _CLOUD = ("s3", "gs", "azure-blob")
 _LOCAL, _UPLOADS = "/data/local-files/", ("/data/upload/", "/storage-data/uploaded/")
 # Where Label Studio serves files; what else it has under a token's name is nobody's image.
 _SERVED = re.compile(rf"(?:{'|'.join((*_UPLOADS, _LOCAL))}|/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/)")
+# The path that LABEL_STUDIO_HOST may have, below which Label Studio writes its files' addresses. Never in a query.
+_SUB_PATH = re.compile(rf"^/[^?#]*?(?={_SERVED.pattern})")
 _CHUNK = 1 << 16
 _LONGEST_ETAG = 200
 # Not the matter of one image: the token, or how Label Studio is.
@@ -116,6 +120,7 @@ class ImageResolver:
         A host that asks for it gets `credentials`, the project's. Raises FetchError if the image can't be had, and
         LabelStudioError if Label Studio can't be reached or refuses the token.
         """
+        value = value.strip()
         scheme = value.partition(":")[0].lower()
         if scheme == "data":
             return self._decode(value)
@@ -316,6 +321,7 @@ def _served_path(path: str) -> str | None:
     for short, full in (("/upload/", "/data/upload/"), ("/data/local-files?", "/data/local-files/?")):
         if path.startswith(short):
             path = full + path.removeprefix(short)
+    path = path if _SERVED.match(path) else _SUB_PATH.sub("", path, count=1)
     return path if _SERVED.match(path) else None
 
 

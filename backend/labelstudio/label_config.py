@@ -33,6 +33,10 @@ _KINDS: Mapping[str, ControlKind] = {
 _OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each"}
 _MOST_TOLERANT = 100.0
 _PROMPT = "prompt"
+_ONE_PICTURE = (
+    "several pictures a task aren't supported. Import each as a task of its own, and show it by "
+    '<Image name="image" value="$image"/>.'
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class ImageObject:
-    """An Image tag. `key` is the field of task data that holds the image: `image` for `value="$image"`."""
+    """An Image tag. `key` is where task data holds the image: `photo.url` for `value="$photo.url"`."""
 
     name: str
     key: str
@@ -170,6 +174,8 @@ def _answered(root: ET.Element) -> tuple[ET.Element, list[ET.Element]]:
         )
     masks = [tag for tag in connected if _kind(tag) != "rectangle"]
     name = (masks or connected)[0].get("toName", "")
+    if any(image is images[name] for repeater in _tags(root, "Repeater") for image in _tags(repeater, "Image")):
+        raise ConfigError(f"The labelling interface repeats its Image tag (Repeater): {_ONE_PICTURE}")
     answered = [tag for tag in connected if tag.get("toName") == name and not (masks and _is_for_pointing(tag))]
     return images[name], answered
 
@@ -202,6 +208,8 @@ def _shown_key(area: ET.Element) -> str | None:
 
 def _data_key(image: ET.Element) -> str:
     value = image.get("value", "")
+    if "valuelist" in map(str.lower, image.keys()):
+        raise ConfigError(f'The Image tag "{_name(image)}" shows a list of pictures (valueList): {_ONE_PICTURE}')
     if len(value) < 2 or not value.startswith("$"):
         raise ConfigError(
             f'The Image tag "{_name(image)}" doesn\'t say which task data to show: give it value="$image".'

@@ -31,6 +31,7 @@ import numpy as np
 
 from backend.labelstudio.label_config import Label, LabelConfig
 from backend.labelstudio.regions import typed_prompt
+from backend.labelstudio.task_data import look_up
 from backend.prompts.geometry import GeometricPrompt, read_geometry
 from backend.prompts.label_matching import LabelMatch, SentenceVectors, alternatives, find_label, is_catch_all
 from backend.prompts.sheet import EMPTY, PromptSheet
@@ -269,8 +270,9 @@ def _task_values(task: Mapping[str, Any], config: LabelConfig) -> list[object]:
     if not isinstance(data, Mapping):
         return []
     shown = config.prompt.key if config.prompt else None
-    for keys in ((shown,),) if shown in data else _KEYS:
-        values = [data[key] for key in keys if data.get(key) not in (None, "", [], {})]
+    is_there = shown and (shown in data or look_up(data, shown) is not None)
+    for keys in ((shown,),) if shown and is_there else _KEYS:
+        values = [value for value in (look_up(data, key) for key in keys) if value not in (None, "", [], {})]
         if values:
             return [entry for value in values for entry in _as_list(value)]
     return []

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from backend.datasets.annotations import Correction, chosen_annotation, read_corrections, read_task
-from backend.errors import RegionError
+from backend.errors import BadRequest
 from backend.labelstudio import label_config
 from backend.labelstudio.regions import mask_regions
 
@@ -150,7 +150,7 @@ def test_a_bad_task_costs_that_task_alone() -> None:
     assert [item.task for item in corrections.items] == [4]
     assert [skipped.task for skipped in corrections.skipped] == [3, 5]
     assert "Region a" in corrections.skipped[1].reason
-    with pytest.raises(RegionError, match='Task 3 has no "image"'):
+    with pytest.raises(BadRequest, match='Task 3 has no "image"'):
         read_task(task(3, annotation(3), image=""), CONFIG)
 
 

@@ -362,3 +362,21 @@ def test_importing_returns_the_tasks(connected: LabelStudio, site: Site, studio:
     studio.routes["/api/projects/7/import"] = as_json({"task_count": 2}, 201)
     with pytest.raises(LabelStudioFailed):
         connected.import_tasks(7, data)
+
+
+def test_label_studio_below_a_sub_path(studio: Studio) -> None:
+    page = LoginPage()
+
+    def below(asked: Asked) -> Answer:
+        assert asked.path.startswith("/label-studio/")
+        inner = Asked(asked.method, asked.target.removeprefix("/label-studio"), asked.headers, asked.body)
+        return page(inner) if asked.path.endswith(("/user/login/", "/api/token/", "/blacklist/")) else studio(inner)
+
+    following = "http://elsewhere.example/label-studio/api/projects/?page=2"
+    studio.routes["/api/projects/"] = as_json({"results": [{"id": 1}], "next": following})
+    with serve(below) as site, LabelStudio(f"{site.url}/label-studio", TOKEN) as connected:
+        assert login_for_token(f"{site.url}/label-studio/", "a@example.com", "pass word", replace=True) == TOKEN
+        assert connected.whoami()["id"] == 1
+        projects = connected.projects()
+        assert [next(projects)["id"], next(projects)["id"]] == [1, 1]
+        assert site.asked[-1].target == "/label-studio/api/projects/?page=2"

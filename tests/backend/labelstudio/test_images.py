@@ -83,6 +83,37 @@ class TestUploads:
         with serve(prefixed) as site:
             images = ImageResolver(f"{site.url}/ls/", TOKEN, cache=tmp_path)
             assert images.fetch("/data/upload/1/cat.png", 1) == PHOTO
+            assert images.fetch("/ls/data/upload/1/cat.png", 1) == PHOTO
+            assert images.fetch(f"{site.url}/ls/data/upload/1/cat.png", 1) == PHOTO
+
+
+class TestSubPath:
+    """With a path in LABEL_STUDIO_HOST, Label Studio writes it before each file's; past the proxy there is none."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "/label-studio/data/upload/1/cat.png",
+            "label-studio/data/upload/1/cat.png",
+            " /a/b/data/upload/1/cat.png\r\n",
+            "http://inside.example/label-studio/data/upload/1/cat.png",
+        ],
+    )
+    def test_an_upload(self, images: ImageResolver, value: str) -> None:
+        assert images.fetch(value, 1) == PHOTO
+
+    def test_local_files_and_uploads_in_a_bucket(self, images: ImageResolver, studio: Studio) -> None:
+        studio.files |= {"/data/local-files/": Answer(200, b"local"), "/storage-data/uploaded/": Answer(200, b"bucket")}
+        assert images.fetch("/label-studio/data/local-files/?d=a/data/upload/b.png", 1) == b"local"
+        assert images.fetch("http://inside.example/ls/data/local-files/?d=a.png", 1) == b"local"
+        assert images.fetch("/label-studio/storage-data/uploaded/?filepath=upload/1/cat.png", 1) == b"bucket"
+
+    @pytest.mark.parametrize(
+        "value", ["/etc/passwd?/data/upload/1/cat.png", "/api/users#/data/upload/1/cat.png", "/x/data/uploads/1"]
+    )
+    def test_what_isnt_served_stays_refused(self, images: ImageResolver, value: str) -> None:
+        with pytest.raises(LocalFileRefused):
+            images.fetch(value, 1)
 
 
 class TestOtherNames:

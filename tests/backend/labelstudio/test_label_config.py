@@ -159,7 +159,7 @@ def test_the_image_is_the_one_with_the_brush() -> None:
         ),
         (f'<View>{IMAGE}<BrushLabels toName="img"><Label value="a"/></BrushLabels></View>', "has no name"),
         (f'<View><Image name="img"/>{BRUSH}</View>', "which task data"),
-        (f'<View><Image name="img" valueList="$images"/>{BRUSH}</View>', "which task data"),
+        (f'<View><Image name="img" valueList="$images"/>{BRUSH}</View>', "several pictures a task"),
     ],
 )
 def test_what_is_missing_is_named(xml: str, message: str) -> None:
