@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from backend.datasets.annotations import UNLABELLED, Correction, Edit
+from backend.datasets.annotations import Correction, Edit
 from backend.labelstudio.label_config import LabelConfig
 from backend.prompts.label_matching import find_label
 
 ORIGINS = ("accepted", "corrected", "manual", "absent")
-_NO_VERSION = "none"
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def summary(corrections: Sequence[Correction], config: LabelConfig) -> dict[str,
         **figures(answered),
         "lead_time": median(times) if times else None,
         "by_label": _grouped((answer.label, answer) for answer in answered),
-        "by_version": _grouped((answer.edit.version or _NO_VERSION, answer) for answer in answered),
+        "by_version": _grouped((answer.edit.version or "none", answer) for answer in answered),
     }
 
 
@@ -61,13 +60,9 @@ def _answered(corrections: Iterable[Correction], config: LabelConfig) -> Iterato
     for correction in corrections:
         labels = {drawn.region: drawn.label for drawn in correction.objects}
         for expression in correction.expressions:
-            drawn_labels = [labels[region] for region in expression.regions]
-            label = drawn_labels[0] if drawn_labels else _label_for(expression.prompt, config)
+            meant = next(iter(expression.regions), None)
+            label = labels[meant] if meant else find_label(expression.prompt, config).label.value
             yield Answered(label, not expression.regions, expression.edit or Edit("manual"))
-
-
-def _label_for(prompt: str, config: LabelConfig) -> str:
-    return find_label(prompt, config).label.value if config.labels else UNLABELLED
 
 
 def _grouped(pairs: Iterable[tuple[str, Answered]]) -> dict[str, dict[str, Any]]:

@@ -10,8 +10,10 @@ Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Literal
 
 from backend.errors import BadRequest
@@ -35,23 +37,20 @@ class Edit:
     """What an annotator did to a prediction, see `backend.datasets.edits`.
 
     kind: "accepted" (not a pixel is other), "corrected", or "manual" (nothing was predicted). iou, changed_pixels: of
-    the prediction and what was submitted; None where there is nothing to compare with. lead_time: of the annotation, in
-    seconds. version: of the prediction.
+    the prediction and what was submitted; None where there is nothing to compare with. version: of the prediction.
     """
 
     kind: EditKind
     iou: float | None = None
     changed_pixels: int | None = None
-    lead_time: float | None = None
     version: str | None = None
 
 
 @dataclass(frozen=True)
 class DrawnObject:
-    """One drawn mask, at the image's size after EXIF.
+    """One drawn mask, at the image's size after EXIF. rle: COCO's compressed run lengths, exact.
 
-    rle: COCO's compressed run lengths, exact. label: a label's value; where
-    the mask has none, the one that its sentence names; without a sentence, "unlabelled".
+    label: a label's value; where the mask has none, the one that its sentence names; without a sentence, "unlabelled".
     origin: Label Studio's "manual", "prediction" (accepted as it was) or "prediction-changed".
     """
 
@@ -84,10 +83,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Correction:
-    """The annotation of one task that counts. `image` is the value in its data that names the image.
-
-    lead_time: seconds of work on it. edit: of all of its expressions together; None where nobody has measured it.
-    """
+    """The annotation of one task that counts. image: its address in the task's data. lead_time: seconds of work."""
 
     task: int
     annotation: int
@@ -98,7 +94,6 @@ class Correction:
     completed_by: int | None = None
     ground_truth: bool = False
     lead_time: float | None = None
-    edit: Edit | None = None
 
 
 @dataclass(frozen=True)
@@ -123,14 +118,11 @@ def read_corrections(tasks: Iterable[Mapping[str, Any]], config: LabelConfig) ->
     skipped: list[SkippedTask] = []
     for task in tasks:
         try:
-            correction = read_task(task, config)
+            items += filter(None, [read_task(task, config)])
         except BadRequest as error:
             skipped.append(SkippedTask(int(task["id"]), str(error)))
-        else:
-            items.extend([correction] if correction else [])
-    items.sort(key=lambda item: item.task)
-    skipped.sort(key=lambda item: item.task)
-    return Corrections(tuple(items), tuple(skipped))
+    by_task = attrgetter("task")
+    return Corrections(tuple(sorted(items, key=by_task)), tuple(sorted(skipped, key=by_task)))
 
 
 def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None:
@@ -171,19 +163,25 @@ def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
 
 def _own_prompts(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
     """The task's own sentences."""
-    try:
+    # Data that can't be asked for doesn't spoil what a person drew.
+    with suppress(PromptError):
         return [request.prompt for request in RequestBuilder(config).for_batch(task)]
-    except PromptError:
-        # Data that can't be asked for doesn't spoil what a person drew.
-        return []
+    return []
 
 
 def _expressions(
     masks: Sequence[AnnotatedMask], read: AnnotatedMasks, own_prompts: Sequence[str]
 ) -> tuple[Expression, ...]:
-    if masks:
-        return _drawn(masks, own_prompts)
-    return () if read.boxed else _absent(read.prompts or own_prompts)
+    """One expression a sentence, in the order and with the spelling of the first."""
+    fallback = own_prompts[0] if len(own_prompts) == 1 else None
+    meant = [(mask.prompt or fallback, [region]) for region, mask in zip(_region_ids(masks), masks, strict=True)]
+    if not masks and not read.boxed:
+        meant = [(prompt, []) for prompt in read.prompts or own_prompts]
+    by_sentence: dict[str, tuple[str, list[str]]] = {}
+    for prompt, regions in meant:
+        if prompt and clean(prompt):
+            by_sentence.setdefault(clean(prompt), (prompt, []))[1].extend(regions)
+    return tuple(Expression(prompt, tuple(regions)) for prompt, regions in by_sentence.values())
 
 
 def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:
@@ -208,20 +206,3 @@ def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:
         count = seen[mask.region_id] = seen.get(mask.region_id, 0) + 1
         ids.append(mask.region_id if count == 1 else f"{mask.region_id}#{count}")
     return ids
-
-
-def _drawn(masks: Sequence[AnnotatedMask], own_prompts: Sequence[str]) -> tuple[Expression, ...]:
-    """One expression a sentence, in the order of the first region that it means."""
-    fallback = own_prompts[0] if len(own_prompts) == 1 else None
-    by_sentence: dict[str, tuple[str, list[str]]] = {}
-    for region, mask in zip(_region_ids(masks), masks, strict=True):
-        prompt = mask.prompt or fallback
-        if prompt and clean(prompt):
-            by_sentence.setdefault(clean(prompt), (prompt, []))[1].append(region)
-    return tuple(Expression(prompt, tuple(regions)) for prompt, regions in by_sentence.values())
-
-
-def _absent(prompts: Sequence[str]) -> tuple[Expression, ...]:
-    """One expression without a region a sentence, in the order and with the spelling of their first."""
-    first = {clean(prompt): prompt for prompt in reversed(prompts) if clean(prompt)}
-    return tuple(Expression(prompt, ()) for prompt in reversed(first.values()))

@@ -24,7 +24,7 @@ from backend.datasets.fingerprints import edit_key
 from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.regions import AnnotatedMasks, read_annotation
+from backend.labelstudio.regions import AnnotatedMasks, read_annotation, regions_of
 from backend.labelstudio.responses import Json
 from backend.locks import exclusive
 from backend.prompts.text import clean
@@ -42,7 +42,6 @@ _PREDICTED, _CHANGED = "prediction", "prediction-changed"
 class StoredPrediction:
     """A prediction as it was stored."""
 
-    number: int
     version: str
     read: AnnotatedMasks
 
@@ -92,11 +91,8 @@ def measure_edits(
     for task in fetch(list(unmeasured)) if unmeasured else ():
         item = unmeasured[int(task["id"])]
         compared = compare(item, find_parent(item, task.get("predictions") or [], config))
-        fresh |= {
-            edit_key(item, expression): _fields(expression.edit)
-            for expression in compared.expressions
-            if expression.edit
-        }
+        edits = ((edit_key(item, expression), expression.edit) for expression in compared.expressions)
+        fresh |= {key: _fields(edit) for key, edit in edits if edit}
     ledger.add(fresh)
     entries |= fresh
     return replace(corrections, items=tuple(_recalled(item, entries) for item in corrections.items))
@@ -105,20 +101,17 @@ def measure_edits(
 def find_parent(correction: Correction, predictions: Sequence[Json], config: LabelConfig) -> StoredPrediction | None:
     """The prediction that an annotation was made from; None if none of them is."""
     regions = {drawn.region.partition("#")[0] for drawn in correction.objects}
-    named = [prediction for prediction in predictions if prediction["id"] == correction.parent_prediction]
-    alike = [prediction for prediction in predictions if regions & _region_ids(prediction)]
-    best = max(
-        named or alike,
-        key=lambda prediction: (len(regions & _region_ids(prediction)), int(prediction["id"])),
-        default=None,
-    )
-    if best is None:
+
+    def rank(prediction: Json) -> tuple[bool, int, int]:
+        shared = regions & {str(region.get("id")) for region in regions_of(prediction.get("result"))}
+        return prediction["id"] == correction.parent_prediction, len(shared), int(prediction["id"])
+
+    best = max(predictions, key=rank, default=None)
+    if best is None or not any(rank(best)[:2]):
         return None
-    try:
-        read = read_annotation(best.get("result"), config)
-    except RegionError:
-        return None
-    return StoredPrediction(int(best["id"]), str(best.get("model_version") or ""), read)
+    with suppress(RegionError):
+        return StoredPrediction(str(best.get("model_version") or ""), read_annotation(best.get("result"), config))
+    return None
 
 
 def compare(correction: Correction, prediction: StoredPrediction | None) -> Correction:
@@ -127,26 +120,23 @@ def compare(correction: Correction, prediction: StoredPrediction | None) -> Corr
 
 
 def _with_edits(correction: Correction, edit_of: Callable[[Expression, Sequence[DrawnObject]], Edit]) -> Correction:
-    """The correction with the edit of each of its expressions, and of all of them together."""
+    """The correction with the edit of each of its expressions."""
     objects = {drawn.region: drawn for drawn in correction.objects}
-    edits = []
-    for expression in correction.expressions:
-        edit = edit_of(expression, [objects[region] for region in expression.regions])
-        edits.append(replace(edit, lead_time=correction.lead_time))
-    expressions = (replace(said, edit=edit) for said, edit in zip(correction.expressions, edits, strict=True))
-    return replace(correction, expressions=tuple(expressions), edit=_total(edits))
+    expressions = (
+        replace(expression, edit=edit_of(expression, [objects[region] for region in expression.regions]))
+        for expression in correction.expressions
+    )
+    return replace(correction, expressions=tuple(expressions))
 
 
 def _edit(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Edit:
     proposed = prediction.masks(expression) if prediction else []
-    if prediction is None or not (proposed or expression.cleaned in prediction.prompts):
-        return _by_origin(drawn)
     submitted = [drawn_object.mask() for drawn_object in drawn]
-    masks = [*proposed, *submitted]
-    if len({mask.shape for mask in masks}) > 1:
-        # The image was replaced by one of another size.
+    shapes = {mask.shape for mask in (*proposed, *submitted)}
+    # There are two shapes where the image was replaced by one of another size.
+    if prediction is None or not (proposed or expression.cleaned in prediction.prompts) or len(shapes) > 1:
         return _by_origin(drawn)
-    nothing = np.zeros(masks[0].shape if masks else (1, 1), dtype=np.bool_)
+    nothing = np.zeros(shapes.pop() if shapes else (1, 1), dtype=np.bool_)
     before, after = (np.logical_or.reduce([nothing, *union]) for union in (proposed, submitted))
     changed = int(np.count_nonzero(before != after))
     kind: EditKind = "accepted" if not changed else "corrected" if proposed else "manual"
@@ -158,22 +148,6 @@ def _by_origin(drawn: Sequence[DrawnObject]) -> Edit:
     if origins == {_PREDICTED}:
         return Edit("accepted")
     return Edit("corrected" if origins & {_PREDICTED, _CHANGED} else "manual")
-
-
-def _total(edits: Sequence[Edit]) -> Edit | None:
-    """The edit of all expressions of a correction together; None if it has none."""
-    if not edits:
-        return None
-    kinds = {edit.kind for edit in edits}
-    ious = [edit.iou for edit in edits if edit.iou is not None]
-    pixels = [edit.changed_pixels for edit in edits if edit.changed_pixels is not None]
-    return Edit(
-        kind=kinds.pop() if len(kinds) == 1 else "corrected",
-        iou=sum(ious) / len(ious) if ious else None,
-        changed_pixels=sum(pixels) if pixels else None,
-        lead_time=edits[0].lead_time,
-        version=next((edit.version for edit in edits if edit.version), None),
-    )
 
 
 def _is_unmeasured(correction: Correction, entries: Mapping[str, Any]) -> bool:
@@ -195,11 +169,4 @@ def _recalled(correction: Correction, entries: Mapping[str, Mapping[str, Any]]) 
 
 
 def _fields(edit: Edit) -> dict[str, Any]:
-    return {name: value for name, value in asdict(edit).items() if value is not None and name != "lead_time"}
-
-
-def _region_ids(prediction: Json) -> set[str]:
-    result = prediction.get("result")
-    return (
-        {str(region.get("id")) for region in result if isinstance(region, dict)} if isinstance(result, list) else set()
-    )
+    return {name: value for name, value in asdict(edit).items() if value is not None}

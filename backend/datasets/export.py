@@ -1,7 +1,6 @@
 """An export: a snapshot, written in a format to a folder of its own, where an earlier export gives way to it."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,9 @@ def export_project(
 ) -> dict[str, Any]:
     """Export a project's corrections to the folder `out`; an earlier export there is replaced.
 
-    Returns:
-        A report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list of
-        {task, reason}.
-
-    Raises:
-        BadRequest: there is no such format.
-        DatasetError: there is nothing to export, or `out` holds something else.
-        LabelStudioError: Label Studio can't be reached, or refuses.
+    Returns a report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list
+    of {task, reason}. Raises BadRequest if there is no such format, DatasetError if there is nothing to export or `out`
+    holds something else, and LabelStudioError.
     """
     if fmt not in EXPORT_FORMATS:
         raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
@@ -62,11 +56,10 @@ def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> None:
     anything else, and leaves it alone.
     """
     _check_replaceable(out)
-    previous = out.with_name(f".{out.name}.previous")
-    # Left behind only by a process that was killed after the new export had been made.
-    shutil.rmtree(previous, ignore_errors=True)
-    fresh = out.with_name(f".{out.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    previous, fresh = (out.with_name(f".{out.name}.{name}") for name in ("previous", "new"))
+    # Left behind only by a process that was killed.
+    for leftover in (previous, fresh):
+        shutil.rmtree(leftover, ignore_errors=True)
     with atomic_dir(fresh) as folder:
         EXPORT_FORMATS[fmt](snapshot.folder, folder)
     if out.exists():
@@ -80,12 +73,9 @@ def _check_replaceable(out: Path) -> None:
         return
     if not out.is_dir():
         raise DatasetError(f"{out} is a file. Choose a folder to export to.")
-    foreign = set(_files(out)) - {*read_manifest(out), MANIFEST}
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    foreign = files - {*read_manifest(out), MANIFEST}
     if foreign:
         raise DatasetError(
             f"{out} holds {min(foreign)}, which no export wrote. Move it away, or export to another folder."
         )
-
-
-def _files(folder: Path) -> Iterator[str]:
-    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())

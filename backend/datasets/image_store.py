@@ -20,13 +20,15 @@ from ris_core.images import FORMATS, MAX_PIXELS, read_image
 
 # EXIF orientations that lay an image on its side: width and height change places.
 _SIDEWAYS = (5, 6, 7, 8)
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
 
 @dataclass(frozen=True)
 class StoredImage:
     """A readable image. width and height in pixels, after its EXIF orientation; suffix such as ".jpg".
 
-    original: the digest of the first image here that had the same pixels, its own where it was that; "" for unknown.
+    original: the digest of the first image here that had the same pixels, its own where it was that: what tells the
+    photo, however often its file was saved anew without loss.
     """
 
     digest: str
@@ -34,12 +36,7 @@ class StoredImage:
     width: int
     height: int
     suffix: str
-    original: str = ""
-
-    @property
-    def identity(self) -> str:
-        """What tells the photo, however often its file was saved anew without loss."""
-        return self.original or self.digest
+    original: str
 
 
 class ImageStore:
@@ -50,11 +47,7 @@ class ImageStore:
         self._max_pixels = max_pixels
 
     def add(self, data: bytes) -> StoredImage:
-        """Keep an image's bytes.
-
-        Raises:
-            ImageError: they aren't an image, are damaged, or have too many pixels.
-        """
+        """Keep an image's bytes. Raises ImageError if they aren't one, are damaged, or have too many pixels."""
         digest = sha256(data)
         path = self._root / digest[:2] / digest
         original = path.with_suffix(".original")
@@ -88,8 +81,5 @@ def _describe(path: Path, digest: str, original: str) -> StoredImage:
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             width, height = height, width
-        return StoredImage(digest, path, width, height, _suffix(image.format or ""), original)
-
-
-def _suffix(name: str) -> str:
-    return {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}.get(name, f".{name.lower()}")
+        name = image.format or ""
+        return StoredImage(digest, path, width, height, _SUFFIXES.get(name, f".{name.lower()}"), original)

@@ -27,11 +27,8 @@ class AnnotatedProject:
 def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProject:
     """A project's interface, all that its annotations say, and what was done to the predictions.
 
-    Predictions are asked for where that isn't known yet; below home it is kept.
-
-    Raises:
-        ConfigError: its interface can't carry masks.
-        LabelStudioError: Label Studio can't be reached, or refuses.
+    Predictions are asked for where that isn't known yet; below home it is kept. Raises ConfigError if its interface
+    can't carry masks, and LabelStudioError.
     """
     described = client.project(project)
     config = parse(described["label_config"])

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,11 +54,6 @@ class Snapshot:
     def id(self) -> str:
         """64 hexadecimal digits."""
         return self.folder.name
-
-
-def snapshot_folder(home: Path, project: int, identity: str) -> Path:
-    """Where a project's snapshot of that id is, or would be."""
-    return snapshots_folder(home, project) / identity
 
 
 def snapshots(home: Path, project: int) -> list[Path]:
@@ -105,21 +101,19 @@ def build_snapshot(
 ) -> Snapshot:
     """Write a project's corrections as a snapshot, or find the one that holds just these.
 
-    One image is in memory at a time. A task whose image can't be had, or isn't of its masks' size, is
-    left out and reported. Whatever ends the process, the folder is either whole or absent.
-
-    Args:
-        fetch: the bytes of a correction's image; raises a `FetchError` where it can't be had. Any other error
-            ends the build: where Label Studio itself is down, half a snapshot would be worse than none.
-
-    Raises:
-        DatasetError: no task is left.
+    One image is in memory at a time. A task whose image can't be had (`fetch` raises a `FetchError`), or isn't of its
+    masks' size, is left out and reported. Any other error ends the build: where Label Studio itself is down, half a
+    snapshot would be worse than none. Whatever ends the process, the folder is either whole or absent. Raises
+    DatasetError if no task is left.
     """
     store = ImageStore(pictures_folder(home), max_pixels)
     images, failed = _fetch_images(corrections.items, fetch, store)
     skipped = tuple(sorted((*corrections.skipped, *failed), key=lambda task: task.task))
+    if not images and skipped:
+        first = skipped[0]
+        raise DatasetError(f"None of project {project}'s tasks can be used. Task {first.task}: {first.reason}")
     if not images:
-        raise DatasetError(_nothing(project, skipped))
+        raise DatasetError(f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first.")
     instances = coco.instances(project, images, config)
     refs = coco.refs(images, instances["categories"])
     documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
@@ -128,11 +122,7 @@ def build_snapshot(
 
 
 def verify(folder: Path) -> None:
-    """Check every file of a snapshot or an export against its manifest.
-
-    Raises:
-        DatasetError: it has no manifest, or a file is missing or has another content.
-    """
+    """Raise DatasetError if a snapshot or an export has no manifest, or a file is missing or has another content."""
     for name, digest in read_manifest(folder).items():
         path = folder / name
         if not path.is_file() or sha256(path) != digest:
@@ -140,17 +130,11 @@ def verify(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
-    """File names of a snapshot or an export, relative to it -> SHA-256.
-
-    Raises:
-        DatasetError: the folder has no manifest of ours.
-    """
-    try:
+    """File names of a snapshot or an export, relative to it -> SHA-256. Raises DatasetError if it has no manifest."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] == FORMAT:
             return {str(name): str(digest) for name, digest in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
     raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
 
 
@@ -163,10 +147,9 @@ def _fetch_images(
         try:
             image = store.add(fetch(correction))
             _check_size(correction, image)
+            images.append(coco.AnnotatedImage(correction, image, _file_name(correction, image)))
         except (InputError, FetchError) as error:
             skipped.append(SkippedTask(correction.task, str(error)))
-        else:
-            images.append(coco.AnnotatedImage(correction, image, _file_name(correction, image)))
     return images, skipped
 
 
@@ -182,8 +165,10 @@ def _check_size(correction: Correction, image: StoredImage) -> None:
 
 def _file_name(correction: Correction, image: StoredImage) -> str:
     """`<task>_<base name>`: unique, and free of whatever else the image's address holds."""
-    name = PurePosixPath(_path(correction.image)).name
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(name).stem)[:_LONGEST_NAME].strip("._") or "image"
+    stem = (
+        re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(_path(correction.image)).stem)[:_LONGEST_NAME].strip("._")
+        or "image"
+    )
     return f"{correction.task}_{stem}{image.suffix}"
 
 
@@ -193,15 +178,14 @@ def _path(value: str) -> str:
         return ""
     parts = urlsplit(value)
     # Label Studio's local files: /data/local-files/?d=folder/name.png
-    local = parse_qs(parts.query).get("d")
-    return local[0] if local else unquote(parts.path)
+    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
 
 
 def _write(home: Path, project: int, images: Sequence[coco.AnnotatedImage], documents: Mapping[str, bytes]) -> Path:
     files = {f"images/{annotated.file_name}": annotated.image.digest for annotated in images}
     files |= {name: sha256(data) for name, data in documents.items()}
     manifest = _json({"format": FORMAT, "files": files})
-    folder = snapshot_folder(home, project, sha256(manifest))
+    folder = snapshots_folder(home, project) / sha256(manifest)
     with exclusive(folder.parent / ".lock"):
         _sweep(folder.parent)
         if folder.exists():
@@ -225,9 +209,3 @@ def _sweep(parent: Path) -> None:
 
 def _json(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _nothing(project: int, skipped: Sequence[SkippedTask]) -> str:
-    if skipped:
-        return f"None of project {project}'s tasks can be used. Task {skipped[0].task}: {skipped[0].reason}"
-    return f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first."

@@ -15,7 +15,9 @@ gets no answers. Attributes of a tag say how answers look in it; `Defaults` hold
 # Safe because entity declarations, the only XML feature that expands or fetches, are refused before parsing.
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import ClassVar, Literal, TypeAlias
 
@@ -32,7 +34,6 @@ _KINDS: Mapping[str, ControlKind] = {
 }
 _OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each"}
 _MOST_TOLERANT = 100.0
-_PROMPT = "prompt"
 _ONE_PICTURE = (
     "several pictures a task aren't supported. Import each as a task of its own, and show it by "
     '<Image name="image" value="$image"/>.'
@@ -93,7 +94,7 @@ class MaskControl:
 
     def label(self, stored: str) -> Label | None:
         """The label that an annotation calls `stored`."""
-        return _label_called(stored, self.labels)
+        return next((label for label in self.labels if stored in (label.stored, label.value)), None)
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ class LabelConfig:
     @property
     def prompt(self) -> TextAreaControl | None:
         """Where prompts are typed: the TextArea named "prompt", else the first; None if there is none."""
-        named = (control for control in self.prompts if control.name == _PROMPT)
+        named = (control for control in self.prompts if control.name == "prompt")
         return next(named, self.prompts[0] if self.prompts else None)
 
     @property
     def labels(self) -> tuple[Label, ...]:
         """The labels of all controls, each value once, in order; where two differ, the earlier one's word counts."""
         merged: dict[str, Label] = {}
-        for label in (label for control in self.controls for label in control.labels):
+        for label in chain.from_iterable(control.labels for control in self.controls):
             earlier = merged.get(label.value, label)
             attributes = MappingProxyType({**label.attributes, **earlier.attributes})
             merged[label.value] = Label(label.value, earlier.alias or label.alias, attributes)
@@ -132,7 +133,7 @@ class LabelConfig:
 
     def label(self, stored: str) -> Label | None:
         """The label that an annotation calls `stored`."""
-        return _label_called(stored, self.labels)
+        return next((label for label in self.labels if stored in (label.stored, label.value)), None)
 
 
 def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
@@ -140,15 +141,10 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
     root = _read_xml(xml)
     image, answered = _answered(root)
     name = _name(image)
-    return LabelConfig(
-        image=ImageObject(name, _data_key(image)),
-        controls=tuple(_control(tag, name, defaults or Defaults()) for tag in answered),
-        prompts=tuple(
-            TextAreaControl(_name(area), name, _shown_key(area))
-            for area in _tags(root, "TextArea")
-            if area.get("toName") == name
-        ),
-    )
+    controls = (_control(tag, name, defaults or Defaults()) for tag in answered)
+    areas = (area for area in _tags(root, "TextArea") if area.get("toName") == name)
+    prompts = (TextAreaControl(_name(area), name, _shown_key(area)) for area in areas)
+    return LabelConfig(ImageObject(name, _data_key(image)), tuple(controls), tuple(prompts))
 
 
 def _read_xml(xml: str) -> ET.Element:
@@ -176,12 +172,9 @@ def _answered(root: ET.Element) -> tuple[ET.Element, list[ET.Element]]:
     name = (masks or connected)[0].get("toName", "")
     if any(image is images[name] for repeater in _tags(root, "Repeater") for image in _tags(repeater, "Image")):
         raise ConfigError(f"The labelling interface repeats its Image tag (Repeater): {_ONE_PICTURE}")
-    answered = [tag for tag in connected if tag.get("toName") == name and not (masks and _is_for_pointing(tag))]
-    return images[name], answered
-
-
-def _is_for_pointing(tag: ET.Element) -> bool:
-    return _kind(tag) == "rectangle" and tag.get("smart", "").lower() == "true"
+    # What people point with is no answer, unless there is nothing else.
+    pointing = [tag for tag in connected if masks and tag not in masks and tag.get("smart", "").lower() == "true"]
+    return images[name], [tag for tag in connected if tag.get("toName") == name and tag not in pointing]
 
 
 def _kind(tag: ET.Element) -> ControlKind:
@@ -201,20 +194,17 @@ def _name(element: ET.Element) -> str:
     return name
 
 
-def _shown_key(area: ET.Element) -> str | None:
-    value = area.get("value", "")
-    return value[1:] if len(value) > 1 and value.startswith("$") else None
+def _shown_key(tag: ET.Element) -> str | None:
+    value = tag.get("value", "")
+    return value[1:] or None if value.startswith("$") else None
 
 
 def _data_key(image: ET.Element) -> str:
-    value = image.get("value", "")
     if "valuelist" in map(str.lower, image.keys()):
         raise ConfigError(f'The Image tag "{_name(image)}" shows a list of pictures (valueList): {_ONE_PICTURE}')
-    if len(value) < 2 or not value.startswith("$"):
-        raise ConfigError(
-            f'The Image tag "{_name(image)}" doesn\'t say which task data to show: give it value="$image".'
-        )
-    return value[1:]
+    if key := _shown_key(image):
+        return key
+    raise ConfigError(f'The Image tag "{_name(image)}" doesn\'t say which task data to show: give it value="$image".')
 
 
 def _control(tag: ET.Element, image: str, defaults: Defaults) -> MaskControl:
@@ -230,20 +220,15 @@ def _control(tag: ET.Element, image: str, defaults: Defaults) -> MaskControl:
 
 
 def _labels(tag: ET.Element) -> tuple[Label, ...]:
-    labels = tuple(_label(element) for element in _tags(tag, "Label") if element.get("value"))
-    if not labels:
-        raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has no labels: put <Label value="object"/> in it.')
-    return labels
+    if labels := tuple(_label(element) for element in _tags(tag, "Label") if element.get("value")):
+        return labels
+    raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has no labels: put <Label value="object"/> in it.')
 
 
 def _label(element: ET.Element) -> Label:
     attributes = dict(element.attrib)
     value, alias = attributes.pop("value"), attributes.pop("alias", None)
     return Label(value, alias or None, MappingProxyType(attributes))
-
-
-def _label_called(stored: str, labels: tuple[Label, ...]) -> Label | None:
-    return next((label for label in labels if stored in (label.stored, label.value)), None)
 
 
 def _objects(tag: ET.Element, default: Objects) -> Objects:
@@ -254,15 +239,10 @@ def _objects(tag: ET.Element, default: Objects) -> Objects:
 
 
 def _number(tag: ET.Element, attribute: str, default: float, most: float) -> float:
-    text = tag.get(attribute)
-    if text is None:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if 0 <= number <= most:
-        return number
+    text = tag.get(attribute, str(default))
+    with suppress(ValueError):
+        if 0 <= float(text) <= most:
+            return float(text)
     raise ConfigError(
         f'The {tag.tag} tag "{_name(tag)}" has {attribute}="{text}": write a number from 0 to {most:g}, '
         f'such as {attribute}="{default:g}".'

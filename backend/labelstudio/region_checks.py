@@ -67,13 +67,12 @@ def _faults(region: Region, tag: MaskControl | TextAreaControl | None) -> Iterat
 
 
 def _mask_faults(region: Region, value: Mapping[str, Any], control: MaskControl) -> Iterator[str]:
-    if not _is_share(region.get("score"), 1):
+    if not _is_percent(region.get("score"), most=1):
         yield f"its score is {region.get('score')!r}, not a number from 0 to 1"
     if not _are_strings(value.get(control.type)):
         yield "it has no label"
         return
-    unknown = set(value[control.type]) - {label.stored for label in control.labels}
-    if unknown:
+    if unknown := set(value[control.type]) - {label.stored for label in control.labels}:
         yield f"{control.name} has no label {min(unknown)!r}"
     if control.kind == "brush":
         yield from _brush_faults(value, region)
@@ -107,11 +106,7 @@ def _is_rectangle(value: Mapping[str, Any]) -> bool:
     return bool(value["x"] + value["width"] <= _WHOLE and value["y"] + value["height"] <= _WHOLE)
 
 
-def _is_percent(number: object) -> bool:
-    return _is_share(number, 100)
-
-
-def _is_share(number: object, most: float) -> bool:
+def _is_percent(number: object, most: float = 100) -> bool:
     return isinstance(number, int | float) and math.isfinite(number) and 0 <= number <= most
 
 

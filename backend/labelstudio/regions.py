@@ -17,7 +17,7 @@ import math
 import secrets
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -69,8 +69,8 @@ class _Part(NamedTuple):
     """A connected part of a mask: its pixels, cut out, and where they were."""
 
     mask: Mask
-    rows: slice
-    columns: slice
+    top: int
+    left: int
 
 
 def mask_regions(
@@ -83,14 +83,8 @@ def mask_regions(
     rectangles and objects, which say how many, but the largest part stays whatever its size. Specks stay in the brush
     and bitmask regions that show all as one, which are exactly the mask.
 
-    Args:
-        mask: HxW bool, at the image's size after EXIF. An empty one gives no regions.
-        score: 0..1.
-        notes: further lines for the people who look at the region's details.
-
-    Raises:
-        RegionError: the score isn't a finite number.
-        BrushError: the mask can't be encoded.
+    mask: HxW bool, at the image's size after EXIF; an empty one gives no regions. score: 0..1. notes: further lines for
+    whoever looks at the region's details. Raises RegionError if the score isn't finite, BrushError for a bad mask.
     """
     if not math.isfinite(score):
         raise RegionError(f'The score of the mask for "{prompt}" is {score}, not a number from 0 to 1.')
@@ -117,10 +111,7 @@ def mask_regions(
 
 
 def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> Region:
-    """The sentences as submissions to the prompt TextArea; `size` is the image's (height, width).
-
-    Raises RegionError if the labelling interface has no TextArea.
-    """
+    """The sentences as submissions to the prompt TextArea, else RegionError; `size`: the image's (height, width)."""
     if config.prompt is None:
         raise RegionError(
             f"The labelling interface has nowhere to type a prompt: add "
@@ -132,7 +123,7 @@ def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> 
 
 def typed_prompt(context: Mapping[str, Any] | None, config: LabelConfig) -> str | None:
     """The last sentence submitted to the prompt TextArea, from the context of an interactive request."""
-    submitted = _submissions(_regions((context or {}).get("result")), config)
+    submitted = _submissions(regions_of((context or {}).get("result")), config)
     return submitted[-1][1] if submitted else None
 
 
@@ -141,15 +132,15 @@ def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
 
     Raises RegionError, naming the region, if one with a mask can't be read.
     """
-    regions = _regions(result)
+    regions = regions_of(result)
     submitted = _submissions(regions, config)
     prompts = tuple(dict.fromkeys(text for _, text in submitted))
     objects = _objects(regions, config)
     shared = prompts[-1] if len(prompts) == 1 or (prompts and len(objects) == 1) else None
     own_prompts = dict(submitted)
     masks = (_annotated_mask(control, drawn, own_prompts.get(_id(drawn[0]), shared)) for control, drawn in objects)
-    boxes = [control for control in config.controls if control.kind == "rectangle"]
-    return AnnotatedMasks(tuple(masks), prompts, any(_is_from(region, box) for region in regions for box in boxes))
+    boxes = (control for control in config.controls if control.kind == "rectangle")
+    return AnnotatedMasks(tuple(masks), prompts, any(_is_from(region, box) for box in boxes for region in regions))
 
 
 def _place(name: str, to_name: str, kind: str, height: int, width: int) -> Region:
@@ -170,7 +161,7 @@ def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str
     """The value of each region that the control shows, still without labels, and what there is to remark on it."""
     height, width = mask.shape
     if control.objects == "one" and control.kind in ("brush", "bitmask"):
-        yield _value(control, _Part(mask, slice(0, height), slice(0, width)), height, width), []
+        yield _value(control, _Part(mask, 0, 0), height, width), []
         return
     parts, specks = _parts(mask, control.smallest)
     remarks = [f"specks left out: {specks}"] if specks else []
@@ -183,16 +174,16 @@ def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str
 
 
 def _value(control: MaskControl, part: _Part, height: int, width: int) -> Region:
-    top, left = part.rows.start, part.columns.start
+    mask, top, left = part
+    down, across = mask.shape
     if control.kind == "polygon":
-        ring = (polygon(part.mask, control.tolerance) + np.array([left, top])) * 100 / np.array([width, height])
+        ring = (polygon(mask, control.tolerance) + np.array([left, top])) * 100 / np.array([width, height])
         return {"points": ring.tolist(), "closed": True}
     if control.kind == "rectangle":
-        down, across = part.rows.stop - top, part.columns.stop - left
         place = {"x": left / width, "y": top / height, "width": across / width, "height": down / height}
         return {**{side: 100 * share for side, share in place.items()}, "rotation": 0}
     whole = np.zeros((height, width), dtype=np.bool_)
-    whole[part.rows, part.columns] = part.mask
+    whole[top : top + down, left : left + across] = mask
     if control.kind == "bitmask":
         return {"imageDataURL": bitmask.encode(whole)}
     return {"format": "rle", "rle": brush.encode(whole)}
@@ -207,29 +198,25 @@ def _parts(mask: Mask, smallest: float) -> tuple[list[_Part], int]:
     parts = []
     for number in 1 + np.argsort(-sizes, kind="stable")[:kept]:
         left, top, across, down = (int(side) for side in boxes[number, :4])
-        rows, columns = slice(top, top + down), slice(left, left + across)
-        parts.append(_Part(numbers[rows, columns] == number, rows, columns))
+        parts.append(_Part(numbers[top : top + down, left : left + across] == number, top, left))
     return parts, count - 1 - kept
 
 
 def _around(parts: Sequence[_Part]) -> _Part:
     """One part, full, that encloses all."""
-    rows, columns = (
-        slice(min(side.start for side in sides), max(side.stop for side in sides))
-        for sides in zip(*((part.rows, part.columns) for part in parts), strict=True)
-    )
-    return _Part(np.ones((rows.stop - rows.start, columns.stop - columns.start), dtype=np.bool_), rows, columns)
+    top, left = min(part.top for part in parts), min(part.left for part in parts)
+    bottom, right = np.max([(part.top + part.mask.shape[0], part.left + part.mask.shape[1]) for part in parts], axis=0)
+    return _Part(np.ones((bottom - top, right - left), dtype=np.bool_), top, left)
 
 
-def _regions(result: object) -> list[Region]:
-    if not isinstance(result, list):
-        return []
-    return [region for region in result if isinstance(region, dict)]
+def regions_of(result: object) -> list[Region]:
+    """The regions of a prediction's or an annotation's `result`."""
+    return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
 
 
-def _value_of(region: Region) -> Region:
-    value = region.get("value")
-    return value if isinstance(value, dict) else {}
+def _part_of(region: Region, name: Literal["value", "meta"]) -> Region:
+    part = region.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _id(region: Region) -> str:
@@ -254,18 +241,13 @@ def _submissions(regions: Sequence[Region], config: LabelConfig) -> list[tuple[s
         (_id(region), text)
         for region in regions
         if _is_from(region, config.prompt)
-        for text in _strings(_value_of(region).get("text"))
+        for text in _strings(_part_of(region, "value").get("text"))
     ]
 
 
 def _noted_prompt(region: Region) -> str | None:
-    lines = [line for text in _strings(_meta(region).get("text")) for line in text.splitlines()]
+    lines = "\n".join(_strings(_part_of(region, "meta").get("text"))).splitlines()
     return next((line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)), None)
-
-
-def _meta(region: Region) -> Region:
-    meta = region.get("meta")
-    return meta if isinstance(meta, dict) else {}
 
 
 def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskControl, list[Region]]]:
@@ -283,20 +265,20 @@ def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskC
         if answer and best[answer][1] != ranks[control.name]:
             continue
         joined = answer and control.kind == "polygon" and control.objects == "one"
-        key = (answer, *_strings(_value_of(region).get(control.type))) if joined else number
+        key = (answer, *_strings(_part_of(region, "value").get(control.type))) if joined else number
         objects.setdefault(key, (control, []))[1].append(region)
     return list(objects.values())
 
 
 def _answer(region: Region) -> str:
     """What marks the regions of one answer; "" where people drew."""
-    return str(_meta(region).get("answer") or "")
+    return str(_part_of(region, "meta").get("answer") or "")
 
 
 def _annotated_mask(control: MaskControl, drawn: Sequence[Region], prompt: str | None) -> AnnotatedMask:
     first = drawn[0]
     masks = [_mask(region, control) for region in drawn]
-    if any(mask.shape != masks[0].shape for mask in masks):
+    if len({mask.shape for mask in masks}) > 1:
         raise RegionError(f"Region {_id(first)} and another part of it are on images of two sizes. Draw it again.")
     origins = [str(region.get("origin", "manual")) for region in drawn]
     return AnnotatedMask(
@@ -309,17 +291,17 @@ def _annotated_mask(control: MaskControl, drawn: Sequence[Region], prompt: str |
 
 
 def _mask(region: Region, control: MaskControl) -> Mask:
-    height, width = region.get("original_height"), region.get("original_width")
-    if not isinstance(height, int) or not isinstance(width, int):
-        raise RegionError(f"Region {_id(region)} doesn't say the size of its image. Save the annotation again.")
     try:
-        return _decoded(control, region, height, width)
+        return _decoded(control, region)
     except (BrushError, RegionError) as error:
         raise RegionError(f"Region {_id(region)} can't be read. {error}") from error
 
 
-def _decoded(control: MaskControl, region: Region, height: int, width: int) -> Mask:
-    value = _value_of(region)
+def _decoded(control: MaskControl, region: Region) -> Mask:
+    height, width = region.get("original_height"), region.get("original_width")
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise RegionError("It doesn't say the size of its image. Save the annotation again.")
+    value = _part_of(region, "value")
     if height < 1 or width < 1 or height * width > brush.MAX_PIXELS:
         raise RegionError(f"Its image of {width}x{height} pixels is outside 1 to {brush.MAX_PIXELS} pixels.")
     if region.get("image_rotation"):
@@ -345,7 +327,6 @@ def _ring(value: Region, height: int, width: int) -> Ring:
 
 
 def _label(region: Region, control: MaskControl) -> str | None:
-    for stored in _strings(_value_of(region).get(control.type)):
-        label = control.label(stored)
-        return label.value if label else stored
-    return None
+    stored = next(iter(_strings(_part_of(region, "value").get(control.type))), None)
+    label = control.label(stored) if stored else None
+    return label.value if label else stored

@@ -19,8 +19,7 @@ from backend.datasets import fingerprints
 from backend.datasets.annotations import SkippedTask
 from backend.datasets.fingerprints import Fingerprint
 from backend.datasets.project import read_project, snapshot_project
-from backend.datasets.snapshots import snapshot_folder
-from backend.home import features_folder, learning_folder
+from backend.home import features_folder, learning_folder, snapshots_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.learning.candidate import CandidateSpec, train_candidate
@@ -256,6 +255,6 @@ def _learnt(versions: ProjectVersions, home: Path) -> frozenset[Fingerprint]:
     identity = next((str(card["snapshot"]) for card in reversed(cards) if card.get("snapshot")), None)
     if identity is None:
         return frozenset()
-    folder = snapshot_folder(home, versions.project, identity)
+    folder = snapshots_folder(home, versions.project) / identity
     # A snapshot that somebody deleted costs one training too many, no more.
     return fingerprints.of_samples(read_folder(folder)) if folder.exists() else frozenset()

@@ -75,15 +75,12 @@ def _categories(images: Sequence[AnnotatedImage], config: LabelConfig) -> list[D
     labels = [label.value for label in config.labels]
     used = {drawn.label for image in images for drawn in image.correction.objects}
     names = dict.fromkeys([*labels, *sorted(used - set(labels))])
+    # The first tag that has the label. Which one had a label that is gone isn't known, and the first stands in.
+    tags = {name: [control.name for control in config.controls if control.label(name)] for name in names}
     return [
-        {"id": number, "name": name, "supercategory": _tag(name, config)} for number, name in enumerate(names, start=1)
+        {"id": number, "name": name, "supercategory": [*tags[name], config.controls[0].name][0]}
+        for number, name in enumerate(names, start=1)
     ]
-
-
-def _tag(label: str, config: LabelConfig) -> str:
-    """The name of the first tag that has the label, or had it: then which one isn't known, and the first stands in."""
-    having = (control.name for control in config.controls if control.label(label))
-    return next(having, config.controls[0].name)
 
 
 def _image(annotated: AnnotatedImage) -> Document:
@@ -121,7 +118,8 @@ def _annotation(correction: Correction, drawn: DrawnObject, categories: Mapping[
 
 def _ref(annotated: AnnotatedImage, expression: Expression, categories: Mapping[str, int]) -> Document:
     correction = annotated.correction
-    identity = stable_id(correction.task, expression.cleaned)
+    sentence = expression.cleaned
+    identity = stable_id(correction.task, sentence)
     labels = {drawn.region: categories[drawn.label] for drawn in correction.objects}
     return {
         "ref_id": identity,
@@ -129,16 +127,11 @@ def _ref(annotated: AnnotatedImage, expression: Expression, categories: Mapping[
         "ann_id": _one_or_many([stable_id(correction.annotation, region) for region in expression.regions]),
         "category_id": _one_or_many(sorted({labels[region] for region in expression.regions})),
         "file_name": annotated.file_name,
-        "split": split_of(annotated.image.identity),
+        "split": split_of(annotated.image.original),
         **_origin(expression),
         "sent_ids": [identity],
         "sentences": [
-            {
-                "sent_id": identity,
-                "sent": expression.cleaned,
-                "raw": expression.prompt,
-                "tokens": expression.cleaned.split(),
-            }
+            {"sent_id": identity, "sent": sentence, "raw": expression.prompt, "tokens": sentence.split()},
         ],
     }
 

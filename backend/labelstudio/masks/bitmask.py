@@ -18,6 +18,7 @@ from backend.errors import RegionError
 from ris_core.masks import Mask
 
 PREFIX = "data:image/png;base64,"
+_BOMB = Image.DecompressionBombError
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Signature, then the first chunk: length, "IHDR", width, height.
 _HEADER_BYTES = 24
@@ -44,15 +45,7 @@ def decode(url: object, height: int, width: int) -> Mask:
             if not image.has_transparency_data:
                 return np.ones((height, width), dtype=np.bool_)
             alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, _BOMB) as error:
         raise RegionError(f"Its PNG is damaged ({error}). Draw it again.") from None
     mask: Mask = alpha > 0
     return mask
@@ -70,8 +63,6 @@ def _png(url: object, height: int, width: int) -> bytes:
     if len(png) < _HEADER_BYTES or not png.startswith(_SIGNATURE):
         raise RegionError("Its imageDataURL holds no PNG. Draw it again.")
     size = struct.unpack(">II", png[16:_HEADER_BYTES])
-    if size != (width, height):
-        raise RegionError(
-            f"Its PNG is of {size[0]}x{size[1]} pixels, but its image of {width}x{height}. Draw it again."
-        )
-    return png
+    if size == (width, height):
+        return png
+    raise RegionError(f"Its PNG is of {size[0]}x{size[1]} pixels, but its image of {width}x{height}. Draw it again.")

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.errors import BrushError
-from backend.labelstudio.masks.runs import paint
+from backend.labelstudio.masks import paint
 from ris_core.masks import Mask
 
 MAX_PIXELS = 100_000_000
@@ -54,7 +54,7 @@ def encode(mask: Mask) -> list[int]:
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
         raise BrushError(f"A brush mask must be HxW and boolean, not {mask.dtype} of shape {mask.shape}.")
     _check_size(*mask.shape)
-    on, lengths = _split(*_runs(mask.ravel()))
+    on, lengths = _runs(mask.ravel())
     bits = np.concatenate([_header_bits(4 * mask.size), _record_bits(on, lengths)])
     encoded: list[int] = np.packbits(bits).tolist()
     return encoded
@@ -84,16 +84,13 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _runs(flat: Mask) -> tuple[Mask, _Integers]:
+    """Runs of values, opaque ones on, in pieces of at most 65536, the most a record can hold."""
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    return flat[starts], np.diff(starts, append=flat.size) * 4
-
-
-def _split(on: Mask, lengths: _Integers) -> tuple[Mask, _Integers]:
-    """Cut runs into pieces of at most 65536 values, the most a record can hold."""
+    lengths = np.diff(starts, append=flat.size) * 4
     pieces = -(-lengths // _LONGEST)
     split = np.full(int(pieces.sum()), _LONGEST)
     split[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _LONGEST
-    return np.repeat(on, pieces), split
+    return np.repeat(flat[starts], pieces), split
 
 
 def _header_bits(values: int) -> npt.NDArray[np.uint8]:

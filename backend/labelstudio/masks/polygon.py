@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.errors import RegionError
-from backend.labelstudio.masks.runs import paint
+from backend.labelstudio.masks import paint
 from ris_core.masks import Mask
 
 # Nx2: x and y of each point, in pixels; the last is joined to the first.

@@ -17,5 +17,5 @@ def test_images_kept_before_are_told_apart_too(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "pixels")
     first.path.with_suffix(".original").unlink()
     assert store.add(photo(1)) == first
-    assert store.add(saved_anew(1)).identity == first.identity == first.digest
-    assert store.add(photo(2)).identity != first.identity
+    assert store.add(saved_anew(1)).original == first.original == first.digest
+    assert store.add(photo(2)).original != first.original

@@ -51,7 +51,7 @@ def test_every_mask_is_label_studios_bit_for_bit(tmp_path: Path) -> None:
 def test_any_mask_with_any_holes_is_exact(masks: list[np.ndarray]) -> None:
     tasks = [task(n, annotation(n, drawn("r", mask, prompt="it"))) for n, mask in enumerate(masks, 1)]
     items = [
-        coco.AnnotatedImage(item, StoredImage("0" * 64, Path("p"), 24, 24, ".png"), f"{item.task}.png")
+        coco.AnnotatedImage(item, StoredImage("0" * 64, Path("p"), 24, 24, ".png", "0" * 64), f"{item.task}.png")
         for item in read_corrections(tasks, CONFIG).items
     ]
     dataset = COCO()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.labelstudio.masks.runs import paint
+from backend.labelstudio.masks import paint
 
 
 def test_runs_go_on_from_row_to_row() -> None:
