@@ -61,11 +61,10 @@ def bars() -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def stage_bar(stage: str, console: Console | None = None) -> Iterator[Callable[[str, float], None]]:
-    """A bar for a worker's job: the stage it is in, the share of the job that is done, and the time it takes.
-
-    `stage` is shown until the bar is called with the first one and a share, 0 to 1.
-    """
+def stage_bar(
+    stage: str = "waiting for the worker", console: Console | None = None
+) -> Iterator[Callable[[str, float], None]]:
+    """A bar for a worker's job, with the time it takes. It is called as (stage, share of the job, 0 to 1)."""
     columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn())
     with _progress(*columns, console=console or err) as progress:
         line = progress.add_task(stage, total=1.0)

@@ -8,9 +8,9 @@ from an error may have taken it over: among held-out corrections errors are told
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation.contact_sheet import contact_sheet
@@ -55,11 +55,7 @@ class LabelErrors:
     snapshot: str
     corrections: int
     suspects: tuple[Suspect, ...]
-    pictures: tuple[Path, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as JSON; paths are strings."""
-        return {**asdict(self), "pictures": [str(path) for path in self.pictures]}
+    pictures: tuple[Path, ...]
 
 
 def find_label_errors(
@@ -71,13 +67,8 @@ def find_label_errors(
 ) -> LabelErrors:
     """At most `count` corrections of a snapshot that are suspicious enough to tell a person about.
 
-    Args:
-        pictures: a folder for sheets of them, with both masks on the photo.
-        on_progress: hears how many corrections were looked at, of how many.
-
-    Raises:
-        ImageError, DatasetError: the snapshot is damaged.
-        CheckpointError: the version can't be loaded.
+    pictures: a folder for sheets of them, with both masks on the photo. on_progress: hears how many corrections were
+    looked at, of how many. Raises as `find_suspects`, and CheckpointError if the version can't be loaded.
     """
     predictor, samples = Predictor.load(checkpoint), read_folder(snapshot)
     ranked = find_suspects(predictor, samples, lambda done: on_progress(done, len(samples)))
@@ -90,11 +81,7 @@ def find_label_errors(
 def find_suspects(
     predictor: Predictor, samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda done: None
 ) -> list[tuple[Suspect, Sample]]:
-    """All corrections of a snapshot, the most suspicious first.
-
-    Raises:
-        ImageError, DatasetError: the snapshot is damaged.
-    """
+    """All corrections of a snapshot, the most suspicious first. Raises ImageError, DatasetError if it is damaged."""
     report = evaluate(predictor, samples, on_progress)
     suspects = [(Suspect.of(*pair), pair[0]) for pair in zip(report.samples, report.scores, strict=True)]
     return sorted(suspects, key=lambda pair: (-pair[0].suspicion, pair[0].task, pair[0].prompt))
@@ -104,9 +91,7 @@ def _draw(folder: Path, predictor: Predictor, samples: Sequence[Sample]) -> list
     """Sheets of the corrections with the version's masks over theirs, the worst first. Returns the files."""
     written = []
     for start in range(0, len(samples), _A_SHEET):
-        shown = [
-            answer for sample in samples[start : start + _A_SHEET] for answer in evaluate_each(predictor, [sample])
-        ]
+        shown = [next(evaluate_each(predictor, [sample])) for sample in samples[start : start + _A_SHEET]]
         path = folder / f"suspects-{start // _A_SHEET + 1}.jpg"
         write_image(path, contact_sheet(shown, f"{predictor.version}: corrections to look at again"))
         written.append(path)

@@ -60,18 +60,10 @@ def rank(
     seed: int,
     labelled: Embeddings | None = None,
 ) -> Values:
-    """How soon to label each of N pairs: (N,) priorities in [0, 1], the highest first.
+    """How soon to label each of N pairs: (N,) priorities in [0, 1], the highest first, whatever the pairs' order.
 
-    The order of the pairs makes no difference.
-
-    Args:
-        strategy: one of STRATEGIES.
-        corrections: how many each prompt has; none where it isn't in it.
-        seed: of "random".
-        labelled: (M, D), embeddings of pairs that are labelled already; their directions count.
-
-    Raises:
-        BadRequest: there is no such strategy.
+    strategy: one of STRATEGIES, or BadRequest is raised. corrections: how many each prompt has; none where it isn't in
+    it. seed: of "random". labelled: (M, D), embeddings of pairs that are labelled already; their directions count.
     """
     if strategy not in STRATEGIES:
         raise BadRequest(f"There is no strategy {strategy!r:.40}. Choose one of {', '.join(STRATEGIES)}.")
@@ -133,7 +125,7 @@ def _spread(
     counts = np.array([float(corrections.get(str(name), 0)) for name in names])
     nearest = _distance_to_any(vectors, labelled)
     # Nothing lies before the first one: that is a typical one, not an outlier.
-    value = nearest if nearest is not None else 2 - _distance(vectors, _directions(vectors.mean(axis=0)[None])[0])
+    value = nearest if nearest is not None else 2 - _distance(vectors @ _directions(vectors.mean(axis=0)[None])[0])
     nearest = np.full(len(pairs), 2.0) if nearest is None else nearest
     chosen: list[int] = []
     left = np.ones(len(pairs), dtype=bool)
@@ -143,7 +135,7 @@ def _spread(
         chosen.append(number)
         left[number] = False
         counts[prompt[number]] += 1
-        value = nearest = np.minimum(nearest, _distance(vectors, vectors[number]))
+        value = nearest = np.minimum(nearest, _distance(vectors @ vectors[number]))
     rest = np.flatnonzero(left)
     worth = weight * value / np.sqrt(1 + counts)[prompt]
     return [*chosen, *rest[np.argsort(-worth[rest], kind="stable")].tolist()]
@@ -155,16 +147,10 @@ def _distance_to_any(vectors: Embeddings, labelled: Embeddings | None) -> Values
         return None
     others = _directions(labelled)
     blocks = (others[start : start + _BLOCK] for start in range(0, len(others), _BLOCK))
-    nearest = np.max([(vectors @ block.T).max(axis=1) for block in blocks], axis=0)
-    return _apart(nearest)
+    return _distance(np.max([(vectors @ block.T).max(axis=1) for block in blocks], axis=0))
 
 
-def _distance(vectors: Embeddings, vector: Embeddings) -> Values:
-    """(N, D), (D,) of length 1 -> (N,) Euclidean distances, [0, 2]."""
-    return _apart(vectors @ vector)
-
-
-def _apart(cosines: NDArray[Any]) -> Values:
+def _distance(cosines: NDArray[Any]) -> Values:
     """Cosines of angles between vectors of length 1 -> the distances of their ends, [0, 2]."""
     return np.asarray(np.sqrt(np.maximum(2 - 2 * cosines.astype(np.float64), 0)), dtype=np.float64)
 

@@ -75,10 +75,7 @@ def rank_project(
     """Write the scores of a version's predictions anew, by a strategy; nothing is predicted.
 
     on_progress: called with how many scores are written, and of how many tasks there may be one.
-
-    Raises:
-        NothingToRank: no task is predicted, or what ranking takes isn't kept.
-        LabelStudioError: Label Studio can't be reached, or refuses.
+    Raises NothingToRank if no task is predicted, or what ranking takes isn't kept; LabelStudioError.
     """
     ordered = client.project(project).get("model_version") == version
     rows = (oldest_prediction(task, version) for task in client.predicted_tasks(project))
@@ -117,21 +114,12 @@ def rescore(
     strategy: str,
     corrections: Mapping[str, int],
     change: Callable[[int, float], None],
-    seed: int = 0,
 ) -> int:
-    """Call `change` with each prediction whose score is another now, and that score. Returns how many they are.
+    """Call `change` with the id of each prediction whose score is another now, and that score -> how many they are.
 
-    Predictions whose task isn't in a pair keep their score.
-
-    Args:
-        strategy: one of STRATEGIES, or CONFIDENCE.
-        corrections: how many each prompt has.
-        change: called with the prediction's id and its score in [0, 1].
-
-    Raises:
-        NothingToRank: disagreement is asked for, and wasn't noted.
+    Predictions whose task isn't in a pair keep their score. The rest is as in `new_scores`.
     """
-    scores = new_scores(predictions, pairs, strategy, corrections, seed)
+    scores = new_scores(predictions, pairs, strategy, corrections)
     changed = 0
     for prediction in predictions:
         score = scores.get(prediction.task)
@@ -143,25 +131,24 @@ def rescore(
 
 
 def new_scores(
-    predictions: Sequence[ScoredPrediction],
-    pairs: Sequence[Pair],
-    strategy: str,
-    corrections: Mapping[str, int],
-    seed: int = 0,
+    predictions: Sequence[ScoredPrediction], pairs: Sequence[Pair], strategy: str, corrections: Mapping[str, int]
 ) -> dict[int, float]:
-    """Task -> score in [0, 1] of the tasks that aren't annotated; raises as `rescore` does."""
+    """Task -> score in [0, 1] of the tasks that aren't annotated.
+
+    strategy: one of STRATEGIES, or CONFIDENCE. corrections: how many each prompt has.
+    Raises NothingToRank if disagreement is asked for, and wasn't noted.
+    """
     unlabelled = {prediction.task for prediction in predictions if not prediction.annotated}
     labelled = {prediction.task for prediction in predictions if prediction.annotated}
     candidates = [pair for pair in pairs if pair.task in unlabelled]
-    if strategy == CONFIDENCE:
-        strategy = "uncertainty"
+    strategy = "uncertainty" if strategy == CONFIDENCE else strategy
     if strategy == "disagreement" and any(np.isnan(pair.disagreement) for pair in candidates):
         raise NothingToRank(
             "These predictions were made without disagreement, which costs a few more passes through the model. "
             "Set RIS_PRELABEL_SCORE=disagreement, then predict again: ris prelabel --force --project N"
         )
     done = [pair.embedding for pair in pairs if pair.task in labelled]
-    priorities = rank(candidates, strategy, corrections, seed, np.stack(done) if done else None)
+    priorities = rank(candidates, strategy, corrections, 0, np.stack(done) if done else None)
     highest: dict[int, float] = {}
     for pair, priority in zip(candidates, priorities.tolist(), strict=True):
         highest[pair.task] = max(priority, highest.get(pair.task, 0.0))

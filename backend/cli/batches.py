@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from backend.cli.options import BatchArgument, JsonOption, ProjectOption
+from backend.cli.options import BatchArgument, JsonOption, ProjectOption, label_studio
 from backend.terminal import bar, err, say
 
 if TYPE_CHECKING:
@@ -40,13 +40,10 @@ def prelabel(
     """Predict a project's tasks in the background, however many they are."""
     from backend import services
     from backend.batches.service import BatchStopped, submit_project
-    from backend.labelstudio.client import LabelStudio
-    from backend.settings import load
 
-    settings = load()
-    batches, models = services.batch_service(settings), services.project_models(settings)
     labelled = [(prompt, label) for prompt in prompts or []]
-    with LabelStudio.from_settings(settings) as client:
+    with label_studio() as (settings, client):
+        batches, models = services.batch_service(settings), services.project_models(settings)
         batch = submit_project(batches, client, models, project, labelled, view=view, force=force)
     if not detach:
         batch = _follow(batches, batch)
@@ -63,11 +60,8 @@ def prelabel(
 def refresh(project: ProjectOption, as_json: JsonOption = False) -> None:
     """Predict anew, by the version in production, all that isn't annotated; then Label Studio orders tasks by that."""
     from backend import services
-    from backend.labelstudio.client import LabelStudio
-    from backend.settings import load
 
-    settings = load()
-    with LabelStudio.from_settings(settings) as client:
+    with label_studio() as (settings, client):
         batch = services.rollout(settings, client).begin(project)
     if as_json:
         print(json.dumps(batch.as_json()))
@@ -88,15 +82,12 @@ def rank(
     """Order a project's tasks by what to label next: new scores for its predictions, without predicting."""
     from backend import services
     from backend.active_learning.task_scores import rank_project
-    from backend.labelstudio.client import LabelStudio
-    from backend.settings import load
 
-    settings = load(project)
-    chosen = strategy or settings.prelabel_score
-    models = services.project_models(settings)
-    with LabelStudio.from_settings(settings) as client, bar(f"Ranking by {chosen}", None) as on_progress:
+    with label_studio(project) as (settings, client):
+        chosen, models = strategy or settings.prelabel_score, services.project_models(settings)
         version = models.of_interface(project, client.project(project)["label_config"]).name
-        ranking = rank_project(client, settings.home, project, version, chosen, on_progress)
+        with bar(f"Ranking by {chosen}", None) as on_progress:
+            ranking = rank_project(client, settings.home, project, version, chosen, on_progress)
     if as_json:
         print(json.dumps(asdict(ranking)))
         return
@@ -110,11 +101,7 @@ def cancel(batch: BatchArgument, as_json: JsonOption = False) -> None:
     from backend import services
     from backend.settings import load
 
-    cancelled = services.batch_service(load()).cancel(batch)
-    if as_json:
-        print(json.dumps(cancelled.as_json()))
-    else:
-        say(f"Batch {batch} is {cancelled.state}: {_counts(cancelled)}. Go on with: ris resume {batch}")
+    _say_state(services.batch_service(load()).cancel(batch), as_json, f" Go on with: ris resume {batch}")
 
 
 def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
@@ -122,11 +109,7 @@ def resume(batch: BatchArgument, as_json: JsonOption = False) -> None:
     from backend import services
     from backend.settings import load
 
-    resumed = services.batch_service(load()).resume(batch)
-    if as_json:
-        print(json.dumps(resumed.as_json()))
-    else:
-        say(f"Batch {batch} is {resumed.state}: {_counts(resumed)}.")
+    _say_state(services.batch_service(load()).resume(batch), as_json)
 
 
 def _follow(batches: BatchService, batch: Batch) -> Batch:
@@ -149,6 +132,13 @@ def _detail(batch: Batch, batches: BatchService) -> str:
     return f"{batch.failed} left out" if batch.failed else ""
 
 
+def _say_state(batch: Batch, as_json: bool, advice: str = "") -> None:
+    if as_json:
+        print(json.dumps(batch.as_json()))
+    else:
+        say(f"Batch {batch.id} is {batch.state}: {_counts(batch)}.{advice}")
+
+
 def _say_what_came_of(batch: Batch) -> None:
     say(f"Batch {batch.id}: {_counts(batch)}.")
     for task, reason in list(batch.reasons.items())[:_SHOWN_REASONS]:
@@ -158,9 +148,6 @@ def _say_what_came_of(batch: Batch) -> None:
 
 
 def _counts(batch: Batch) -> str:
-    counts = [f"{batch.done} of {batch.total} tasks predicted"]
-    if batch.skipped:
-        counts.append(f"{batch.skipped} needed none")
-    if batch.failed:
-        counts.append(f"{batch.failed} left out")
-    return ", ".join(counts)
+    others = {"needed none": batch.skipped, "left out": batch.failed}
+    counts = (f", {count} {what}" for what, count in others.items() if count)
+    return f"{batch.done} of {batch.total} tasks predicted{''.join(counts)}"

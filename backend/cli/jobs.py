@@ -1,21 +1,22 @@
-"""`ris jobs` and `job`: what works in the background, and how it goes."""
+"""`ris finetune`, `export`, `jobs` and `job`: what the workers are to do, how it goes and what came of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.cli.options import JsonOption
-from backend.terminal import out, say
+from backend.cli.options import JsonOption, ProjectOption
+from backend.terminal import out, say, stage_bar
 
 if TYPE_CHECKING:
     from backend.batches.store import Batch
+    from backend.queue.queue import JobQueue, Ticket
 
 # What a job's function does, with its arguments; and how a job of each status goes.
 _DOES = {
@@ -40,6 +41,40 @@ _RESULTS = {
     "prelabel": "{tasks} tasks in {seconds:.0f} s",
     "refresh": "Predictions: {state}",
 }
+
+
+def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
+    """Learn from a project's corrections now, however few are new."""
+    outcome = _result_of(lambda jobs: jobs.learn(project, min_new=0))
+    if as_json:
+        print(json.dumps(outcome))
+        return
+    say(f"{outcome['decision']}: {outcome['reason']}")
+    if outcome["expressions"]:
+        out.print(_comparison(outcome))
+
+
+def export(
+    project: ProjectOption,
+    format: Annotated[str, typer.Option(help="coco: images, instances.json, and refs.json with the prompts.")] = "coco",
+    name: Annotated[
+        Optional[str], typer.Option(help="Folder below .ris/exports.", show_default="project-N-FORMAT")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a project's annotations as a dataset: masks exact, prompts beside them."""
+    from backend.home import exports_folder
+    from backend.settings import load
+
+    folder = name or f"project-{project}-{format}"
+    report = _result_of(lambda jobs: jobs.export(project, format, folder))
+    if as_json:
+        print(json.dumps(report))
+        return
+    counts = f"{report['images']} images, {report['annotations']} masks, {report['refs']} expressions"
+    say(f"{counts} in {exports_folder(load().home) / folder}")
+    for skipped in report["skipped"]:
+        say(f"Left out: task {skipped['task']}. {skipped['reason']}")
 
 
 def jobs(as_json: JsonOption = False) -> None:
@@ -71,6 +106,17 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")],
         say(line)
 
 
+def _result_of(order: Callable[[JobQueue], Ticket]) -> dict[str, Any]:
+    """Order a job, wait for it and return what came of it."""
+    from backend.queue.queue import JobQueue
+    from backend.queue.waiting import wait
+    from backend.settings import load
+
+    jobs = JobQueue.from_settings(load())
+    with stage_bar() as on_progress:
+        return wait(jobs, order(jobs).job, on_progress)
+
+
 def _sentences(job: Mapping[str, Any]) -> Iterator[str]:
     """What a person wants to know of a job, from `JobQueue.describe`."""
     function, arguments = str(job.get("function", "")), job.get("arguments") or []
@@ -86,6 +132,14 @@ def _sentences(job: Mapping[str, Any]) -> Iterator[str]:
         yield f"{_RESULTS[function].format(**job['result']).rstrip('.')}."
     if message := (job.get("error") or {}).get("message"):
         yield str(message)
+
+
+def _comparison(outcome: Mapping[str, Any]) -> Table:
+    """The held-out expressions of an outcome, before and after."""
+    table = Table("task", "prompt", "before", "after", title="IoU on held-out corrections")
+    for row in outcome["expressions"]:
+        table.add_row(str(row["task"]), escape(row["prompt"]), f"{row['before']:.2f}", f"{row['after']:.2f}")
+    return table
 
 
 def _table_of_batches(batches: Sequence[Batch]) -> Table:

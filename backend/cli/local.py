@@ -97,7 +97,7 @@ def demo(as_json: JsonOption = False) -> None:
     display = StudioDisplay(err if as_json else out)
 
     def work(settings: Settings) -> None:
-        with stage_bar("waiting for the worker", display.console) as on_progress:
+        with stage_bar(console=display.console) as on_progress:
             result = run(settings, display.say, on_progress)
         if as_json:
             print(json.dumps(asdict(result), default=str))

@@ -4,54 +4,22 @@ import sys
 
 import typer
 
-from backend.cli import (
-    acceptance,
-    batches,
-    evaluation,
-    jobs,
-    label_errors,
-    learning,
-    local,
-    models,
-    projects,
-    training,
-    versions,
-)
+from backend.cli.batches import cancel, prelabel, rank, refresh, resume
+from backend.cli.corrections import corrections, suspects
+from backend.cli.jobs import export, finetune, job, jobs
+from backend.cli.local import demo, doctor, up, worker
+from backend.cli.models import convert, fetch, models, segment
+from backend.cli.projects import connect, prompts
+from backend.cli.training import average, calibrate, evaluate, train
+from backend.cli.versions import compare, promote, prune, rollback, versions
 from ris_core.errors import InputError, RisError
 
 COMMANDS = {
-    "On the command line": (models.segment,),
-    "Models and data": (
-        models.models,
-        models.fetch,
-        evaluation.evaluate,
-        evaluation.calibrate,
-        evaluation.average,
-        training.train,
-        models.convert,
-    ),
-    "In Label Studio": (
-        local.up,
-        local.demo,
-        projects.connect,
-        learning.finetune,
-        acceptance.corrections,
-        learning.export,
-        local.doctor,
-        label_errors.suspects,
-        local.worker,
-    ),
-    "Pre-labelling": (
-        projects.prompts,
-        batches.prelabel,
-        batches.refresh,
-        batches.rank,
-        jobs.jobs,
-        batches.cancel,
-        batches.resume,
-        jobs.job,
-    ),
-    "Versions of the model": (versions.versions, versions.promote, versions.rollback, versions.compare, versions.prune),
+    "On the command line": (segment,),
+    "Models and data": (models, fetch, evaluate, calibrate, average, train, convert),
+    "In Label Studio": (up, demo, connect, finetune, corrections, export, doctor, suspects, worker),
+    "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
+    "Versions of the model": (versions, promote, rollback, compare, prune),
 }
 """The commands by panel. A module of this package holds those of one area, with what they print."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -39,11 +39,10 @@ def segment(
     predictor = Predictor.load(model)
     predictions = predictor.segment(predictor.embed(image), prompts)
     folder = folder or Path(f"{photo.stem}-masks")
-    files = _write_masks(folder, photo.stem, predictions)
+    rows = [_write(folder, f"{photo.stem}.{number}", answer) for number, answer in enumerate(predictions, 1)]
     overlay = folder / f"{photo.stem}.overlay.png"
-    present = [prediction for prediction in predictions if prediction.present]
+    present = [answer for answer in predictions if answer.present]
     write_image(overlay, draw(image, [(f"{answer.prompt}  {answer.score:.2f}", answer.mask) for answer in present]))
-    rows = [_row(prediction, file) for prediction, file in zip(predictions, files, strict=True)]
     if as_json:
         print(json.dumps({"model_version": predictor.version, "overlay": str(overlay), "results": rows}))
         return
@@ -92,22 +91,15 @@ def convert(
     say(f"{convert(kind, source, folder, mosaics)} expressions in {folder}.")
 
 
-def _write_masks(folder: Path, stem: str, predictions: Sequence[Prediction]) -> list[Path | None]:
+def _write(folder: Path, stem: str, prediction: Prediction) -> dict[str, Any]:
+    """Write the mask, if there is one, and return what there is to say of it."""
     from ris_core.images import write_image
-
-    files: list[Path | None] = []
-    for number, prediction in enumerate(predictions, 1):
-        slug = re.sub(r"\W+", "-", prediction.prompt.lower()).strip("-")[:40]
-        file = folder / f"{stem}.{number}-{slug}.png"
-        if prediction.present:
-            write_image(file, prediction.mask.astype("uint8") * 255)
-        files.append(file if prediction.present else None)
-    return files
-
-
-def _row(prediction: Prediction, file: Path | None) -> dict[str, Any]:
     from ris_core.masks import bounding_box, encode_rle
 
+    slug = re.sub(r"\W+", "-", prediction.prompt.lower()).strip("-")[:40]
+    file = folder / f"{stem}-{slug}.png"
+    if prediction.present:
+        write_image(file, prediction.mask.astype("uint8") * 255)
     return {
         "prompt": prediction.prompt,
         "present": prediction.present,
@@ -117,7 +109,7 @@ def _row(prediction: Prediction, file: Path | None) -> dict[str, Any]:
         "area": int(prediction.mask.sum()),
         "bbox": bounding_box(prediction.mask),
         "rle": encode_rle(prediction.mask),
-        "mask": str(file) if file else None,
+        "mask": str(file) if prediction.present else None,
     }
 
 

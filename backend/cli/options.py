@@ -1,9 +1,16 @@
-"""Arguments and options that commands of several areas share."""
+"""What commands of several areas share: arguments, options, and Label Studio's client."""
 
-from pathlib import Path
-from typing import Annotated, Optional
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from backend.labelstudio.client import LabelStudio
+    from backend.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ProjectOption = Annotated[int, typer.Option(help="Number of the project in Label Studio, as in its address.")]
@@ -12,10 +19,14 @@ VersionArgument = Annotated[str, typer.Argument(help="A version's name, see `ris
 ModelOption = Annotated[
     Optional[str], typer.Option(help="Folder of a checkpoint, or a model's name.", show_default="the shipped one")
 ]
-AcceptedOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the targets that are to be answered, and not refused.")
-]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for the checkpoint; it must not exist.")]
 
-DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as phrasecut:/data."
-MORE_DATASETS = f"{DATASET} Give it again for more."
+
+@contextmanager
+def label_studio(project: int | None = None) -> Iterator[tuple[Settings, LabelStudio]]:
+    """The settings, those of a project if one is named, and Label Studio as its token sees it."""
+    from backend.labelstudio.client import LabelStudio
+    from backend.settings import load
+
+    settings = load(project)
+    with LabelStudio.from_settings(settings) as client:
+        yield settings, client

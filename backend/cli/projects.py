@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from backend.cli.options import JsonOption, ProjectOption
+from backend.cli.options import JsonOption, ProjectOption, label_studio
 from backend.terminal import err, out, say
 from ris_core.errors import InputError
 
@@ -34,17 +34,14 @@ def connect(
     as_json: JsonOption = False,
 ) -> None:
     """Connect the backend to a project of Label Studio; again: check the connection."""
-    from backend.labelstudio.client import LabelStudio
     from backend.projects.connect import LABEL_CONFIG, connect_backend, connect_titled
-    from backend.settings import load
 
-    settings = load()
     if (project is None) == (title is None):
         raise InputError("Name one project: --project NUMBER for one that is there, or --title TITLE.")
     if config and not title:
         raise InputError("--config is for a project that is made: name it with --title TITLE.")
     interface = _read(config) if config else LABEL_CONFIG
-    with LabelStudio.from_settings(settings) as client:
+    with label_studio() as (settings, client):
         if title is not None:
             connection = connect_titled(client, title, interface, settings)
         else:

@@ -1,26 +1,38 @@
-"""`ris train`."""
+"""`ris train`, `evaluate`, `calibrate` and `average`: checkpoints that are made from datasets, and measured on them."""
 
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from rich.table import Table
 
-from backend.cli.datasets import read_datasets
-from backend.cli.evaluation import say_checkpoint
-from backend.cli.options import MORE_DATASETS, AcceptedOption, OutOption
-from backend.terminal import bars, err, out
-from ris_core.evaluation.convention import ACCEPTED
+from backend.cli.options import JsonOption, ModelOption
+from backend.terminal import bar, bars, err, out, say
+from ris_core.evaluation.convention import ACCEPTED, Convention
 from ris_core.training.recipe import Design, Recipe, TrainingPrecision
 from ris_core.tuning import TunedEncoders, Tuning
 
+if TYPE_CHECKING:
+    from ris_core.data import Sample
+    from ris_core.data.datasets import Datasets
+    from ris_core.evaluation.evaluate import Report
 
-def _as_start(usual: object) -> str:
-    """Of what isn't given, and so has no value of its own."""
-    return f"as in --from, else {usual}"
+
+def _of_start(usual: object, help: str, least: int | None = None) -> Any:
+    """An option that has no value of its own where it isn't given."""
+    return typer.Option(help=help, min=least, show_default=f"as in --from, else {usual}")
 
 
-RunOption = Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")]
-ModelOption = Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")]
+DATASET = "A folder with images/, instances.json and refs.json, or KIND:FOLDER, such as phrasecut:/data."
+DatasetsOption = Annotated[list[Path], typer.Option(help=f"{DATASET} Give it again for more.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the checkpoint; it must not exist.")]
+AcceptedOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the targets that are to be answered, and not refused.")
+]
 EncoderOption = Annotated[str, typer.Option(help="See `ris models`.")]
 SwitchOption = Annotated[
     Optional[list[str]], typer.Option(help="A switch of the model, NAME=VALUE; `ris models --json` lists them.")
@@ -28,30 +40,15 @@ SwitchOption = Annotated[
 StartOption = Annotated[
     Optional[Path], typer.Option("--from", help="Checkpoint to train further, instead of --model from scratch.")
 ]
-EncodersOption = Annotated[
-    Optional[TunedEncoders],
-    typer.Option(help="What is trained of the encoders.", show_default=_as_start(Tuning.encoders)),
-]
+EncodersOption = Annotated[Optional[TunedEncoders], _of_start(Tuning.encoders, "What is trained of the encoders.")]
 StagesOption = Annotated[
-    Optional[int],
-    typer.Option(
-        min=1, help="Last stages of the image encoder that get adapters.", show_default=_as_start(Tuning.stages)
-    ),
+    Optional[int], _of_start(Tuning.stages, "Last stages of the image encoder that get adapters.", 1)
 ]
 TextStagesOption = Annotated[
-    Optional[int],
-    typer.Option(
-        min=0, help="The same of the text encoder; 0 leaves it frozen.", show_default=_as_start(Tuning.text_stages)
-    ),
+    Optional[int], _of_start(Tuning.text_stages, "The same of the text encoder; 0 leaves it frozen.", 0)
 ]
-RankOption = Annotated[
-    Optional[int], typer.Option(min=1, help="Rank of the adapters.", show_default=_as_start(Tuning.rank))
-]
-EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
-PhotosOption = Annotated[int, typer.Option(min=1, help="Photos of a batch.")]
 PresentOption = Annotated[int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")]
 AbsentOption = Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")]
-LearningRateOption = Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")]
 SideOption = Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")]
 ViewsOption = Annotated[
     int,
@@ -61,19 +58,18 @@ PasteOption = Annotated[
     float, typer.Option(min=0, max=1, help="Chance that a thing of another photo is laid over a photo.")
 ]
 PrecisionOption = Annotated[TrainingPrecision, typer.Option(help="Of the passes through the model; half is for GPUs.")]
-AccumulateOption = Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")]
 ValidateOption = Annotated[
     bool, typer.Option(help="After each pass, figures and overlays of a few validation photos, into the run.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same weights.")]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")]
 
 
 def train(
-    dataset: Annotated[list[Path], typer.Option(help=MORE_DATASETS)],
+    dataset: DatasetsOption,
     folder: OutOption,
-    run: RunOption = Path("runs/train"),
-    model: ModelOption = Design.model,
+    run: Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")] = Path(
+        "runs/train"
+    ),
+    model: Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")] = Design.model,
     image_encoder: EncoderOption = Design.image_encoder,
     text_encoder: EncoderOption = Design.text_encoder,
     option: SwitchOption = None,
@@ -81,21 +77,21 @@ def train(
     encoders: EncodersOption = None,
     stages: StagesOption = None,
     text_stages: TextStagesOption = None,
-    rank: RankOption = None,
-    epochs: EpochsOption = Recipe.epochs,
-    photos: PhotosOption = Recipe.photos,
+    rank: Annotated[Optional[int], _of_start(Tuning.rank, "Rank of the adapters.", 1)] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = Recipe.epochs,
+    photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = Recipe.photos,
     present: PresentOption = Recipe.present,
     absent: AbsentOption = Recipe.absent,
-    rate: LearningRateOption = Recipe.rate,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = Recipe.rate,
     side: SideOption = Recipe.side,
     views: ViewsOption = Recipe.views,
     paste: PasteOption = Recipe.paste,
     precision: PrecisionOption = Recipe.precision,
-    accumulate: AccumulateOption = Recipe.accumulate,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = Recipe.accumulate,
     validate: ValidateOption = True,
-    seed: SeedOption = Recipe.seed,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = Recipe.seed,
     # Of a command; whoever calls `loop.train` from a program gets none.
-    workers: WorkersOption = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
     accepted: AcceptedOption = ACCEPTED,
 ) -> None:
     """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""
@@ -121,4 +117,127 @@ def train(
             datasets, folder, run, start or design, tuning, recipe, on_progress, accepted, validate
         )
     if written:
-        say_checkpoint(written)
+        _say_checkpoint(written)
+
+
+def evaluate(
+    dataset: Annotated[Path, typer.Option(help=DATASET)],
+    split: Annotated[Optional[str], typer.Option(help="Only this split, such as test.", show_default="all")] = None,
+    model: ModelOption = None,
+    convention: Annotated[
+        Convention,
+        typer.Option(
+            help="original: at the photos' own size; lavt: in a square, with thresholds of 0.5, as LAVT counts."
+        ),
+    ] = "original",
+    pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Read each photo mirrored too, and average.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on a dataset."""
+    from ris_core.data.readers.registry import dataset_name
+    from ris_core.evaluation.contact_sheet import write_pictures
+    from ris_core.evaluation.evaluate import evaluate
+    from ris_core.inference.flip import FlipPredictor
+    from ris_core.inference.predictor import Predictor
+
+    samples = read_samples(dataset, split)
+    predictor = (FlipPredictor if flip else Predictor).load(model)
+    with bar("Evaluating", len(samples)) as on_progress:
+        report = evaluate(predictor, samples, on_progress, convention)
+    if pictures:
+        write_pictures(pictures, predictor, report, convention)
+    if as_json:
+        conditions = {"model_version": predictor.version, "convention": convention, "flip": flip}
+        print(json.dumps({**conditions, **_all_figures(report), "kinds": report.kinds}))
+        return
+    how = f"{convention}, photos also mirrored" if flip else convention
+    _print_figures(report, f"{predictor.version} on {dataset_name(dataset)}, {how}")
+
+
+def calibrate(
+    dataset: DatasetsOption,
+    folder: OutOption,
+    model: ModelOption = None,
+    accepted: AcceptedOption = ACCEPTED,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Answer as large a share of the targets as is refused of what is absent.")
+    ] = False,
+) -> None:
+    """Choose anew, on validation splits, from which probability a thing is there and a pixel is its own."""
+    from ris_core.training.pipeline import calibrate_checkpoint, check_free
+
+    # Before datasets are read, which may take minutes.
+    check_free(folder)
+    datasets = read_datasets(dataset)
+    with bars() as on_progress:
+        calibrate_checkpoint(model, datasets, folder, None if balance else accepted, on_progress)
+    _say_checkpoint(folder)
+
+
+def average(
+    models: Annotated[list[str], typer.Argument(help="Folders of checkpoints made alike, two or more.")],
+    folder: OutOption,
+) -> None:
+    """Average the weights of checkpoints that were trained from one start."""
+    from ris_core.training.pipeline import average_checkpoints
+
+    _say_checkpoint(average_checkpoints(models, folder))
+
+
+def read_samples(dataset: Path, split: str | None) -> list[Sample]:
+    """The samples of a dataset or of one split; says where there are more or fewer than were published."""
+    from ris_core.data import datasets
+
+    samples = datasets.read_samples(dataset, split)
+    _say_differences(dataset, samples)
+    return samples
+
+
+def read_datasets(names: Sequence[Path]) -> Datasets:
+    """Several datasets, whole; says the same of each."""
+    from ris_core.data.datasets import Datasets
+
+    datasets = Datasets.read(names)
+    for name, samples in datasets.samples.items():
+        _say_differences(name, samples)
+    return datasets
+
+
+def _say_differences(dataset: Path, samples: Sequence[Sample]) -> None:
+    from ris_core.data.datasets import differences
+
+    for difference in differences(dataset, samples):
+        err.print(difference)
+
+
+def _say_checkpoint(folder: Path) -> None:
+    from ris_core.checkpoint_files import CARD, version
+
+    say(f"{version(folder)} is in {folder}, described in {folder / CARD}.")
+
+
+def _print_figures(report: Report, title: str) -> None:
+    from ris_core.training.model_card import BRIEF
+
+    table = Table("figure", "value", title=title)
+    for name, value in _all_figures(report).items():
+        table.add_row(name, _cell(value))
+    out.print(table)
+    if len(report.kinds) > 1:
+        table = Table("kind", *BRIEF, title="by kind of expression")
+        for kind, figures in report.kinds.items():
+            table.add_row(kind, *(_cell(figures.get(name)) for name in BRIEF))
+        out.print(table)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _all_figures(report: Report) -> dict[str, float | int]:
+    low, high = report.interval
+    pace = 1000 * report.seconds / len(report.scores)
+    return report.figures | {"mIoU-low": low, "mIoU-high": high, "ms-per-expression": pace}

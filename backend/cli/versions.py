@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.cli.options import JsonOption, ProjectOption, VersionArgument
+from backend.cli.options import JsonOption, ProjectOption, VersionArgument, label_studio
 from backend.terminal import bar, out, say, stage_bar
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ def prune(
     from backend.learning import versions
     from backend.settings import load
 
-    settings = load()
     if predictions:
-        _prune_predictions(settings, project, yes, as_json)
+        _prune_predictions(project, yes, as_json)
         return
+    settings = load()
     spare = versions.prune(services.registry(settings), settings.home, project, keep, yes)
     if as_json:
         print(json.dumps({"project": project, "deleted": yes, **spare.as_json()}))
@@ -132,14 +132,12 @@ def prune(
     _say_pruned(counts, yes, bool(spare.versions or spare.snapshots))
 
 
-def _prune_predictions(settings: Settings, project: int, delete: bool, as_json: bool) -> None:
+def _prune_predictions(project: int, delete: bool, as_json: bool) -> None:
     from backend import services
     from backend.batches.prune import delete_old, find_old
-    from backend.labelstudio.client import LabelStudio
 
-    production = services.registry(settings).production(project)
-    with LabelStudio.from_settings(settings) as client:
-        old = find_old(client, project, production)
+    with label_studio() as (settings, client):
+        old = find_old(client, project, services.registry(settings).production(project))
         if delete:
             with bar("Deleting", None) as on_progress:
                 delete_old(client, project, old, on_progress)
@@ -155,10 +153,8 @@ def _prune_predictions(settings: Settings, project: int, delete: bool, as_json: 
 
 
 def _say_pruned(counts: str, deleted: bool, any_spare: bool) -> None:
-    if deleted:
-        say(f"Deleted: {counts}.")
-    else:
-        say(f"Not needed any more: {counts}.{' --yes deletes them.' if any_spare else ''}")
+    what_to_do = " --yes deletes them." if any_spare else ""
+    say(f"Deleted: {counts}." if deleted else f"Not needed any more: {counts}.{what_to_do}")
 
 
 def _queue(settings: Settings) -> JobQueue | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import httpx
 from redis.exceptions import RedisError
@@ -44,42 +45,33 @@ class Check:
     needs: Sequence[str] = ()
 
 
-class CheckContext:
-    """What checks go by; each thing is fetched once, when a check first asks for it."""
+class CheckContext(ExitStack):
+    """What checks go by; each thing is fetched once, when a check first asks for it. number: the project's, if any."""
 
     def __init__(self, number: int | None) -> None:
+        super().__init__()
         self.number = number
-        self._client: LabelStudio | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._client:
-            self._client.close()
 
     @cached_property
     def settings(self) -> Settings:
         """Those of the project, if one was named. Raises SettingsError."""
         return load(self.number)
 
-    @property
+    @cached_property
     def client(self) -> LabelStudio:
         """Label Studio, as the settings' token sees it. Raises SettingsError if that isn't set."""
-        if self._client is None:
-            self._client = LabelStudio.from_settings(self.settings)
-        return self._client
+        return self.enter_context(LabelStudio.from_settings(self.settings))
 
     @cached_property
-    def project(self) -> dict[str, Any] | None:
-        """The project as Label Studio's API shows it; None if none was named."""
-        return None if self.number is None else self.client.project(self.number)
+    def project(self) -> dict[str, Any]:
+        """The project as Label Studio's API shows it, for checks that need one."""
+        assert self.number is not None
+        return self.client.project(self.number)
 
     @cached_property
     def registrations(self) -> list[dict[str, Any]]:
         """The project's ML backends, which Label Studio calls before it answers."""
-        assert self.number is not None
-        return self.client.ml_backends(self.number)
+        return self.client.ml_backends(self.project["id"])
 
 
 def ok(what: str) -> CheckResult:

@@ -97,26 +97,24 @@ def token(context: CheckContext) -> CheckResult:
 
 def project(context: CheckContext) -> CheckResult:
     """The project is there, and its labelling interface can carry masks."""
+    if context.number is None:
+        return skipped("No project was named.", "ris doctor --project N, with the number in its address.")
     try:
-        row = context.project
+        title = context.project.get("title")
     except LabelStudioNotFound:
         return broken(
             f"The owner of the token sees no project {context.number}.",
             "Its number is in its address, /projects/N; RIS_LABEL_STUDIO_TOKEN must belong to someone who sees it.",
         )
-    if row is None:
-        return skipped("No project was named.", "ris doctor --project N, with the number in its address.")
-    _config(row)
-    return ok(f"{row.get('title')!r}; its labelling interface can carry masks.")
+    _config(context)
+    return ok(f"{title!r}; its labelling interface can carry masks.")
 
 
 def backend(context: CheckContext) -> CheckResult:
     """The backend is up at its address, in time, and knows the password."""
     url = backend_url(context.settings)
     try:
-        start = time.perf_counter()
         health = _http("GET", f"{url}/health")
-        seconds = time.perf_counter() - start
         versions = _http("GET", f"{url}/versions", auth=_login(context))
     except httpx.RequestError as error:
         return broken(
@@ -128,12 +126,11 @@ def backend(context: CheckContext) -> CheckResult:
             f"What answers at {url} isn't the backend ({health.status_code}).",
             "Set RIS_BACKEND_URL, or RIS_HOST and RIS_PORT, to where the backend is.",
         )
-    return _refusal(versions, url) or _in_time(seconds, HEALTH_SECONDS, f"Up at {url}, and open to its password.")
+    return _refusal(versions, url) or _in_time(health, HEALTH_SECONDS, f"Up at {url}, and open to its password.")
 
 
 def setup(context: CheckContext) -> CheckResult:
     """The backend answers for the project as Label Studio asks it."""
-    assert context.project is not None
     url = _address(context)
     body = {
         "project": f"{context.number}.0",
@@ -142,12 +139,9 @@ def setup(context: CheckContext) -> CheckResult:
         "access_token": "",
         "extra_params": None,
     }
-    start = time.perf_counter()
     answer = _http("POST", f"{url}/setup", json=body, auth=_login(context))
-    seconds = time.perf_counter() - start
-    return _refusal(answer, url) or _in_time(
-        seconds, SETUP_SECONDS, f"Predictions are to be called {_json(answer).get('model_version')}."
-    )
+    version = _json(answer).get("model_version")
+    return _refusal(answer, url) or _in_time(answer, SETUP_SECONDS, f"Predictions are to be called {version}.")
 
 
 def registration(context: CheckContext) -> CheckResult:
@@ -173,9 +167,8 @@ def registration(context: CheckContext) -> CheckResult:
 
 def webhook(context: CheckContext) -> CheckResult:
     """Label Studio's events reach the backend, and are let in."""
-    assert context.number is not None
     url, connect = f"{_address(context)}/webhook", f"`ris connect --project {context.number}`"
-    rows = context.client.webhooks(context.number)
+    rows = context.client.webhooks(context.project["id"])
     row = next((row for row in rows if row["url"] == url), None)
     if row is None:
         others = ", ".join(row["url"] for row in rows)
@@ -191,22 +184,18 @@ def webhook(context: CheckContext) -> CheckResult:
             f"or delete it there, and {connect} makes it anew.",
         )
     event = {"action": "PROJECT_UPDATED", "project": {"id": context.number}}
-    start = time.perf_counter()
     answer = _http("POST", url, json=event, headers=row["headers"] or {})
-    seconds = time.perf_counter() - start
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         return _unsigned(context, row["headers"] or {}, connect)
-    return _refusal(answer, url) or _in_time(seconds, HEALTH_SECONDS, "Events arrive, and are let in by their secret.")
+    return _refusal(answer, url) or _in_time(answer, HEALTH_SECONDS, "Events arrive, and are let in by their secret.")
 
 
 def image(context: CheckContext) -> CheckResult:
     """The image of the project's first task can be fetched and read, past every cache."""
-    assert context.number is not None
-    assert context.project is not None
-    task = next(context.client.tasks(context.number), None)
+    task = next(context.client.tasks(context.project["id"]), None)
     if task is None:
         return skipped("The project has no task yet.", "Import an image.")
-    address = image_address(task, _config(context.project))
+    address = image_address(task, _config(context))
     credentials = project_credentials(context.project)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -221,7 +210,6 @@ def predictions(context: CheckContext) -> CheckResult:
     """The project shows the predictions of the version in production, in the order of their scores."""
     row = _row(context)
     assert row is not None
-    assert context.project is not None
     shown, version = context.project.get("model_version"), row["model_version"]
     where = "in the project's Settings, Annotation, Use predictions to prelabel tasks"
     refresh = f"ris refresh --project {context.number} predicts what isn't annotated, then has {version} shown."
@@ -239,19 +227,15 @@ def predictions(context: CheckContext) -> CheckResult:
 
 def _row(context: CheckContext) -> dict[str, Any] | None:
     """The backend among the project's, at the project's own address or the one that all share; None if it isn't."""
-    assert context.number is not None
-    for url in (project_url(context.settings, context.number), backend_url(context.settings)):
-        for row in context.registrations:
-            if row["url"].rstrip("/") == url:
-                return row
-    return None
+    urls = (project_url(context.settings, context.project["id"]), backend_url(context.settings))
+    rows = (row for url in urls for row in context.registrations if row["url"].rstrip("/") == url)
+    return next(rows, None)
 
 
 def _address(context: CheckContext) -> str:
     """Where Label Studio calls the backend for this project, or should."""
-    assert context.number is not None
     row = _row(context)
-    return row["url"].rstrip("/") if row else project_url(context.settings, context.number)
+    return row["url"].rstrip("/") if row else project_url(context.settings, context.project["id"])
 
 
 def _not_asked(context: CheckContext, row: dict[str, Any], connect: str) -> CheckResult | None:
@@ -315,7 +299,8 @@ def _refusal(answer: httpx.Response, url: str) -> CheckResult | None:
     return broken(f"The backend refuses {answer.request.url.path} ({answer.status_code}): {message}", "See its log.")
 
 
-def _in_time(seconds: float, most: float, what: str) -> CheckResult:
+def _in_time(answer: httpx.Response, most: float, what: str) -> CheckResult:
+    seconds = answer.elapsed.total_seconds()
     if seconds > most:
         return warning(
             f"{what} But it took {seconds:.1f} s, and Label Studio waits {most:g} s.",
@@ -324,8 +309,8 @@ def _in_time(seconds: float, most: float, what: str) -> CheckResult:
     return ok(what)
 
 
-def _config(row: dict[str, Any]) -> LabelConfig:
-    return parse(str(row.get("label_config", "")))
+def _config(context: CheckContext) -> LabelConfig:
+    return parse(str(context.project.get("label_config", "")))
 
 
 def _login(context: CheckContext) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,24 +42,16 @@ class DemoFailed(BackendError, code="demo_failed"):
 
 @dataclass(frozen=True)
 class DemoPhoto:
-    """A sample photo as a task. split: which it falls into by its content."""
+    """A sample photo as a task. held_out: whether it is by its content."""
 
     task: int
     name: str
-    split: str
-    masks: tuple[SampleMask, ...]
+    held_out: bool
+    masks: list[SampleMask]
 
 
-@dataclass(frozen=True)
-class StoredAnswer:
-    """What Label Studio holds as the prediction for a prompt. mask: None where the model saw nothing."""
-
-    version: str
-    mask: Mask | None
-
-
-Answers: TypeAlias = Mapping[tuple[int, str], StoredAnswer]
-"""By task and prompt."""
+Answers: TypeAlias = Mapping[tuple[int, str], Mask | None]
+"""By task and prompt, the mask that Label Studio holds as the prediction; None where the model saw nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +88,24 @@ class DemoResult:
 
 
 def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[[str, float], object]) -> DemoResult:
-    """Run the loop in a new project.
+    """Run the loop in a new project. Raises BackendError if a step fails.
 
-    Args:
-        say: takes a sentence about what is done next.
-        on_progress: hears how the worker's jobs go, see `queue.waiting.wait`.
-
-    Raises:
-        BackendError: a step fails.
+    say: takes a sentence about what is done next. on_progress: as in `queue.waiting.wait`.
     """
     config = parse(LABEL_CONFIG)
     with LabelStudio.from_settings(settings) as client:
         project = int(client.create_project(PROJECT, LABEL_CONFIG)["id"])
         photos = _import(client, project)
         prompts = sum(len(photo.masks) for photo in photos)
-        lower_the_gate(settings, project, prompts)
+        _lower_the_gate(settings, project, prompts)
         connect_backend(client, project, settings)
         say(f"Project {project}: {len(photos)} photos, {prompts} prompts. Pre-labelling ...")
-        before = _predict(client, project, photos, config)
+        version, before = _predict(client, project, photos, config)
         _correct(client, photos, config)
         say(f"{prompts} corrections are submitted. Learning from them in the worker ...")
         jobs = JobQueue.from_settings(settings)
         outcome = _learnt(settings, project, wait(jobs, jobs.learn(project).job, on_progress))
-        after = _predict(client, project, photos, config)
+        next_version, after = _predict(client, project, photos, config)
         name = f"demo-{project}"
         wait(jobs, jobs.export(project, "coco", name).job, on_progress)
         folder = exports_folder(settings.home) / name
@@ -127,8 +115,8 @@ def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[
             outcome["reason"],
             _MIN_VALIDATION,
             settings.finetune_min_validation,
-            _version(before),
-            _version(after),
+            version,
+            next_version,
             list(_compared(photos, before, after)),
             _count_exact(client, project, config, folder),
             folder,
@@ -136,7 +124,7 @@ def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[
         )
 
 
-def lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
+def _lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
     """Have this project learn once all its corrections are in, and be compared on the few that are held out."""
     lines = f"RIS_FINETUNE_MIN_NEW={prompts}\nRIS_FINETUNE_MIN_VALIDATION={_MIN_VALIDATION}\n"
     atomic_write(project_env_file(settings.home, project), lines.encode())
@@ -151,24 +139,23 @@ def _import(client: LabelStudio, project: int) -> list[DemoPhoto]:
         task = client.upload(project, name, data)[0]
         prompts = [mask.prompts[0] for mask in drawn[name]]
         client.update_task(task, {**client.task(task)["data"], "prompts": prompts})
-        photos.append(DemoPhoto(task, name, split_of(sha256(data)), tuple(drawn[name])))
+        photos.append(DemoPhoto(task, name, split_of(sha256(data)) != "train", drawn[name]))
     return photos
 
 
-def _predict(client: LabelStudio, project: int, photos: list[DemoPhoto], config: LabelConfig) -> Answers:
-    """Have Label Studio retrieve predictions, and read the newest of each task back."""
+def _predict(client: LabelStudio, project: int, photos: list[DemoPhoto], config: LabelConfig) -> tuple[str, Answers]:
+    """Have Label Studio retrieve predictions, and read the newest of each task back, with the version."""
     client.retrieve_predictions(project)
-    answers = {}
+    version, answers = "", dict[tuple[int, str], Mask | None]()
     for photo in photos:
         predictions = client.predictions(photo.task)
         if not predictions:
             raise DemoFailed(f"Label Studio got no prediction for {photo.name}. Look into the backend's log.")
         newest = max(predictions, key=lambda prediction: int(prediction["id"]))
+        version = newest["model_version"]
         masks = {drawn.prompt: drawn.mask for drawn in read_annotation(newest["result"], config).masks}
-        for mask in photo.masks:
-            prompt = mask.prompts[0]
-            answers[photo.task, prompt] = StoredAnswer(newest["model_version"], masks.get(prompt))
-    return answers
+        answers |= {(photo.task, mask.prompts[0]): masks.get(mask.prompts[0]) for mask in photo.masks}
+    return version, answers
 
 
 def _correct(client: LabelStudio, photos: list[DemoPhoto], config: LabelConfig) -> None:
@@ -203,20 +190,15 @@ def _learnt(settings: Settings, project: int, waited: dict[str, Any]) -> Mapping
 def _count_exact(client: LabelStudio, project: int, config: LabelConfig, folder: Path) -> int:
     """Compare every mask of the export with its annotation's brush. Raises DemoFailed at a difference."""
     with redirect_stdout(io.StringIO()):  # pycocotools reports on standard output
-        dataset = COCO(str(folder / "instances.json"))
-    exported = sorted(_exported(dataset), key=lambda pair: pair[0])
-    submitted = sorted(_submitted(client, project, config), key=lambda pair: pair[0])
+        rows = COCO(str(folder / "instances.json")).dataset["annotations"]
+    exported = sorted(((row["ls"]["region"], decode_rle(row["segmentation"])) for row in rows), key=itemgetter(0))
+    submitted = sorted(_submitted(client, project, config), key=itemgetter(0))
     if [key for key, _ in exported] != [key for key, _ in submitted]:
         raise DemoFailed(f"{folder} holds {len(exported)} masks, the annotations {len(submitted)}.")
     for (region, mask), (_, drawn) in zip(exported, submitted, strict=True):
         if not np.array_equal(mask, drawn):
             raise DemoFailed(f"The mask of region {region} in {folder} isn't the annotation's.")
     return len(exported)
-
-
-def _exported(dataset: Any) -> Iterator[tuple[str, Mask]]:
-    for annotation in dataset.dataset["annotations"]:
-        yield annotation["ls"]["region"], decode_rle(annotation["segmentation"])
 
 
 def _submitted(client: LabelStudio, project: int, config: LabelConfig) -> Iterator[tuple[str, Mask]]:
@@ -230,13 +212,6 @@ def _compared(photos: Iterable[DemoPhoto], before: Answers, after: Answers) -> I
     for photo in photos:
         for mask in photo.masks:
             prompt = mask.prompts[0]
-            scores = (_score(answers[photo.task, prompt], mask) for answers in (before, after))
-            yield ComparedPrompt(photo.name, prompt, photo.split != "train", *scores)
-
-
-def _version(answers: Answers) -> str:
-    return next(iter(answers.values())).version
-
-
-def _score(answer: StoredAnswer, truth: SampleMask) -> float:
-    return 0.0 if answer.mask is None else iou(answer.mask, truth.mask())
+            masks = (answers[photo.task, prompt] for answers in (before, after))
+            scores = (0.0 if answer is None else iou(answer, mask.mask()) for answer in masks)
+            yield ComparedPrompt(photo.name, prompt, photo.held_out, *scores)

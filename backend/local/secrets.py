@@ -33,24 +33,20 @@ def prepare(home: Path) -> None:
             folder.chmod(0o700)
     except OSError as error:
         raise StartError(f"The folder {home} can't be made ({error.strerror}): set RIS_HOME to another.") from error
-    kept = read_env(home)
-    remember(home, {name: value for name, value in _fresh_secrets().items() if name not in kept})
-
-
-def _fresh_secrets() -> dict[str, str]:
-    return {
+    fresh = {
         "RIS_PASSWORD": secrets.token_urlsafe(24),
         "RIS_WEBHOOK_SECRET": secrets.token_urlsafe(24),
         "RIS_REDIS_URL": f"redis://:{quote(secrets.token_urlsafe(24))}@127.0.0.1:{_VALKEY_PORT}/0",
         # Typed by a person, so shorter; the server listens on this machine alone.
         "RIS_LABEL_STUDIO_PASSWORD": secrets.token_urlsafe(12),
     }
+    kept = read_env(home)
+    remember(home, {name: value for name, value in fresh.items() if name not in kept})
 
 
 def read_env(home: Path) -> dict[str, str]:
     """What the file of secrets sets; a name without a value counts as absent."""
-    file = env_file(home)
-    return {name: value for name, value in dotenv_values(file).items() if value}
+    return {name: value for name, value in dotenv_values(env_file(home)).items() if value}
 
 
 def remember(home: Path, values: Mapping[str, str]) -> None:

@@ -37,22 +37,6 @@ class Service:
     stop_seconds: float = 10.0
 
 
-@dataclass(frozen=True)
-class SupervisorPolicy:
-    """How a supervisor watches.
-
-    poll_seconds: between two looks. deaths: so often in a row a service may die, each time within `steady_seconds` of
-    its start. longest_delay: seconds before it starts again, at most. log_bytes: a log that is longer at a start
-    becomes the old one.
-    """
-
-    poll_seconds: float = 0.2
-    deaths: int = 5
-    steady_seconds: float = 60.0
-    longest_delay: float = 30.0
-    log_bytes: int = 10 << 20
-
-
 @dataclass
 class _Child:
     service: Service
@@ -64,11 +48,20 @@ class _Child:
 
 @dataclass
 class Supervisor:
-    """The children, in order of start. `logs` is an existing folder; `say` takes a sentence for the user."""
+    """The children, in order of start.
+
+    logs: an existing folder. say: takes a sentence for the user. poll_seconds: between two looks. deaths: so often in a
+    row a service may die, each time within `steady_seconds` of its start. longest_delay: seconds before it starts
+    again, at most. log_bytes: a log that is longer at a start becomes the old one.
+    """
 
     logs: Path
     say: Callable[[str], None]
-    policy: SupervisorPolicy = SupervisorPolicy()
+    poll_seconds: float = 0.2
+    deaths: int = 5
+    steady_seconds: float = 60.0
+    longest_delay: float = 30.0
+    log_bytes: int = 10 << 20
     _children: dict[str, _Child] = field(default_factory=dict)
 
     def start(self, service: Service) -> None:
@@ -87,14 +80,14 @@ class Supervisor:
                     waiting.remove(name)
                     on_ready(name, time.monotonic() - self._children[name].started)
             if waiting:
-                time.sleep(self.policy.poll_seconds)
+                time.sleep(self.poll_seconds)
 
     def watch(self) -> NoReturn:
         """Restart what dies, for ever. Raises StartError once a service keeps dying."""
         while True:
             for child in self._children.values():
                 self._reconcile(child)
-            time.sleep(self.policy.poll_seconds)
+            time.sleep(self.poll_seconds)
 
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop the services, the last started first, each given its time; an interrupt kills them."""
@@ -116,7 +109,7 @@ class Supervisor:
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         log = self._log(service)
-        if log.exists() and log.stat().st_size > self.policy.log_bytes:
+        if log.exists() and log.stat().st_size > self.log_bytes:
             log.replace(log.with_suffix(".old.log"))
         with log.open("ab") as output:
             return subprocess.Popen(
@@ -149,10 +142,10 @@ class Supervisor:
             return
         # What it leaves behind (a forked job, a web worker) would get in the way of its successor.
         _signal_group(child.process, signal.SIGKILL)
-        child.deaths = child.deaths + 1 if now - child.started < self.policy.steady_seconds else 1
-        if child.deaths >= self.policy.deaths:
+        child.deaths = child.deaths + 1 if now - child.started < self.steady_seconds else 1
+        if child.deaths >= self.deaths:
             raise StartError(f"{child.service.name} died {child.deaths} times in a row. {self._obituary(child)}")
-        delay = min(2.0 ** (child.deaths - 1), self.policy.longest_delay)
+        delay = min(2.0 ** (child.deaths - 1), self.longest_delay)
         child.restart_at = now + delay
         self.say(f"{self._obituary(child)}\nIt starts again in {delay:.0f} s.")
 

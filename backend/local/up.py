@@ -1,8 +1,7 @@
 """`ris up`: Label Studio, Valkey, the backend and its two workers on this machine, connected, with one command.
 
-services.py says what runs, supervisor.py keeps it running, projects/connect.py joins it together. What dies is started
-again, after a growing pause; what dies five times in a row stops everything. Who shows it to a person is told; nothing
-is printed here.
+services.py says what runs, supervisor.py keeps it running, projects/connect.py joins it together. Who shows it to a
+person is told; nothing is printed here.
 """
 
 import os
@@ -12,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -179,21 +178,16 @@ def local_services(settings: Settings, label_studio: Path) -> list[Service]:
     redis_url = settings.secret("redis_url")
     lines = commands(_LOOPBACK, _local_port("RIS_LABEL_STUDIO_URL", settings.label_studio_url, _HTTP_PORT))
     ours = {**os.environ, "RIS_HOME": str(settings.home.absolute())}
-    own = Path(sys.executable).parent
 
-    def worker(name: str, stop_seconds: float) -> Service:
-        return Service(
-            name,
-            _in(own, lines[name]),
-            ours,
-            lambda pid: readiness.worker_registered(redis_url, pid),
-            start_seconds=120,
-            stop_seconds=stop_seconds,
-        )
+    def own(name: str, ready: Callable[[int], bool], stop_seconds: float, start_seconds: float = 120) -> Service:
+        return Service(name, _in(Path(sys.executable).parent, lines[name]), ours, ready, start_seconds, stop_seconds)
+
+    def is_registered(pid: int) -> bool:
+        return readiness.worker_registered(redis_url, pid)
 
     label_studio_health, health = f"{settings.label_studio_url}/health", f"{connect.backend_url(settings)}/health"
     return [
-        Service(VALKEY, _in(own, lines[VALKEY]), ours, lambda _: readiness.valkey_answers(redis_url)),
+        own(VALKEY, lambda _: readiness.valkey_answers(redis_url), stop_seconds=10, start_seconds=60),
         Service(
             LABEL_STUDIO,
             _in(label_studio.parent, lines[LABEL_STUDIO]),
@@ -202,19 +196,12 @@ def local_services(settings: Settings, label_studio: Path) -> list[Service]:
             # The first start migrates an empty database: half a minute, more on a slow disk.
             start_seconds=300,
         ),
-        Service(
-            BACKEND,
-            _in(own, lines[BACKEND]),
-            ours,
-            lambda _: readiness.http_answers(health),
-            start_seconds=120,
-            # Gunicorn gives requests that are under way 30 seconds.
-            stop_seconds=35,
-        ),
+        # Gunicorn gives requests that are under way 30 seconds.
+        own(BACKEND, lambda _: readiness.http_answers(health), stop_seconds=35),
         # What an export gets to finish; one that takes longer is started again by the next worker.
-        worker(WORKER, stop_seconds=20),
+        own(WORKER, is_registered, stop_seconds=20),
         # A training stops at its next step, and the next worker goes on from there.
-        worker(TRAINER, stop_seconds=10),
+        own(TRAINER, is_registered, stop_seconds=10),
     ]
 
 
@@ -282,10 +269,7 @@ def _local_port(name: str, url: str, default: int) -> int:
 
 
 def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        # As the servers do: a port whose last connection is only winding down counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            probe.bind((_LOOPBACK, port))
-            return True
+    # It reuses addresses, as the servers do: a port whose last connection is only winding down counts as free.
+    with suppress(OSError), socket.create_server((_LOOPBACK, port)):
+        return True
     return False

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import StartError
-from backend.local.supervisor import Service, Supervisor, SupervisorPolicy
+from backend.local.supervisor import Service, Supervisor
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -92,7 +92,7 @@ def test_output_goes_to_a_log_of_its_own(supervisor: Supervisor, tmp_path: Path)
 
 
 def test_a_log_grows_no_further_than_its_bound(supervisor: Supervisor, tmp_path: Path) -> None:
-    supervisor.policy = SupervisorPolicy(log_bytes=10)
+    supervisor.log_bytes = 10
     (tmp_path / "talker.log").write_text("an old and long log")
     supervisor.start(python("talker", SLEEP))
     assert (tmp_path / "talker.old.log").read_text() == "an old and long log"
@@ -131,7 +131,7 @@ def test_what_is_killed_starts_again(supervisor: Supervisor, said: Said, interru
 
 
 def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said) -> None:
-    supervisor.policy = SupervisorPolicy(longest_delay=0.1)
+    supervisor.longest_delay = 0.1
     supervisor.start(python("worker", "raise SystemExit('out of memory')"))
     supervisor.start(python("other", SLEEP))
     other = supervisor.pid("other")
@@ -144,7 +144,7 @@ def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said) -> 
 def test_what_ran_for_long_gets_all_its_chances_again(
     supervisor: Supervisor, said: Said, interrupt: Callable[[float], None]
 ) -> None:
-    supervisor.policy = SupervisorPolicy(poll_seconds=0.05, steady_seconds=0.0, longest_delay=0.05)
+    supervisor.poll_seconds, supervisor.steady_seconds, supervisor.longest_delay = 0.05, 0.0, 0.05
     supervisor.start(python("worker", "pass"))
     interrupt(2.5)
     with pytest.raises(KeyboardInterrupt):
