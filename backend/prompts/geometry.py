@@ -4,7 +4,7 @@ Pure: knows no HTTP, no files and no model.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class Box:
 
 @dataclass(frozen=True)
 class GeometricPrompt:
-    """Points and rectangles together; `label` is what Label Studio stores for the label they were drawn with."""
+    """Points and rectangles together. label: what Label Studio stores for the label they were drawn with."""
 
     points: tuple[Point, ...] = ()
     boxes: tuple[Box, ...] = ()
@@ -87,51 +87,32 @@ class GeometricPrompt:
 
 def read_geometry(context: Mapping[str, Any]) -> GeometricPrompt | None:
     """The smart points and rectangles of an interactive request's context; None if there are none."""
-    regions = [region for region in context.get("result") or () if isinstance(region, Mapping)]
-    points = tuple(_points(regions))
-    boxes = tuple(_boxes(regions))
-    if not points and not boxes:
-        return None
-    return GeometricPrompt(points, boxes, next(_labels(regions), None))
-
-
-def _points(regions: list[Mapping[str, Any]]) -> Iterator[Point]:
-    for region in regions:
-        if region.get("type") in _POINTS and (shares := _shares(region, "x", "y")):
-            yield Point(shares[0], shares[1], _positive(region))
-
-
-def _boxes(regions: list[Mapping[str, Any]]) -> Iterator[Box]:
-    for region in regions:
-        if region.get("type") in _BOXES and (shares := _shares(region, "x", "y", "width", "height")):
-            x, y, width, height = shares
-            rotation = region["value"].get("rotation")
+    points, boxes, labels = [], [], list[str]()
+    for region in context.get("result") or ():
+        if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
+            continue
+        kind, value = region.get("type"), region["value"]
+        # Label Studio leaves it out where nobody pressed Alt; some versions write a number.
+        positive = bool(region.get("is_positive", True))
+        if kind in _POINTS and (shares := _shares(value, "x", "y")):
+            points.append(Point(**shares, positive=positive))
+        elif kind in _BOXES and (shares := _shares(value, "x", "y", "width", "height")):
+            rotation = value.get("rotation")
             degrees = float(rotation) if _is_number(rotation) else 0.0
-            yield Box(x, y, width, height, degrees, _positive(region))
+            boxes.append(Box(**shares, rotation=degrees, positive=positive))
+        if kind in (*_POINTS, *_BOXES) and isinstance(drawn_with := value.get(str(kind)), list):
+            labels += [label for label in drawn_with if isinstance(label, str)]
+    return GeometricPrompt(tuple(points), tuple(boxes), next(iter(labels), None)) if points or boxes else None
 
 
-def _labels(regions: list[Mapping[str, Any]]) -> Iterator[str]:
-    for region in regions:
-        value, kind = region.get("value"), region.get("type")
-        if isinstance(value, Mapping) and kind in (*_POINTS, *_BOXES):
-            labels = value.get(str(kind))
-            yield from (label for label in labels if isinstance(label, str)) if isinstance(labels, list) else ()
-
-
-def _shares(region: Mapping[str, Any], *names: str) -> list[float] | None:
+def _shares(value: Mapping[str, Any], *names: str) -> dict[str, float] | None:
     """Percentages of a region as shares; None if one is missing or no number."""
-    value = region.get("value")
-    numbers: list[Any] = [value.get(name) for name in names] if isinstance(value, Mapping) else [None]
-    return [number / 100 for number in numbers] if all(map(_is_number, numbers)) else None
+    shares = {name: float(value[name]) / 100 for name in names if _is_number(value.get(name))}
+    return shares if len(shares) == len(names) else None
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _positive(region: Mapping[str, Any]) -> bool:
-    # Label Studio leaves it out where nobody pressed Alt; some versions write a number.
-    return bool(region.get("is_positive", True))
 
 
 def _connected(mask: Mask) -> NDArray[np.int32]:
@@ -165,12 +146,10 @@ def _area(box: Box, shape: tuple[int, ...]) -> Mask:
 def _part_at(point: Point, parts: NDArray[np.int32]) -> Mask:
     """The connected part that is nearest to a point and within its reach; nothing if there is none."""
     rows, columns = np.nonzero(parts)
-    if not len(rows):
-        return np.zeros(parts.shape, np.bool_)
     distances = _distances(point, rows, columns, parts.shape)
-    nearest = int(distances.argmin())
-    if distances[nearest] > max(1.0, _REACH * max(parts.shape)):
+    if not len(rows) or distances.min() > max(1.0, _REACH * max(parts.shape)):
         return np.zeros(parts.shape, np.bool_)
+    nearest = int(distances.argmin())
     return np.asarray(parts == parts[rows[nearest], columns[nearest]])
 
 

@@ -7,9 +7,10 @@ written counts as forgotten, and only the log says so. Knows nothing of what a p
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -23,62 +24,61 @@ _log = logging.getLogger(__name__)
 SECONDS = 3600
 
 
-class LastPrompt(Protocol):
+class LastPrompt(ABC):
     """One prompt a project, for `SECONDS` after it was typed."""
 
     def remember(self, project: int, prompt: str) -> None:
         """Keep it in place of the one before."""
+        try:
+            self._write(project, prompt)
+        except (RedisError, OSError) as error:
+            _log.warning("The prompt typed in project %s isn't kept: %s", project, error)
 
     def recall(self, project: int) -> str | None:
         """The project's prompt, or None where none was typed of late."""
+        try:
+            return self._read(project)
+        except FileNotFoundError:
+            return None
+        except (RedisError, OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
+            return None
+
+    @abstractmethod
+    def _write(self, project: int, prompt: str) -> None: ...
+
+    @abstractmethod
+    def _read(self, project: int) -> str | None: ...
 
 
-class SharedLastPrompt:
+class SharedLastPrompt(LastPrompt):
     """Kept in Valkey; safe for any number of processes."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
 
-    def remember(self, project: int, prompt: str) -> None:
-        try:
-            self._connection.set(_key(project), prompt, ex=SECONDS)
-        except RedisError as error:
-            _log.warning("The prompt typed in project %s isn't kept: %s", project, error)
+    def _write(self, project: int, prompt: str) -> None:
+        self._connection.set(_key(project), prompt, ex=SECONDS)
 
-    def recall(self, project: int) -> str | None:
-        try:
-            prompt = cast(bytes | None, self._connection.get(_key(project)))
-        except RedisError as error:
-            _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
-            return None
+    def _read(self, project: int) -> str | None:
+        prompt = cast(bytes | None, self._connection.get(_key(project)))
         return prompt.decode() if prompt else None
 
 
-class FileLastPrompt:
+class FileLastPrompt(LastPrompt):
     """Kept in `<home>/projects/<project>.typed.json`, replaced in one step."""
 
     def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
         self._home = home
         self._now = now
 
-    def remember(self, project: int, prompt: str) -> None:
-        try:
-            atomic_write(
-                last_prompt_file(self._home, project), json.dumps({"prompt": prompt, "typed": self._now()}).encode()
-            )
-        except OSError as error:
-            _log.warning("The prompt typed in project %s isn't kept: %s", project, error)
+    def _write(self, project: int, prompt: str) -> None:
+        kept = {"prompt": prompt, "typed": self._now()}
+        atomic_write(last_prompt_file(self._home, project), json.dumps(kept).encode())
 
-    def recall(self, project: int) -> str | None:
-        try:
-            kept = json.loads(last_prompt_file(self._home, project).read_bytes())
-            fresh = 0 <= self._now() - kept["typed"] < SECONDS
-            return str(kept["prompt"]) if fresh else None
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("The prompt typed last in project %s can't be read: %s", project, error)
-            return None
+    def _read(self, project: int) -> str | None:
+        kept = json.loads(last_prompt_file(self._home, project).read_bytes())
+        return str(kept["prompt"]) if 0 <= self._now() - kept["typed"] < SECONDS else None
 
 
 def _key(project: int) -> str:

@@ -36,7 +36,6 @@ from backend.prompts.geometry import GeometricPrompt, read_geometry
 from backend.prompts.label_matching import LabelMatch, SentenceVectors, alternatives, find_label, is_catch_all
 from backend.prompts.sheet import EMPTY, PromptSheet
 from ris_core.errors import PromptError
-from ris_core.masks import Mask
 
 if TYPE_CHECKING:
     from ris_core.inference.prediction import Prediction
@@ -79,17 +78,17 @@ def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Pred
 
     Taken away is all that a negative finds, however sure the model is of either: whoever writes "not the puppy" has
     seen it count as a dog. Where next to nothing would be left, the model can't tell the two apart, and the surer one
-    has it all. An answer that loses everything says that the thing isn't there.
-
-    Args:
-        negatives: the answers to `request.negatives`.
+    has it all. An answer that loses everything says that the thing isn't there. negatives: of `request.negatives`.
     """
     if not answer.present:
         return answer
     mask = answer.mask
-    for negative in negatives:
-        if negative.present:
-            mask = _without(mask, negative, answer.score)
+    for negative in (negative for negative in negatives if negative.present):
+        rest = mask & ~negative.mask
+        if np.count_nonzero(rest) >= _REST * np.count_nonzero(mask):
+            mask = rest
+        elif negative.score > answer.score:
+            mask = np.zeros_like(mask)
     if request.geometry:
         mask = request.geometry.keep(mask)
     if mask.any():
@@ -108,13 +107,6 @@ def echoes(requests: Sequence[PromptRequest], answers: Sequence[Prediction]) -> 
         for request, answer in zip(requests, answers, strict=True)
         if request.echo and (answer.present or request.source != "offered")
     ]
-
-
-def _without(mask: Mask, negative: Prediction, score: float) -> Mask:
-    rest = mask & ~negative.mask
-    if np.count_nonzero(rest) >= _REST * np.count_nonzero(mask):
-        return rest
-    return np.zeros_like(mask) if negative.score > score else mask
 
 
 @dataclass(frozen=True)
@@ -138,10 +130,8 @@ class RequestBuilder:
         """What somebody at work on the task asks for."""
         geometry = read_geometry(context)
         typed = typed_prompt(context, self.config)
-        if typed is None and _is_submitted_blank(context, self.config):
-            typed = ""
-        if typed is not None:
-            return self._checked([self._request(typed, "typed", geometry=geometry)])
+        if typed or _is_submitted_blank(context, self.config):
+            return self._checked([self._request(typed or "", "typed", geometry=geometry)])
         if geometry is None:
             # A region of another tag, or one just deleted, asks for nothing.
             return []
@@ -162,13 +152,11 @@ class RequestBuilder:
 
     def for_sentences(self, prompts: Iterable[tuple[str, str | None]], source: PromptSource) -> list[PromptRequest]:
         """Sentences for any picture, each with one of its label's names, or None for the label that it names."""
-        return self._checked(
-            [self._request(sentence, source, self._match_name(label), echo=True) for sentence, label in prompts]
-        )
+        return self._checked(self._request(sentence, source, label, echo=True) for sentence, label in prompts)
 
     def _of_task(self, task: Mapping[str, Any]) -> Iterator[PromptRequest]:
         for sentence, label, negatives in _entries(_task_values(task, self.config)):
-            request = self._request(sentence, "task", self._match_name(label), echo=True)
+            request = self._request(sentence, "task", label, echo=True)
             yield self._with_negatives(request, self._sentences(negatives))
 
     def _of_labels(self) -> Iterator[PromptRequest]:
@@ -186,8 +174,7 @@ class RequestBuilder:
                 yield from self._about(label, [label.value.replace("_", " ")], "name")
 
     def _about(self, label: Label, sentences: Iterable[str], source: PromptSource) -> Iterator[PromptRequest]:
-        match = LabelMatch(label)
-        return (self._with_negatives(self._request(sentence, source, match)) for sentence in sentences)
+        return (self._with_negatives(self._request(sentence, source, label)) for sentence in sentences)
 
     def _with_negatives(self, request: PromptRequest, more: Iterable[str] = ()) -> PromptRequest:
         label = request.label
@@ -200,25 +187,22 @@ class RequestBuilder:
         self,
         value: object,
         source: PromptSource,
-        match: LabelMatch | None = None,
+        label: Label | str | None = None,
         geometry: GeometricPrompt | None = None,
         echo: bool = False,
     ) -> PromptRequest:
+        """`label`: itself, one of its names, or None for the one that `geometry` was drawn with or the prompt names."""
         sentence = self._sentence(value)
         prompt, *negatives = (self._sentence(part) for part in _NOT.split(sentence))
-        if match is None:
-            drawn_with = self.config.label(geometry.label) if geometry and geometry.label else None
-            match = LabelMatch(drawn_with) if drawn_with else self._match(prompt)
+        drawn_with = self.config.label(geometry.label) if geometry and geometry.label else None
+        match = self._match(label or drawn_with or prompt)
         shown = sentence if echo else ""
         notes = (match.note,) if match.note else ()
         return PromptRequest(prompt, match.label, tuple(negatives), geometry, source, shown, notes)
 
-    def _match_name(self, name: str | None) -> LabelMatch | None:
-        return self._match(name) if name else None
-
-    def _match(self, sentence: str) -> LabelMatch:
-        exact = self.config.label(sentence)
-        return LabelMatch(exact) if exact else find_label(sentence, self.config, self._further_names, self.vectors)
+    def _match(self, label: Label | str) -> LabelMatch:
+        known = label if isinstance(label, Label) else self.config.label(label)
+        return LabelMatch(known) if known else find_label(str(label), self.config, self._further_names, self.vectors)
 
     @cached_property
     def _further_names(self) -> dict[str, list[str]]:

@@ -13,8 +13,8 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class SheetEntry:
     aliases: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.prompts or self.negatives or self.aliases)
+        return any(asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ class PromptSheet:
 
     def as_json(self) -> dict[str, dict[str, list[str]]]:
         """As `parse_json` reads it."""
-        return {label: {name: list(values) for name, values in _fields(entry)} for label, entry in self.entries.items()}
+        return {
+            label: {kind: list(sentences) for kind, sentences in asdict(entry).items()}
+            for label, entry in self.entries.items()
+        }
 
 
 EMPTY = PromptSheet()
@@ -93,8 +96,7 @@ def edit_sheet(home: Path, project: int, change: Callable[[PromptSheet], PromptS
     with exclusive(file.with_suffix(".lock")):
         sheet = change(load_sheet(home, project))
         if sheet.entries:
-            text = json.dumps(sheet.as_json(), indent=2, ensure_ascii=False)
-            atomic_write(file, f"{text}\n".encode())
+            atomic_write(file, f"{json.dumps(sheet.as_json(), indent=2, ensure_ascii=False)}\n".encode())
         else:
             file.unlink(missing_ok=True)
     return sheet
@@ -113,7 +115,7 @@ def read_sheet(file: Path) -> PromptSheet:
 
 def parse_json(content: bytes, name: str = "The prompt sheet") -> PromptSheet:
     """Raises SheetError if it isn't {label: {"prompts": [...], "negatives": [...], "aliases": [...]}}."""
-    _bound(content, name)
+    _check_size(content, name)
     try:
         labels = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -125,7 +127,7 @@ def parse_json(content: bytes, name: str = "The prompt sheet") -> PromptSheet:
 
 def parse_csv(content: bytes, name: str = "The prompt sheet") -> PromptSheet:
     """Raises SheetError if it hasn't the columns label, prompt, negative, alias; only the first is needed."""
-    _bound(content, name)
+    _check_size(content, name)
     try:
         # A spreadsheet marks its UTF-8 with a byte order mark.
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), strict=True)
@@ -148,9 +150,9 @@ def _rows(rows: Iterable[dict[str | Any, str | Any]], name: str) -> dict[str, Sh
 
 
 def _entry(label: str, value: object, name: str) -> SheetEntry:
-    kinds = tuple(_COLUMNS.values())
-    if not isinstance(value, dict) or not value.keys() <= set(kinds):
-        raise SheetError(f'The label "{label}" of {name} should hold lists called {", ".join(kinds)} and nothing else.')
+    if not isinstance(value, dict) or not value.keys() <= set(_COLUMNS.values()):
+        kinds = ", ".join(_COLUMNS.values())
+        raise SheetError(f'The label "{label}" of {name} should hold lists called {kinds} and nothing else.')
     for kind, sentences in value.items():
         if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
             raise SheetError(f'"{kind}" of the label "{label}" of {name} should be a list of sentences.')
@@ -169,24 +171,16 @@ def _checked(entries: Mapping[str, SheetEntry], name: str = "The prompt sheet") 
 def _tidied(label: str, entry: SheetEntry, name: str) -> SheetEntry:
     if not label.strip():
         raise SheetError(f"{name} has an entry without a label: say which label it is for.")
-    tidied = {
-        kind: tuple(dict.fromkeys(" ".join(sentence.split()) for sentence in sentences))
-        for kind, sentences in _fields(entry)
-    }
-    for kind, sentences in tidied.items():
-        for sentence in sentences:
-            if not 0 < len(sentence) <= MAX_LENGTH:
-                raise SheetError(
-                    f'"{kind}" of the label "{label}" of {name} has a sentence of {len(sentence)} characters: '
-                    f"write 1 to {MAX_LENGTH}."
-                )
+    tidied: dict[str, tuple[str, ...]] = {}
+    for kind, sentences in asdict(entry).items():
+        tidied[kind] = tuple(dict.fromkeys(" ".join(sentence.split()) for sentence in sentences))
+        for length in map(len, tidied[kind]):
+            if not 0 < length <= MAX_LENGTH:
+                text = f'"{kind}" of the label "{label}" of {name} has a sentence of {length} characters'
+                raise SheetError(f"{text}: write 1 to {MAX_LENGTH}.")
     return SheetEntry(**tidied)
 
 
-def _fields(entry: SheetEntry) -> Iterator[tuple[str, tuple[str, ...]]]:
-    return ((kind, getattr(entry, kind)) for kind in _COLUMNS.values())
-
-
-def _bound(content: bytes, name: str) -> None:
+def _check_size(content: bytes, name: str) -> None:
     if len(content) > MAX_BYTES:
         raise SheetError(f"{name} has {len(content)} bytes, more than {MAX_BYTES}: a sheet holds a few lines a label.")
