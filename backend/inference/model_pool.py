@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -79,9 +78,9 @@ class ModelPool:
         """One prediction a prompt, in order, for each image; all of them go through the model together.
 
         What is wrong with an image or a prompt is the answer for that image, and costs the others nothing.
+        Encoded images are remembered, decoded ones are not.
 
         Args:
-            images: each with what to look for in it. Encoded images are remembered, decoded ones are not.
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
             passes: predictions are `AssessedPrediction`, from so many passes under dropout, perhaps none.
 
@@ -89,9 +88,13 @@ class ModelPool:
             ModelBusy: others kept the model until the deadline.
             CheckpointError: the version can't be used.
         """
-        with self._turn(deadline):
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise ModelBusy("The model is busy with other images. Try again in a moment.")
+        try:
             predictor = self._predictor(version)
             return self._thread.submit(self._segment, predictor, images, passes).result()
+        finally:
+            self._lock.release()
 
     def read(self, image: bytes) -> Image:
         """Decode an image, in the caller's time and not the model's. Raises ImageError."""
@@ -113,7 +116,8 @@ class ModelPool:
         return [result for image in images for result in self._segment(predictor, [image], passes)]
 
     def _prepare(self, predictor: Predictor, images: Sequence[bytes | Image]) -> list[PreparedImage]:
-        keys = [f"{predictor.fingerprint}:{_name(image)}" for image in images]
+        names = (sha256(image) if isinstance(image, bytes) else id(image) for image in images)
+        keys = [f"{predictor.fingerprint}:{name}" for name in names]
         kept = {key: self._embeddings[key] for key in keys if key in self._embeddings}
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in kept}
         decoded = [self.read(image) if isinstance(image, bytes) else image for image in new.values()]
@@ -133,20 +137,10 @@ class ModelPool:
         else:
             _log.info("Version %s is loaded.", version.name)
 
-    @contextmanager
-    def _turn(self, deadline: float) -> Iterator[None]:
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise ModelBusy("The model is busy with other images. Try again in a moment.")
-        try:
-            yield
-        finally:
-            self._lock.release()
-
     def _predictor(self, version: Version) -> Predictor:
-        predictor = self._predictors.get(version.name)
-        if predictor is None:
-            self._predictors[version.name] = predictor = self._load(version.folder)
-        return predictor
+        if version.name not in self._predictors:
+            self._predictors[version.name] = self._load(version.folder)
+        return self._predictors[version.name]
 
 
 def _load(folder: Path) -> Predictor:
@@ -154,7 +148,3 @@ def _load(folder: Path) -> Predictor:
     from ris_core.inference.predictor import Predictor  # noqa: PLC0415
 
     return Predictor.load(folder)
-
-
-def _name(image: bytes | Image) -> str:
-    return sha256(image) if isinstance(image, bytes) else str(id(image))

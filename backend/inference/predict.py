@@ -19,7 +19,6 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -104,9 +103,7 @@ class Prelabeller:
         context: Mapping[str, Any] | None = None,
         credentials: Credentials | None = None,
     ) -> list[TaskPrediction]:
-        """One answer for each task.
-
-        The score is the confidence in the least sure answer, whether that is a mask or its absence.
+        """One answer for each task. The score is the confidence in the least sure answer, be it a mask or its absence.
 
         Args:
             context: what the editor sends along; None in a batch.
@@ -117,7 +114,9 @@ class Prelabeller:
             ModelBusy: the time was up before all of them were done.
             RisError: in the editor, anything; in a batch, what isn't the matter of a single task.
         """
-        with self._slot():
+        if not self._slots.acquire(blocking=False):
+            raise TooMany(f"{1 + self._limits.waiting} requests are being served or waiting. Try again in a moment.")
+        try:
             deadline = time.monotonic() + self._limits.seconds
             project_model = self._project_models.of(project, config)
             request = _PredictRequest(project_model, context, credentials, deadline, opened=len(tasks) == 1)
@@ -127,6 +126,8 @@ class Prelabeller:
                 return predictions
             groups = (tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP))
             return [prediction for group in groups for prediction in self._batch(group, request)]
+        finally:
+            self._slots.release()
 
     def fetch(self, task: PromptedTask, config: LabelConfig, credentials: Credentials | None = None) -> PromptedTask:
         """The task with its image, encoded. Raises FetchError, BadRequest or LabelStudioError."""
@@ -158,7 +159,8 @@ class Prelabeller:
             CheckpointError: the version can't be used.
         """
         images = [(task.image, task.sentences) for task in tasks if task.image is not None]
-        passes = None if pairs is None else _passes(project_model)
+        in_passes = PASSES if project_model.settings.prelabel_score == "disagreement" else 0
+        passes = None if pairs is None else in_passes
         results = iter(self._model_pool.segment_all(project_model.version, images, deadline, passes) if images else [])
         answers: list[TaskPrediction | UnansweredTask] = []
         for task in tasks:
@@ -170,15 +172,6 @@ class Prelabeller:
             if pairs is not None:
                 pairs += _pairs(task, predictions)
         return answers
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if not self._slots.acquire(blocking=False):
-            raise TooMany(f"{1 + self._limits.waiting} requests are being served or waiting. Try again in a moment.")
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     def _interact(self, task: Task, request: _PredictRequest) -> TaskPrediction:
         prompted = self._prompted(task, request)
@@ -220,47 +213,39 @@ def _answer(
 ) -> TaskPrediction | UnansweredTask:
     if not task.requests:
         return _prediction(task, [], 0.0, project_model)
-    answers = [_combined(request, own) for request, own in _by_request(task, predictions)]
+    config, answers = project_model.config, [answer for _, answer, _ in _combined(task, predictions)]
     try:
-        regions = _mask_regions(project_model.config, task.requests, answers)
-        if echo:
-            regions += _typed_regions(project_model.config, answers[0].mask.shape, echoes(task.requests, answers))
-        validate(regions, project_model.config)
+        regions = _mask_regions(config, task.requests, answers)
+        # The annotation made from a batch prediction should hold its sentences, those without a mask too.
+        # In the editor the TextArea holds them already.
+        if echo and config.prompt and (sentences := echoes(task.requests, answers)):
+            height, width = answers[0].mask.shape
+            regions.append(prompt_region(config, (height, width), *sentences))
+        validate(regions, config)
     except BadRequest as error:
         return error
     return _prediction(task, regions, min(map(_confidence, answers)), project_model)
 
 
-def _by_request(
+def _combined(
     task: PromptedTask, predictions: Sequence[Prediction]
-) -> Iterator[tuple[PromptRequest, list[Prediction]]]:
-    """Each request with the predictions of its sentences."""
+) -> Iterator[tuple[PromptRequest, Prediction, list[Prediction]]]:
+    """Each request with its answer, and the predictions of its sentences that this was made of."""
     rest = iter(predictions)
-    return ((request, [next(rest) for _ in request.sentences]) for request in task.requests)
-
-
-def _combined(request: PromptRequest, predictions: Sequence[Prediction]) -> Prediction:
-    return combine(request, predictions[0], predictions[1:])
-
-
-def _passes(project_model: ProjectModel) -> int:
-    return PASSES if project_model.settings.prelabel_score == "disagreement" else 0
+    for request in task.requests:
+        own = [next(rest) for _ in request.sentences]
+        yield request, combine(request, own[0], own[1:]), own
 
 
 def _pairs(task: PromptedTask, predictions: Sequence[Prediction]) -> list[Pair]:
     """What was asked of a task, each sentence once."""
     pairs: dict[str, Pair] = {}
-    for request, own in _by_request(task, predictions):
-        pair = _pair(int(task.task["id"]), request, own)
-        pairs.setdefault(pair.prompt, pair)
+    for request, answer, own in _combined(task, predictions):
+        assessed = [prediction for prediction in own if isinstance(prediction, AssessedPrediction)]
+        measured = [prediction.disagreement for prediction in assessed if prediction.disagreement is not None]
+        about = int(task.task["id"]), clean(request.prompt), _confidence(answer)
+        pairs.setdefault(about[1], Pair(*about, max(measured, default=math.nan), assessed[0].embedding))
     return list(pairs.values())
-
-
-def _pair(task: int, request: PromptRequest, predictions: Sequence[Prediction]) -> Pair:
-    assessed = [prediction for prediction in predictions if isinstance(prediction, AssessedPrediction)]
-    measured = [prediction.disagreement for prediction in assessed if prediction.disagreement is not None]
-    confidence = _confidence(_combined(request, predictions))
-    return Pair(task, clean(request.prompt), confidence, max(measured, default=math.nan), assessed[0].embedding)
 
 
 def _mask_regions(
@@ -272,14 +257,6 @@ def _mask_regions(
         if answer.present
         for region in mask_regions(config, request.label, answer.mask, answer.score, request.prompt, request.notes)
     ]
-
-
-def _typed_regions(config: LabelConfig, size: tuple[int, ...], sentences: Sequence[str]) -> list[Region]:
-    # The annotation made from a batch prediction should hold its sentences, those without a mask too.
-    # In the editor the TextArea holds them already.
-    if config.prompt is None or not sentences:
-        return []
-    return [prompt_region(config, (size[0], size[1]), *sentences)]
 
 
 def _confidence(answer: Prediction) -> float:

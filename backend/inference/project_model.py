@@ -106,13 +106,9 @@ class ProjectModel:
         return answer_version(self.version.name, self.config, self.sheet, settings_digest(self.settings))
 
     def prompted(self, task: Task, context: Mapping[str, Any] | None = None, opened: bool = False) -> PromptedTask:
-        """A task with what it asks for, without its image; `context` is None unless somebody is at work on it.
+        """A task with what it asks for, without its image. Raises PromptError: that can't be asked.
 
-        Args:
-            opened: the request is about this task alone, so perhaps somebody opens it.
-
-        Raises:
-            PromptError: what it asks for can't be asked.
+        context: None unless somebody is at work on it. opened: the request is about it alone, so somebody may open it.
         """
         builder, name = self._builder(f"task {task.get('id')}"), self.name
         if context is not None:
@@ -129,8 +125,7 @@ class ProjectModel:
     def requests_from_command(self, prompts: Iterable[tuple[str, str | None]]) -> list[PromptRequest]:
         """Prompts that a command gives for all tasks of the project, each with its label or None: the one it names.
 
-        Raises:
-            PromptError: one of them can't be asked, or they are too many.
+        Raises PromptError: one of them can't be asked, or they are too many.
         """
         return self._builder("the command").for_sentences(prompts, "command")
 
@@ -142,9 +137,8 @@ class ProjectModel:
 
     def _offered(self, requests: list[PromptRequest]) -> list[PromptRequest]:
         """What is asked of a task that somebody opens: the prompt typed last, if the task itself says nothing."""
-        if not self.settings.prelabel_remember or not self.config.prompt:
-            return []
-        if any(request.source == "task" for request in requests):
+        wanted = self.settings.prelabel_remember and self.config.prompt
+        if not wanted or any(request.source == "task" for request in requests):
             return []
         sentence = self.last_prompt.recall(self.project)
         if not sentence:
@@ -180,13 +174,13 @@ class ProjectModels:
 
     def parse_interface(self, project: int, xml: str) -> LabelConfig:
         """A project's labelling interface, with the project's defaults. Raises ConfigError, SettingsError."""
-        return parse(xml, _defaults(self._settings.of_project(project)))
+        settings = self._settings.of_project(project)
+        return parse(xml, Defaults(settings.prelabel_objects, settings.prelabel_tolerance, settings.prelabel_smallest))
 
     def of(self, project: int, config: LabelConfig, version: Version | None = None) -> ProjectModel:
         """How a project is answered by a version of the model, the one in production unless given.
 
-        Raises:
-            RegistryError, SettingsError, SheetError: one of the project's files is damaged.
+        Raises RegistryError, SettingsError or SheetError: one of the project's files is damaged.
         """
         settings = self._settings.of_project(project)
         sheet = load_sheet(settings.home, project)
@@ -209,35 +203,20 @@ class ProjectModels:
 
     def versions(self, project: int | None = None) -> list[str]:
         """The version strings of a project, or of all, oldest model first; the bare names before any /setup."""
-        projects = self._projects() if project is None else [project]
+        home, registry = self._settings.home, self._registry
+        projects = sorted({*interfaces(home), *registry.projects()}) if project is None else [project]
         names = [name for number in projects for name in self._versions(number)]
         return list(dict.fromkeys(names)) or [self._registry.base.name]
 
     def _versions(self, project: int) -> list[str]:
         names = [version.name for version in self._registry.versions(project)]
-        config = self._noted_interface(project)
-        if config is None:
-            return names
-        project_model = self.of(project, config)
-        digest = settings_digest(project_model.settings)
-        return [answer_version(name, config, project_model.sheet, digest) for name in names]
-
-    def _noted_interface(self, project: int) -> LabelConfig | None:
         try:
-            return self.parse_interface(
-                project, interface_file(self._settings.home, project).read_text(encoding="utf-8")
-            )
+            xml = interface_file(self._settings.home, project).read_text(encoding="utf-8")
+            project_model = self.of_interface(project, xml)
         except (FileNotFoundError, ConfigError):
-            return None
-
-    def _projects(self) -> list[int]:
-        files = interfaces(self._settings.home).values()
-        noted = {int(number) for file in files if (number := file.name.partition(".")[0]).isdecimal()}
-        return sorted(noted | set(self._registry.projects()))
-
-
-def _defaults(settings: Settings) -> Defaults:
-    return Defaults(settings.prelabel_objects, settings.prelabel_tolerance, settings.prelabel_smallest)
+            return names
+        config, sheet, digest = project_model.config, project_model.sheet, settings_digest(project_model.settings)
+        return [answer_version(name, config, sheet, digest) for name in names]
 
 
 def _label(label: Label) -> dict[str, Any]:
