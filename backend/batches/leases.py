@@ -1,4 +1,4 @@
-"""What a runner holds: the chunks that it claimed, and how it tries again. Knows no task and no model."""
+"""What a runner holds: the chunks that it claimed; and how it tries again. Knows no task and no model."""
 
 import logging
 import secrets
@@ -27,11 +27,14 @@ class RunnerStopped(Exception):
 
 
 class Leases:
-    """The chunks that this runner holds; a thread renews them. `over` is set when the batch has ended."""
+    """The chunks that this runner holds; a thread renews them. `over` is set when the batch has ended.
 
-    def __init__(self, batch: str, batches: BatchStore) -> None:
+    stop: says whether it is others' turn.
+    """
+
+    def __init__(self, batch: str, batches: BatchStore, stop: Callable[[], bool] = lambda: False) -> None:
         self.over = threading.Event()
-        self._batch, self._batches = batch, batches
+        self._batch, self._batches, self._stop = batch, batches, stop
         self._owner = secrets.token_hex(8)
         self._held: set[str] = set()
         self._closed = threading.Event()
@@ -86,16 +89,11 @@ class Leases:
                 if not self._batches.renew(self._batch, self._owner, list(self._held)):
                     self.over.set()
 
+    def retry(self, call: Callable[[], T]) -> T:
+        """Try again what Label Studio can't do at the moment, for as long as the batch runs.
 
-class Retry:
-    """Tries again what Label Studio can't do at the moment, for as long as the batch runs."""
-
-    def __init__(self, batch: str, batches: BatchStore, over: threading.Event, stop: Callable[[], bool]) -> None:
-        self._batch, self._batches = batch, batches
-        self._over, self._stop = over, stop
-
-    def __call__(self, call: Callable[[], T]) -> T:
-        """What `call` returns in the end. Raises what it refuses for good, or RunnerStopped."""
+        Returns what `call` does in the end. Raises what is refused for good, or RunnerStopped.
+        """
         pause = FIRST_PAUSE
         while True:
             try:
@@ -110,5 +108,5 @@ class Retry:
 
     def wait(self, seconds: float = 0) -> None:
         """Wait so long. Raises RunnerStopped as soon as the batch has ended or it is others' turn."""
-        if self._over.wait(seconds) or self._stop():
+        if self.over.wait(seconds) or self._stop():
             raise RunnerStopped

@@ -14,7 +14,7 @@ from backend.active_learning.task_scores import (
     corrections_by_prompt,
     rescore,
 )
-from backend.batches.leases import Retry
+from backend.batches.leases import Leases
 from backend.batches.store import Batch, pages
 from backend.errors import BackendError, LabelStudioNotFound
 from backend.inference.project_model import ProjectModels
@@ -31,19 +31,17 @@ class BatchChanged(BackendError, code="batch_changed", status=409):
 
 
 class BatchProject:
-    """The batch's project in Label Studio, and how it is answered.
+    """The batch's project in Label Studio. Raises BatchChanged if it isn't answered as when the batch began.
 
-    project_model: how it is answered. credentials: for the hosts of its images. retry: for requests to Label Studio.
-
-    Raises BatchChanged if it isn't answered as when the batch began.
+    project_model: how it is answered. credentials: for the hosts of its images.
     """
 
     def __init__(
-        self, batch: Batch, client: LabelStudio, project_models: ProjectModels, registry: Registry, retry: Retry
+        self, batch: Batch, client: LabelStudio, project_models: ProjectModels, registry: Registry, leases: Leases
     ) -> None:
-        self.spec, self.batch, self.retry = batch.spec, batch.id, retry
-        self._client, self._number = client, batch.spec.project
-        project = retry(lambda: client.project(self._number))
+        self.spec, self.batch = batch.spec, batch.id
+        self._client, self._number, self._leases = client, batch.spec.project, leases
+        project = leases.retry(lambda: client.project(self._number))
         self.credentials = project_credentials(project)
         version = registry.version(self._number, batch.spec.model)
         self.project_model = project_models.of_interface(self._number, project["label_config"], version)
@@ -56,20 +54,17 @@ class BatchProject:
 
     def tasks(self, ids: Sequence[int]) -> list[Json]:
         """Those of the tasks that are there, with their predictions, in Label Studio's order."""
-        return self.retry(lambda: list(self._client.tasks_of(self._number, ids)))
+        return self._leases.retry(lambda: list(self._client.tasks_of(self._number, ids)))
 
     def predictions_by_task(self, ids: Sequence[int]) -> dict[int, list[int]]:
         """`predictions_of` each of the tasks that are there."""
-        return {
-            int(task["id"]): self.predictions_of(task) for page in pages(ids, SHORT_PAGE) for task in self.tasks(page)
-        }
+        tasks = (task for page in pages(ids, SHORT_PAGE) for task in self.tasks(page))
+        return {int(task["id"]): self.predictions_of(task) for task in tasks}
 
     def predictions_of(self, task: Json) -> list[int]:
         """The ids of a task's predictions of the batch's version, the oldest first."""
-        predictions = task.get("predictions") or []
-        return sorted(
-            int(prediction["id"]) for prediction in predictions if prediction["model_version"] == self.spec.version
-        )
+        predictions, version = task.get("predictions") or [], self.spec.version
+        return sorted(int(prediction["id"]) for prediction in predictions if prediction["model_version"] == version)
 
     def keep_pairs(self, pairs: Sequence[Pair]) -> None:
         """Keep what ranking takes of tasks that are about to be written."""
@@ -90,8 +85,8 @@ class BatchProject:
             _log.warning("Batch %s keeps its scores. %s", self.batch, error)
 
     def _change_score(self, prediction: int, score: float) -> None:
-        self.retry.wait()
-        self.retry(lambda: self._client.update_score(prediction, score))
+        self._leases.wait()
+        self._leases.retry(lambda: self._client.update_score(prediction, score))
 
     def import_predictions(self, predictions: Sequence[bytes]) -> int:
         """Store new predictions, all or none, without trying again; how many were."""
@@ -101,11 +96,11 @@ class BatchProject:
         """Put a prediction in the place of those that a task has."""
         # If somebody deletes it just now, the closing misses it.
         with suppress(LabelStudioNotFound):
-            self.retry(lambda: self._client.update_prediction(present[0], prediction))
+            self._leases.retry(lambda: self._client.update_prediction(present[0], prediction))
         self.delete_doubles(present)
 
     def delete_doubles(self, present: Sequence[int]) -> None:
         """Of several predictions of one task leave the oldest, whoever does it and however often."""
         for prediction in present[1:]:
             with suppress(LabelStudioNotFound):
-                self.retry(partial(self._client.delete_prediction, prediction))
+                self._leases.retry(partial(self._client.delete_prediction, prediction))

@@ -65,7 +65,9 @@ def delete_old(
     for version in versions:
         if not version.parents:
             client.delete_predictions(project, version.name)
-            _restore(client, project, ordered_by)
+            # With such a request Label Studio forgets what a project goes by.
+            if ordered_by is not None and client.project(project).get("model_version") != ordered_by:
+                client.update_project(project, model_version=ordered_by)
             done += len(version.predictions)
             on_progress(done, total, version.name)
             continue
@@ -83,9 +85,3 @@ def _ordered_by(client: LabelStudio, project: int) -> str | None:
         return str(name)
     backends = client.ml_backends(project)
     return str(backends[0]["title"]) if backends else None
-
-
-def _restore(client: LabelStudio, project: int, ordered_by: str | None) -> None:
-    """Label Studio forgets what a project goes by when predictions are deleted in one request."""
-    if ordered_by is not None and client.project(project).get("model_version") != ordered_by:
-        client.update_project(project, model_version=ordered_by)

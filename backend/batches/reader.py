@@ -1,4 +1,4 @@
-"""The thread that claims chunks, reads their tasks and has the images fetched, always a little ahead of the model."""
+"""The thread that feeds a runner's model."""
 
 import queue
 import threading
@@ -42,7 +42,7 @@ Step: TypeAlias = PendingTask | ChunkWork
 
 
 class TaskReader:
-    """A thread that claims chunks, reads their tasks and has the images fetched, always a little ahead."""
+    """A thread that claims chunks, reads their tasks and has the images fetched, always a little ahead of the model."""
 
     def __init__(self, project: BatchProject, batches: BatchStore, prelabeller: Prelabeller, leases: Leases) -> None:
         self._project, self._leases = project, leases
@@ -75,22 +75,17 @@ class TaskReader:
     def _run(self) -> None:
         try:
             while True:
-                chunk = self._claim()
-                if chunk.name == CLOSING:
+                self._leases.wait()
+                chunk = self._leases.claim()
+                if chunk is None:
+                    self._leases.wait(_IDLE_SECONDS)
+                elif chunk.name == CLOSING:
                     self._close()
                 else:
                     self._read(chunk)
         # The model's thread raises it.
         except BaseException as error:  # noqa: BLE001
             self._put(error)
-
-    def _claim(self) -> Chunk:
-        while True:
-            self._project.retry.wait()
-            chunk = self._leases.claim()
-            if chunk:
-                return chunk
-            self._project.retry.wait(_IDLE_SECONDS)
 
     def _read(self, chunk: Chunk) -> None:
         work = ChunkWork(chunk)
@@ -107,30 +102,24 @@ class TaskReader:
         if self._project.predictions_of(task) and not self._project.spec.force:
             work.skipped += 1
             return
+        model, requests = self._project.project_model, self._requests
         try:
-            question = self._question(task)
+            question = PromptedTask(task, requests, model.name) if requests else model.prompted(task)
         except (InputError, BadRequest) as error:
             work.fail(int(task["id"]), error)
             return
         self._put(PendingTask(work, int(task["id"]), self._fetchers.submit(self._fetch, question)))
 
-    def _question(self, task: Json) -> PromptedTask:
-        project_model = self._project.project_model
-        if self._requests:
-            return PromptedTask(task, self._requests, project_model.name)
-        return project_model.prompted(task)
-
     def _fetch(self, question: PromptedTask) -> PromptedTask:
         if not question.requests:
             return question
         config, credentials = self._project.project_model.config, self._project.credentials
-        fetched = self._project.retry(lambda: self._prelabeller.fetch(question, config, credentials))
+        fetched = self._leases.retry(lambda: self._prelabeller.fetch(question, config, credentials))
         return self._prelabeller.decode(fetched)
 
     def _close(self) -> None:
         """Exactly one prediction a task: delete the second, queue what has none again. Then the scores that rank."""
-        batch, missing = self._project.batch, dict[int, str]()
-        predictions: dict[int, ScoredPrediction] = {}
+        batch, missing, predictions = self._project.batch, dict[int, str](), dict[int, ScoredPrediction]()
         for page in pages(self._batches.tasks(batch), SHORT_PAGE):
             failed = self._batches.failures(batch, page)
             for task in self._project.tasks(page):

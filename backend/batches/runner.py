@@ -20,13 +20,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
 from backend.active_learning.strategies import Pair
-from backend.batches.leases import Leases, Retry, RunnerStopped
+from backend.batches.leases import Leases, RunnerStopped
 from backend.batches.project import BatchProject
 from backend.batches.reader import PendingTask, TaskReader
 from backend.batches.store import Batch, BatchEnded, BatchStore
@@ -61,10 +60,6 @@ class RunSummary:
     tasks: int = 0
     seconds: float = 0.0
 
-    def as_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
-
 
 def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda: False) -> RunSummary:
     """Work on a batch until it has come to its end, or `stop` says that it is others' turn.
@@ -92,25 +87,20 @@ def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda:
 
 def _work(batch: Batch, services: RunnerServices, stop: Callable[[], bool], summary: RunSummary) -> None:
     batches, prelabeller = services.batches, services.prelabeller
-    leases = Leases(batch.id, batches)
+    leases = Leases(batch.id, batches, stop)
     with leases.renewing():
-        retry = Retry(batch.id, batches, leases.over, stop)
-        project = BatchProject(batch, services.client, services.project_models, services.registry, retry)
+        project = BatchProject(batch, services.client, services.project_models, services.registry, leases)
         reader = TaskReader(project, batches, prelabeller, leases)
         writer = PredictionWriter(project, leases)
         try:
             with writer.running(), reader.running():
-                _answer_all(reader, writer, prelabeller, project.project_model, stop)
+                _answer_all(reader, writer, leases, prelabeller, project.project_model)
         finally:
             summary.chunks, summary.tasks = writer.chunks, writer.tasks
 
 
 def _answer_all(
-    reader: TaskReader,
-    writer: PredictionWriter,
-    prelabeller: Prelabeller,
-    project_model: ProjectModel,
-    stop: Callable[[], bool],
+    reader: TaskReader, writer: PredictionWriter, leases: Leases, prelabeller: Prelabeller, project_model: ProjectModel
 ) -> None:
     """The model's part: ends by what the reader raises."""
     group: list[PendingTask] = []
@@ -119,8 +109,7 @@ def _answer_all(
         if isinstance(step, PendingTask):
             group.append(step)
         if group and (len(group) == GROUP or isinstance(step, ChunkWork)):
-            if stop():
-                raise RunnerStopped
+            leases.wait()
             _answer(group, prelabeller, project_model)
             group = []
         if isinstance(step, ChunkWork):

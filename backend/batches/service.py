@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis import Redis
 
@@ -37,17 +37,20 @@ class Receipt:
 
 
 class BatchService:
-    """What the backend and the commands do with batches. Every method raises Unavailable where Valkey is away."""
+    """What the backend and the commands do with batches. Every method raises Unavailable where Valkey is away.
+
+    queue: of the jobs of those who work on them.
+    """
 
     def __init__(self, connection: Redis, queue: JobQueue) -> None:
         self._batches = BatchStore(connection)
-        self._queue = queue
+        self.queue = queue
 
     def submit(self, spec: BatchSpec, tasks: Iterable[int]) -> Batch:
         """Have tasks predicted, whatever other batches do. `tasks` are read page by page."""
         with reachable():
             batch = self._batches.create(spec, tasks)
-        self._queue.prelabel(batch.id)
+        self.queue.prelabel(batch.id)
         return batch
 
     def submit_missing(self, spec: BatchSpec, tasks: Sequence[int]) -> Receipt:
@@ -62,8 +65,10 @@ class BatchService:
                 if len(missing) < len(left):
                     left, holder = missing, holder or batch.id
             if left:
-                holder = self._join(spec, left) or self._batches.create(spec, left).id
-        self._queue.prelabel(holder)
+                joinable = (batch.id for batch in self._alike(spec) if batch.spec.origin == spec.origin == "webhook")
+                joined = next((batch for batch in joinable if self._batches.add(batch, left)), None)
+                holder = joined or self._batches.create(spec, left).id
+        self.queue.prelabel(holder)
         return Receipt(holder, len(left))
 
     def get(self, batch: str, reasons: bool = True) -> Batch:
@@ -86,7 +91,7 @@ class BatchService:
         with reachable():
             resumed = self._batches.resume(batch)
         if resumed.state == "running":
-            self._queue.prelabel(batch)
+            self.queue.prelabel(batch)
         return resumed
 
     def take_over(self, batch: str) -> Batch:
@@ -96,7 +101,7 @@ class BatchService:
         """
         current = self.get(batch, reasons=False)
         if current.state == "running":
-            self._queue.prelabel(batch)
+            self.queue.prelabel(batch)
         return current
 
     def revive(self) -> None:
@@ -104,26 +109,13 @@ class BatchService:
         with reachable():
             running = self._batches.running()
         for batch in running:
-            self._queue.prelabel(batch.id)
-
-    def jobs(self) -> list[dict[str, Any]]:
-        """The jobs that wait, run, or ended lately."""
-        return self._queue.recent()
-
-    def workers(self) -> dict[str, int]:
-        """How many workers there are of each kind, see `JobQueue.workers`."""
-        return self._queue.workers()
+            self.queue.prelabel(batch.id)
 
     def _alike(self, spec: BatchSpec) -> Iterator[Batch]:
         """The running batches that ask a project's tasks the same."""
-        for batch in self._batches.running():
-            if (batch.spec.project, batch.spec.version) == (spec.project, spec.version) and not batch.spec.prompts:
-                yield batch
-
-    def _join(self, spec: BatchSpec, tasks: Sequence[int]) -> str | None:
-        """Add tasks to a running batch of the same events, and name it; None if there is none."""
-        joinable = (batch.id for batch in self._alike(spec) if batch.spec.origin == spec.origin == "webhook")
-        return next((batch for batch in joinable if self._batches.add(batch, tasks)), None)
+        asked = (spec.project, spec.version, ())
+        running = self._batches.running()
+        return (batch for batch in running if (batch.spec.project, batch.spec.version, batch.spec.prompts) == asked)
 
 
 def submit_project(
@@ -136,16 +128,11 @@ def submit_project(
     view: int | None = None,
     force: bool = False,
 ) -> Batch:
-    """Have a project's tasks predicted by the version in production, or those of a tab of it.
+    """Have a project's tasks predicted by the version in production, or those of its tab number `view`.
 
-    Args:
-        prompts: asked of every task instead of its own, each with its label or None: the one it names.
-        view: the number of the tab.
-        force: predict again what the version has predicted.
-
-    Raises:
-        PromptError: a prompt can't be asked.
-        LabelStudioError, ConfigError, Unavailable: nothing was submitted.
+    prompts: asked of every task instead of its own, each with its label or None: the one it names. force: predict again
+    what the version has predicted. Nothing is submitted where it raises PromptError, LabelStudioError, ConfigError or
+    Unavailable.
     """
     model = models.of_interface(project, client.project(project)["label_config"])
     # Now, and not in a worker an hour later, is the time to say that one can't be asked.
@@ -158,9 +145,7 @@ def submit_project(
 
 def follow(batches: BatchService, name: str, on_progress: Callable[[Batch], object]) -> Batch:
     """Wait until a batch has come to its end; telling `on_progress` how it stands. Raises NotFound, Unavailable."""
-    batch = batches.get(name, reasons=False)
-    while batch.state in ("listing", "running"):
+    while (batch := batches.get(name, reasons=False)).state in ("listing", "running"):
         on_progress(batch)
         time.sleep(_POLL_SECONDS)
-        batch = batches.get(name, reasons=False)
     return batches.get(name)

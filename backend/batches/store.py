@@ -44,7 +44,7 @@ CLOSING = "closing"
 _INDEX = "ris:batches"
 _SCRIPT = resources.files(__package__).joinpath("store.lua").read_text(encoding="utf-8")
 _PARTS = ("", ":todo", ":leases", ":chunks", ":tasks", ":failed")
-_COUNTS = ("total", "done", "skipped", "failed")
+_COUNTS = ("total", "done", "skipped", "failed", "rounds")
 
 T = TypeVar("T")
 BatchState = Literal["listing", "running", "cancelled", "done"]
@@ -186,11 +186,7 @@ class BatchStore:
         return lock
 
     def claim(self, batch: str, owner: str) -> Chunk | None:
-        """A chunk to work on, nobody else's for LEASE_SECONDS. None: others have all that is left.
-
-        Raises:
-            BatchEnded: the batch isn't running.
-        """
+        """A chunk, nobody else's for LEASE_SECONDS; None: others have all that is left. Raises BatchEnded."""
         answer = self._run("claim", batch, owner, LEASE_SECONDS, _MOST_CLAIMS)
         if not answer:
             raise BatchEnded(f"Batch {batch} isn't running any more.")
@@ -275,7 +271,6 @@ def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:
         state=record["state"],  # type: ignore[arg-type]
         created=float(record.get("created", 0)),
         **{count: max(0, int(record.get(count, 0))) for count in _COUNTS},
-        rounds=int(record.get("rounds", 0)),
         seconds=max(0.0, updated - started),
         note=record.get("note", ""),
         reasons=reasons,

@@ -1,4 +1,4 @@
-"""The thread that writes a runner's chunks to Label Studio and hands them in, one behind the model."""
+"""The thread that writes what a runner's model answered to Label Studio."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +103,7 @@ class PredictionWriter:
 
     def _import(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         try:
-            return self._project.retry(lambda: self._post(work, tasks))
+            return self._leases.retry(lambda: self._post(work, tasks))
         except LabelStudioRefused as error:
             if len(tasks) == 1:
                 work.fail(tasks[0], error)
@@ -147,12 +147,10 @@ class _WriteUnanswered(Exception):
 def _parts(predictions: Mapping[int, bytes]) -> Iterator[list[int]]:
     """The tasks in groups, whose predictions aren't too long for one request."""
     part: list[int] = []
-    length = 0
     for task, prediction in predictions.items():
-        if part and length + len(prediction) > _WRITE_BYTES:
+        if part and sum(len(predictions[other]) for other in part) + len(prediction) > _WRITE_BYTES:
             yield part
-            part, length = [], 0
+            part = []
         part.append(task)
-        length += len(prediction)
     if part:
         yield part

@@ -127,7 +127,7 @@ def _follow(batches: BatchService, batch: Batch) -> Batch:
 def _detail(batch: Batch, batches: BatchService) -> str:
     if batch.note:
         return batch.note
-    if batch.handled == 0 and not batches.workers()["batches"]:
+    if batch.handled == 0 and not batches.queue.workers()["batches"]:
         return "no worker runs: start one with `ris worker`"
     return f"{batch.failed} left out" if batch.failed else ""
 

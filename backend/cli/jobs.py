@@ -83,7 +83,7 @@ def jobs(as_json: JsonOption = False) -> None:
     from backend.settings import load
 
     service = services.batch_service(load())
-    batches, recent, workers = service.all(), service.jobs(), service.workers()
+    batches, recent, workers = service.all(), service.queue.recent(), service.queue.workers()
     if as_json:
         listed = [(service.get(batch.id) if batch.failed else batch).as_json() for batch in batches]
         print(json.dumps({"workers": workers, "batches": listed, "jobs": recent}))

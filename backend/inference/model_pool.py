@@ -65,13 +65,6 @@ class ModelPool:
         thread.start()
         return thread
 
-    def segment(self, version: Version, image: bytes, prompts: Sequence[str], deadline: float) -> Sequence[Prediction]:
-        """`segment_all` for one image; what is wrong with it is raised."""
-        [result] = self.segment_all(version, [(image, prompts)], deadline)
-        if isinstance(result, RisError):
-            raise result
-        return result
-
     def segment_all(
         self, version: Version, images: Sequence[ImagePrompts], deadline: float, passes: int | None = None
     ) -> list[ImageResult]:

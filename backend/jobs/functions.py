@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -85,10 +86,10 @@ def prelabel(batch: str) -> dict[str, Any]:
     current = BatchService(connection, queue).take_over(batch)
     if current.state != "running":
         rollout.on_batch_end(current, queue)
-        return runner.RunSummary(batch).as_json()
+        return asdict(runner.RunSummary(batch))
     turn = Turn(connection, job.worker_name if job else None, _should_stop(job))
     with LabelStudio.from_settings(settings) as client:
-        return runner.run(batch, services.runner_services(settings, client, BatchStore(connection)), turn).as_json()
+        return asdict(runner.run(batch, services.runner_services(settings, client, BatchStore(connection)), turn))
 
 
 def refresh(project: int) -> dict[str, Any]:

@@ -66,13 +66,10 @@ class GeometricPrompt:
         parts = _connected(mask)
         positive = [point for point in self.points if point.positive]
         boxes = [box for box in self.boxes if box.positive]
-        kept = np.zeros_like(mask) if positive or boxes else mask
-        for box in boxes:
-            kept = kept | _inside(box, mask, parts)
-        for point in positive:
-            kept = kept | _part_at(point, parts)
-        for box in self.boxes:
-            kept = kept if box.positive else kept & ~_area(box, mask.shape)
+        meant = [*(_inside(box, mask, parts) for box in boxes), *(_part_at(point, parts) for point in positive)]
+        kept = np.logical_or.reduce(meant) if meant else mask
+        for box in (box for box in self.boxes if not box.positive):
+            kept = kept & ~_area(box, mask.shape)
         return kept & ~self._unwanted(parts, positive)
 
     def _unwanted(self, parts: NDArray[np.int32], positive: list[Point]) -> Mask:

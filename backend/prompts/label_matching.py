@@ -67,7 +67,8 @@ def find_label(
     """The label that the mask for `sentence` gets; `further_names` of a label, by its value."""
     names = {label: [*own_names(label), *(further_names or {}).get(label.value, ())] for label in config.labels}
     text = sentence.casefold()
-    head = _head(text)
+    cut = _AFTER_HEAD.search(text)
+    head = text[: cut.start()] if cut else text
     anywhere = [found for label in names for name in names[label] for found in _occurrences(name, text, label)]
     in_head = [found for found in anywhere if found.start < len(head)]
     if in_head:
@@ -101,11 +102,6 @@ def alternatives(text: str) -> list[str]:
 def is_catch_all(label: Label) -> bool:
     """Whether a label is for whatever has none of its own."""
     return any(name.strip().casefold() in _CATCH_ALL for name in (label.value, label.alias or ""))
-
-
-def _head(text: str) -> str:
-    cut = _AFTER_HEAD.search(text)
-    return text[: cut.start()] if cut else text
 
 
 def _occurrences(name: str, text: str, label: Label) -> Iterator[_Occurrence]:

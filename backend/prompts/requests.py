@@ -128,8 +128,7 @@ class RequestBuilder:
 
     def for_editor(self, task: Mapping[str, Any], context: Mapping[str, Any]) -> list[PromptRequest]:
         """What somebody at work on the task asks for."""
-        geometry = read_geometry(context)
-        typed = typed_prompt(context, self.config)
+        geometry, typed = read_geometry(context), typed_prompt(context, self.config)
         if typed or _is_submitted_blank(context, self.config):
             return self._checked([self._request(typed or "", "typed", geometry=geometry)])
         if geometry is None:
@@ -157,7 +156,7 @@ class RequestBuilder:
     def _of_task(self, task: Mapping[str, Any]) -> Iterator[PromptRequest]:
         for sentence, label, negatives in _entries(_task_values(task, self.config)):
             request = self._request(sentence, "task", label, echo=True)
-            yield self._with_negatives(request, self._sentences(negatives))
+            yield self._with_negatives(request, map(self._sentence, negatives))
 
     def _of_labels(self) -> Iterator[PromptRequest]:
         for label in self.config.labels:
@@ -180,7 +179,7 @@ class RequestBuilder:
         label = request.label
         own = alternatives(label.attributes.get("negative", ""))
         own = own or list(self.sheet.entry(label.value, label.alias).negatives)
-        negatives = dict.fromkeys([*request.negatives, *more, *self._sentences(own)])
+        negatives = dict.fromkeys([*request.negatives, *more, *map(self._sentence, own)])
         return replace(request, negatives=tuple(negative for negative in negatives if negative != request.prompt))
 
     def _request(
@@ -207,9 +206,6 @@ class RequestBuilder:
     @cached_property
     def _further_names(self) -> dict[str, list[str]]:
         return {label.value: self.sheet.names(label.value, label.alias) for label in self.config.labels}
-
-    def _sentences(self, values: Iterable[object]) -> list[str]:
-        return [self._sentence(value) for value in values]
 
     def _sentence(self, value: object) -> str:
         name = f"A prompt of {self.about}"
@@ -262,11 +258,9 @@ def _task_values(task: Mapping[str, Any], config: LabelConfig) -> list[object]:
     return []
 
 
-def _entries(values: Iterable[object]) -> Iterator[tuple[object, str | None, list[object]]]:
+def _entries(values: list[object]) -> Iterator[tuple[object, str | None, list[object]]]:
     """(sentence, its label if that is said, its negatives) of each prompt in a task's data."""
-    for value in values:
-        if value in (None, ""):
-            continue
+    for value in _filled(values):
         if not isinstance(value, Mapping):
             yield value, None, []
         elif "prompt" in value and value.keys() <= {"label", "prompt", "negative"}:

@@ -66,12 +66,9 @@ class PromptSheet:
         entry = replace(self.entry(label), **{name: tuple(values) for name, values in fields.items()})
         return PromptSheet(_checked({**self.entries, label: entry}))
 
-    def as_json(self) -> dict[str, dict[str, list[str]]]:
-        """As `parse_json` reads it."""
-        return {
-            label: {kind: list(sentences) for kind, sentences in asdict(entry).items()}
-            for label, entry in self.entries.items()
-        }
+    def as_json(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """As `parse_json` reads it, once it is JSON."""
+        return {label: asdict(entry) for label, entry in self.entries.items()}
 
 
 EMPTY = PromptSheet()

@@ -12,7 +12,7 @@ from redis import Redis
 from shelf import data
 
 from backend.batches import leases as module
-from backend.batches.leases import Leases, Retry, RunnerStopped
+from backend.batches.leases import Leases, RunnerStopped
 from backend.batches.runner import run
 from backend.batches.store import BatchSpec, BatchStore
 from backend.errors import LabelStudioRefused
@@ -97,21 +97,19 @@ def test_leases_are_over_once_the_batch_has_ended(redis: Redis, monkeypatch: pyt
     batches = BatchStore(redis)
     batch = batches.create(BatchSpec(3, "lda-1a2b3c4d", "lda-1a2b3c4d.3fa2c1"), [1]).id
     leases = Leases(batch, batches)
-    retry = Retry(batch, batches, leases.over, lambda: False)
     with leases.renewing():
         batches.cancel(batch)
         with pytest.raises(RunnerStopped):
-            retry.wait(30)
+            leases.wait(30)
 
 
 def test_what_is_refused_for_good_is_not_tried_again(redis: Redis) -> None:
-    batches, calls = BatchStore(redis), []
-    retry = Retry("batch", batches, threading.Event(), lambda: False)
+    leases, calls = Leases("batch", BatchStore(redis)), []
 
     def refuse() -> None:
         calls.append(1)
         raise LabelStudioRefused("No.")
 
     with pytest.raises(LabelStudioRefused):
-        retry(refuse)
+        leases.retry(refuse)
     assert calls == [1]

@@ -72,7 +72,7 @@ def test_a_project_is_submitted_as_it_is_answered_now(
 
 def queued(batches: BatchService) -> list[str]:
     """The batches for which a runner waits."""
-    return [job["arguments"][0] for job in batches.jobs() if job["function"] == "prelabel"]
+    return [job["arguments"][0] for job in batches.queue.recent() if job["function"] == "prelabel"]
 
 
 def test_what_is_submitted_has_a_runner(batches: BatchService) -> None:

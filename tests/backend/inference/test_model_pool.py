@@ -17,6 +17,7 @@ from backend.inference.model_pool import ModelBusy, ModelPool
 from backend.registry import Version
 from ris_core import checkpoint
 from ris_core.errors import CheckpointError, ImageError
+from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
 
 
@@ -24,6 +25,16 @@ def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (shade, 0, 0)).save(file, "PNG")
     return file.getvalue()
+
+
+def segment(
+    models: ModelPool, version: Version, image: bytes, prompts: Sequence[str], deadline: float
+) -> Sequence[Prediction]:
+    """The answer for one image; what is wrong with it is raised."""
+    (result,) = models.segment_all(version, [(image, prompts)], deadline)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def soon() -> float:
@@ -58,7 +69,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> list[Version]:
 
 
 def test_each_prompt_is_answered_at_the_images_size(versions: list[Version]) -> None:
-    predictions = ModelPool().segment(versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
+    predictions = segment(ModelPool(), versions[0], picture(1, (40, 30)), ["the cat", "the dog"], soon())
     assert [prediction.prompt for prediction in predictions] == ["the cat", "the dog"]
     assert all(prediction.mask.shape == (30, 40) for prediction in predictions)
 
@@ -68,7 +79,7 @@ def test_a_version_is_loaded_once_and_an_image_embedded_once_a_version(versions:
     models = ModelPool(load=loads)
     for version in (versions[0], versions[1], versions[0]):
         for _ in range(3):
-            models.segment(version, picture(1), ["the cat"], soon())
+            segment(models, version, picture(1), ["the cat"], soon())
     assert len(loads.folders) == 2
     assert loads.embeddings == 2
 
@@ -77,7 +88,7 @@ def test_the_limit_of_versions_counts(versions: list[Version]) -> None:
     loads = Loads()
     models = ModelPool(versions=2, load=loads)
     for number in (0, 1, 0, 2, 0, 1):
-        models.segment(versions[number], picture(1), ["the cat"], soon())
+        segment(models, versions[number], picture(1), ["the cat"], soon())
     assert loads.folders == [versions[number].folder for number in (0, 1, 2, 1)]
 
 
@@ -85,21 +96,21 @@ def test_the_limit_of_embeddings_counts(versions: list[Version]) -> None:
     loads = Loads()
     models = ModelPool(embeddings=2, load=loads)
     for shade in (1, 2, 1, 3, 1, 2):
-        models.segment(versions[0], picture(shade), ["the cat"], soon())
+        segment(models, versions[0], picture(shade), ["the cat"], soon())
     assert loads.embeddings == 4
 
 
 def test_the_limit_of_pixels_counts(versions: list[Version]) -> None:
-    ModelPool(max_pixels=1200).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
+    segment(ModelPool(max_pixels=1200), versions[0], picture(1, (40, 30)), ["the cat"], soon())
     with pytest.raises(ImageError, match="RIS_MAX_IMAGE_PIXELS"):
-        ModelPool(max_pixels=1199).segment(versions[0], picture(1, (40, 30)), ["the cat"], soon())
+        segment(ModelPool(max_pixels=1199), versions[0], picture(1, (40, 30)), ["the cat"], soon())
 
 
 def test_a_damaged_image_costs_itself_alone(versions: list[Version]) -> None:
     models = ModelPool()
     with pytest.raises(ImageError):
-        models.segment(versions[0], b"no image", ["the cat"], soon())
-    assert models.segment(versions[0], picture(1), ["the cat"], soon())
+        segment(models, versions[0], b"no image", ["the cat"], soon())
+    assert segment(models, versions[0], picture(1), ["the cat"], soon())
 
 
 def test_who_waits_too_long_is_told_so(versions: list[Version]) -> None:
@@ -115,11 +126,11 @@ def test_who_waits_too_long_is_told_so(versions: list[Version]) -> None:
     assert entered.wait(10)
     start = time.monotonic()
     with pytest.raises(ModelBusy):
-        models.segment(versions[0], picture(1), ["the cat"], start + 0.2)
+        segment(models, versions[0], picture(1), ["the cat"], start + 0.2)
     assert 0.15 < time.monotonic() - start < 5
     leave.set()
     loading.join(30)
-    assert models.segment(versions[0], picture(1), ["the cat"], soon())
+    assert segment(models, versions[0], picture(1), ["the cat"], soon())
 
 
 def test_warming_a_broken_version_is_logged_and_forgiven(
@@ -129,8 +140,8 @@ def test_warming_a_broken_version_is_logged_and_forgiven(
     models.warm(broken).join(30)
     assert "lda-broken can't be loaded" in caplog.text
     with pytest.raises(CheckpointError):
-        models.segment(broken, picture(1), ["the cat"], soon())
-    assert models.segment(versions[0], picture(1), ["the cat"], soon())
+        segment(models, broken, picture(1), ["the cat"], soon())
+    assert segment(models, versions[0], picture(1), ["the cat"], soon())
 
 
 def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
@@ -156,7 +167,7 @@ def test_threads_share_one_model(versions: list[Version]) -> None:
     answers: list[object] = []
 
     def ask(shade: int) -> None:
-        answers.append(models.segment(versions[0], picture(shade % 3), ["the cat"], soon()))
+        answers.append(segment(models, versions[0], picture(shade % 3), ["the cat"], soon()))
 
     threads = [threading.Thread(target=ask, args=(shade,)) for shade in range(12)]
     for thread in threads:

@@ -158,7 +158,7 @@ def test_going_back_reaches_the_next_prediction_of_another_process(
     def predict() -> None:
         while not done.is_set():
             version = registry.current(PROJECT)
-            (answer,) = models.segment(version, pictures()[0], ["the cat"], time.monotonic() + 30)
+            [[answer]] = models.segment_all(version, [(pictures()[0], ["the cat"])], time.monotonic() + 30)
             answers.append((time.monotonic(), version.name, answer.present))
 
     thread = threading.Thread(target=predict)
