@@ -154,7 +154,7 @@ def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
 
     models = ModelPool(load=Seen.load)
     for number in range(3):
-        asking = threading.Thread(target=models.segment, args=(versions[0], picture(number), ["the cat"], soon()))
+        asking = threading.Thread(target=segment, args=(models, versions[0], picture(number), ["the cat"], soon()))
         asking.start()
         asking.join(30)
     assert len(seen) == 1
