@@ -14,11 +14,7 @@ from ris_core.errors import DatasetError
 
 
 def read_samples(dataset: Path, split: str | None = None) -> list[Sample]:
-    """The samples of a dataset or of one split.
-
-    Raises:
-        DatasetError: there are none, or the dataset isn't whole.
-    """
+    """The samples of a dataset or of one split. Raises DatasetError if there are none, or the dataset isn't whole."""
     samples = read_dataset(dataset, split)
     if not samples:
         raise DatasetError(f"{dataset} has no expression{f' in split {split!r}' if split else ''}.")
@@ -39,11 +35,7 @@ class Datasets:
 
     @classmethod
     def read(cls, names: Sequence[Path]) -> Datasets:
-        """Read them whole.
-
-        Raises:
-            DatasetError: one isn't whole, or none has a split `val`.
-        """
+        """Read them whole. Raises DatasetError if one isn't whole, or none has a split `val`."""
         datasets = cls({name: read_samples(name) for name in names})
         if not datasets.validation:
             raise DatasetError("No dataset has a split val, which the operating point is fixed on. Add one that has.")

@@ -27,11 +27,7 @@ class LazyMask(ABC):
 
     @abstractmethod
     def mask(self, height: int, width: int) -> Mask:
-        """height x width bool.
-
-        Raises:
-            DatasetError: there is no such mask, or one of another size.
-        """
+        """height x width bool. Raises DatasetError if there is no such mask, or one of another size."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +83,7 @@ class Sample:
 def read_folder(folder: Path, split: str | None = None) -> list[Sample]:
     """Every expression of a dataset folder, or of one split, in the order of `refs.json`.
 
-    Raises:
-        DatasetError: a file is missing, isn't JSON, or points at an image or annotation that isn't there.
+    Raises DatasetError if a file is missing, isn't JSON, or points at an image or annotation that isn't there.
     """
     instances, refs = (_load(folder, name) for name in ("instances.json", "refs.json"))
     splits = None if split is None else {split}
@@ -102,8 +97,7 @@ def samples_of(
 
     `source` is the file that the refs came from. Of several objects crowds are left out, as in ReLA's gRefCOCO.
 
-    Raises:
-        DatasetError: refs and instances don't fit together.
+    Raises DatasetError if refs and instances don't fit together.
     """
     try:
         images = {image["id"]: image for image in instances["images"]}
@@ -116,11 +110,7 @@ def samples_of(
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        DatasetError: it isn't JSON.
-    """
+    """What a JSON file holds. Raises DatasetError if it isn't JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

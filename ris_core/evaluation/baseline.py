@@ -31,8 +31,7 @@ def choices_of(folder: Path, samples: Sequence[Sample]) -> list[tuple[Sample, fl
     Args:
         samples: of that folder.
 
-    Raises:
-        DatasetError: one of the folder's files isn't JSON.
+    Raises DatasetError if one of the folder's files isn't JSON.
     """
     instances = _every_instance(read_json(folder / "refs.json"), read_json(folder / "instances.json"))
     return [
@@ -45,8 +44,7 @@ def choices_of(folder: Path, samples: Sequence[Sample]) -> list[tuple[Sample, fl
 def advantage(model: Sequence[float], baseline: Sequence[float], photos: Sequence[Hashable]) -> Advantage:
     """Compare IoUs expression by expression; photos are drawn anew, each with all of its expressions.
 
-    Raises:
-        ValueError: there are none, or not as many of one as of another.
+    Raises ValueError if there are none, or not as many of one as of another.
     """
     pairs = np.array(list(zip(model, baseline, strict=True)), dtype=float).reshape(-1, 2)
     if not len(pairs):

@@ -129,8 +129,7 @@ def calibrate(
     3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction`. Those
        of refusals need `samples` of absent things; without them they stay as the model gives them.
 
-    Raises:
-        DatasetError: none of the samples has a target, or all have where shares are balanced, or as in `evaluate`.
+    Raises DatasetError if none of the samples has a target, or all have where shares are balanced, or as in `evaluate`.
     """
     trials = []
     for sample, _, raw, _ in _predict(predictor, samples, "original"):

@@ -43,8 +43,7 @@ class Collage:
     def make(self, host: Sequence[Sample], rng: random.Random) -> CollageScene | None:
         """A photo, given by its samples, with a thing drawn by chance over it; None where none can go.
 
-        Raises:
-            ImageError, DatasetError: a photo or a mask can't be read.
+        Raises ImageError or DatasetError if a photo or a mask can't be read.
         """
         if host[0].image not in self._photos:
             return None

@@ -62,8 +62,7 @@ def build(design: Design, tuning: Tuning) -> RISModel:
 def begin(start: Design | Path, tuning: Tuning) -> RISModel:
     """What training begins with: a new model whose classes are aligned, or that of a checkpoint's folder.
 
-    Raises:
-        CheckpointError: an encoder isn't at hand, the checkpoint can't be loaded, or `tuning` doesn't suit it.
+    Raises CheckpointError if an encoder isn't at hand, the checkpoint can't be loaded, or `tuning` doesn't suit it.
     """
     if isinstance(start, Path):
         return checkpoint.load(start, tuning)[0]
@@ -86,8 +85,7 @@ def tuning_of(start: Path | None, **chosen: Any) -> Tuning:
 def parse_options(name: str, assignments: Sequence[str]) -> dict[str, Any]:
     """["rates=[1,2]", "fusion=sum"] -> the switches of design `name`, of the types that they have.
 
-    Raises:
-        InputError: there is no such design or switch, or a value isn't one of the switch's.
+    Raises InputError if there is no such design or switch, or a value isn't one of the switch's.
     """
     if name not in OPTIONS:
         raise InputError(f"There is no model {name!r}. Choose from {', '.join(MODELS)}.")

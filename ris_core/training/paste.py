@@ -36,11 +36,7 @@ class Pasted(NamedTuple):
 
 
 def cut(image: Pixels, mask: Mask) -> Cutting:
-    """A thing and its pixels, HxWx3 and HxW, within its bounding box.
-
-    Raises:
-        ValueError: the mask is empty.
-    """
+    """A thing and its pixels, HxWx3 and HxW, within its bounding box. Raises ValueError if the mask is empty."""
     left, top, width, height = (int(side) for side in bounding_box(mask))
     if not width:
         raise ValueError("There is nothing to cut out: the mask is empty.")

@@ -31,8 +31,7 @@ def preview_samples(samples: Sequence[Sample], photos: int = _PHOTOS) -> list[Sa
 def validate(model: RISModel, samples: Sequence[Sample], side: int) -> Validation:
     """Answer the samples, photos read at `side` pixels -> figures, and an overlay of one target a photo.
 
-    Raises:
-        ImageError, DatasetError: a photo or a mask can't be read.
+    Raises ImageError or DatasetError if a photo or a mask can't be read.
     """
     # A new one each time: it remembers sentences, which training may have changed.
     predictor = Predictor(model, OperatingPoint(side), "in training")

@@ -31,8 +31,7 @@ class Recipe:
     average: decay of the weights' running mean, which is what is kept. accumulate: batches a step.
     precision: of the passes through the model; weights and gradients are float32.
 
-    Raises:
-        InputError: a number is out of its range.
+    Raises InputError if a number is out of its range.
     """
 
     epochs: int = 10

@@ -12,8 +12,7 @@ Layout: TypeAlias = tuple[tuple[str, ...], ...]
 def find_parts(folder: Path, layout: Layout) -> list[Path]:
     """The path of each part of a dataset below `folder`.
 
-    Raises:
-        DatasetError: a part is there under none of its names; the message draws the whole layout.
+    Raises DatasetError if a part is there under none of its names; the message draws the whole layout.
     """
     parts = [next((folder / name for name in names if _is_there(folder, name)), None) for names in layout]
     missing = [names[0] for names, path in zip(layout, parts, strict=True) if path is None]

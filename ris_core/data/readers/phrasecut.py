@@ -46,8 +46,7 @@ class Outlines(LazyMask):
 def read_phrasecut(folder: Path, splits: Collection[str] | None) -> Iterator[Sample]:
     """The phrases of some splits, or of all four, read one after the other.
 
-    Raises:
-        DatasetError: a file is missing or damaged, or a task's photo is unknown.
+    Raises DatasetError if a file is missing or damaged, or a task's photo is unknown.
     """
     names = [split for split in SPLITS if splits is None or split in splits]
     files = ((f"refer_{split}.json",) for split in names)

@@ -16,8 +16,7 @@ def read_plain_pickle(path: Path) -> Any:
     Python 2's byte strings are read as Latin-1, which never fails and leaves ASCII as it is. No class and no function
     is admitted, numpy's included: the published files need none.
 
-    Raises:
-        DatasetError: the file is damaged, or asks for anything but plain data.
+    Raises DatasetError if the file is damaged, or asks for anything but plain data.
     """
     with path.open("rb") as file:
         try:

@@ -27,8 +27,7 @@ def refer_layout(dataset: str, partition: str) -> Layout:
 def read_refer(folder: Path, splits: Collection[str] | None, layout: Layout) -> Iterator[Sample]:
     """The expressions of some splits, or of all.
 
-    Raises:
-        DatasetError: a file is missing, damaged, or at odds with another.
+    Raises DatasetError if a file is missing, damaged, or at odds with another.
     """
     refs, instances, photos = find_parts(folder, layout)
     read = read_json if refs.suffix == ".json" else read_plain_pickle

@@ -34,11 +34,7 @@ class MatMask(LazyMask):
     path: Path
 
     def mask(self, height: int, width: int) -> Mask:
-        """height x width bool.
-
-        Raises:
-            DatasetError: the file is missing, damaged, or of another size.
-        """
+        """height x width bool. Raises DatasetError if the file is missing, damaged, or of another size."""
         labels = read_mat(self.path, "segimg_t")
         if labels.shape != (height, width):
             raise DatasetError(f"{self.path} is {' x '.join(map(str, labels.shape))}, its photo {height} x {width}.")
@@ -48,8 +44,7 @@ class MatMask(LazyMask):
 def read_referit(folder: Path, splits: Collection[str] | None, files: Mapping[str, str]) -> Iterator[Sample]:
     """The expressions of some splits, or of all that `files` names.
 
-    Raises:
-        DatasetError: a file is missing or damaged.
+    Raises DatasetError if a file is missing or damaged.
     """
     names = [split for split in files if splits is None or split in splits]
     photos, masks, *paths = find_parts(folder, _layout(files[split] for split in names))

@@ -64,8 +64,7 @@ def read_dataset(dataset: Path | str, split: str | None = None) -> list[Sample]:
         dataset: a dataset folder, see `folder`, or KIND:FOLDER with one of `READERS`.
         split: such as "train", exactly as the set names it; None for all that it has.
 
-    Raises:
-        DatasetError: there is no such kind or split, or a file is missing, damaged, or at odds with another.
+    Raises DatasetError if there is no such kind or split, or a file is missing, damaged, or at odds with another.
     """
     kind, folder = parse_dataset(dataset)
     if kind is None:
@@ -79,8 +78,7 @@ def read_dataset(dataset: Path | str, split: str | None = None) -> list[Sample]:
 def parse_dataset(dataset: Path | str) -> tuple[str | None, Path]:
     """KIND:FOLDER -> the kind and the folder; of a plain folder the kind is None.
 
-    Raises:
-        DatasetError: there is no such kind.
+    Raises DatasetError if there is no such kind.
     """
     kind, colon, folder = str(dataset).partition(":")
     if not colon or Path(dataset).is_dir():
