@@ -37,8 +37,8 @@ class Sample:
     `segmentations` has one entry for each object meant, in any of COCO's forms or a `LazyMask`. `ref_id` numbers the
     refs of a split: the expressions of one ref mean the same objects. `coco_id` is COCO's number of the photo where
     a set says it that names its photos otherwise. `kind` says how the expression came about, see
-    `derive.expressions.ExpressionKind`;
-    `origin` how its mask did: "accepted" or "corrected" by an annotator, drawn ("manual"), "absent", or "" for unknown.
+    `derive.expressions.ExpressionKind`; `origin` how its mask did: "accepted" or "corrected" by an annotator, drawn
+    ("manual"), "absent", or "" for unknown.
     """
 
     image: Path
@@ -59,12 +59,7 @@ class Sample:
         return bool(self.segmentations)
 
     def photo(self) -> Pixels:
-        """height x width x 3 RGB in [0, 255].
-
-        Raises:
-            ImageError: it can't be read.
-            DatasetError: it isn't of the size that the dataset says.
-        """
+        """height x width x 3 RGB in [0, 255]. Raises ImageError if unreadable, DatasetError if its size differs."""
         image = read_image(self.image)
         if image.shape[:2] != (self.height, self.width):
             raise DatasetError(f"{self.image} isn't of the size that its dataset says. Convert or unpack it again.")
@@ -85,9 +80,14 @@ def read_folder(folder: Path, split: str | None = None) -> list[Sample]:
 
     Raises DatasetError if a file is missing, isn't JSON, or points at an image or annotation that isn't there.
     """
-    instances, refs = (_load(folder, name) for name in ("instances.json", "refs.json"))
-    splits = None if split is None else {split}
-    return list(samples_of(refs, instances, folder / "images", splits, folder / "refs.json"))
+    splits, source = None if split is None else {split}, folder / "refs.json"
+    try:
+        instances, refs = read_json(folder / "instances.json"), read_json(source)
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"{error.filename} is missing. A dataset folder holds images/, instances.json and refs.json."
+        ) from None
+    return list(samples_of(refs, instances, folder / "images", splits, source))
 
 
 def samples_of(
@@ -144,15 +144,6 @@ def _targets(ref: dict[str, Any], annotations: dict[Any, Any]) -> tuple[Any, ...
     # A ref that means a crowd alone keeps it: without, it would seem to mean nothing.
     things = [annotation for annotation in meant if not annotation.get("iscrowd")] or meant
     return tuple(annotation["segmentation"] for annotation in things)
-
-
-def _load(folder: Path, name: str) -> Any:
-    try:
-        return read_json(folder / name)
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{folder / name} is missing. A dataset folder holds images/, instances.json and refs.json."
-        ) from None
 
 
 def by_photo(samples: Sequence[Sample]) -> Iterator[list[Sample]]:

@@ -83,13 +83,9 @@ def evaluate(
 ) -> Report:
     """Answer every sample; `on_progress` hears how many are done.
 
-    Raises:
-        ImageError: a photo can't be read.
-        DatasetError: a mask can't be decoded, or a photo isn't of the size that its dataset says.
+    Raises ImageError if a photo can't be read, DatasetError if a mask can't be decoded or a photo's size isn't as said.
     """
-    done: list[Sample] = []
-    scores: list[Score] = []
-    seconds = 0.0
+    done, scores, seconds = list[Sample](), list[Score](), 0.0
     for evaluated in evaluate_each(predictor, samples, convention):
         done.append(evaluated.sample)
         scores.append(evaluated.score)
@@ -129,7 +125,7 @@ def calibrate(
     3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction`. Those
        of refusals need `samples` of absent things; without them they stay as the model gives them.
 
-    Raises DatasetError if none of the samples has a target, or all have where shares are balanced, or as in `evaluate`.
+    Raises DatasetError if none of the samples has a target, or all have where shares are balanced; and as `evaluate`.
     """
     trials = []
     for sample, _, raw, _ in _predict(predictor, samples, "original"):

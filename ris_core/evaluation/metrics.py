@@ -61,12 +61,17 @@ def summarise(scores: Sequence[Score]) -> dict[str, float | int]:
     where some things are absent.
     ECE: expected calibration error of the model's own score, see `calibration`.
     """
-    of_targets = [entry for entry in scores if entry.has_target]
+    targets = [entry for entry in scores if entry.has_target]
     figures: dict[str, float | int] = {"expressions": len(scores)}
-    if of_targets:
-        figures |= _of_targets(of_targets)
-    if len(of_targets) < len(scores):
-        figures |= _with_absence(scores)
+    if targets:
+        ious = [entry.iou for entry in targets]
+        figures |= {"oIoU": _overall(targets), "mIoU": mean(ious)}
+        figures |= {f"Prec@{threshold}": mean([iou >= threshold for iou in ious]) for threshold in THRESHOLDS}
+    if len(targets) < len(scores):
+        figures |= {"gIoU": mean([entry.correct for entry in scores]), "cIoU": _overall(scores)}
+        figures["N-acc"] = mean([entry.refused for entry in scores if not entry.has_target])
+        if targets:
+            figures["T-acc"] = mean([not entry.refused for entry in targets])
     if scores:
         bins = reliability([entry.expected for entry in scores], [entry.correct for entry in scores])
         figures["ECE"] = calibration_error(bins)
@@ -76,10 +81,8 @@ def summarise(scores: Sequence[Score]) -> dict[str, float | int]:
 def interval(scores: Sequence[Score], photos: Sequence[Hashable], seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of mIoU: photos are drawn anew, each with all of its expressions; (0, 0) without targets.
 
-    Expressions about one photo succeed and fail together: to draw them one by one would make it too narrow.
-
-    Args:
-        photos: which one each score is about.
+    `photos`: which one each score is about. Expressions about one photo succeed and fail together: to draw them one by
+    one would make it too narrow.
     """
     groups: dict[Hashable, list[float]] = defaultdict(list)
     for entry, photo in zip(scores, photos, strict=True):
@@ -95,20 +98,6 @@ def bootstrap(groups: Sequence[tuple[float, int]], seed: int = 0) -> tuple[float
     draws = np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))
     low, high = np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)
-
-
-def _of_targets(scores: Sequence[Score]) -> dict[str, float]:
-    ious = [entry.iou for entry in scores]
-    precisions = {f"Prec@{threshold}": mean([iou >= threshold for iou in ious]) for threshold in THRESHOLDS}
-    return {"oIoU": _overall(scores), "mIoU": mean(ious), **precisions}
-
-
-def _with_absence(scores: Sequence[Score]) -> dict[str, float]:
-    figures = {"gIoU": mean([entry.correct for entry in scores]), "cIoU": _overall(scores)}
-    figures["N-acc"] = mean([entry.refused for entry in scores if not entry.has_target])
-    if answered := [not entry.refused for entry in scores if entry.has_target]:
-        figures["T-acc"] = mean(answered)
-    return figures
 
 
 def _overall(scores: Sequence[Score]) -> float:

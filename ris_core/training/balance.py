@@ -25,10 +25,8 @@ _NEW = 3.0
 def balance(samples: Sequence[Sample], new: Collection[int] = ()) -> list[float]:
     """One weight, above 0, for each sample: as often as that, next to the others', it should be drawn.
 
-    A prompt's weight grows with the root of how often it was given: frequent ones count more, but not by as much.
-
-    Args:
-        new: image ids that haven't been learnt from.
+    A prompt's weight grows with the root of how often it was given: frequent ones count more, but not by as much. `new`
+    are image ids that haven't been learnt from.
     """
     given = Counter(sample.sentence for sample in samples)
     weights = [

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ris_core.data.derive.words import mentions
 from ris_core.data.folder import LazyMask, Sample
 from ris_core.images import Pixels
-from ris_core.masks import Mask
+from ris_core.masks import Mask, encode_rle
 from ris_core.training.paste import cut, paste
 
 # Kinds of expressions that stay true of any part of a photo; "the left dog" may not, once another dog is out of view.
@@ -38,7 +38,9 @@ class Collage:
     def __init__(self, photos: Iterable[Sequence[Sample]]) -> None:
         """`photos`: the samples of each."""
         self._photos = {photo[0].image: photo for photo in photos if any(sample.kind != "name" for sample in photo)}
-        self._things = [sample for photo in self._photos.values() for sample in photo if _is_thing(sample)]
+        names = [sample for photo in self._photos.values() for sample in photo if sample.kind == "name"]
+        # Of two shoes one is no "the shoes".
+        self._things = [sample for sample in names if len(sample.segmentations) == 1]
 
     def make(self, host: Sequence[Sample], rng: random.Random) -> CollageScene | None:
         """A photo, given by its samples, with a thing drawn by chance over it; None where none can go.
@@ -80,23 +82,12 @@ def _still_true(host: Sequence[Sample], brought: Sequence[str], hidden: Mask) ->
 
 def _new(host: Sample, same: Sequence[Sample], mask: Mask) -> Iterator[Sample]:
     """What is said of a thing where it was cut out, said of the host."""
+    where = (encode_rle(mask),)
     for sample in same:
         if sample.kind in NAMED:
             # A number that no ref of the host's has.
             ref = -sample.ref_id
-            yield replace(
-                host, ref_id=ref, sentence=sample.sentence, kind=sample.kind, segmentations=(_GivenMask(mask),)
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class _GivenMask(LazyMask):
-    """A mask that is there already, HxW."""
-
-    given: Mask
-
-    def mask(self, height: int, width: int) -> Mask:
-        return self.given
+            yield replace(host, ref_id=ref, sentence=sample.sentence, kind=sample.kind, segmentations=where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +99,6 @@ class _VisibleMask(LazyMask):
 
     def mask(self, height: int, width: int) -> Mask:
         return self.sample.mask() & ~self.hides
-
-
-def _is_thing(sample: Sample) -> bool:
-    # Of two shoes one is no "the shoes".
-    return sample.kind == "name" and len(sample.segmentations) == 1
 
 
 def _is_elsewhere(one: Sample, other: Sample) -> bool:

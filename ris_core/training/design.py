@@ -74,9 +74,7 @@ def begin(start: Design | Path, tuning: Tuning) -> RISModel:
 def tuning_of(start: Path | None, **chosen: Any) -> Tuning:
     """What is trained of the encoders: what is chosen, and for the rest (None) as the checkpoint `start` has it.
 
-    Raises:
-        CheckpointError: `start` is none.
-        InputError: a number is out of its range.
+    Raises CheckpointError if `start` is none, InputError if a number is out of its range.
     """
     tuning = checkpoint.tuning(start) if start else Tuning()
     return replace(tuning, **{name: value for name, value in chosen.items() if value is not None})

@@ -23,9 +23,9 @@ class FeatureCache:
     """Trunks by photo and view, in float16: half the bytes, and finer than what training does to them."""
 
     def __init__(self, folder: Path, encoder: ImageEncoder, max_bytes: int | None = None) -> None:
-        """Args:
-        encoder: only its stem and frozen stages matter.
-        max_bytes: that the folder may hold; what was read longest ago is deleted, and a full one isn't added to.
+        """Of `encoder`, only its stem and frozen stages matter.
+
+        The folder may hold `max_bytes`: what was read longest ago is deleted, and a full one isn't added to.
         """
         frozen = nn.ModuleList(encoder.stages[: encoder.frozen])
         stages = {id(stage) for stage in encoder.stages}

@@ -27,6 +27,8 @@ _TUNED = {
 }
 # The commands that a checkpoint can come from.
 _MAKERS = ("ris train", "ris calibrate", "ris average")
+# What a command says of a recipe even where it is as usual.
+_ALWAYS = ("epochs", "photos", "present", "absent", "rate", "side", "views", "seed")
 
 
 def write_card(
@@ -145,22 +147,11 @@ def _commands(
     words = ["ris train", *(f"--dataset {dataset_name(dataset)}" for dataset in datasets)]
     words += [f"--from {version(start)}"] if start else _design(model)
     if model.tuning.encoders != "frozen":
-        words += [
-            f"--encoders {model.tuning.encoders}",
-            f"--stages {model.tuning.stages}",
-            f"--text-stages {model.tuning.text_stages}",
-            f"--rank {model.tuning.rank}",
-        ]
-    words += [f"--epochs {recipe.epochs}", f"--photos {recipe.photos}", f"--present {recipe.present}"]
-    words += [f"--absent {recipe.absent}", f"--rate {recipe.rate}", f"--side {recipe.side}"]
-    words += [f"--views {recipe.views}", f"--seed {recipe.seed}", *_unusual(recipe)]
-    words.append(f"--accepted {accepted}")
-    return [*(_earlier((start / CARD).read_text(encoding="utf-8")) if start else []), " ".join(words)]
-
-
-def _unusual(recipe: Recipe) -> list[str]:
+        words += [f"--{name.replace('_', '-')} {value}" for name, value in asdict(model.tuning).items()]
     usual, chosen = asdict(Recipe()), asdict(recipe)
-    return [f"--{name} {chosen[name]}" for name in ("precision", "accumulate", "paste") if chosen[name] != usual[name]]
+    names = [*_ALWAYS, *(name for name in ("precision", "accumulate", "paste") if chosen[name] != usual[name])]
+    words += [*(f"--{name} {chosen[name]}" for name in names), f"--accepted {accepted}"]
+    return [*(_earlier((start / CARD).read_text(encoding="utf-8")) if start else []), " ".join(words)]
 
 
 def _design(model: RISModel) -> list[str]:

@@ -56,10 +56,7 @@ def train_checkpoint(
         accepted: as in `evaluate.calibrate`.
         watched: whether a few photos of `val` are answered after each pass, for the run's figures and overlays.
 
-    Raises:
-        InputError: `folder` isn't free.
-        CheckpointError: as `design.begin`.
-        TrainingError: as `loop.train`.
+    Raises InputError if `folder` isn't free, and as `design.begin` and `loop.train` do.
     """
     check_free(folder)
     torch.manual_seed(recipe.seed)
@@ -86,13 +83,7 @@ def calibrate_checkpoint(
 ) -> Path:
     """Fix the operating point of a checkpoint anew and write the same weights with it to `folder`, which is returned.
 
-    Args:
-        accepted: as in `evaluate.calibrate`.
-
-    Raises:
-        InputError: `folder` isn't free.
-        CheckpointError: `model` is none.
-        DatasetError: as `evaluate.calibrate`.
+    Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `evaluate.calibrate` does.
     """
     check_free(folder)
     source, predictor = checkpoint.find(model), Predictor.load(model)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,10 +73,8 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The lines that a run logged, whole ones alone."""
     lines = []
     for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
-        try:
+        with suppress(ValueError):
             lines.append(json.loads(line))
-        except ValueError:
-            continue
     return lines
 
 

@@ -17,9 +17,8 @@ def average(folders: Sequence[Path]) -> tuple[RISModel, OperatingPoint]:
 
     They should come from one start: the mean of two trained apart from the first step on is good for nothing.
 
-    Raises:
-        InputError: there are fewer than two.
-        CheckpointError: one can't be loaded, or is of another design, encoders, switches or tuning than the first.
+    Raises InputError if there are fewer than two, CheckpointError if one can't be loaded, or is of another design,
+    encoders, switches or tuning than the first.
     """
     if len(folders) < 2:
         raise InputError("A mean takes two checkpoints or more. Name another.")

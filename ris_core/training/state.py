@@ -26,9 +26,7 @@ class TrainingState:
     """Where a run stands: `step` of `steps` are made. Goes on from the state in the run's folder, if there is one."""
 
     def __init__(self, model: RISModel, recipe: Recipe, steps: int, folder: Path, processes: Processes) -> None:
-        """Raises:
-        TrainingError: `folder` holds a run of another recipe.
-        """
+        """Raises TrainingError if `folder` holds a run of another recipe."""
         self.model, self.recipe, self.processes = model, recipe, processes
         self.steps, self.step = steps, 0
         self._path = folder / STATE

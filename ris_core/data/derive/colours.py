@@ -66,19 +66,8 @@ _NEVER = {
 
 # How often a colour is said of a thing without it, of 1: a colour that is seldom true would soon mean "not there".
 # Chosen so that of the sentences with a colour about a third at most are untrue.
-UNTRUE = {
-    "black": 1.0,
-    "white": 1.0,
-    "blue": 1.0,
-    "grey": 1.0,
-    "brown": 0.9,
-    "purple": 0.4,
-    "red": 0.14,
-    "green": 0.14,
-    "orange": 0.1,
-    "pink": 0.06,
-    "yellow": 0.03,
-}
+UNTRUE = dict.fromkeys(("black", "white", "blue", "grey"), 1.0)
+UNTRUE |= {"brown": 0.9, "purple": 0.4, "red": 0.14, "green": 0.14, "orange": 0.1, "pink": 0.06, "yellow": 0.03}
 
 
 def colour_shares(image: Pixels, mask: Mask) -> dict[str, float]:
@@ -116,6 +105,5 @@ def contradictions(colour: str, shares: Mapping[str, float]) -> list[str]:
 
 
 def _fits(channels: NDArray[np.float32], row: _Row) -> NDArray[np.bool_]:
-    limits = (row.hue, row.saturation, row.value)
-    within = [(channel >= low) & (channel <= high) for channel, (low, high) in zip(channels, limits, strict=True)]
+    within = [(channel >= low) & (channel <= high) for channel, (low, high) in zip(channels, row[1:], strict=True)]
     return np.asarray(np.logical_and.reduce(within), dtype=bool)

@@ -43,10 +43,8 @@ _COCO = {
 def convert_ccp(source: Path, out: Path) -> None:
     """Clothing Co-Parsing (`photos/`, `labels/`, `labels.json`) -> a dataset folder at `out`.
 
-    Raises:
-        FileExistsError: `out` is there already.
-        FileNotFoundError: a part of `source` is missing.
-        DatasetError: a photo isn't of the size of its masks.
+    Raises FileExistsError if `out` is there already, FileNotFoundError if a part of `source` is missing, DatasetError
+    if a photo isn't of the size of its masks.
     """
     names = json.loads((source / "labels.json").read_text(encoding="utf-8"))
     names = dict(enumerate(names)) if isinstance(names, list) else {int(key): name for key, name in names.items()}
@@ -70,9 +68,8 @@ _CONVERTERS: dict[str, Callable[..., None]] = {"ccp": convert_ccp, "coco": conve
 def convert(kind: str, source: Path, out: Path, mosaics: int = 0) -> int:
     """A dataset of one of the kinds "ccp" and "coco" -> how many expressions the dataset folder at `out` has.
 
-    Raises:
-        InputError: there is no such kind, it has no mosaics, or `out` is there already.
-        DatasetError: `source` lacks a file, or a photo isn't of the size of its masks.
+    Raises InputError if there is no such kind, it has no mosaics, or `out` is there already; DatasetError if `source`
+    lacks a file, or a photo isn't of the size of its masks.
     """
     if kind not in _CONVERTERS:
         raise InputError(f"There is no converter {kind!r}. Choose from {', '.join(_CONVERTERS)}.")
@@ -148,8 +145,7 @@ class _Coco:
                 yield LabelledPhoto(path, list(scene.things), _named(sure, COCO_SHARE), scene.unsure, scene.image)
 
     def _photo(self, image: dict[str, Any]) -> LabelledPhoto:
-        things = []
-        crowds = set()
+        things, crowds = [], set()
         for annotation in self._annotations[image["id"]]:
             name = self.names[annotation["category_id"]]
             if annotation.get("iscrowd"):
@@ -171,12 +167,8 @@ class _Coco:
 
 def _named(things: Sequence[Thing], share: float) -> list[str]:
     """The classes that cover so much of the photo, in the order of their first things."""
-    groups: dict[str, list[Thing]] = defaultdict(list)
+    masks: dict[str, list[Mask]] = defaultdict(list)
     for thing in things:
-        groups[thing.name].append(thing)
-    return [name for name, group in groups.items() if _share(group) >= share]
-
-
-def _share(group: Sequence[Thing]) -> float:
-    # The union counts a pixel once; of one thing it is known already.
-    return group[0].share if len(group) == 1 else float(np.logical_or.reduce([thing.mask for thing in group]).mean())
+        masks[thing.name].append(thing.mask)
+    # The union counts a pixel once.
+    return [name for name, group in masks.items() if np.logical_or.reduce(group).mean() >= share]

@@ -59,11 +59,8 @@ def derive_expressions(
 ) -> list[DerivedExpression]:
     """All expressions that a photo's things allow, and one at most that contradicts its colours.
 
-    Args:
-        things: every object that is labelled, however small.
-        image: HxWx3 RGB.
-        seed: fixes which phrasings are drawn; the photo's name.
-        unsure: classes of which more may be there than `things`.
+    things: every object that is labelled, however small. image: HxWx3 RGB. seed: fixes which phrasings are drawn; the
+    photo's name. unsure: classes of which more may be there than `things`.
     """
     rng, dark = random.Random(seed), is_dark(image)
     groups = {group[0].name: group for group in _classes(things, unsure)}

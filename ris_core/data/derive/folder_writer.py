@@ -11,6 +11,7 @@ import random
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,7 @@ def write_folder(out: Path, photos: Iterable[LabelledPhoto], names: Sequence[str
 
     `names` are the categories, of which the absent ones are drawn too; `info` is a description and a licence.
 
-    Raises:
-        FileExistsError: `out` is there already.
-        DatasetError: a photo isn't of the size of its masks.
+    Raises FileExistsError if `out` is there already, DatasetError if a photo isn't of the size of its masks.
     """
     tables = _Tables(names)
     with atomic_dir(out) as folder:
@@ -84,7 +83,7 @@ class _Tables:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.refs: list[dict[str, Any]] = []
-        self.sentences = 0
+        self._sentence_ids = count(1)
 
     def add(self, photo: LabelledPhoto) -> None:
         """The rows of one photo, its objects and its expressions."""
@@ -118,12 +117,6 @@ class _Tables:
         return len(self.annotations)
 
     def _refer(self, image_id: int, split: str, expression: DerivedExpression, annotation_ids: list[int]) -> None:
-        first = self.sentences + 1
-        self.sentences += len(expression.sentences)
-        sentences = [
-            {"sent_id": number, "sent": sentence, "raw": sentence}
-            for number, sentence in enumerate(expression.sentences, first)
-        ]
         self.refs.append(
             {
                 "ref_id": len(self.refs) + 1,
@@ -131,7 +124,10 @@ class _Tables:
                 "ann_id": annotation_ids or [NO_TARGET],
                 "split": split,
                 "kind": expression.kind,
-                "sentences": sentences,
+                "sentences": [
+                    {"sent_id": next(self._sentence_ids), "sent": sentence, "raw": sentence}
+                    for sentence in expression.sentences
+                ],
             }
         )
 

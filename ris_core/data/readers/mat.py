@@ -28,7 +28,7 @@ _LARGEST = 1 << 26
 def read_mat(path: Path, name: str) -> NDArray[Any]:
     """The array `name` of a MAT-file, in the shape and with the values that MATLAB shows.
 
-    Raises DatasetError if no such file or array, an array that isn't of real numbers, or a file of another version.
+    Raises DatasetError if there is no such file or array, it isn't of real numbers, or the file is of another version.
     """
     try:
         data = path.read_bytes()

@@ -4,7 +4,7 @@
 `mask/<photo>_<region>.mat` holds `segimg_t`, in which the region is 0. Papers train on `trainval` and report `test`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ris_core.data.folder import LazyMask, Sample, read_json
-from ris_core.data.readers.layout import Layout, find_parts
+from ris_core.data.readers.layout import find_parts
 from ris_core.data.readers.mat import read_mat
 from ris_core.errors import DatasetError
 from ris_core.images import FORMATS
@@ -47,7 +47,9 @@ def read_referit(folder: Path, splits: Collection[str] | None, files: Mapping[st
     Raises DatasetError if a file is missing or damaged.
     """
     names = [split for split in files if splits is None or split in splits]
-    photos, masks, *paths = find_parts(folder, _layout(files[split] for split in names))
+    queries = [f"referit_query_{files[split]}.json" for split in names]
+    folders = [tuple(f"{place}{name}/" for place in _PLACES) for name in ("images", "mask")]
+    photos, masks, *paths = find_parts(folder, (*folders, *((file, f"data/{file}") for file in queries)))
     size = cache(_size)
     for split, path in zip(names, paths, strict=True):
         try:
@@ -60,15 +62,6 @@ def read_referit(folder: Path, splits: Collection[str] | None, files: Mapping[st
                     yield Sample(photo, int(photo.stem), number, split, sentence, height, width, (mask,))
         except (AttributeError, TypeError, ValueError) as error:
             raise DatasetError(f"{path} isn't a file of ReferIt's queries: {error!r}. Download it again.") from None
-
-
-def _layout(names: Iterable[str]) -> Layout:
-    files = (f"referit_query_{name}.json" for name in names)
-    return (
-        tuple(f"{place}images/" for place in _PLACES),
-        tuple(f"{place}mask/" for place in _PLACES),
-        *((file, f"data/{file}") for file in files),
-    )
 
 
 def _size(photo: Path) -> tuple[int, int]:

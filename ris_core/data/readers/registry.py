@@ -94,11 +94,10 @@ def count_differences(kind: str, samples: Iterable[Sample]) -> list[str]:
     A difference is a question and no error: releases differ, and so do the ways of counting.
     """
     counts = Counter(sample.split for sample in samples)
-    published = {split: count for split, count in READERS[kind].splits.items() if count is not None}
     return [
         f"{kind} has {counts[split]:,} expressions in {split} here, {count:,} as published."
-        for split, count in published.items()
-        if 0 < counts[split] != count
+        for split, count in READERS[kind].splits.items()
+        if count is not None and 0 < counts[split] != count
     ]
 
 
