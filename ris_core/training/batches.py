@@ -82,8 +82,7 @@ def epoch_batches(
 
 def count_batches(samples: Sequence[Sample], photos: int, processes: int = 1) -> int:
     """How many batches a pass has; one of fewer photos than there are processes is left out."""
-    batches = _PassPhotos(samples, Recipe(photos=photos), 0).batches()
-    return sum(len(batch) >= processes for batch in batches)
+    return len(epoch_batches(samples, Recipe(photos=photos), 0, (0, processes)))
 
 
 class _PassPhotos(Dataset[TrainingBatch]):

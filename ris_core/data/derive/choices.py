@@ -3,7 +3,7 @@
 A choice must be beyond doubt, so one that people might make otherwise isn't offered. Source of the margins: ours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -83,28 +83,24 @@ def choices(group: Sequence[Thing]) -> Iterator[Choice]:
     least = min((thing.share for thing in rivals), default=0.0)
     if not 2 <= len(rivals) <= _MOST or any(_BACKGROUND * least < thing.share < SMALL for thing in group):
         return
-    yield from _at_the_sides(rivals)
-    yield from _above_or_below(rivals)
+    left, right = phrases.side(True, len(rivals)), phrases.side(False, len(rivals))
+    order = sorted(rivals, key=lambda thing: thing.across.centre)
+    yield from _ends(order, lambda one, other: _apart(one.across, other.across), left, right)
+    yield from _ends(sorted(rivals, key=lambda thing: thing.down.centre), _is_above, phrases.TOP, phrases.BOTTOM)
     if not group[0].noun.is_pair:
         yield from _by_size(rivals)
     if len(rivals) == len(group) <= _MOST_IN_ORDER:
-        yield from _in_order(rivals)
+        yield from _in_order(order)
 
 
-def _at_the_sides(rivals: Sequence[Thing]) -> Iterator[Choice]:
-    order = sorted(rivals, key=lambda thing: thing.across.centre)
-    if all(_apart(order[0].across, other.across) for other in order[1:]):
-        yield Choice(phrases.side(True, len(order)), order[0])
-    if all(_apart(other.across, order[-1].across) for other in order[:-1]):
-        yield Choice(phrases.side(False, len(order)), order[-1])
-
-
-def _above_or_below(rivals: Sequence[Thing]) -> Iterator[Choice]:
-    order = sorted(rivals, key=lambda thing: thing.down.centre)
-    if all(_is_above(order[0], other) for other in order[1:]):
-        yield Choice(phrases.TOP, order[0])
-    if all(_is_above(other, order[-1]) for other in order[:-1]):
-        yield Choice(phrases.BOTTOM, order[-1])
+def _ends(
+    order: Sequence[Thing], comes_first: Callable[[Thing, Thing], bool], first: tuple[str, ...], last: tuple[str, ...]
+) -> Iterator[Choice]:
+    """The first and the last in an order, each where it is so next to all others."""
+    if all(comes_first(order[0], other) for other in order[1:]):
+        yield Choice(first, order[0])
+    if all(comes_first(other, order[-1]) for other in order[:-1]):
+        yield Choice(last, order[-1])
 
 
 def _by_size(rivals: Sequence[Thing]) -> Iterator[Choice]:
@@ -118,9 +114,8 @@ def _by_size(rivals: Sequence[Thing]) -> Iterator[Choice]:
         yield Choice(phrases.SMALLER if two else phrases.SMALLEST, order[0])
 
 
-def _in_order(rivals: Sequence[Thing]) -> Iterator[Choice]:
+def _in_order(order: Sequence[Thing]) -> Iterator[Choice]:
     """ "Second from the left", "in the middle": of things that stand in a row, each clear of the next."""
-    order = sorted(rivals, key=lambda thing: thing.across.centre)
     spread = order[-1].across.centre - order[0].across.centre
     heights = [thing.down.centre for thing in order]
     clear = all(_apart(one.across, other.across) for one, other in pairwise(order))

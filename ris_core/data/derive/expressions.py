@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from ris_core.data.derive import phrases
-from ris_core.data.derive.choices import SMALL, Thing, choices
+from ris_core.data.derive.choices import SMALL, Choice, Thing, choices
 from ris_core.data.derive.colours import TRACE, UNTRUE, colour_shares, contradictions, dominant, is_dark
 from ris_core.data.derive.words import NUMBERS, alike, has_colour, synonyms
 from ris_core.images import Pixels
@@ -68,7 +68,7 @@ def derive_expressions(
     wordings = [
         wording
         for name, group in groups.items()
-        for wording in (*_single(group), *_together(group), *_coloured(group, colours[name]))
+        for wording in (*map(_chosen, choices(group)), *_together(group), *_coloured(group, colours[name]))
     ]
     never = [untrue for group in groups.values() for untrue in _contradicted(group, colours)]
     if never:
@@ -86,9 +86,8 @@ def _classes(things: Sequence[Thing], unsure: Collection[str]) -> Iterator[tuple
             yield tuple(group)
 
 
-def _single(group: tuple[Thing, ...]) -> Iterator[_Wording]:
-    for choice in choices(group):
-        yield _Wording("derived", choice.templates, group[0].noun.one, (choice.thing,))
+def _chosen(choice: Choice) -> _Wording:
+    return _Wording("derived", choice.templates, choice.thing.noun.one, (choice.thing,))
 
 
 def _together(group: tuple[Thing, ...]) -> Iterator[_Wording]:
