@@ -34,7 +34,7 @@ from rich.table import Table
 from backend.learning.candidate import PLAN, CandidateSpec, train_candidate
 from backend.learning.gate import ComparedExpression, judge
 from backend.projects import samples as shipped
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import evaluate
 from ris_core.images import read_image
@@ -67,7 +67,7 @@ def learn(
 ) -> dict[str, float | str]:
     """Train and compare -> figures by name."""
     run.mkdir()
-    base, started, spent = checkpoint.shipped(), time.monotonic(), time.process_time()
+    base, started, spent = checkpoint_files.shipped(), time.monotonic(), time.process_time()
     candidate = train_candidate(CandidateSpec(base, taught, seconds, features=encoded), run, lambda share: None)
     trained = time.monotonic()
     before, after = (evaluate(Predictor.load(folder), held_out) for folder in (base, candidate))

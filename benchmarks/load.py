@@ -55,10 +55,11 @@ from backend.projects import connect
 from backend.queue.queue import JobQueue
 from backend.queue.queue import connect as connect_queue
 from backend.settings import Settings, load
-from ris_core import checkpoint
+from ris_core import checkpoint, checkpoint_files
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.errors import RisError
-from ris_core.models import MODELS, RISModel
+from ris_core.models import MODELS
+from ris_core.models.base import RISModel
 
 Figures = dict[str, float]
 
@@ -231,7 +232,7 @@ def prompted(photo: Photo, numbers: Iterator[int]) -> dict[str, Any]:
 
 def read_small(settings: Settings, project: int) -> None:
     """Promote a version of the shipped weights that reads photos at fewer pixels."""
-    model, point = checkpoint.load(checkpoint.shipped())
+    model, point = checkpoint.load(checkpoint_files.shipped())
     registry = services.registry(settings)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(model, replace(point, side=SMALL_SIDE), Path(folder) / "small", "# Reads fewer pixels\n")
@@ -420,7 +421,7 @@ def measured(part: str, studio: Studio, photos: Sequence[Photo]) -> bool:
         traceback.print_exc()
         return False
     figures[f"{part} took, s"] = round(time.monotonic() - started)
-    record("load", figures, AIMS, part=part, quick=QUICK, version=checkpoint.version(checkpoint.shipped()))
+    record("load", figures, AIMS, part=part, quick=QUICK, version=checkpoint_files.version(checkpoint_files.shipped()))
     return True
 
 

@@ -50,7 +50,7 @@ from backend.learning.candidate import PLAN, CandidateSpec, Plan, train_candidat
 from backend.learning.gate import MARGIN, ComparedExpression, judge
 from backend.locks import exclusive
 from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.files import atomic_write

@@ -39,7 +39,7 @@ from rich.table import Table
 
 from backend.projects.samples import photos
 from ris_core import encoders
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.images import read_image
 from ris_core.inference.predictor import Image, Precision, Predictor
 from ris_core.models import MODELS
@@ -118,8 +118,10 @@ def measure(design: str, encoder: str, precision: Precision = "float32", compile
 
 
 def build(design: str, encoder: str, side: int, precision: Precision, compiled: bool) -> Predictor:
-    embedded = encoder in EMBEDDED
-    image_encoder = (encoders.image_encoder if embedded else encoders.untrained_image_encoder)(encoder)
+    if encoder in EMBEDDED:
+        image_encoder = encoders.image_encoder(encoder)
+    else:
+        image_encoder = encoders.find_entry(encoders.IMAGE_ENCODERS, encoder).untrained()
     model = MODELS[design](image_encoder, encoders.text_encoder("minilm"))
     if compiled:
         model.compile()

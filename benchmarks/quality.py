@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample, by_photo, read_folder
 from ris_core.evaluation.evaluate import calibrate, evaluate
 from ris_core.inference.predictor import Predictor

@@ -10,61 +10,21 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import nn
 
-from ris_core.checkpoint_files import (
-    CARD,
-    CONFIG,
-    FORMAT,
-    WEIGHTS,
-    OperatingPoint,
-    digest,
-    find,
-    operating_point,
-    read_config,
-    shipped,
-    ships,
-    version,
-    with_point,
-    write,
-)
+from ris_core.checkpoint_files import CONFIG, FORMAT, WEIGHTS, OperatingPoint, read_config, write
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import merge, with_room
+from ris_core.encoders.weights import misfits
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
-from ris_core.models import MODELS, OPTIONS, RISModel
+from ris_core.models import MODELS, OPTIONS
+from ris_core.models.base import RISModel
 from ris_core.tuning import Tuning
-
-__all__ = [
-    "CARD",
-    "CONFIG",
-    "WEIGHTS",
-    "OperatingPoint",
-    "build",
-    "digest",
-    "find",
-    "load",
-    "misfits",
-    "operating_point",
-    "parameters",
-    "save",
-    "shipped",
-    "ships",
-    "tuning",
-    "version",
-    "with_point",
-]
-
-# So many tensors are named in a message; the rest are counted.
-_NAMED = 5
 
 
 def save(model: RISModel, point: OperatingPoint, folder: Path, card: str) -> None:
-    """Write a checkpoint at `folder`, which must not be there: checkpoints are immutable.
-
-    Raises:
-        FileExistsError: `folder` is there already.
-    """
+    """Write a checkpoint at `folder`; raises FileExistsError if that is there already: checkpoints are immutable."""
     tensors = save_tensors({name: tensor.detach().contiguous() for name, tensor in model.own_state().items()})
     config = model.config() | {"operating_point": asdict(point), "format": FORMAT, "weights": sha256(tensors)}
     write(folder, tensors, config, card)
@@ -117,8 +77,7 @@ def tuning(folder: Path) -> Tuning:
 def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:
     """The untrained model that a config names, over its encoders; `mergeable` as in `adapters.with_room`.
 
-    Raises:
-        CheckpointError: the config names a switch that the design doesn't have, or an encoder that isn't at hand.
+    Raises CheckpointError if it names a switch that the design doesn't have, or an encoder that isn't at hand.
     """
     name, tuning = config["model"], _options(Tuning, config["tuning"])
     image, text = image_encoder(config["image_encoder"]), text_encoder(config["text_encoder"])
@@ -127,29 +86,9 @@ def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:
     return MODELS[name](image, text, _options(OPTIONS[name], config["options"]), tuning)
 
 
-def misfits(given: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
-    """What keeps the given tensors from being the expected ones, by name and shape; empty if nothing does."""
-    shapes = [
-        f"{name} is {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & given.keys()
-        if given[name].shape != expected[name].shape
-    ]
-    differences = (
-        ("missing", sorted(expected.keys() - given.keys())),
-        ("unknown", sorted(given.keys() - expected.keys())),
-        ("of another shape", sorted(shapes)),
-    )
-    return "; ".join(f"{len(names)} tensors {kind}: {_some(names)}" for kind, names in differences if names)
-
-
 def parameters(model: nn.Module, trainable: bool = False) -> int:
     """How many numbers `model` holds, or how many of them training may change."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _options(kind: type[Any], values: dict[str, Any]) -> Any:

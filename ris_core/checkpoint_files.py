@@ -39,11 +39,7 @@ class OperatingPoint:
 
 
 def shipped() -> Path:
-    """The folder of the model that comes with the project, in a wheel or in a checkout: the default.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """The folder of the default model, which a wheel or a checkout brings. Raises CheckpointError if it is missing."""
     here = Path(__file__).resolve().parent
     for folder in (here / "weights", here.parent / "weights"):
         if (folder / CONFIG).is_file():
@@ -62,8 +58,7 @@ def ships(design: str) -> Path | None:
 def find(model: str | Path | None) -> Path:
     """The checkpoint folder that someone means by a folder, by a design's name, or by nothing at all: the shipped one.
 
-    Raises:
-        CheckpointError: a design is named that no weights are at hand for.
+    Raises CheckpointError if no weights are at hand for the design.
     """
     if model is None:
         return shipped()
@@ -80,9 +75,7 @@ def find(model: str | Path | None) -> Path:
 
 def digest(folder: Path) -> str:
     """Eight hexadecimal digits that change with the weights, the design's switches or the operating point."""
-    config = read_config(folder)
-    canonical = json.dumps(config, sort_keys=True).encode()
-    return sha256(canonical)[:8]
+    return sha256(json.dumps(read_config(folder), sort_keys=True).encode())[:8]
 
 
 def version(folder: Path) -> str:
@@ -93,10 +86,7 @@ def version(folder: Path) -> str:
 def with_point(source: Path, point: OperatingPoint, folder: Path) -> None:
     """Write the checkpoint `source` at `folder`, which must not be there, with another operating point.
 
-    Raises:
-        CheckpointError: `source` is none.
-        OSError: one of its files can't be read.
-        FileExistsError: `folder` is there already.
+    Raises CheckpointError if `source` is none, OSError if it can't be read, FileExistsError if `folder` is there.
     """
     config = read_config(source) | {"operating_point": asdict(point)}
     write(folder, (source / WEIGHTS).read_bytes(), config, (source / CARD).read_text(encoding="utf-8"))

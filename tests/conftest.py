@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.models import LDA
 from ris_core.models.class_alignment import align
+from ris_core.models.lda import LDA
 
 torch.set_num_threads(1)
 

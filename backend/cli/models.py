@@ -16,7 +16,7 @@ from backend.cli.options import JsonOption, ModelOption
 from backend.terminal import bar, out, say
 
 if TYPE_CHECKING:
-    from ris_core.encoders.registry import EncoderCard
+    from ris_core.encoders import EncoderCard
     from ris_core.inference.prediction import Prediction
     from ris_core.training.design import DesignCard
 

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import torch
 
-from ris_core import checkpoint
+from ris_core import checkpoint, checkpoint_files
 from ris_core.data import Sample, by_photo
 from ris_core.files import atomic_write
-from ris_core.models import RISModel
+from ris_core.models.base import RISModel
 from ris_core.models.class_alignment import class_names
 from ris_core.training.balance import balance
 from ris_core.training.batches import RECALLED
@@ -137,7 +137,7 @@ def train_candidate(
         train(model, samples, recipe, run, report, features=cache, weights=weights, teacher=teacher, stop=stop)
         _blend(model, teacher)
     if is_first():
-        checkpoint.save(model, point, folder, _card(checkpoint.version(spec.base), plan, len(samples)))
+        checkpoint.save(model, point, folder, _card(checkpoint_files.version(spec.base), plan, len(samples)))
     return folder
 
 

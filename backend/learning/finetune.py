@@ -28,7 +28,7 @@ from backend.learning.distributed import train_together
 from backend.learning.gate import ComparedExpression, judge
 from backend.registry import ProjectVersions, PromotionConflict, Registry, Version
 from backend.settings import Settings
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation.evaluate import Report, recalibrate
 from ris_core.evaluation.metrics import Figures
@@ -207,8 +207,8 @@ def _calibrated(candidate: Path, report: Report, shipped: Version, run: Path) ->
     folder = run / "calibrated"
     # One that a crash left behind is the same: the candidate itself is never changed.
     if not folder.exists():
-        point, first = (checkpoint.operating_point(version) for version in (candidate, shipped.folder))
-        checkpoint.with_point(candidate, recalibrate(point, report, first), folder)
+        point, first = (checkpoint_files.operating_point(version) for version in (candidate, shipped.folder))
+        checkpoint_files.with_point(candidate, recalibrate(point, report, first), folder)
     return folder
 
 

@@ -1,13 +1,14 @@
 """Image and text encoders behind two small interfaces, by name."""
 
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 
 from ris_core.encoders import bert, clip, efficientnet_lite, minilm, sam, swin
-from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
-from ris_core.encoders.registry import Encoder, EncoderCard, EncoderEntry
+from ris_core.encoders.base import Encoder, EncoderEntry, ImageEncoder, TextEncoder
 from ris_core.errors import CheckpointError
 
 IMAGE_ENCODERS: dict[str, EncoderEntry[ImageEncoder]] = {
@@ -25,32 +26,33 @@ _loading = threading.Lock()
 _loaded: dict[EncoderEntry[Any], Any] = {}
 
 
+@dataclass(frozen=True)
+class EncoderCard:
+    """An encoder for people to read.
+
+    channels, strides: as in `EncoderEntry`. source: where its weights come from, in words. folder: where they lie on
+    this machine, None if they don't.
+    """
+
+    name: str
+    kind: Literal["image", "text"]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    source: str
+    folder: Path | None
+
+
 def image_encoder(name: str) -> ImageEncoder:
     """The image encoder of that name, loaded once a process: encoders are frozen, so every model shares them.
 
-    Raises:
-        CheckpointError: no encoder has that name, or its weights are missing or damaged.
+    Raises CheckpointError if no encoder has that name, or its weights are missing or damaged.
     """
     return _shared(find_entry(IMAGE_ENCODERS, name))
 
 
 def text_encoder(name: str) -> TextEncoder:
-    """The text encoder of that name, loaded once a process and shared.
-
-    Raises:
-        CheckpointError: no encoder has that name, or its weights are missing or damaged.
-    """
+    """The text encoder of that name, shared; raises as `image_encoder` does."""
     return _shared(find_entry(TEXT_ENCODERS, name))
-
-
-def untrained_image_encoder(name: str) -> ImageEncoder:
-    """The same network as `image_encoder` gives, with random weights: to time it where its weights aren't at hand."""
-    return find_entry(IMAGE_ENCODERS, name).untrained()
-
-
-def untrained_text_encoder(name: str) -> TextEncoder:
-    """The same network as `text_encoder` gives, with random weights."""
-    return find_entry(TEXT_ENCODERS, name).untrained()
 
 
 def describe_encoders() -> list[EncoderCard]:
@@ -77,19 +79,3 @@ def _shared(entry: EncoderEntry[Encoder]) -> Encoder:
 
 def _card(name: str, kind: Literal["image", "text"], entry: EncoderEntry[Any]) -> EncoderCard:
     return EncoderCard(name, kind, entry.channels, entry.strides, str(entry.source), entry.source.find())
-
-
-__all__ = [
-    "IMAGE_ENCODERS",
-    "TEXT_ENCODERS",
-    "EncoderCard",
-    "ImageEncoder",
-    "TextEncoder",
-    "TextFeatures",
-    "describe_encoders",
-    "find_entry",
-    "image_encoder",
-    "text_encoder",
-    "untrained_image_encoder",
-    "untrained_text_encoder",
-]

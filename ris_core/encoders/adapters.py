@@ -9,16 +9,14 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders.base import ImageEncoder, TextEncoder
+from ris_core.encoders.base import Encoder, ImageEncoder
 from ris_core.errors import InputError
 from ris_core.tuning import Tuning
-
-Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 
 # What adapters add counts so much: LoRA's alpha over its rank.
 _SCALE = 2
@@ -31,10 +29,7 @@ _Adapt: TypeAlias = Callable[[Mapping[str, nn.Module], nn.Module, int], None]
 def tune(encoder: Encoder, tuning: Tuning) -> Encoder:
     """The encoder itself if it stays frozen; else a copy in which exactly what is to be trained requires gradients.
 
-    One from `with_room` is left as it is.
-
-    Raises:
-        InputError: there is nothing in the encoder's last stages that adapters could stand beside.
+    One from `with_room` is left as it is. Raises InputError if the last stages hold nothing that takes adapters.
     """
     if tuning.encoders == "full":
         return copy.deepcopy(encoder).requires_grad_(True)
@@ -42,11 +37,7 @@ def tune(encoder: Encoder, tuning: Tuning) -> Encoder:
 
 
 def with_room(encoder: Encoder, tuning: Tuning) -> Encoder:
-    """As `tune`, but for prediction alone and without `peft`: adapters have room in it, and no effect until `merge`.
-
-    Raises:
-        InputError: as for `tune`.
-    """
+    """As `tune`, but for prediction alone and without `peft`: adapters have room in it, and no effect until `merge`."""
     return _adapted(encoder, tuning, _make_room) if tuning.encoders == "adapters" else encoder
 
 

@@ -1,4 +1,4 @@
-"""The two interfaces through which every model sees its encoders, and what loading their weights has in common.
+"""The two interfaces through which every model sees its encoders, and what is known of one before it is loaded.
 
 An encoder is a stem and a row of stages. Fine-tuning with adapters changes its last stages alone, so what the frozen
 ones before them (the trunk) make of a photo can be kept; early fusion joins in between two stages.
@@ -11,12 +11,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ris_core.encoders.weights import WeightsSource
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 
@@ -170,12 +171,26 @@ class TextEncoder(nn.Module):
         return super().train(False)
 
 
-def checked(path: Path, digest: str) -> Path:
-    """`path`, if its content has that SHA-256.
+Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)
 
-    Raises:
-        CheckpointError: it is missing or another file.
+
+@dataclass(frozen=True)
+class EncoderEntry(Generic[Encoder]):
+    """How to get an encoder, and what it gives.
+
+    load: with its weights. untrained: the same network at random, for timing; embedded ones always have their weights.
+    channels, strides: of each level of an image encoder; the width alone, and none, of a text encoder.
     """
+
+    load: Callable[[], Encoder]
+    untrained: Callable[[], Encoder]
+    source: WeightsSource
+    channels: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+
+
+def checked(path: Path, digest: str) -> Path:
+    """`path`, if its content has that SHA-256. Raises CheckpointError if it is missing or another file."""
     if not path.is_file():
         raise CheckpointError(f"{path.name} is missing. Install the package again.")
     if sha256(path) != digest:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ris_core.encoders.base import TextEncoder
+from ris_core.encoders.base import EncoderEntry, TextEncoder
 from ris_core.encoders.minilm import vocabulary
-from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.encoders.weights import NETWORK, TOKENIZER, Hub, locate, pretrained, tokenizer
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders.base import ImageEncoder, State, TextEncoder
+from ris_core.encoders.base import EncoderEntry, ImageEncoder, State, TextEncoder
 from ris_core.encoders.pixels import CLIP, Normalise, resized
-from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.encoders.weights import NETWORK, TOKENIZER, Hub, locate, pretrained, tokenizer
 
@@ -46,8 +45,7 @@ class CLIPImage(ImageEncoder):
         layers, share = network.encoder.layers, len(network.encoder.layers) // _STAGES
         self.stages = nn.ModuleList(_Stage(layers[start : start + share]) for start in range(0, len(layers), share))
         self.channels = (network.config.hidden_size,) * _STAGES
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @classmethod
     def load(cls, name: str = _IMAGE) -> CLIPImage:

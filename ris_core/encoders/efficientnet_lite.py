@@ -11,8 +11,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from ris_core.encoders.base import ImageEncoder, checked
-from ris_core.encoders.registry import EncoderEntry
+from ris_core.encoders.base import EncoderEntry, ImageEncoder, checked
 from ris_core.encoders.weights import Embedded, locate
 
 

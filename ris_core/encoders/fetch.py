@@ -38,8 +38,7 @@ def fetch(name: str, file: Path | None = None, on_progress: OnProgress | None = 
         file: taken instead of a download: the authors' file, or a folder with a copy of the hub's commit.
         on_progress: called as a download from the authors goes on; downloads from the hub show it themselves.
 
-    Raises:
-        CheckpointError: no encoder has that name, the download failed, or a file isn't the one it should be.
+    Raises CheckpointError if no encoder has that name, the download failed, or a file isn't the one it should be.
     """
     source = find_entry(IMAGE_ENCODERS | TEXT_ENCODERS, name).source
     if isinstance(source, Fetched):

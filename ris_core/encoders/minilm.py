@@ -7,8 +7,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from ris_core.encoders.base import TextEncoder, checked
-from ris_core.encoders.registry import EncoderEntry
+from ris_core.encoders.base import EncoderEntry, TextEncoder, checked
 from ris_core.encoders.transformer_text import TransformerText
 from ris_core.encoders.weights import WEIGHTS, Embedded, locate, pretrained, tokenizer
 

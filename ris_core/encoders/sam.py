@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders.base import ImageEncoder
+from ris_core.encoders.base import EncoderEntry, ImageEncoder
 from ris_core.encoders.pixels import IMAGENET, Normalise, resized
-from ris_core.encoders.registry import EncoderEntry
-from ris_core.encoders.weights import WEIGHTS, Official, Tensors, fit, locate
+from ris_core.encoders.weights import WEIGHTS, Official, Tensors, locate, misfits
+from ris_core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import SamVisionConfig
@@ -104,8 +104,7 @@ class Sam(ImageEncoder):
         blocks = [_Blocks(network.layers[start:stop]) for start, stop in pairwise(starts)]
         self.stages = nn.ModuleList([*blocks, _Neck(network.neck)])
         self.channels = (*(config.hidden_size for _ in blocks), config.output_channels)
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @classmethod
     def load(cls, name: str, source: Official, config: SamVisionConfig) -> Sam:
@@ -157,10 +156,9 @@ class _Neck(nn.Module):
 
 
 def convert(tensors: Tensors, config: SamVisionConfig) -> Tensors:
-    """An official checkpoint -> the tensors of a `SamVisionEncoder`. Those of its decoder are left out.
+    """An official checkpoint -> the tensors of a `SamVisionEncoder`, without those of its decoder.
 
-    Raises:
-        CheckpointError: a name or a shape doesn't fit.
+    Raises CheckpointError if a name or a shape doesn't fit.
     """
     from transformers.models.sam.modeling_sam import SamVisionEncoder  # noqa: PLC0415 - takes seconds
 
@@ -168,7 +166,8 @@ def convert(tensors: Tensors, config: SamVisionConfig) -> Tensors:
         network = SamVisionEncoder(config)
     prefix = "image_encoder."
     converted = {_renamed(name.removeprefix(prefix)): tensors[name] for name in tensors if name.startswith(prefix)}
-    fit(converted, {name: tensor.shape for name, tensor in network.state_dict().items()})
+    if differences := misfits(converted, network.state_dict()):
+        raise CheckpointError(f"The weights don't fit the network: {differences}.")
     return converted
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ris_core.encoders.base import ImageEncoder
+from ris_core.encoders.base import EncoderEntry, ImageEncoder
 from ris_core.encoders.pixels import IMAGENET, Normalise
-from ris_core.encoders.registry import EncoderEntry
 from ris_core.encoders.weights import Hub, locate, pretrained
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ class Swin(ImageEncoder):
         merges = [None, *(layer.downsample for layer in layers)]
         self.stages = nn.ModuleList(_Stage(merge, layer.blocks) for merge, layer in zip(merges, layers, strict=False))
         self.channels = _channels(network.config.embed_dim)
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @classmethod
     def load(cls, name: str) -> Swin:

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class TransformerText(TextEncoder):
-    """Words are the network's last hidden states, special tokens among them.
-
-    Attributes:
-        limit: the most words that it reads.
-    """
+    """Words are the network's last hidden states, special tokens among them; `limit` is the most that it reads."""
 
     limit: ClassVar[int]
 
@@ -29,8 +25,7 @@ class TransformerText(TextEncoder):
         self.tokenizer = tokenizer
         self.network: Any = network
         self.width = network.config.hidden_size
-        self.requires_grad_(False)
-        self.eval()
+        self.requires_grad_(False).eval()
 
     @property
     def stages(self) -> nn.ModuleList:  # type: ignore[override]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,7 +31,8 @@ Tensors: TypeAlias = dict[str, Tensor]
 WEIGHTS, ORIGIN = "model.safetensors", "origin.json"
 NETWORK = ("config.json",)
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-_NAMED = 3
+# So many tensors are named in a message; the rest are counted.
+_NAMED = 5
 
 
 def cache() -> Path:
@@ -169,11 +170,7 @@ class Official(Fetched):
 
 
 def locate(name: str, source: WeightsSource) -> Path:
-    """The folder with the weights of encoder `name`, their digest checked.
-
-    Raises:
-        CheckpointError: they aren't on this machine, or damaged.
-    """
+    """The folder with the weights of encoder `name`. Raises CheckpointError if they are missing, or damaged."""
     folder = source.find()
     if folder is None:
         raise CheckpointError(source.missing(name))
@@ -188,8 +185,7 @@ def locate(name: str, source: WeightsSource) -> Path:
 def pretrained(kind: type[Model], folder: Path, **options: Any) -> Model:
     """The `transformers` network whose configuration and weights lie in `folder`.
 
-    Raises:
-        CheckpointError: a file is missing or damaged, or a tensor is missing or of another shape.
+    Raises CheckpointError if a file is missing or damaged, or a tensor is missing or of another shape.
     """
     loader: Any = kind
     try:
@@ -214,11 +210,7 @@ def pretrained(kind: type[Model], folder: Path, **options: Any) -> Model:
 
 
 def tokenizer(folder: Path) -> Any:
-    """The tokenizer whose files lie in `folder`.
-
-    Raises:
-        CheckpointError: one is missing or damaged.
-    """
+    """The tokenizer whose files lie in `folder`. Raises CheckpointError if one is missing or damaged."""
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes a second
 
     try:
@@ -228,21 +220,19 @@ def tokenizer(folder: Path) -> Any:
         raise CheckpointError(f"{folder} doesn't hold a tokenizer: {error}") from None
 
 
-def fit(tensors: Tensors, shapes: Mapping[str, torch.Size]) -> None:
-    """Check that `tensors` have exactly these names and shapes.
-
-    Raises:
-        CheckpointError: says which don't.
-    """
-    wrong = [f"{name} is missing" for name in shapes if name not in tensors]
-    wrong += [f"{name} is unknown" for name in tensors if name not in shapes]
-    wrong += [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(shape)}"
-        for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != shape
+def misfits(given: Tensors, expected: Tensors) -> str:
+    """What keeps the given tensors from being the expected ones, by name and shape; empty if nothing does."""
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & given.keys()
+        if given[name].shape != expected[name].shape
     ]
-    if wrong:
-        raise CheckpointError(f"The weights don't fit the network: {_some(wrong)}.")
+    differences = (
+        ("missing", sorted(expected.keys() - given.keys())),
+        ("unknown", sorted(given.keys() - expected.keys())),
+        ("of another shape", sorted(shapes)),
+    )
+    return "; ".join(f"{len(names)} tensors {kind}: {_some(names)}" for kind, names in differences if names)
 
 
 def _some(faults: list[str]) -> str:

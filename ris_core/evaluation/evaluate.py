@@ -11,7 +11,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 from PIL import Image as Picture
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data.derive.expressions import ExpressionKind
 from ris_core.data.folder import Sample, by_photo
 from ris_core.errors import DatasetError

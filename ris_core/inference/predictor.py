@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
-from ris_core.encoders import TextEncoder, TextFeatures
-from ris_core.encoders.base import fingerprint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
+from ris_core.encoders.base import TextEncoder, TextFeatures, fingerprint
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.files import sha256
 from ris_core.inference.calibration import corrected
 from ris_core.inference.prediction import Prediction
-from ris_core.models import ImageEmbedding, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import rebuild
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -99,8 +98,8 @@ class Predictor:
         Raises:
             CheckpointError: it is missing, damaged, or of another version.
         """
-        folder = checkpoint.find(model)
-        return cls(*checkpoint.load(folder, merged=True), checkpoint.version(folder), precision)
+        folder = checkpoint_files.find(model)
+        return cls(*checkpoint.load(folder, merged=True), checkpoint_files.version(folder), precision)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -14,9 +14,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.encoders.adapters import tune
-from ris_core.encoders.base import Trunk
+from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures, Trunk
 from ris_core.models.output import LossWeights, Output
 from ris_core.tuning import Tuning
 
@@ -37,22 +36,32 @@ class RISModel(nn.Module):
     Attributes:
         name: under which `ris_core.models` knows the design.
         loss: how training weighs the parts of the loss.
-        options: the switches of the design, a frozen dataclass.
+        switches: the frozen dataclass of the design's options.
+        options: how they are set, by default as that says.
         tuning: what is trained of the encoders.
     """
 
     name: ClassVar[str]
     loss: ClassVar[LossWeights]
+    switches: ClassVar[type[Any]]
     options: Any
 
-    def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, tuning: Tuning | None) -> None:
+    def __init__(
+        self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: Any = None, tuning: Tuning | None = None
+    ) -> None:
         super().__init__()
+        self.options = options or self.switches()
         self.tuning = tuning or Tuning()
         image, text = tune(image_encoder, self.tuning), tune(text_encoder, self.tuning)
         # Frozen encoders stay out of the module tree: all models of a process share them, none saves them.
         self._encoders = (image, text)
         if self.tuning.encoders != "frozen":
             self.encoders = nn.ModuleList(self._encoders)
+        self.build(image_encoder, text_encoder, self.options)
+
+    @abstractmethod
+    def build(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: Any) -> None:
+        """Set up the design's own layers, as the encoders' widths and the switches have them."""
 
     @property
     def image_encoder(self) -> ImageEncoder:

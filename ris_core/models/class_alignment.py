@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders import TextEncoder, image_encoder, text_encoder
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders.base import TextEncoder
 from ris_core.models.base import RISModel
 from ris_core.models.lda import LDA, LanguageDrivenAttention
 

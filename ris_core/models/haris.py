@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Attention,
@@ -36,7 +36,6 @@ from ris_core.models.layers import (
 )
 from ris_core.models.output import LossWeights, Output
 from ris_core.models.query_decoder import QueryDecoder
-from ris_core.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -209,17 +208,12 @@ class HARIS(RISModel):
     """
 
     name = "haris"
+    switches = HARISOptions
+    options: HARISOptions
     loss = LossWeights(entropy=0, focal=20, dice=1)  # focal and Dice [paper]; 20 to 1, as for SAM [ours]
 
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        options: HARISOptions | None = None,
-        tuning: Tuning | None = None,
-    ) -> None:
-        super().__init__(image_encoder, text_encoder, tuning)
-        self.options = options = options or HARISOptions()
+    def build(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: HARISOptions) -> None:
+        """As `RISModel.build`."""
         width, sentence = options.width, text_encoder.width
         self.numbers = _reading_order(image_encoder.pyramid, options)
         stride = image_encoder.strides[image_encoder.pyramid[1]]

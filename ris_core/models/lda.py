@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Heads,
@@ -30,7 +30,6 @@ from ris_core.models.layers import (
     valid_cells,
 )
 from ris_core.models.output import LossWeights, Output
-from ris_core.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -138,17 +137,12 @@ class LDA(RISModel):
     """
 
     name = "lda"
+    switches = LDAOptions
+    options: LDAOptions
     loss = LossWeights(entropy=1, dice=1)  # [ours]
 
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        options: LDAOptions | None = None,
-        tuning: Tuning | None = None,
-    ) -> None:
-        super().__init__(image_encoder, text_encoder, tuning)
-        self.options = options = options or LDAOptions()
+    def build(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: LDAOptions) -> None:
+        """As `RISModel.build`."""
         channels, strides, sentence = image_encoder.channels, image_encoder.strides, text_encoder.width
         widths = level_widths(strides, options.width)
         self.project = nn.ModuleList(

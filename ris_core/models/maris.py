@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     FeedForward,
@@ -38,7 +38,6 @@ from ris_core.models.layers import (
 )
 from ris_core.models.output import LossWeights, Output
 from ris_core.models.query_decoder import QueryDecoder
-from ris_core.tuning import Tuning
 
 # Affinities are clamped well inside the range of half precision, as GLIP clamps its own (Li et al. 2022).
 _LARGEST = 1e4
@@ -210,17 +209,12 @@ class MARIS(RISModel):
     """
 
     name = "maris"
+    switches = MARISOptions
+    options: MARISOptions
     loss = LossWeights(entropy=0, focal=20, dice=1)  # [ours], the weights SAM has
 
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        options: MARISOptions | None = None,
-        tuning: Tuning | None = None,
-    ) -> None:
-        super().__init__(image_encoder, text_encoder, tuning)
-        self.options = options = options or MARISOptions()
+    def build(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: MARISOptions) -> None:
+        """As `RISModel.build`."""
         pyramid, width, sentence = image_encoder.pyramid, options.width, text_encoder.width
         self.enhance = FeatureEnhancement([image_encoder.channels[number] for number in pyramid], sentence, options)
         self.blocks = nn.ModuleList(_blocks(options))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ris_core.encoders import ImageEncoder, TextEncoder, TextFeatures
+from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import (
     Attention,
@@ -38,7 +38,6 @@ from ris_core.models.layers import (
     valid_cells,
 )
 from ris_core.models.output import LossWeights, Output
-from ris_core.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -226,18 +225,13 @@ class VIPA(RISModel):
     """
 
     name = "vipa"
+    switches = VIPAOptions
+    options: VIPAOptions
     # [ours]: cross-entropy counts twice the pixel-contrast loss, as in CrossVLT; Dice, for small things, is added.
     loss = LossWeights(entropy=2, dice=1, auxiliary=1)
 
-    def __init__(
-        self,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        options: VIPAOptions | None = None,
-        tuning: Tuning | None = None,
-    ) -> None:
-        super().__init__(image_encoder, text_encoder, tuning)
-        self.options = options = options or VIPAOptions()
+    def build(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: VIPAOptions) -> None:
+        """As `RISModel.build`."""
         self.numbers = _numbers(image_encoder)
         channels = [image_encoder.channels[number] for number in self.numbers]
         strides = [image_encoder.strides[number] for number in self.numbers]

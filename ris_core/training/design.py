@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ris_core import checkpoint
+from ris_core import checkpoint, checkpoint_files
 from ris_core.errors import InputError
-from ris_core.models import MODELS, OPTIONS, RISModel
+from ris_core.models import MODELS, OPTIONS
+from ris_core.models.base import RISModel
 from ris_core.models.class_alignment import align
 from ris_core.training.recipe import Design
 from ris_core.tuning import Tuning
@@ -39,7 +40,7 @@ def describe_designs() -> list[DesignCard]:
 
 
 def _describe(name: str) -> DesignCard:
-    folder = checkpoint.ships(name)
+    folder = checkpoint_files.ships(name)
     model = checkpoint.load(folder)[0] if folder else build(Design(name), Tuning())
     frozen = sum(checkpoint.parameters(encoder) for encoder in (model.image_encoder, model.text_encoder))
     return DesignCard(
@@ -48,7 +49,7 @@ def _describe(name: str) -> DesignCard:
         model.text_encoder.name,
         frozen + checkpoint.parameters(model),
         checkpoint.parameters(model, trainable=True),
-        checkpoint.version(folder) if folder else None,
+        checkpoint_files.version(folder) if folder else None,
         folder,
         {switch: str(kind) for switch, kind in OPTIONS[name].__annotations__.items()},
     )

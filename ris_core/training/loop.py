@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ris_core.data.folder import Sample
 from ris_core.errors import TrainingError
-from ris_core.models import RISModel
+from ris_core.models.base import RISModel
 from ris_core.training.batches import TrainingBatch, count_batches, epoch_batches
 from ris_core.training.feature_cache import FeatureCache
 from ris_core.training.objective import Objective

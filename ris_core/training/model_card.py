@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ris_core.checkpoint import CARD, OperatingPoint, version
+from ris_core.checkpoint_files import CARD, OperatingPoint, version
 from ris_core.data.readers.registry import dataset_name, parse_dataset
 from ris_core.evaluation.convention import ACCEPTED
 from ris_core.evaluation.evaluate import Report
 from ris_core.evaluation.metrics import Figures
-from ris_core.models import OPTIONS, RISModel
+from ris_core.models import OPTIONS
+from ris_core.models.base import RISModel
 from ris_core.training.recipe import Recipe
 
 Reports = Mapping[tuple[str, str], Report]

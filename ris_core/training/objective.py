@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ris_core.encoders.base import TextFeatures, Trunk
 from ris_core.losses import total_loss
-from ris_core.models import ImageEmbedding, Output, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.layers import valid_cells
+from ris_core.models.output import Output
 from ris_core.training.batches import TrainingBatch
 from ris_core.training.feature_cache import FeatureCache, join_trunks, move_trunk
 from ris_core.training.recipe import Recipe

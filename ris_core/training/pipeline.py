@@ -10,15 +10,15 @@ from typing import Protocol
 
 import torch
 
-from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data.datasets import Datasets
 from ris_core.data.readers.registry import dataset_name, held_out_splits
 from ris_core.errors import InputError
 from ris_core.evaluation.convention import ACCEPTED
 from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.inference.predictor import Predictor
-from ris_core.models import RISModel
+from ris_core.models.base import RISModel
 from ris_core.training.design import begin
 from ris_core.training.loop import train
 from ris_core.training.model_card import Reports, mean_card, refit_card, write_card
@@ -86,19 +86,19 @@ def calibrate_checkpoint(
     Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `evaluate.calibrate` does.
     """
     check_free(folder)
-    source, predictor = checkpoint.find(model), Predictor.load(model)
+    source, predictor = checkpoint_files.find(model), Predictor.load(model)
     reports = settle(predictor, datasets, accepted, on_progress)
     words = [f"--model {predictor.version}", *(f"--dataset {dataset_name(name)}" for name in datasets.samples)]
     rule = "--balance" if accepted is None else f"--accepted {accepted}"
     command = " ".join(["ris calibrate", *words, rule])
-    card = refit_card((source / checkpoint.CARD).read_text(encoding="utf-8"), predictor.point, reports, command)
+    card = refit_card((source / checkpoint_files.CARD).read_text(encoding="utf-8"), predictor.point, reports, command)
     return _write(predictor.model, predictor.point, folder, card)
 
 
 def average_checkpoints(models: Sequence[str], folder: Path) -> Path:
     """Write the mean of checkpoints to `folder`, which is returned. Raises InputError, and as `soup.average`."""
     check_free(folder)
-    folders = [checkpoint.find(model) for model in models]
+    folders = [checkpoint_files.find(model) for model in models]
     return _write(*average(folders), folder, mean_card(folders))
 
 

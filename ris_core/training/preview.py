@@ -7,13 +7,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data.folder import Sample, by_photo
 from ris_core.evaluation.contact_sheet import contact_sheet
 from ris_core.evaluation.evaluate import EvaluatedSample, evaluate_each
 from ris_core.evaluation.metrics import Score, summarise
 from ris_core.inference.predictor import Predictor
-from ris_core.models import RISModel
+from ris_core.models.base import RISModel
 from ris_core.training.run_folder import Validation
 
 # Seconds after a pass, on two CPU cores.

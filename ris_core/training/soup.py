@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.errors import CheckpointError, InputError
-from ris_core.models import RISModel
+from ris_core.models.base import RISModel
 
 
 def average(folders: Sequence[Path]) -> tuple[RISModel, OperatingPoint]:

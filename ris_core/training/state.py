@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ris_core.errors import TrainingError
 from ris_core.files import atomic_write
-from ris_core.models import RISModel
+from ris_core.models.base import RISModel
 from ris_core.training.processes import Processes
 from ris_core.training.recipe import Recipe
 

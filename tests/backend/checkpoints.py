@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 
 # Small, so that a test costs milliseconds.
 _SIDE = 64

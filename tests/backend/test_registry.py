@@ -17,7 +17,7 @@ import pytest
 
 from backend.errors import NotFound, Unavailable
 from backend.registry import NothingEarlier, ProjectVersions, PromotionConflict, Registry, RegistryError, Version
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.files import sha256
 
 STEPS = ("open", "os.", "shutil.", "tempfile.", "fcntl.")
@@ -27,10 +27,10 @@ def make_checkpoint(folder: Path, seed: str) -> Path:
     """The files of a checkpoint, as `ris_core.checkpoint` names and describes them."""
     folder.mkdir(parents=True)
     weights = seed.encode() * 1000
-    (folder / checkpoint.WEIGHTS).write_bytes(weights)
+    (folder / checkpoint_files.WEIGHTS).write_bytes(weights)
     config = {"format": 2, "model": "lda", "weights": sha256(weights)}
-    (folder / checkpoint.CONFIG).write_text(json.dumps(config))
-    (folder / checkpoint.CARD).write_text(f"# {seed}")
+    (folder / checkpoint_files.CONFIG).write_text(json.dumps(config))
+    (folder / checkpoint_files.CARD).write_text(f"# {seed}")
     return folder
 
 
@@ -50,17 +50,17 @@ def candidate(tmp_path: Path) -> Path:
 
 
 def assert_whole(folder: Path, name: str) -> None:
-    assert checkpoint.version(folder) == name
-    config = json.loads((folder / checkpoint.CONFIG).read_text())
-    assert sha256(folder / checkpoint.WEIGHTS) == config["weights"]
-    assert (folder / checkpoint.CARD).is_file()
+    assert checkpoint_files.version(folder) == name
+    config = json.loads((folder / checkpoint_files.CONFIG).read_text())
+    assert sha256(folder / checkpoint_files.WEIGHTS) == config["weights"]
+    assert (folder / checkpoint_files.CARD).is_file()
 
 
 def test_a_project_starts_at_the_shipped_model(registry: Registry, shipped: Path) -> None:
     version = registry.current(7)
     assert version == registry.base
     assert version.folder == shipped
-    assert version.name == checkpoint.version(shipped)
+    assert version.name == checkpoint_files.version(shipped)
     assert version.name.startswith("lda-")
     assert registry.versions(7) == [version]
     assert registry.projects() == []
@@ -68,7 +68,7 @@ def test_a_project_starts_at_the_shipped_model(registry: Registry, shipped: Path
 
 def test_a_version_is_added_and_promoted_and_taken_back(registry: Registry, candidate: Path) -> None:
     version = registry.add(7, candidate, {"iou": 0.5})
-    assert version.name == checkpoint.version(candidate)
+    assert version.name == checkpoint_files.version(candidate)
     assert version.card["iou"] == 0.5
     assert_whole(version.folder, version.name)
     assert registry.current(7) == registry.base
@@ -83,7 +83,7 @@ def test_a_version_is_added_and_promoted_and_taken_back(registry: Registry, cand
 
 def test_a_version_does_not_follow_its_source(registry: Registry, candidate: Path) -> None:
     version = registry.add(7, candidate, {})
-    (candidate / checkpoint.WEIGHTS).write_bytes(b"other")
+    (candidate / checkpoint_files.WEIGHTS).write_bytes(b"other")
     assert_whole(version.folder, version.name)
 
 
@@ -258,7 +258,7 @@ def test_what_is_needed_is_not_pruned(registry: Registry, tmp_path: Path) -> Non
 
 def test_open_files_of_a_pruned_version_can_be_read_on(registry: Registry, tmp_path: Path) -> None:
     (name,) = added(registry, tmp_path, "a")
-    weights = registry.version(7, name).folder / checkpoint.WEIGHTS
+    weights = registry.version(7, name).folder / checkpoint_files.WEIGHTS
     with weights.open("rb") as file:
         start = file.read(10)
         registry.prune(7, 0)
@@ -295,7 +295,7 @@ def test_of_many_that_promote_at_once_one_wins(tmp_path: Path, shipped: Path, re
 
 
 def test_a_writer_killed_at_any_step_leaves_nothing_torn(tmp_path: Path, shipped: Path, candidate: Path) -> None:
-    name = checkpoint.version(candidate)
+    name = checkpoint_files.version(candidate)
     seen = set()
     for step in range(1, 500):
         root = tmp_path / f"models-{step}"

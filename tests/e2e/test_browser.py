@@ -14,7 +14,7 @@ from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import read_annotation
 from backend.projects import samples
 from backend.projects.connect import LABEL_CONFIG, connect_titled
-from ris_core.checkpoint import shipped, version
+from ris_core.checkpoint_files import shipped, version
 from ris_core.images import read_image
 from ris_core.inference.predictor import Predictor
 from ris_core.masks import iou

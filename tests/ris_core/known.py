@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
 from ris_core.inference.predictor import RawPrediction
 from ris_core.masks import encode_rle

@@ -12,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ris_core import checkpoint
-from ris_core.checkpoint import CONFIG, WEIGHTS, OperatingPoint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import CONFIG, WEIGHTS, OperatingPoint
 from ris_core.errors import CheckpointError
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA, MODELS, ImageEmbedding, RISModel
+from ris_core.models import MODELS
+from ris_core.models.base import ImageEmbedding, RISModel
+from ris_core.models.lda import LDA
 from ris_core.tuning import Tuning
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
@@ -43,7 +45,9 @@ def test_version_changes_with_weights_and_operating_point(untrained: LDA, saved:
     with torch.no_grad():
         untrained.to_mask.bias += 1
     checkpoint.save(untrained, POINT, tmp_path / "weights", "")
-    versions = [checkpoint.version(folder) for folder in (saved, *(tmp_path / n for n in ("same", "point", "weights")))]
+    versions = [
+        checkpoint_files.version(folder) for folder in (saved, *(tmp_path / n for n in ("same", "point", "weights")))
+    ]
     assert versions[0] == versions[1]
     assert len(set(versions)) == 3
     assert versions[0].startswith("lda-") and len(versions[0]) == len("lda-") + 8
@@ -51,13 +55,13 @@ def test_version_changes_with_weights_and_operating_point(untrained: LDA, saved:
 
 def test_another_operating_point_over_the_same_weights(untrained: LDA, saved: Path, tmp_path: Path) -> None:
     other = OperatingPoint(side=96, mask=0.4, presence=0.3, answer_scale=1.3)
-    checkpoint.with_point(saved, other, tmp_path / "other")
+    checkpoint_files.with_point(saved, other, tmp_path / "other")
     checkpoint.save(untrained, other, tmp_path / "saved", "# card")
-    assert checkpoint.operating_point(tmp_path / "other") == checkpoint.load(tmp_path / "other")[1] == other
+    assert checkpoint_files.operating_point(tmp_path / "other") == checkpoint.load(tmp_path / "other")[1] == other
     for file in (tmp_path / "saved").iterdir():
         assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes()
     with pytest.raises(FileExistsError):
-        checkpoint.with_point(saved, POINT, tmp_path / "other")
+        checkpoint_files.with_point(saved, POINT, tmp_path / "other")
 
 
 def test_checkpoints_are_immutable(untrained: LDA, saved: Path) -> None:
@@ -155,7 +159,7 @@ def test_a_merged_model_saves_the_checkpoint_that_it_came_from(adapted: RISModel
     checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
     merged, _ = checkpoint.load(tmp_path / "adapted", merged=True)
     checkpoint.save(merged, POINT, tmp_path / "again", "# card")
-    assert checkpoint.version(tmp_path / "again") == checkpoint.version(tmp_path / "adapted")
+    assert checkpoint_files.version(tmp_path / "again") == checkpoint_files.version(tmp_path / "adapted")
     assert checkpoint.parameters(merged) == checkpoint.parameters(adapted)
 
 
@@ -176,9 +180,9 @@ def assert_same(one: ImageEmbedding, other: ImageEmbedding) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_design_comes_with_weights_that_load(name: str) -> None:
-    model, _ = checkpoint.load(checkpoint.find(name))
+    model, _ = checkpoint.load(checkpoint_files.find(name))
     assert model.name == name
-    assert checkpoint.version(checkpoint.find(name)).startswith(f"{name}-")
+    assert checkpoint_files.version(checkpoint_files.find(name)).startswith(f"{name}-")
 
 
 def test_missing_parts_are_named(saved: Path, tmp_path: Path) -> None:
@@ -190,9 +194,9 @@ def test_missing_parts_are_named(saved: Path, tmp_path: Path) -> None:
 
 
 def test_the_shipped_model_is_there_and_small() -> None:
-    folder = checkpoint.shipped()
+    folder = checkpoint_files.shipped()
     checkpoint.load(folder)
     assert (folder / WEIGHTS).stat().st_size <= 15_000_000
-    card = (folder / checkpoint.CARD).read_text()
+    card = (folder / checkpoint_files.CARD).read_text()
     for part in ("mIoU", "Licence", "ris train"):
         assert part in card

@@ -13,7 +13,9 @@ from ris_core.checkpoint import save
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import CheckpointError
-from ris_core.models import LDA, MODELS, VIPA, VIPAOptions
+from ris_core.models import MODELS
+from ris_core.models.lda import LDA
+from ris_core.models.vipa import VIPA, VIPAOptions
 
 POINT = OperatingPoint(side=96, mask=0.4, presence=0.3)
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from ris_core.losses import ABSENT_WEIGHT, PRESENCE_WEIGHT, QUALITY_WEIGHT, mask_loss, quality_loss, total_loss
-from ris_core.models import Output
-from ris_core.models.output import LossWeights
+from ris_core.models.output import LossWeights, Output
 
 HALF = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
 ALL = torch.ones(1, 1, 2, 2)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from backend.projects.samples import photos
 from ris_core import checkpoint
-from ris_core.checkpoint import CONFIG, WEIGHTS, shipped, version
+from ris_core.checkpoint_files import CONFIG, WEIGHTS, shipped, version
 from ris_core.masks import bounding_box, decode_rle
 from ris_core.models import MODELS
 

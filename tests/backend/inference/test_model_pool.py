@@ -15,7 +15,7 @@ from PIL import Image
 
 from backend.inference.model_pool import ModelBusy, ModelPool
 from backend.registry import Version
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, ImageError
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
@@ -65,7 +65,7 @@ class Loads:
 def versions(tmp_path_factory: pytest.TempPathFactory) -> list[Version]:
     root = tmp_path_factory.mktemp("versions")
     folders = [random_checkpoint(root / str(seed), seed) for seed in range(3)]
-    return [Version(checkpoint.version(folder), folder) for folder in folders]
+    return [Version(checkpoint_files.version(folder), folder) for folder in folders]
 
 
 def test_each_prompt_is_answered_at_the_images_size(versions: list[Version]) -> None:

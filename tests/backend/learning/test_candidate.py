@@ -27,13 +27,13 @@ from backend.learning.candidate import (
     recalled_samples,
     train_candidate,
 )
-from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import TrainingError
 from ris_core.masks import encode_rle
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 from ris_core.training.batches import RECALLED, count_batches
 from ris_core.training.loop import Interrupted
 from ris_core.tuning import Tuning
@@ -141,8 +141,8 @@ def test_where_little_fits_batches_are_small() -> None:
 def test_a_candidate_is_the_base_trained_further(base: Path, samples: list[Sample], tmp_path: Path) -> None:
     shares: list[float] = []
     folder = train_candidate(CandidateSpec(base, samples, 0.5, {0}), tmp_path / "run", shares.append)
-    assert checkpoint.version(folder) != checkpoint.version(base)
-    assert checkpoint.version(base) in (folder / checkpoint.CARD).read_text(encoding="utf-8")
+    assert checkpoint_files.version(folder) != checkpoint_files.version(base)
+    assert checkpoint_files.version(base) in (folder / checkpoint_files.CARD).read_text(encoding="utf-8")
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     (before, point), (after, same_point) = checkpoint.load(base), checkpoint.load(folder)
@@ -166,7 +166,7 @@ def test_a_crash_changes_nothing_about_the_outcome(base: Path, samples: list[Sam
     for share in (0.2, 0.6):
         with pytest.raises(Killed):
             train(base, samples, tmp_path / "broken", die_at=share)
-    assert checkpoint.digest(train(base, samples, tmp_path / "broken")) == checkpoint.digest(whole)
+    assert checkpoint_files.digest(train(base, samples, tmp_path / "broken")) == checkpoint_files.digest(whole)
 
 
 def test_an_interrupted_training_goes_on(base: Path, samples: list[Sample], tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_an_interrupted_training_goes_on(base: Path, samples: list[Sample], tmp_
         train_candidate(CandidateSpec(base, samples, 1.0), run, shares.append, stop=lambda: len(shares) == 2)
     train_candidate(CandidateSpec(base, samples, 1.0), run, shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
-    assert checkpoint.digest(run / CHECKPOINT) == checkpoint.digest(whole)
+    assert checkpoint_files.digest(run / CHECKPOINT) == checkpoint_files.digest(whole)
 
 
 def test_runs_share_what_the_encoder_makes(base: Path, samples: list[Sample], tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_runs_share_what_the_encoder_makes(base: Path, samples: list[Sample], tm
     # The candidate's encoder is its base's: a version that comes of it finds the same.
     train(second, samples, tmp_path / "third", features=tmp_path / "features")
     assert {path: path.read_bytes() for path in (tmp_path / "features").rglob("*.safetensors")} == kept
-    assert checkpoint.digest(first) == checkpoint.digest(second)
+    assert checkpoint_files.digest(first) == checkpoint_files.digest(second)
 
 
 def test_a_candidate_lies_on_the_way_to_what_was_learnt(

@@ -19,7 +19,7 @@ from checkpoints import random_checkpoint
 
 from backend.learning.candidate import CHECKPOINT, PLAN, CandidateSpec
 from backend.learning.distributed import train_together
-from ris_core import checkpoint
+from ris_core import checkpoint_files
 from ris_core.data import Sample, read_folder
 from ris_core.errors import OutOfMemory, TrainingError
 from ris_core.training.loop import Interrupted
@@ -76,7 +76,7 @@ def test_stopped_they_save_their_step_and_end_and_go_on_to_a_candidate(
     stopped_at = shares[-1]
     folder = train(shares.append)
     assert folder == tmp_path / "run" / CHECKPOINT
-    assert checkpoint.version(folder) != checkpoint.version(base)
+    assert checkpoint_files.version(folder) != checkpoint_files.version(base)
     assert shares == sorted(shares), "it went on from where it was"
     assert stopped_at < shares[-1] == 1.0
     assert children() == []

@@ -21,14 +21,14 @@ from backend.learning.comparison import compare_versions
 from backend.learning.finetune import STAGES, LearningServices, Outcome, finish_promotion, learn
 from backend.registry import Registry
 from backend.settings import Settings
-from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import DatasetError
 from ris_core.files import sha256
 from ris_core.images import read_image
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 from ris_core.training.loop import Interrupted
 from ris_core.training.run_folder import CONFIG as RUN
 from ris_core.training.state import STATE
@@ -124,7 +124,7 @@ def test_a_better_candidate_goes_into_production_once(
     assert version.card["base"] == outcome.base
     assert version.card["expressions"] == json.loads(json.dumps(outcome.as_json()))["expressions"]
     # Thresholds are the base's, scores are corrected to what the four answers came to.
-    points = [checkpoint.operating_point(each.folder) for each in parts.registry.versions(PROJECT)]
+    points = [checkpoint_files.operating_point(each.folder) for each in parts.registry.versions(PROJECT)]
     assert points[0].presence == points[1].presence
     assert points[0].answer_shift == 0.0 != points[1].answer_shift
     assert [found.task for found in outcome.expressions] == [9, 10, 11, 12]

@@ -10,7 +10,8 @@ import pytest
 
 from backend.prompts.sentence_vectors import CachedSentenceVectors
 from ris_core import encoders
-from ris_core.encoders import TextFeatures, text_encoder
+from ris_core.encoders import text_encoder
+from ris_core.encoders.base import TextFeatures
 
 SENTENCES = ["kitten", "a very long sentence about a brown dog", "kitten", "sofa"]
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders import ImageEncoder, TextEncoder, image_encoder, text_encoder
+from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import merge, tune, with_room
-from ris_core.encoders.base import fingerprint
+from ris_core.encoders.base import ImageEncoder, TextEncoder, fingerprint
 from ris_core.errors import InputError
-from ris_core.models import LDA
+from ris_core.models.lda import LDA
 from ris_core.tuning import Tuning
 
 Encoder = TypeVar("Encoder", ImageEncoder, TextEncoder)

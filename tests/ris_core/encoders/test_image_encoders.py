@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from transformers import CLIPVisionModel, SwinModel
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
-from ris_core.encoders import ImageEncoder, image_encoder
+from ris_core.encoders import image_encoder
 from ris_core.encoders.adapters import tune
+from ris_core.encoders.base import ImageEncoder
 from ris_core.encoders.pixels import CLIP, IMAGENET
 from ris_core.encoders.sam import Sam
 from ris_core.encoders.weights import pretrained

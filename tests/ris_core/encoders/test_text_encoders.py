@@ -9,8 +9,8 @@ import torch
 from encoders import tiny
 from transformers import BertModel, CLIPModel
 
-from ris_core.encoders import TextEncoder, TextFeatures
 from ris_core.encoders.adapters import tune
+from ris_core.encoders.base import TextEncoder, TextFeatures
 from ris_core.encoders.weights import pretrained, tokenizer
 from ris_core.tuning import Tuning
 

@@ -22,7 +22,8 @@ from transformers import (
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 from transformers.utils import logging
 
-from ris_core.encoders import IMAGE_ENCODERS, ImageEncoder, TextEncoder, image_encoder, text_encoder
+from ris_core.encoders import IMAGE_ENCODERS, image_encoder, text_encoder
+from ris_core.encoders.base import ImageEncoder, TextEncoder
 from ris_core.encoders.bert import Bert
 from ris_core.encoders.clip import CLIPImage, CLIPText, letters
 from ris_core.encoders.minilm import vocabulary

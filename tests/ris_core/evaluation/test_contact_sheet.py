@@ -10,7 +10,7 @@ import pytest
 from known import KnownPredictor, columns, left, sample
 from PIL import Image
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
 from ris_core.evaluation.contact_sheet import (
     MASK,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from known import KnownPredictor, columns, left, sample
 from PIL import Image
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import DatasetError, ImageError
@@ -30,7 +30,7 @@ from ris_core.evaluation.evaluate import (
 from ris_core.evaluation.metrics import Score, summarise
 from ris_core.inference.calibration import calibration_error, corrected
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 
 
 def test_figures_at_the_photos_own_size(tmp_path: Path) -> None:

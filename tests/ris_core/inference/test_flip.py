@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.inference.flip import FlipPredictor
 from ris_core.inference.predictor import Predictor, RawPrediction
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 
 PROMPTS = ["the left cup", "the cup", "the dog on the right"]
 MIRRORED = ["the right cup", "the cup", "the dog on the left"]

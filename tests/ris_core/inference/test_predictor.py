@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from backend.projects.samples import corrections, photos
-from ris_core.checkpoint import OperatingPoint
-from ris_core.encoders import TextFeatures
+from ris_core.checkpoint_files import OperatingPoint
+from ris_core.encoders.base import TextFeatures
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.inference.calibration import corrected
 from ris_core.inference.predictor import Precision, Predictor, RawPrediction, decide
-from ris_core.models import LDA, ImageEmbedding, Output
+from ris_core.models.base import ImageEmbedding
+from ris_core.models.lda import LDA
+from ris_core.models.output import Output
 from ris_core.tuning import Tuning
 
 

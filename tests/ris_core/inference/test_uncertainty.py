@@ -9,11 +9,12 @@ import pytest
 import torch
 from models.test_models import build
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.inference.prediction import PASSES
 from ris_core.inference.predictor import Predictor, RawPrediction
 from ris_core.inference.uncertainty import assess, disagreement, disagreements, embed
-from ris_core.models import LDA, MODELS
+from ris_core.models import MODELS
+from ris_core.models.lda import LDA
 
 PROMPTS = ["the cat", "a red cup on the table"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ris_core.models import Output, RISModel
+from ris_core.models.base import RISModel
+from ris_core.models.output import Output
 
 SENTENCES = ["the cat", "a red cup on the table", "the woman on the left"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ris_core.encoders import ImageEncoder
+from ris_core.encoders.base import ImageEncoder
 
 
 class Small(ImageEncoder):

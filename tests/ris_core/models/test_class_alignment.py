@@ -10,11 +10,12 @@ from models.encoders import Small
 
 from backend.projects.samples import photos
 from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import text_encoder
 from ris_core.images import read_image
-from ris_core.models import LDA, MODELS, OPTIONS
+from ris_core.models import MODELS, OPTIONS
 from ris_core.models.class_alignment import align
+from ris_core.models.lda import LDA
 
 
 def test_the_alignment_points_at_what_is_there(untrained: LDA) -> None:

@@ -13,7 +13,8 @@ from models.overfit import overfit
 from torch import Tensor
 from torch.nn import functional as F
 
-from ris_core.encoders import TextFeatures, image_encoder, text_encoder
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders.base import TextFeatures
 from ris_core.models.haris import HARIS, Context, Fused, HARISOptions
 from ris_core.models.layers import valid_cells
 from ris_core.models.output import Output

@@ -11,9 +11,8 @@ from models.overfit import overfit
 from torch import Tensor
 
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.models import LDA, LDAOptions
 from ris_core.models.layers import pick, valid_cells
-from ris_core.models.lda import LDALevel
+from ris_core.models.lda import LDA, LDALevel, LDAOptions
 
 
 def seeded(options: LDAOptions) -> LDA:

@@ -13,7 +13,8 @@ from models.encoders import Small
 from models.overfit import overfit
 from torch import Tensor, nn
 
-from ris_core.encoders import TextFeatures, image_encoder, text_encoder
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders.base import TextFeatures
 from ris_core.models import maris
 from ris_core.models.layers import valid_cells
 from ris_core.models.maris import MARIS, GuidedAttention, MARISLevel, MARISOptions, MutualAwareAttention, QueryToken

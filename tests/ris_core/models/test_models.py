@@ -12,10 +12,11 @@ import torch
 from models.encoders import Small
 from torch import Tensor
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.inference.predictor import EncodedImage, Predictor, RawPrediction, UnencodedImage
-from ris_core.models import MODELS, OPTIONS, RISModel
+from ris_core.models import MODELS, OPTIONS
+from ris_core.models.base import RISModel
 from ris_core.models.layers import valid_cells
 
 SENTENCES = ["the cat", "a red cup on the table"]

@@ -13,7 +13,8 @@ from models.encoders import Small
 from models.overfit import overfit
 from torch import Tensor
 
-from ris_core.encoders import TextFeatures, image_encoder, text_encoder
+from ris_core.encoders import image_encoder, text_encoder
+from ris_core.encoders.base import TextFeatures
 from ris_core.losses import mask_loss, total_loss
 from ris_core.models.layers import tokens
 from ris_core.models.output import LossWeights, Output

@@ -13,7 +13,7 @@ import torch
 
 from ris_core.data import read_folder
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.models import LDA
+from ris_core.models.lda import LDA
 from ris_core.training.loop import train
 from ris_core.training.recipe import Recipe
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ris_core.models import LDA
+from ris_core.models.lda import LDA
 from ris_core.training.loop import TrainingProgress
 from ris_core.training.recipe import Recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ris_core.checkpoint import shipped
+from ris_core.checkpoint_files import shipped
 from ris_core.errors import InputError
 from ris_core.models import MODELS
 from ris_core.training.design import begin, describe_designs, parse_options, tuning_of

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from training.runs import CACHED, RECIPE, Died, are_equal, die_at, weights_of
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import read_folder
 from ris_core.errors import TrainingError
 from ris_core.evaluation.evaluate import calibrate, evaluate
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA
+from ris_core.models.lda import LDA
 from ris_core.training.loop import TrainingProgress, train
 from ris_core.training.run_folder import CONFIG, CURVES, OVERLAYS, Validation, read_metrics
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.evaluation.evaluate import Report
 from ris_core.evaluation.metrics import Score
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 from ris_core.training.model_card import mean_card, refit_card, write_card
 from ris_core.training.recipe import Recipe
 
@@ -89,7 +89,7 @@ def test_a_mean_tells_of_all_that_went_into_it(tmp_path: Path) -> None:
         )
         folders.append(tmp_path / str(number))
         checkpoint.save(small(), OperatingPoint(presence=number / 10), folders[-1], card)
-    card, versions = mean_card(folders), " ".join(checkpoint.version(folder) for folder in folders)
+    card, versions = mean_card(folders), " ".join(checkpoint_files.version(folder) for folder in folders)
     assert card.startswith(f"# Mean of {versions}\n")
     assert card.count("Discs. Licence: none") == 1
     assert [line.count("--seed 1") - line.count("--seed 2") for line in card.splitlines() if "ris train" in line] == [

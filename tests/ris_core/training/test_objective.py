@@ -11,11 +11,11 @@ import pytest
 import torch
 from training.runs import CACHED, RECIPE, are_equal, weights_of
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import read_folder
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA
+from ris_core.models.lda import LDA
 from ris_core.training.batches import RECALLED
 from ris_core.training.loop import train
 from ris_core.training.run_folder import read_metrics

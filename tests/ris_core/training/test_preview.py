@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from ris_core.checkpoint import OperatingPoint
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import read_folder
 from ris_core.data.folder import by_photo
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.evaluation.evaluate import evaluate
 from ris_core.inference.predictor import Predictor
-from ris_core.models import LDA, LDAOptions
+from ris_core.models.lda import LDA, LDAOptions
 from ris_core.training.preview import preview_samples, validate
 from ris_core.tuning import Tuning
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ris_core import checkpoint
-from ris_core.checkpoint import OperatingPoint
+from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import CheckpointError, InputError
-from ris_core.models import LDA, MARIS, LDAOptions, MARISOptions, RISModel
+from ris_core.models.base import RISModel
+from ris_core.models.lda import LDA, LDAOptions
+from ris_core.models.maris import MARIS, MARISOptions
 from ris_core.training.soup import average
 from ris_core.tuning import Tuning
 
@@ -55,7 +57,7 @@ def test_the_mean_of_one_with_itself_is_itself(tmp_path: Path) -> None:
     folder = save(build(0), tmp_path / "one")
     mean, point = average([folder, folder])
     save(mean, tmp_path / "mean", point.presence)
-    assert checkpoint.version(tmp_path / "mean") == checkpoint.version(folder)
+    assert checkpoint_files.version(tmp_path / "mean") == checkpoint_files.version(folder)
 
 
 def test_only_what_is_made_alike_has_a_mean(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from training.runs import CACHED, RECIPE, Died, are_equal, die_at, weights_of
 
 from ris_core.data import Sample, read_folder
 from ris_core.errors import TrainingError
-from ris_core.models import LDA
+from ris_core.models.lda import LDA
 from ris_core.training.loop import Interrupted, train
 from ris_core.training.recipe import Recipe
 from ris_core.training.run_folder import CONFIG, CURVES, METRICS
