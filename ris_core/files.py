@@ -37,7 +37,7 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
 @contextmanager
@@ -59,17 +59,13 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
+    """A file's content, or a folder's names: a rename survives a power cut only once its folder is on disk too."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut only once its folder is on disk too.
-    _sync(folder)

@@ -31,17 +31,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode a photo.
+    """An encoded image, or the path of one -> HxWx3 uint8 RGB in [0, 255], of an animation the first frame.
 
-    Args:
-        source: an encoded image, or the path of one. Of an animation the first frame is taken.
-        max_pixels: the largest width x height that is decoded.
-
-    Returns:
-        HxWx3 uint8 RGB in [0, 255], turned as its EXIF orientation says; transparency is laid over white.
-
-    Raises:
-        ImageError: not an image, a format that isn't read, larger than `max_pixels`, or damaged.
+    It is turned as its EXIF orientation says; transparency is laid over white. Raises ImageError if it isn't an image,
+    of a format that isn't read, of more than `max_pixels`, or damaged.
     """
     name = str(source) if isinstance(source, Path) else "the image"
     try:

@@ -18,11 +18,7 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
 
 
 def decode_rle(rle: dict[str, Any]) -> Mask:
-    """COCO run lengths, compressed or not, -> HxW bool.
-
-    Raises:
-        DatasetError: the counts don't describe a mask of that size.
-    """
+    """COCO run lengths, compressed or not, -> HxW bool. Raises DatasetError if they aren't of a mask of that size."""
     try:
         height, width = (int(side) for side in rle["size"])
         if not isinstance(rle["counts"], list):
@@ -37,10 +33,7 @@ def decode_rle(rle: dict[str, Any]) -> Mask:
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
     """Any COCO `segmentation`: run lengths, a list of them (REFER's ReferIt), or of polygons -> HxW bool.
 
-    Overlapping polygons of one object are united.
-
-    Raises:
-        DatasetError: run lengths of another size, or polygons that aren't lists of coordinates.
+    Overlapping polygons of one object are united. Raises DatasetError if run lengths are of another size.
     """
     if isinstance(segmentation, dict):
         mask = decode_rle(segmentation)

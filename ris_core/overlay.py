@@ -13,15 +13,7 @@ from ris_core.masks import Mask
 Colour: TypeAlias = tuple[int, int, int]
 
 # Okabe and Ito's palette: told apart by colour-blind people too.
-PALETTE = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
 def draw(image: NDArray[np.uint8], masks: Sequence[tuple[str, Mask]]) -> NDArray[np.uint8]:

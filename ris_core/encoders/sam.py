@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from transformers import SamVisionConfig
     from transformers.models.sam.modeling_sam import SamVisionEncoder
 
-_HOST = "https://dl.fbaipublicfiles.com/segment_anything"
+_FILE = "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_{size}_{stamp}.pth"
 _NECK = 256
 
 
-class _Variant(NamedTuple):
-    """ends: the blocks with global attention, each the last of a stage."""
+class _Size(NamedTuple):
+    """stamp: ends the file's name. ends: the blocks with global attention, each the last of a stage."""
 
-    file: str
+    stamp: str
     digest: str
     width: int
     heads: int
@@ -43,28 +43,10 @@ class _Variant(NamedTuple):
         )
 
 
-_VARIANTS = {
-    "sam-vit-b": _Variant(
-        "sam_vit_b_01ec64.pth",
-        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        768,
-        12,
-        (2, 5, 8, 11),
-    ),
-    "sam-vit-l": _Variant(
-        "sam_vit_l_0b3195.pth",
-        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        1024,
-        16,
-        (5, 11, 17, 23),
-    ),
-    "sam-vit-h": _Variant(
-        "sam_vit_h_4b8939.pth",
-        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        1280,
-        16,
-        (7, 15, 23, 31),
-    ),
+_SIZES = {
+    "b": _Size("01ec64", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 768, 12, (2, 5, 8, 11)),
+    "l": _Size("0b3195", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 1024, 16, (5, 11, 17, 23)),
+    "h": _Size("4b8939", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 1280, 16, (7, 15, 23, 31)),
 }
 
 # Official name -> ours, below "image_encoder.".
@@ -177,8 +159,9 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _entry(name: str, variant: _Variant) -> EncoderEntry[ImageEncoder]:
-    source = Official(f"{_HOST}/{variant.file}", variant.digest, lambda tensors: convert(tensors, variant.config()))
+def _entry(name: str, size: str, variant: _Size) -> EncoderEntry[ImageEncoder]:
+    url = _FILE.format(size=size, stamp=variant.stamp)
+    source = Official(url, variant.digest, lambda tensors: convert(tensors, variant.config()))
     channels = (*(variant.width for _ in variant.ends), _NECK)
     return EncoderEntry(
         lambda: Sam.load(name, source, variant.config()),
@@ -189,4 +172,4 @@ def _entry(name: str, variant: _Variant) -> EncoderEntry[ImageEncoder]:
     )
 
 
-ENTRIES = {name: _entry(name, variant) for name, variant in _VARIANTS.items()}
+ENTRIES = {f"sam-vit-{size}": _entry(f"sam-vit-{size}", size, variant) for size, variant in _SIZES.items()}

@@ -23,37 +23,24 @@ class _Variant(NamedTuple):
     window: int
     width: int
     depths: tuple[int, ...]
-    heads: tuple[int, ...]
 
 
+# Learnt from ImageNet-22k. This repository has no safetensors on its main branch, and states no digest of its file.
+_BASE = Hub(
+    "microsoft/swin-base-patch4-window12-384-in22k", "c2c8cfc218cfcf3f43091c4476137ed4f2fed9a2", "pytorch_model.bin"
+)
+# Learnt from ImageNet-1k.
+_TINY = Hub(
+    "microsoft/swin-tiny-patch4-window7-224",
+    "84e1039213864a856dceafac89875cf118b16263",
+    digest="a941acf68a76b365d67738d6c6dce4f0db3ea5224b7cff856d3f8f3753502d29",
+)
 _VARIANTS = {
-    # Learnt from ImageNet-22k. This repository has no safetensors on its main branch, and states no digest of its file.
-    "swin-base": _Variant(
-        Hub(
-            "microsoft/swin-base-patch4-window12-384-in22k",
-            "c2c8cfc218cfcf3f43091c4476137ed4f2fed9a2",
-            "pytorch_model.bin",
-        ),
-        384,
-        12,
-        128,
-        (2, 2, 18, 2),
-        (4, 8, 16, 32),
-    ),
-    # Learnt from ImageNet-1k.
-    "swin-tiny": _Variant(
-        Hub(
-            "microsoft/swin-tiny-patch4-window7-224",
-            "84e1039213864a856dceafac89875cf118b16263",
-            digest="a941acf68a76b365d67738d6c6dce4f0db3ea5224b7cff856d3f8f3753502d29",
-        ),
-        224,
-        7,
-        96,
-        (2, 2, 6, 2),
-        (3, 6, 12, 24),
-    ),
+    "swin-base": _Variant(_BASE, 384, 12, 128, (2, 2, 18, 2)),
+    "swin-tiny": _Variant(_TINY, 224, 7, 96, (2, 2, 6, 2)),
 }
+# Channels of an attention head.
+_HEAD = 32
 
 
 class Swin(ImageEncoder):
@@ -86,7 +73,8 @@ class Swin(ImageEncoder):
         """The same network with random weights."""
         from transformers import SwinConfig, SwinModel  # noqa: PLC0415 - takes seconds
 
-        _, side, window, width, depths, heads = _VARIANTS[name]
+        _, side, window, width, depths = _VARIANTS[name]
+        heads = [channels // _HEAD for channels in _channels(width)]
         config = SwinConfig(image_size=side, window_size=window, embed_dim=width, depths=depths, num_heads=heads)
         return cls(name, SwinModel(config, add_pooling_layer=False))
 

@@ -55,18 +55,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A photo that prompts can be asked of. levels: what the model keeps of it, see `models.base.ImageEmbedding`."""
+    """A photo that prompts can be asked of. levels: what the model keeps of it, see `models.base.ImageEmbedding`.
+
+    Each prompt costs a decoder's pass alone; but with early fusion nothing is kept but pixels, encoded anew each time.
+    """
 
     levels: ImageEmbedding
     frame: Frame
-
-
-class EncodedImage(PreparedImage):
-    """Encoded: each prompt costs a decoder's pass alone."""
-
-
-class UnencodedImage(PreparedImage):
-    """Pixels for a model with early fusion, which encodes them anew for each prompt: nothing can be kept."""
 
 
 class RawPrediction(NamedTuple):
@@ -95,8 +90,7 @@ class Predictor:
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
         """The checkpoint in a folder, the weights that come with a design of that name, or the shipped model.
 
-        Raises:
-            CheckpointError: it is missing, damaged, or of another version.
+        Raises CheckpointError if it is missing, damaged, or of another version.
         """
         folder = checkpoint_files.find(model)
         return cls(*checkpoint.load(folder, merged=True), checkpoint_files.version(folder), precision)
@@ -113,22 +107,13 @@ class Predictor:
 
     @torch.inference_mode()
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
-        """`embed` for many: those that share a canvas go through the encoder together.
-
-        Raises:
-            OutOfMemory: not even one of them fits.
-        """
+        """`embed` for many, those of one canvas encoded together. Raises OutOfMemory if not even one of them fits."""
         frames = [self._frame(image) for image in images]
         items = list(zip(images, frames, strict=True))
         return _grouped(items, lambda item: item[1].canvas, lambda canvas: _PHOTOS, self._encode_images)
 
     def segment(self, image: PreparedImage, prompts: Sequence[str]) -> list[Prediction]:
-        """Answer each prompt, in order.
-
-        Raises:
-            PromptError: a prompt is empty.
-            OutOfMemory: not even one of them fits.
-        """
+        """Answer each prompt, in order. Raises PromptError if one is empty, OutOfMemory if not even one fits."""
         return self.segment_all([(image, prompts)])[0]
 
     def segment_all(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[list[Prediction]]:
@@ -154,8 +139,7 @@ class Predictor:
     def deepest_features(self, image: PreparedImage) -> Tensor:
         """(C, H, W), the deepest features of a photo, 0 where there is none: see `RISModel.deepest`.
 
-        Raises:
-            OutOfMemory: early fusion, which encodes the photo here, finds too little.
+        Raises OutOfMemory if early fusion, which encodes the photo here, finds too little.
         """
 
         def read(images: Sequence[PreparedImage]) -> list[Tensor]:
@@ -188,8 +172,7 @@ class Predictor:
             valid[number, :, :rows, :columns] = 1
         with self.autocast():
             embedding = self.model.encode_image(pixels.to(self.model.device), valid.to(self.model.device))
-        prepared = UnencodedImage if self.model.early_fusion else EncodedImage
-        return [prepared(_one(embedding, number), frame) for number, (_, frame) in enumerate(items)]
+        return [PreparedImage(_one(embedding, number), frame) for number, (_, frame) in enumerate(items)]
 
     def _decode(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[RawPrediction]:
         numbers: dict[int, int] = {}

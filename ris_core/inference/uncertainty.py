@@ -35,12 +35,7 @@ _NOTHING = 1e-6
 def assess(
     predictor: Predictor, requests: Sequence[tuple[PreparedImage, Sequence[str]]], passes: int = 0, seed: int = 0
 ) -> list[list[AssessedPrediction]]:
-    """`Predictor.segment_all`, and what is to be known besides; without `passes` there is no disagreement.
-
-    Raises:
-        PromptError: a prompt is empty.
-        OutOfMemory: not even one of them fits.
-    """
+    """`Predictor.segment_all`, which also says what it raises; without `passes` there is no disagreement."""
     answers = predictor.segment_all(requests)
     disagreement = iter(disagreements(predictor, requests, passes, seed) if passes else [])
     return [
@@ -96,7 +91,7 @@ def _thinned(image: PreparedImage, seed: int) -> PreparedImage:
         rebuild(level, [*(_drop(part, level[-1], generator) for part in level[:-1]), level[-1]])
         for level in image.levels
     )
-    return type(image)(levels, image.frame)
+    return PreparedImage(levels, image.frame)
 
 
 def _drop(features: Tensor, valid: Tensor, generator: torch.Generator) -> Tensor:

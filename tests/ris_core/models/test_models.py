@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.inference.predictor import EncodedImage, Predictor, RawPrediction, UnencodedImage
+from ris_core.inference.predictor import Predictor, RawPrediction
 from ris_core.models import MODELS, OPTIONS
-from ris_core.models.base import RISModel
+from ris_core.models.base import Canvas, RISModel
 from ris_core.models.layers import valid_cells
 
 SENTENCES = ["the cat", "a red cup on the table"]
@@ -102,9 +102,10 @@ def test_the_deepest_features_are_those_of_the_encoders_deep_level(name: str, op
 def test_only_early_fusion_keeps_pixels() -> None:
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     for name in MODELS:
-        assert isinstance(Predictor(build(name), OperatingPoint(side=64), "").embed(image), EncodedImage)
+        levels = Predictor(build(name), OperatingPoint(side=64), "").embed(image).levels
+        assert not any(isinstance(level, Canvas) for level in levels)
     early = Predictor(build("vipa", fusion="early"), OperatingPoint(side=64), "").embed(image)
-    assert isinstance(early, UnencodedImage) and not isinstance(early, EncodedImage)
+    assert [type(level) for level in early.levels] == [Canvas]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
