@@ -93,7 +93,7 @@ def test_a_killed_run_leaves_a_state_that_loads(untrained: LDA, folder: Path, tm
     code = (
         "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
         "from ris_core.data import read_folder; from ris_core.encoders import image_encoder, text_encoder\n"
-        "from ris_core.models import LDA; from ris_core.training.loop import train\n"
+        "from ris_core.models.lda import LDA; from ris_core.training.loop import train\n"
         "from ris_core.training.recipe import Recipe\n"
         "model = LDA(image_encoder('efficientnet-lite2'), text_encoder('minilm'))\n"
         "recipe = Recipe(epochs=100, photos=4, side=96)\n"
