@@ -11,7 +11,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
@@ -28,6 +28,7 @@ Strategy: TypeAlias = Literal["uncertainty", "disagreement", "diversity", "cover
 _MIB = 1 << 20
 # Threads that must stay free for /health, /setup and /webhook, which Label Studio gives one second.
 _SPARE_THREADS = 3
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
 # What a project's own file may set.
 _OWN = ("finetune_", "prelabel_")
 
@@ -111,6 +112,31 @@ class Settings(BaseSettings):
             raise ValueError("should start with http:// or https://")
         return url.rstrip("/")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, secret: SecretStr | None) -> SecretStr | None:
+        url = secret.get_secret_value() if secret else ""
+        if not url:
+            return secret
+        scheme = url.partition("://")[0] if "://" in url else ""
+        if "sentinel" in scheme:
+            raise ValueError("names a sentinel, which isn't supported: write the server itself, redis://:PASSWORD@HOST")
+        if scheme not in _REDIS_SCHEMES:
+            raise ValueError("should start with redis://, rediss:// or unix://, as in redis://:PASSWORD@HOST:PORT/0")
+        try:
+            parts = urlsplit(url)
+            # Of redis://:pa#ss@host, the host is said to be empty, and what comes after # is lost.
+            is_cut = scheme != "unix" and "@" in parts.path + parts.query + parts.fragment
+            is_cut = is_cut or parts.port == 0
+        except ValueError:
+            is_cut = True
+        if is_cut:
+            raise ValueError(
+                "can't be read: write special characters of the password percent-encoded (# is %23, / is %2F, "
+                "? is %3F, @ is %40, : is %3A, [ is %5B, % is %25), and the port as a number"
+            )
+        return secret
+
     @model_validator(mode="after")
     def _leave_threads_free(self) -> Settings:
         if self.max_waiting + 1 + _SPARE_THREADS > self.threads:
@@ -134,8 +160,8 @@ class Settings(BaseSettings):
         """All secret values that are set, with the password inside `redis_url`: what must never be logged."""
         values = (getattr(self, name) for name in type(self).model_fields)
         secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        passwords = (urlsplit(secret).password for secret in secrets if "://" in secret)
-        return [*secrets, *filter(None, passwords)]
+        password = urlsplit(self.redis_url.get_secret_value()).password if self.redis_url else None
+        return [*secrets, *({password, unquote(password)} if password else ())]
 
 
 def load(project: int | None = None) -> Settings:

@@ -94,7 +94,7 @@ def redis(context: CheckContext) -> CheckResult:
     """Valkey keeps what is written, behind a password, and through a restart."""
     url = context.settings.secret("redis_url")
     parts = urlsplit(url)
-    place = f"{parts.hostname}:{parts.port or 6379}"
+    place = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
     try:
         with queue.connect(url) as connection:
             _write_and_read(connection)

@@ -83,6 +83,54 @@ def test_a_wrong_knob_is_a_sentence(
     assert "pydantic" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("redis://:pa#ssw0rd@127.0.0.1:6490/0", "# is %23"),
+        ("redis://:a/b-ssw0rd@127.0.0.1:6490/0", "percent-encoded"),
+        ("redis://user:12/ssw0rd@127.0.0.1:6490/0", "percent-encoded"),
+        ("redis://:a?ssw0rd@127.0.0.1:6490/0", "? is %3F"),
+        ("redis://:a[ssw0rd@127.0.0.1:6490/0", "[ is %5B"),
+        ("redis://:ssw0rd@127.0.0.1:port/0", "the port as a number"),
+        ("redis+sentinel://:ssw0rd@127.0.0.1:26379/mymaster/0", "sentinel, which isn't supported"),
+        ("127.0.0.1:6490", "should start with redis://, rediss:// or unix://"),
+        (":ssw0rd@127.0.0.1:6490", "should start with redis://"),
+        ("http://:ssw0rd@127.0.0.1:6490", "should start with redis://"),
+    ],
+)
+def test_an_address_of_valkey_that_cant_be_read_says_the_remedy_and_no_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch, url: str, remedy: str
+) -> None:
+    monkeypatch.setenv("RIS_REDIS_URL", url)
+    with pytest.raises(SettingsError, match=r"^RIS_REDIS_URL ") as raised:
+        load()
+    assert remedy in str(raised.value)
+    assert "ssw0rd" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:p%40ss%2Fw%23%3A%25rd%21@127.0.0.1:6490/0",
+        "redis://:p@ss@127.0.0.1:6490/0",
+        "rediss://user:word@valkey.example",
+        "unix:///run/@valkey.sock?db=1",
+        "redis://[::1]:6379/0",
+    ],
+)
+def test_addresses_of_valkey_that_worked_still_do(home: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("RIS_REDIS_URL", url)
+    assert load().secret("redis_url") == url
+
+
+def test_the_password_is_secret_as_it_is_written_and_as_it_is_meant(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIS_REDIS_URL", "redis://:p%40ss@127.0.0.1:6490/0")
+    assert {"p%40ss", "p@ss"} <= set(load().secrets())
+
+
 def test_all_wrong_knobs_are_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIS_PORT", "x")
     monkeypatch.setenv("RIS_MAX_TASKS", "x")
