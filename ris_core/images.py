@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ris_core.errors import ImageError
 from ris_core.files import atomic_write
+from ris_core.orientation import orientation, turned
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """HxWx3 RGB in [0, 255]."""
@@ -33,15 +34,15 @@ Image.MAX_IMAGE_PIXELS = None
 def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An encoded image, or the path of one -> HxWx3 uint8 RGB in [0, 255], of an animation the first frame.
 
-    It is turned as its EXIF orientation says; transparency is laid over white. Raises ImageError if it isn't an image,
-    of a format that isn't read, of more than `max_pixels`, or damaged.
+    It is turned as browsers show it (`ris_core.orientation`); transparency is laid over white. Raises ImageError if it
+    isn't an image, of a format that isn't read, of more than `max_pixels`, or damaged.
     """
     name = str(source) if isinstance(source, Path) else "the image"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             _check_size(image, name, max_pixels)
             image.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+            return np.asarray(_to_rgb(turned(image, orientation(image))))
     except FileNotFoundError:
         raise ImageError(f"{name} doesn't exist. Check the path.") from None
     except UnidentifiedImageError:

@@ -1,7 +1,8 @@
 """Images kept once each, under their SHA-256, for snapshots to link to. Knows nothing of annotations.
 
-<root>/<xx>/<digest>            the file as it was uploaded
+<root>/<xx>/<digest>            the file as it was uploaded, or that with its pixels turned upright
 <root>/<xx>/<digest>.original   the digest of the first file with the same pixels
+<root>/<xx>/<digest>.<h>x<w>    the digest of the upright file, for one with an orientation tag that was shown so large
 <root>/pixels/<xx>/<digest>     the same by the SHA-256 of the pixels
 """
 
@@ -12,20 +13,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from backend.locks import exclusive
 from ris_core.files import atomic_write, sha256
 from ris_core.images import FORMATS, MAX_PIXELS, read_image
+from ris_core.orientation import Size, is_tagged, upright
 
-# EXIF orientations that lay an image on its side: width and height change places.
-_SIDEWAYS = (5, 6, 7, 8)
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A readable image. width and height in pixels, after its EXIF orientation; suffix such as ".jpg".
+    """A readable image that no tag turns. width and height in pixels; suffix such as ".jpg".
 
     original: the digest of the first image here that had the same pixels, its own where it was that: what tells the
     photo, however often its file was saved anew without loss.
@@ -46,17 +46,35 @@ class ImageStore:
         self._root = root
         self._max_pixels = max_pixels
 
-    def add(self, data: bytes) -> StoredImage:
-        """Keep an image's bytes. Raises ImageError if they aren't one, are damaged, or have too many pixels."""
+    def add(self, data: bytes, shown: Size | None = None) -> StoredImage:
+        """Keep an image's bytes, turned as they were shown (the size then, if it is known; see ris_core.orientation).
+
+        Raises ImageError if they aren't an image, are damaged, or have too many pixels.
+        """
         digest = sha256(data)
-        path = self._root / digest[:2] / digest
+        path = self._path(digest)
         original = path.with_suffix(".original")
         if not original.exists():
             # A damaged image must fail here, where it costs one task, not later in the middle of training.
             pixels = read_image(data, self._max_pixels)
             atomic_write(path, data)
             atomic_write(original, self._first(pixels, digest).encode())
-        return _describe(path, digest, original.read_text())
+        upright = self._upright(data, path, shown)
+        return _describe(upright, upright.name, original.read_text())
+
+    def _upright(self, data: bytes, path: Path, shown: Size | None) -> Path:
+        """The file whose pixels lie as they were shown: the image's own, if no tag turns it."""
+        if not is_tagged(data):
+            return path
+        note = path.with_suffix(f".{shown[0]}x{shown[1]}" if shown else ".shown")
+        if not note.exists():
+            turned = upright(data, shown)
+            atomic_write(self._path(sha256(turned)), turned)
+            atomic_write(note, sha256(turned).encode())
+        return self._path(note.read_text())
+
+    def _path(self, digest: str) -> Path:
+        return self._root / digest[:2] / digest
 
     def _first(self, pixels: NDArray[np.uint8], digest: str) -> str:
         """The digest of the first image with these pixels, which is this one if there was none."""
@@ -78,8 +96,5 @@ def link(source: Path, target: Path) -> None:
 
 def _describe(path: Path, digest: str, original: str) -> StoredImage:
     with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
-            width, height = height, width
         name = image.format or ""
-        return StoredImage(digest, path, width, height, _SUFFIXES.get(name, f".{name.lower()}"), original)
+        return StoredImage(digest, path, *image.size, _SUFFIXES.get(name, f".{name.lower()}"), original)

@@ -145,7 +145,8 @@ def _fetch_images(
     images, skipped = [], []
     for correction in corrections:
         try:
-            image = store.add(fetch(correction))
+            sizes = [drawn.rle["size"] for drawn in correction.objects]
+            image = store.add(fetch(correction), (sizes[0][0], sizes[0][1]) if sizes else None)
             _check_size(correction, image)
             images.append(coco.AnnotatedImage(correction, image, _file_name(correction, image)))
         except (InputError, FetchError) as error:

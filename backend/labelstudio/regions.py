@@ -297,15 +297,21 @@ def _mask(region: Region, control: MaskControl) -> Mask:
         raise RegionError(f"Region {_id(region)} can't be read. {error}") from error
 
 
+def _pixels(side: object) -> int | None:
+    """A side of the image; importers and some browsers write it as a float."""
+    if not isinstance(side, int | float) or not math.isfinite(side) or abs(side - round(side)) > 0.01:
+        return None
+    return round(side)
+
+
 def _decoded(control: MaskControl, region: Region) -> Mask:
-    height, width = region.get("original_height"), region.get("original_width")
-    if not isinstance(height, int) or not isinstance(width, int):
+    height, width = _pixels(region.get("original_height")), _pixels(region.get("original_width"))
+    if height is None or width is None:
         raise RegionError("It doesn't say the size of its image. Save the annotation again.")
     value = _part_of(region, "value")
     if height < 1 or width < 1 or height * width > brush.MAX_PIXELS:
         raise RegionError(f"Its image of {width}x{height} pixels is outside 1 to {brush.MAX_PIXELS} pixels.")
-    if region.get("image_rotation"):
-        raise RegionError("It was drawn while the image was turned. Turn the image back, and draw it again.")
+    # Whatever its image_rotation: the editor turns the view alone, and writes where things are in the image as it is.
     if control.kind == "bitmask":
         return bitmask.decode(value.get("imageDataURL"), height, width)
     if control.kind == "polygon":

@@ -95,7 +95,32 @@ def test_sizes_are_those_after_exif(tmp_path: Path, orientation: int) -> None:
     (entry,) = load(snapshot, "instances.json")["images"]
     assert (entry["height"], entry["width"]) == (HEIGHT, WIDTH)
     assert entry["file_name"] == "1_00000001-photo.jpg"
-    assert read_image(snapshot.folder / "images" / entry["file_name"]).shape == (HEIGHT, WIDTH, 3)
+    path = snapshot.folder / "images" / entry["file_name"]
+    assert read_image(path).shape == (HEIGHT, WIDTH, 3)
+    # As readers see it that know no EXIF.
+    with Image.open(path) as image:
+        assert image.size == (WIDTH, HEIGHT)
+    verify(snapshot.folder)
+    assert build(tmp_path, TASKS[:1], {1: photo(1, size, "JPEG", exif=exif)}) == snapshot
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("lies", [True, False])
+def test_pictures_lie_as_they_did_when_their_masks_were_drawn(tmp_path: Path, kind: str, lies: bool) -> None:
+    """Not every browser heeds every tag: the size that the editor wrote decides."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = photo(1, (HEIGHT, WIDTH) if lies else (WIDTH, HEIGHT), kind, exif=exif)
+    snapshot = build(tmp_path, TASKS[:1], {1: content})
+    assert snapshot.skipped == ()
+    with Image.open(next((snapshot.folder / "images").iterdir())) as image:
+        assert (image.size, image.getexif().get(0x0112, 1)) == ((WIDTH, HEIGHT), 1)
+
+
+def test_a_photo_without_a_tag_is_exported_byte_for_byte(tmp_path: Path) -> None:
+    content = photo(1, (HEIGHT, WIDTH), "JPEG")
+    snapshot = build(tmp_path, TASKS[:1], {1: content})
+    assert next((snapshot.folder / "images").iterdir()).read_bytes() == content
 
 
 @pytest.mark.parametrize(

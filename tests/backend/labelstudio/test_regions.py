@@ -230,13 +230,30 @@ def drawn_polygon(points: object, **extra: Any) -> dict[str, Any]:
         {"value": {}},
         {"original_height": 0},
         {"original_width": 10**9, "original_height": 10**9},
-        {"image_rotation": 90},
+        {"original_width": math.inf},
+        {"original_width": "8"},
     ],
 )
 def test_a_damaged_polygon_is_named(damage: dict[str, Any]) -> None:
     region = drawn_polygon([[0, 0], [50, 0], [50, 50]]) | damage
     with pytest.raises(RegionError, match="Region r17 "):
         regions.read_annotation([region], only("PolygonLabels"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # The editor turns the view alone: its points stay those of the image as it lies.
+        *({"image_rotation": angle} for angle in (90, 180, 270)),
+        {"original_width": 8.0, "original_height": 6.0},
+        {"original_width": 7.9999999},
+    ],
+)
+def test_turning_the_view_and_sizes_in_fractions_change_no_mask(change: dict[str, Any]) -> None:
+    region = drawn_polygon([[0, 0], [50, 0], [50, 50], [0, 50]])
+    (mask,) = regions.read_annotation([region | change], only("PolygonLabels")).masks
+    assert mask.mask.shape == (6, 8)
+    assert (np.count_nonzero(mask.mask), mask.mask[:3, :4].all()) == (12, True)
 
 
 def test_parts_of_two_sizes_are_refused() -> None:
