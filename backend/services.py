@@ -9,6 +9,7 @@ from backend.inference.predict import Prelabeller, RequestLimits
 from backend.inference.project_model import ProjectModels
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
+from backend.labelstudio.outbound import Outbound
 from backend.learning.rollout import Rollout, RolloutRecords
 from backend.prompts.last_prompt import FileLastPrompt, SharedLastPrompt
 from backend.prompts.sentence_vectors import CachedSentenceVectors
@@ -31,6 +32,7 @@ def image_resolver(settings: Settings) -> ImageResolver:
         hosts=settings.image_hosts,
         local_files_root=settings.local_files_root,
         max_bytes=settings.max_image_bytes,
+        outbound=Outbound.from_settings(settings),
     )
 
 

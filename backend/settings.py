@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     password: SecretStr | None = _knob(None, "Password that Label Studio gives the backend.")
     webhook_secret: SecretStr | None = _knob(None, "Secret header that Label Studio's webhooks carry.")
 
+    ca_file: Path | None = _knob(None, "Certificates of authorities to trust besides the usual ones, in PEM.")
+    proxy: SecretStr | None = _knob(None, "Proxy that leads to Label Studio: http://user:password@host:port.")
+    no_proxy: Annotated[tuple[str, ...], NoDecode] = _knob((), "Hosts that are reached without it, by commas.")
+    proxy_images: bool = _knob(False, "Whether images are fetched through it: it must refuse inside addresses itself.")
+
     image_hosts: Annotated[tuple[str, ...], NoDecode] = _knob(
         (), "Hosts on private addresses that images may be fetched from, separated by commas."
     )
@@ -100,17 +105,22 @@ class Settings(BaseSettings):
     finetune_processes: PositiveInt | None = _knob(None, "Processes that train together; unset: one for each GPU.")
     finetune_memory: PositiveInt | None = _knob(None, "Memory that learning may hold, in MiB; unset: no limit.")
 
-    @field_validator("image_hosts", mode="before")
+    @field_validator("image_hosts", "no_proxy", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
-    @field_validator("label_studio_url")
+    @field_validator("label_studio_url", "proxy")
     @classmethod
-    def _http_url(cls, url: str) -> str:
+    def _http_url(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        url = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not url:
+            return value
         if not url.startswith(("http://", "https://")):
             raise ValueError("should start with http:// or https://")
-        return url.rstrip("/")
+        if not _host_of(url):
+            raise ValueError("isn't an address; special characters of a password are percent-encoded, as @ is %40")
+        return value if isinstance(value, SecretStr) else url.rstrip("/")
 
     @field_validator("redis_url")
     @classmethod
@@ -160,8 +170,9 @@ class Settings(BaseSettings):
         """All secret values that are set, with the password inside `redis_url`: what must never be logged."""
         values = (getattr(self, name) for name in type(self).model_fields)
         secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        password = urlsplit(self.redis_url.get_secret_value()).password if self.redis_url else None
-        return [*secrets, *({password, unquote(password)} if password else ())]
+        addresses = [secret.get_secret_value() for secret in (self.redis_url, self.proxy) if secret]
+        passwords = [password for address in addresses if (password := urlsplit(address).password)]
+        return [*secrets, *passwords, *map(unquote, passwords)]
 
 
 def load(project: int | None = None) -> Settings:
@@ -186,6 +197,13 @@ def _checked(**given: Any) -> Settings:
 @lru_cache(maxsize=256)
 def _with(settings: Settings, own: tuple[tuple[str, str], ...]) -> Settings:
     return _checked(**{**dict(settings), **dict(own)})
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname if urlsplit(url).port != 0 else None
+    except ValueError:
+        return None
 
 
 def _own(file: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUna
 from backend.labelstudio.auth import MAKE_ONE, is_legacy
 from backend.labelstudio.images import project_credentials
 from backend.labelstudio.label_config import LabelConfig, parse
+from backend.labelstudio.outbound import DIRECT, Outbound
 from backend.labelstudio.responses import unreachable
 from backend.labelstudio.task_data import image_address
 from backend.labelstudio.webhooks import ACTIONS, SECRET_HEADER, START_TRAINING
@@ -43,7 +44,7 @@ def label_studio(context: CheckContext) -> CheckResult:
     """Label Studio answers at RIS_LABEL_STUDIO_URL, and is Label Studio."""
     url = context.settings.label_studio_url
     try:
-        answer = _http("GET", f"{url}/api/version/")
+        answer = _http("GET", f"{url}/api/version/", Outbound.from_settings(context.settings))
     except httpx.RequestError as error:
         result = explained(unreachable(url, error))
         if httpx.URL(url).host in ("localhost", "127.0.0.1") and Path("/.dockerenv").exists():
@@ -66,7 +67,7 @@ def label_studio(context: CheckContext) -> CheckResult:
 def clock(context: CheckContext) -> CheckResult:
     """Label Studio's clock and ours agree."""
     before = time.time()
-    answer = _http("GET", f"{context.settings.label_studio_url}/health/")
+    answer = _http("GET", f"{context.settings.label_studio_url}/health/", Outbound.from_settings(context.settings))
     try:
         there = parsedate_to_datetime(answer.headers["Date"]).timestamp()
     except (KeyError, ValueError):
@@ -325,9 +326,9 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _http(method: str, url: str, **request: Any) -> httpx.Response:
+def _http(method: str, url: str, outbound: Outbound = DIRECT, **request: Any) -> httpx.Response:
     try:
-        with httpx.Client(timeout=TIMEOUT, trust_env=False) as http:
+        with outbound.client(url, timeout=TIMEOUT) as http:
             return http.request(method, url, **request)
     except httpx.InvalidURL as error:
         raise SettingsError(f"{url} isn't an address ({error}). Correct the setting that it comes from.") from None

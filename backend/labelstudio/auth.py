@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from backend.errors import LabelStudioRefused, LabelStudioUnauthorized
+from backend.labelstudio.outbound import DIRECT, Outbound
 from backend.labelstudio.responses import check, json_list, json_object, nonsense, unreachable
 
 TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=60.0)
@@ -107,7 +108,7 @@ def _claims(token: str) -> dict[str, Any] | None:
     return claims if isinstance(claims, dict) else None
 
 
-def login_for_token(url: str, email: str, password: str, replace: bool = False) -> str:
+def login_for_token(url: str, email: str, password: str, replace: bool = False, outbound: Outbound = DIRECT) -> str:
     """Log in as a person does in the browser and make a personal access token.
 
     Label Studio allows each user one token and never shows it again. With `replace`, one that exists is
@@ -115,7 +116,7 @@ def login_for_token(url: str, email: str, password: str, replace: bool = False) 
     """
     url = url.rstrip("/")
     try:
-        with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as http:
+        with outbound.client(url, base_url=url, timeout=TIMEOUT) as http:
             _log_in(http, email, password)
             # Behind https, Django refuses a form that doesn't say where it came from.
             http.headers.update({"X-CSRFToken": http.cookies.get("csrftoken") or "", "Referer": url})

@@ -14,6 +14,7 @@ import httpx
 
 from backend.errors import LabelStudioNotFound
 from backend.labelstudio.auth import TIMEOUT, TokenAuth
+from backend.labelstudio.outbound import DIRECT, Outbound
 from backend.labelstudio.responses import Json, check, json_list, json_object, unreachable
 from backend.settings import Settings
 
@@ -30,15 +31,16 @@ _ANNOTATION = "result,created_at,updated_at,was_cancelled,ground_truth,completed
 class LabelStudio:
     """A connection to Label Studio at `url`, as the owner of the personal access token. Safe for threads."""
 
-    def __init__(self, url: str, token: str, timeout: httpx.Timeout = TIMEOUT) -> None:
+    def __init__(self, url: str, token: str, timeout: httpx.Timeout = TIMEOUT, outbound: Outbound = DIRECT) -> None:
         self.url = url.rstrip("/")
         self.auth = TokenAuth(self.url, token)
-        self._http = httpx.Client(base_url=self.url, auth=self.auth, timeout=timeout, trust_env=False)
+        self._http = outbound.client(url, base_url=self.url, auth=self.auth, timeout=timeout)
 
     @classmethod
     def from_settings(cls, settings: Settings, timeout: httpx.Timeout = TIMEOUT) -> Self:
         """The studio of the settings. Raises SettingsError if its token isn't set."""
-        return cls(settings.label_studio_url, settings.secret("label_studio_token"), timeout)
+        token, outbound = settings.secret("label_studio_token"), Outbound.from_settings(settings)
+        return cls(settings.label_studio_url, token, timeout, outbound)
 
     def __enter__(self) -> Self:
         return self

@@ -31,8 +31,9 @@ import httpx
 from backend.errors import FetchError, FetchFailed, FetchTimeout, ImageTooLarge, LocalFileRefused
 from backend.labelstudio.auth import TokenAuth
 from backend.labelstudio.disk_cache import DiskCache
+from backend.labelstudio.outbound import DIRECT, Outbound, explain
 from backend.labelstudio.responses import check, unreachable
-from backend.labelstudio.safe_http import AllowedHosts, GuardedNetwork, GuardedTransport, Resolve, resolve, trust
+from backend.labelstudio.safe_http import AllowedHosts, GuardedNetwork, GuardedTransport, Resolve, check_public, resolve
 from ris_core.files import sha256
 
 Credentials = tuple[str, str]
@@ -45,7 +46,7 @@ _LOCAL, _UPLOADS = "/data/local-files/", ("/data/upload/", "/storage-data/upload
 # Where Label Studio serves files; what else it has under a token's name is nobody's image.
 _SERVED = re.compile(rf"(?:{'|'.join((*_UPLOADS, _LOCAL))}|/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/)")
 # The path that LABEL_STUDIO_HOST may have, below which Label Studio writes its files' addresses. Never in a query.
-_SUB_PATH = re.compile(rf"^/[^?#]*?(?={_SERVED.pattern})")
+_SUB_PATH = re.compile(rf"^/(?!/)[^?#]*?(?={_SERVED.pattern})")
 _CHUNK = 1 << 16
 _LONGEST_ETAG = 200
 # Not the matter of one image: the token, or how Label Studio is.
@@ -85,7 +86,8 @@ class ImageResolver:
     cache: folder of the copies, at most `cache_bytes`.
     hosts: "host" or "host:port", where images may be fetched though the address isn't public.
     local_files_root: folder where /data/local-files/ is looked for first; None asks Label Studio alone.
-    max_bytes: of one image. seconds: for all of one fetch.
+    max_bytes: of one image. seconds: for all of one fetch. outbound: the way to Label Studio, and to others if it says
+    so for images.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ImageResolver:
         seconds: float = 30.0,
         resolve: Resolve = resolve,
         ssl_context: ssl.SSLContext | None = None,
+        outbound: Outbound = DIRECT,
     ) -> None:
         self._label_studio = httpx.URL(label_studio_url.rstrip("/"))
         self._auth = TokenAuth(label_studio_url, token)
@@ -112,7 +115,8 @@ class ImageResolver:
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._resolve = resolve
-        self._ssl_context = ssl_context or trust()
+        self._outbound = outbound
+        self._ssl_context = ssl_context or outbound.trust()
 
     def fetch(self, value: str, task_id: int | None, credentials: Credentials | None = None) -> bytes:
         """The bytes of the image that task data calls `value`; images in a bucket are fetched by the task's id.
@@ -128,7 +132,7 @@ class ImageResolver:
             return self._from_web(_url(value), credentials)
         if scheme in _CLOUD:
             return self._revalidated(self._cloud_url(value, task_id))
-        if path := _served_path(f"/{value.lstrip('/')}"):
+        if path := _served_path(f"/{value.removeprefix('/')}"):
             return self._from_label_studio(path)
         raise LocalFileRefused(
             f"{_short(value)} is neither a web address nor a file of Label Studio. Files of this machine are read "
@@ -211,11 +215,11 @@ class ImageResolver:
 
     def _download(self, url: httpx.URL, credentials: Credentials | None = None, etag: str = "") -> _Body:
         """What an address leads to, unless that is still in the state that `etag` names."""
-        network = GuardedNetwork(self._allowed, self._resolve, time.monotonic() + self._seconds)
+        deadline = time.monotonic() + self._seconds
         origin = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             auth = self._auth_for(url, credentials if _origin(url) == origin else None)
-            answer = self._get(url, auth, network, etag)
+            answer = self._get(url, auth, deadline, etag)
             if not isinstance(answer, httpx.URL):
                 return answer
             url = answer
@@ -227,9 +231,9 @@ class ImageResolver:
         path = unquote(self._path(url).partition("?")[0])
         return self._auth if _SERVED.match(path) and ".." not in path else None
 
-    def _get(self, url: httpx.URL, auth: httpx.Auth | None, network: GuardedNetwork, etag: str) -> _Body | httpx.URL:
+    def _get(self, url: httpx.URL, auth: httpx.Auth | None, deadline: float, etag: str) -> _Body | httpx.URL:
         """One request: the body, or where it is said to be."""
-        transport = GuardedTransport(network, self._ssl_context)
+        transport = self._transport(url, deadline)
         headers = {"Accept-Encoding": "identity"} | ({"If-None-Match": etag} if etag else {})
         answered = False
         # A client for each hop: cookies know no ports, and Label Studio sets one that opens a session.
@@ -246,6 +250,19 @@ class ImageResolver:
                     return self._body(response)
             except httpx.RequestError as error:
                 raise self._failure(url, error, answered) from error
+
+    def _transport(self, url: httpx.URL, deadline: float) -> GuardedTransport:
+        allowed, proxy = self._allowed, self._proxy_to(url)
+        if proxy:
+            if not self._is_label_studio(url):
+                check_public(url.host, _port(url), self._resolve)
+            allowed = AllowedHosts([f"{httpx.URL(proxy).host}:{_port(httpx.URL(proxy))}"])
+        return GuardedTransport(GuardedNetwork(allowed, self._resolve, deadline), self._ssl_context, proxy)
+
+    def _proxy_to(self, url: httpx.URL) -> str | None:
+        """Label Studio is reached as its client reaches it; hosts that may lie inside are reached directly."""
+        is_proxied = self._outbound.images and not self._allowed.allow(url.host, _port(url))
+        return self._outbound.proxy_to(url.host) if is_proxied or self._is_label_studio(url) else None
 
     def _body(self, response: httpx.Response) -> _Body:
         url = response.url
@@ -287,8 +304,11 @@ class ImageResolver:
             return FetchTimeout(f"{_shown(url)} took too long: {self._seconds:g} s is the most. Try again later.")
         # Label Studio passes the bytes of a bucket on for so long, and then stops in mid-file.
         broken = "Label Studio broke off: have that storage use pre-signed URLs, or raise its RESOLVER_PROXY_TIMEOUT."
-        advice = broken if is_label_studio else "Open it in a browser."
-        return FetchFailed(f"{_shown(url)} can't be fetched ({type(error).__name__}). {advice}")
+        reason, remedy = explain(error)
+        if self._outbound.proxy and not self._outbound.images:
+            remedy = remedy or "If only the proxy leads there, set RIS_PROXY_IMAGES=true."
+        advice = broken if is_label_studio else remedy or "Open it in a browser."
+        return FetchFailed(f"{_shown(url)} can't be fetched ({reason}). {advice}")
 
     def _is_label_studio(self, url: httpx.URL) -> bool:
         return _origin(url) == _origin(self._label_studio)

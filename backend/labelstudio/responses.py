@@ -16,6 +16,7 @@ from backend.errors import (
     LabelStudioUnauthorized,
     LabelStudioUnreachable,
 )
+from backend.labelstudio.outbound import explain
 
 Json = dict[str, Any]
 """An object as Label Studio sends and takes it."""
@@ -48,10 +49,9 @@ def json_list(response: httpx.Response) -> list[Json]:
 
 def unreachable(url: str, error: httpx.RequestError) -> LabelStudioUnreachable:
     """The error for a Label Studio that can't be talked to."""
-    reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else type(error).__name__
-    return LabelStudioUnreachable(
-        f"Label Studio at {url} can't be reached ({reason}). Check that it runs and that RIS_LABEL_STUDIO_URL is right."
-    )
+    reason, remedy = explain(error)
+    remedy = remedy or "Check that it runs and that RIS_LABEL_STUDIO_URL is right."
+    return LabelStudioUnreachable(f"Label Studio at {url} can't be reached ({reason}). {remedy}")
 
 
 def nonsense(response: httpx.Response) -> LabelStudioFailed:

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable
-from functools import cache
+from contextlib import suppress
 
 import httpcore
 import httpx
@@ -21,6 +21,7 @@ Resolve = Callable[[str, int], Collection[str]]
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # All of IPv6 that is given out for public use, so that no special range has to be listed.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_ALLOW = "If images may be fetched there, add it to RIS_IMAGE_HOSTS."
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -49,10 +50,14 @@ def _hidden(ip: _Address) -> list[_Address]:
     return hidden
 
 
-@cache
-def trust() -> ssl.SSLContext:
-    """The usual certificate authorities, loaded once: that takes tens of milliseconds."""
-    return httpx.create_ssl_context()
+def check_public(host: str, port: int, resolve: Resolve) -> None:
+    """Raise AddressRefused if the host, as it is known here, has an address that isn't public.
+
+    For what a proxy will connect to, which resolves names itself: where this machine can't, only the proxy can tell.
+    """
+    with suppress(OSError, UnicodeError):
+        if not all(map(is_public, resolve(host, port))):
+            raise AddressRefused(f"{host}:{port} isn't a public address. {_ALLOW}")
 
 
 class AllowedHosts:
@@ -118,9 +123,7 @@ class GuardedNetwork(httpcore.NetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
         if not self._allowed.allow(host, port) and not all(map(is_public, addresses)):
-            raise AddressRefused(
-                f"{host}:{port} isn't a public address. If images may be fetched there, add it to RIS_IMAGE_HOSTS."
-            )
+            raise AddressRefused(f"{host}:{port} isn't a public address. {_ALLOW}")
         return addresses
 
 
@@ -150,9 +153,17 @@ class _PunctualStream(httpcore.NetworkStream):
 
 
 class GuardedTransport(httpx.HTTPTransport):
-    """httpx over a guarded network; proxies of the environment are not used, as they would resolve names themselves."""
+    """httpx over a guarded network.
 
-    def __init__(self, network: GuardedNetwork, ssl_context: ssl.SSLContext) -> None:
+    proxy: what the network leads to, None for the host itself. A proxy resolves names itself: see `check_public`.
+    """
+
+    def __init__(self, network: GuardedNetwork, ssl_context: ssl.SSLContext, proxy: str | None = None) -> None:
         super().__init__(verify=ssl_context, trust_env=False)
         # httpx has no argument for it; tests/backend/labelstudio/test_safe_http.py fails if this stops working.
         self._pool = httpcore.ConnectionPool(ssl_context=ssl_context, network_backend=network)
+        if proxy:
+            way = httpx.Proxy(proxy)
+            self._pool = httpcore.HTTPProxy(
+                str(way.url), way.raw_auth, ssl_context=ssl_context, network_backend=network
+            )

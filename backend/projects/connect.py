@@ -13,6 +13,7 @@ from backend.errors import LabelStudioUnauthorized, StartError
 from backend.labelstudio.auth import login_for_token
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import parse
+from backend.labelstudio.outbound import Outbound
 from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.settings import Settings
@@ -71,12 +72,11 @@ def sign_in(settings: Settings) -> str:
     A new one revokes the login's old one. Raises LabelStudioUnauthorized if the login's password is wrong.
     """
     if settings.label_studio_token:
-        token = settings.secret("label_studio_token")
-        with suppress(LabelStudioUnauthorized), LabelStudio(settings.label_studio_url, token) as client:
+        with suppress(LabelStudioUnauthorized), LabelStudio.from_settings(settings) as client:
             client.whoami()
-            return token
-    password = settings.secret("label_studio_password")
-    return login_for_token(settings.label_studio_url, settings.label_studio_email, password, replace=True)
+            return settings.secret("label_studio_token")
+    password, outbound = settings.secret("label_studio_password"), Outbound.from_settings(settings)
+    return login_for_token(settings.label_studio_url, settings.label_studio_email, password, True, outbound)
 
 
 def connect(settings: Settings, photos: Photos, label_config: str = LABEL_CONFIG) -> Connection:

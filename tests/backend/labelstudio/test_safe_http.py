@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from backend.errors import AddressRefused
+from backend.labelstudio.outbound import DIRECT
 from backend.labelstudio.safe_http import (
     AllowedHosts,
     GuardedNetwork,
@@ -21,7 +22,6 @@ from backend.labelstudio.safe_http import (
     Resolve,
     is_public,
     resolve,
-    trust,
 )
 
 from .site import Answer, serve
@@ -31,7 +31,7 @@ CERTIFICATE = Path(__file__).with_name("photos.test.pem")
 
 def get(url: str, allowed: AllowedHosts, resolve: Resolve, context: ssl.SSLContext | None = None) -> httpx.Response:
     network = GuardedNetwork(allowed, resolve, time.monotonic() + 5)
-    transport = GuardedTransport(network, context or trust())
+    transport = GuardedTransport(network, context or DIRECT.trust())
     with httpx.Client(transport=transport) as http:
         return http.get(url)
 
