@@ -30,12 +30,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial, wraps
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ from record import record
 from studio import Door, Photo, Studio, annotate_samples, make_photos, running_studio, typed
 
 from backend import services
-from backend.batches.reader import TaskReader
-from backend.batches.runner import RunnerServices, run
 from backend.batches.store import BatchSpec, BatchStore
 from backend.local.up import listen_to_signals
 from backend.projects import connect
@@ -56,10 +53,7 @@ from backend.queue.queue import JobQueue
 from backend.queue.queue import connect as connect_queue
 from backend.settings import Settings, load
 from ris_core import checkpoint, checkpoint_files
-from ris_core.encoders.transformer_text import TransformerText
 from ris_core.errors import RisError
-from ris_core.models import MODELS
-from ris_core.models.base import RISModel
 
 Figures = dict[str, float]
 
@@ -78,8 +72,6 @@ ROUND, SENTENCES = 8, 4
 SMALL_SIDE = 192
 CORES = torch.get_num_threads()
 TRAINING_SECONDS = 600
-# As the jobs of batches are.
-NICENESS = 5
 _WAIT = 300
 
 AIMS = {
@@ -303,7 +295,7 @@ def work_on(
     settings: Settings, project: int, config: str, tasks: Sequence[int], threads: Sequence[int]
 ) -> list[dict[str, float]]:
     """A batch by runners in processes of their own, so many torch threads each."""
-    command = [sys.executable, __file__, "--work"]
+    command = [sys.executable, str(Path(__file__).with_name("load_runner.py"))]
     runners = [
         subprocess.Popen([*command, str(each)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for each in threads
@@ -322,56 +314,6 @@ def work_on(
     if (ended.state, ended.done) != ("done", len(tasks)):
         raise Failed(f"The batch is {ended.state} with {ended.done} of {len(tasks)} tasks. {ended.note}")
     return found
-
-
-def work(threads: int) -> None:
-    """A runner: loads the model, says so, waits for a batch's name, works on it and prints the seconds spent."""
-    torch.set_num_threads(threads)
-    os.nice(NICENESS)
-    settings, spent = load(), Counter[str]()
-    time_calls(RISModel, "encode_image", spent, "model")
-    time_calls(TransformerText, "forward", spent, "model")
-    for design in MODELS.values():
-        time_calls(design, "forward", spent, "model")
-    time_calls(TaskReader, "next", spent, "waiting")
-    started = time.perf_counter()
-    project_models, models, registry = (
-        services.project_models(settings),
-        services.model_pool(settings),
-        services.registry(settings),
-    )
-    models.warm(registry.base).join()
-    spent["loading"] = time.perf_counter() - started
-    print("ready", flush=True)
-    name = input()
-    started = time.perf_counter()
-    batches = BatchStore(connect_queue(settings.secret("redis_url"), patient=True))
-    from backend.labelstudio.client import LabelStudio  # noqa: PLC0415
-
-    with LabelStudio.from_settings(settings) as client:
-        run(
-            name,
-            RunnerServices(
-                client, batches, services.prelabeller(settings, project_models, models), project_models, registry
-            ),
-        )
-    spent["seconds"] = time.perf_counter() - started
-    print(json.dumps(spent))
-
-
-def time_calls(owner: type, name: str, spent: Counter[str], kind: str) -> None:
-    """Have all calls of a method add their seconds to spent[kind]."""
-    call = getattr(owner, name)
-
-    @wraps(call)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return call(*args, **kwargs)
-        finally:
-            spent[kind] += time.perf_counter() - started
-
-    setattr(owner, name, timed)
 
 
 @contextmanager
@@ -426,7 +368,4 @@ def measured(part: str, studio: Studio, photos: Sequence[Photo]) -> bool:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        work(int(sys.argv[2]))
-    else:
-        main()
+    main()
