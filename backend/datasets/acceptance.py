@@ -10,7 +10,7 @@ from backend.datasets.annotations import Correction, Edit
 from backend.labelstudio.label_config import LabelConfig
 from backend.prompts.label_matching import find_label
 
-ORIGINS = ("accepted", "corrected", "manual", "absent")
+ORIGINS = ("accepted", "corrected", "rejected", "manual", "absent")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def figures(answered: Sequence[Answered]) -> dict[str, Any]:
     compared: how many those are. accepted_share: the share of them that was submitted without a change, those that are
     rightly absent too. iou: their mean IoU with what was submitted. None where there are none.
     """
-    counts = Counter("absent" if answer.absent else answer.edit.kind for answer in answered)
+    counts = Counter(
+        "absent" if answer.absent and answer.edit.kind != "rejected" else answer.edit.kind for answer in answered
+    )
     compared = [answer.edit for answer in answered if answer.edit.iou is not None]
     unchanged = sum(edit.kind == "accepted" for edit in compared)
     return {

@@ -1,34 +1,34 @@
 """What people say in a project's annotations: the objects they drew, and which sentence means which of them.
 
-Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and no model.
-
-- Of a task's annotations one counts: a ground truth before others, then the latest; skipped ones never.
-- A mask without a pixel isn't there. A mask's sentence is the one that `read_annotation` finds; failing that,
-  the task's own sentence, if it has just one.
-- A submitted annotation without a mask says that what was asked for isn't in the image: each sentence typed
-  in it (or else the task's own) becomes an expression without a target. One with rectangles says nothing of masks.
+Pure functions over the JSON of Label Studio's API. Knows no HTTP, no files and no model. What each gesture means, and
+why, is in docs/gestures.md; which offered regions were deleted, `backend.datasets.edits` finds out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, Literal
 
+import numpy as np
+
 from backend.errors import BadRequest
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, read_annotation
+from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, read_annotation, says_where
 from backend.labelstudio.task_data import image_address
 from backend.prompts.label_matching import find_label
-from backend.prompts.requests import RequestBuilder
+from backend.prompts.requests import PromptRequest, RequestBuilder
 from backend.prompts.text import clean
 from ris_core.errors import PromptError
-from ris_core.masks import Mask, decode_rle, encode_rle
+from ris_core.masks import Mask, decode_rle, encode_rle, iou
 
-EditKind = Literal["accepted", "corrected", "manual"]
+EditKind = Literal["accepted", "corrected", "manual", "rejected"]
 
 UNLABELLED = "unlabelled"
+# Two answers to one prompt whose masks agree more than this were asked for twice; parts of one answer don't overlap.
+_SAME = 0.5
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -36,8 +36,9 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class Edit:
     """What an annotator did to a prediction, see `backend.datasets.edits`.
 
-    kind: "accepted" (not a pixel is other), "corrected", or "manual" (nothing was predicted). iou, changed_pixels: of
-    the prediction and what was submitted; None where there is nothing to compare with. version: of the prediction.
+    kind: "accepted" (not a pixel is other), "corrected", "rejected" (nothing is left of it), or "manual" (nothing was
+    predicted). iou, changed_pixels: of the prediction and what was submitted; None where there is nothing to compare
+    with. version: of the prediction.
     """
 
     kind: EditKind
@@ -83,7 +84,11 @@ class Expression:
 
 @dataclass(frozen=True)
 class Correction:
-    """The annotation of one task that counts. image: its address in the task's data. lead_time: seconds of work."""
+    """The annotation of one task that counts. image: its address in the task's data. lead_time: seconds of work.
+
+    unanswered: sentences that were asked for, and of which it says nothing. shapes: what is drawn, but is no mask.
+    remarks: for the people who look after the project.
+    """
 
     task: int
     annotation: int
@@ -94,11 +99,27 @@ class Correction:
     completed_by: int | None = None
     ground_truth: bool = False
     lead_time: float | None = None
+    unanswered: tuple[str, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A mask that was proposed and that nothing is left of: the sentence that it answered, else None, and its label."""
+
+    prompt: str | None
+    label: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What was asked for: the sentence, or the label's name."""
+        return self.prompt or (self.label or "").replace("_", " ")
 
 
 @dataclass(frozen=True)
 class SkippedTask:
-    """A task that is left out, and why."""
+    """A task that is left out, or of which something is, and why."""
 
     task: int
     reason: str
@@ -110,6 +131,11 @@ class Corrections:
 
     items: tuple[Correction, ...]
     skipped: tuple[SkippedTask, ...]
+
+    @property
+    def remarks(self) -> tuple[SkippedTask, ...]:
+        """The corrections' remarks."""
+        return tuple(SkippedTask(item.task, remark) for item in self.items for remark in item.remarks)
 
 
 def read_corrections(tasks: Iterable[Mapping[str, Any]], config: LabelConfig) -> Corrections:
@@ -130,28 +156,106 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
 
     Raises RegionError if a mask can't be read, and BadRequest if the task has no image where the interface looks.
     """
-    annotation = chosen_annotation(task.get("annotations") or [])
+    annotations = task.get("annotations") or []
+    annotation = chosen_annotation(annotations)
     if annotation is None:
         return None
-    read = read_annotation(annotation.get("result"), config)
+    read, own = read_annotation(annotation.get("result"), config), _own_requests(task, config)
     masks = [mask for mask in read.masks if mask.mask.any()]
-    return Correction(
+    spoken = _once(masks, _sentences(masks, read, own, config))
+    masks = [mask for mask, _ in spoken]
+    objects = _objects(masks, config)
+    expressions = _drawn(objects, [sentence for _, sentence in spoken])
+    said = {expression.cleaned for expression in expressions}
+    asked = _first_spelling(read.prompts or [request.prompt for request in own])
+    unanswered = [prompt for sentence, prompt in asked.items() if sentence not in said]
+    # Where the interface has no gesture for it, a blank annotation says so of what the task itself asks for.
+    if read.absent or (read.blank and config.absent is None):
+        labels = {request.prompt: request.label.value for request in own}
+        labels = {prompt: labels.get(prompt) or find_label(prompt, config).label.value for prompt in unanswered}
+        absent = [prompt for prompt in unanswered if not _is_marked(labels[prompt], read.shapes)]
+        expressions += tuple(Expression(prompt, ()) for prompt in absent)
+        unanswered = [prompt for prompt in unanswered if prompt not in absent]
+    correction = Correction(
         task=int(task["id"]),
         annotation=int(annotation["id"]),
         image=image_address(task, config),
-        objects=_objects(masks, config),
-        expressions=_expressions(masks, read, _own_prompts(task, config)),
+        objects=objects,
+        expressions=expressions,
         parent_prediction=annotation.get("parent_prediction"),
         completed_by=annotation.get("completed_by"),
         ground_truth=bool(annotation.get("ground_truth")),
         lead_time=annotation.get("lead_time"),
+        unanswered=tuple(unanswered),
+        shapes=read.shapes,
+        remarks=tuple(_remarks(annotation, annotations, masks, read)),
     )
+    erased = [Offer(mask.prompt, mask.label) for mask in read.masks if not mask.mask.any() and _was_offered(mask)]
+    return with_rejections(correction, erased, frozenset(), Edit("rejected", 0.0))
 
 
 def chosen_annotation(annotations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The annotation that counts: ground truth first, then the one updated last; None if all were skipped."""
+    """The annotation that counts; None if all were skipped.
+
+    Ground truth first, then the one updated last. One in which nothing is drawn gives way to another person's in which
+    something is.
+    """
     submitted = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
-    return max(submitted, key=_precedence, default=None)
+    # Of each person the last: who empties an annotation takes back what they drew.
+    of_people = {_person(annotation): annotation for annotation in sorted(submitted, key=_precedence)}
+    last = max(submitted, key=_precedence, default=None)
+    if last is None or last.get("ground_truth") or says_where(last.get("result")):
+        return last
+    drawn = [annotation for annotation in of_people.values() if says_where(annotation.get("result"))]
+    return max(drawn, key=_precedence, default=last)
+
+
+def with_rejections(
+    correction: Correction, offers: Iterable[Offer], offered_regions: Collection[str], edit: Edit | None
+) -> Correction:
+    """The correction with what its annotation says of offers that nothing is left of.
+
+    An offer's sentence isn't in the picture, unless something new is drawn: another mask of its label without a
+    sentence is what it should have been; any other such mask, or a shape, only says that something is there.
+    offered_regions: the ids of the prediction's regions, which aren't new. edit: of what is rejected.
+    """
+    said = {expression.cleaned for expression in correction.expressions}
+    spoken_for = {region for expression in correction.expressions for region in expression.regions}
+    missing: dict[str, list[Offer]] = {}
+    for offer in offers:
+        if (sentence := clean(offer.sentence)) and sentence not in said:
+            missing.setdefault(sentence, []).append(offer)
+    claims = Counter(label for group in missing.values() for label in {offer.label for offer in group})
+    added = []
+    for sentence, group in missing.items():
+        labels = {offer.label for offer in group}
+        new = [
+            drawn
+            for drawn in correction.objects
+            if drawn.region.partition("#")[0] not in offered_regions and drawn.label in (*labels, UNLABELLED)
+        ]
+        free = [drawn.region for drawn in new if drawn.region not in spoken_for and drawn.label in labels]
+        if all(clean((label or "").replace("_", " ")) == sentence for label in labels):
+            free = [drawn.region for drawn in new if drawn.label in labels]
+        if free and all(claims[label] == 1 for label in labels):
+            added.append(Expression(group[0].sentence, tuple(free)))
+        elif not new and not any(_is_marked(label, correction.shapes) for label in labels):
+            added.append(Expression(group[0].sentence, (), edit))
+    told = {expression.cleaned for expression in added}
+    return replace(
+        correction,
+        expressions=(*correction.expressions, *added),
+        unanswered=tuple(prompt for prompt in correction.unanswered if clean(prompt) not in told),
+    )
+
+
+def _was_offered(mask: AnnotatedMask) -> bool:
+    return mask.origin != "manual" or not (mask.shared or mask.prompt is None)
+
+
+def _is_marked(label: str | None, shapes: Iterable[Shape]) -> bool:
+    """Whether one of the shapes may be where something of that label is."""
+    return any(not shape.labels or label in shape.labels for shape in shapes)
 
 
 def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
@@ -161,27 +265,99 @@ def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
     return bool(annotation.get("ground_truth")), when, int(annotation["id"])
 
 
-def _own_prompts(task: Mapping[str, Any], config: LabelConfig) -> list[str]:
-    """The task's own sentences."""
+def _person(annotation: Mapping[str, Any]) -> str:
+    return str(annotation.get("completed_by"))
+
+
+def _own_requests(task: Mapping[str, Any], config: LabelConfig) -> list[PromptRequest]:
+    """What the task itself asks for."""
     # Data that can't be asked for doesn't spoil what a person drew.
     with suppress(PromptError):
-        return [request.prompt for request in RequestBuilder(config).for_batch(task)]
+        return RequestBuilder(config).for_batch(task)
     return []
 
 
-def _expressions(
-    masks: Sequence[AnnotatedMask], read: AnnotatedMasks, own_prompts: Sequence[str]
-) -> tuple[Expression, ...]:
-    """One expression a sentence, in the order and with the spelling of the first."""
-    fallback = own_prompts[0] if len(own_prompts) == 1 else None
-    meant = [(mask.prompt or fallback, [region]) for region, mask in zip(_region_ids(masks), masks, strict=True)]
-    if not masks and not read.boxed:
-        meant = [(prompt, []) for prompt in read.prompts or own_prompts]
-    by_sentence: dict[str, tuple[str, list[str]]] = {}
-    for prompt, regions in meant:
-        if prompt and clean(prompt):
-            by_sentence.setdefault(clean(prompt), (prompt, []))[1].extend(regions)
-    return tuple(Expression(prompt, tuple(regions)) for prompt, regions in by_sentence.values())
+def _remarks(
+    annotation: Mapping[str, Any],
+    annotations: Iterable[Mapping[str, Any]],
+    masks: Sequence[AnnotatedMask],
+    read: AnnotatedMasks,
+) -> Iterator[str]:
+    labels = {mask.label for mask in masks}
+    kinds = {shape.kind for shape in read.shapes if not (shape.labels & labels or (masks and not shape.labels))}
+    if kinds:
+        yield f"left out: shapes that aren't masks: {', '.join(sorted(kinds))}"
+    for mask in masks:
+        if mask.further:
+            further = ", ".join(mask.further)
+            yield f"region {mask.region_id} has several labels: {mask.label} counts, left out: {further}"
+    for other in annotations if says_where(annotation.get("result")) else ():
+        is_later = not other.get("was_cancelled") and _precedence(other) > _precedence(annotation)
+        if is_later and _person(other) != _person(annotation):
+            yield (
+                f"people disagree: annotation {other['id']} came later and has nothing drawn, annotation "
+                f"{annotation['id']} has, and counts. Look again, and mark the right one as ground truth"
+            )
+
+
+def _once(masks: Sequence[AnnotatedMask], sentences: Sequence[str | None]) -> list[tuple[AnnotatedMask, str | None]]:
+    """The masks with their sentences, but copies, and answers that nobody touched before asking for the same again."""
+    kept: list[tuple[AnnotatedMask, str | None]] = []
+    for mask, sentence in zip(masks, sentences, strict=True):
+        alike = [pair for pair in kept if sentence and clean(pair[1] or "") == clean(sentence)]
+        if any(np.array_equal(other.mask, mask.mask) for other, _ in alike):
+            continue
+        kept = [pair for pair in kept if pair not in alike or not _is_asked_again(pair[0], mask)]
+        kept.append((mask, sentence))
+    return kept
+
+
+def _is_asked_again(before: AnnotatedMask, after: AnnotatedMask) -> bool:
+    if before.origin != "prediction" or after.origin == "manual" or before.answer == after.answer:
+        return False
+    return (
+        before.label == after.label and before.mask.shape == after.mask.shape and iou(before.mask, after.mask) > _SAME
+    )
+
+
+def _sentences(
+    masks: Sequence[AnnotatedMask], read: AnnotatedMasks, own: Sequence[PromptRequest], config: LabelConfig
+) -> list[str | None]:
+    """The sentence of each mask: its own, else the one typed or the task's, unless that is about another label."""
+    typed = list(_first_spelling(read.prompts).values())
+    prompt = typed[-1] if len(typed) == 1 or (typed and len(masks) == 1) else None
+    request = own[0] if len(own) == 1 and prompt is None else None
+    prompt = request.prompt if request else prompt
+    without = [mask for mask in masks if mask.shared]
+    if not prompt or not without:
+        return [None if mask.shared else mask.prompt for mask in masks]
+    # What carries the sentence already says which label it is about.
+    labels = {mask.label for mask in masks if not mask.shared and clean(mask.prompt or "") == clean(prompt)}
+    match = find_label(prompt, config)
+    known, note = (request.label.value, request.notes) if request else (match.label.value, match.note)
+    if not labels:
+        labels = {mask.label for mask in without if mask.label} if note else {known}
+        labels = labels if len(labels) == 1 else set()
+    return [mask.prompt if not mask.shared else prompt if mask.label in (*labels, None) else None for mask in masks]
+
+
+def _drawn(objects: Sequence[DrawnObject], sentences: Sequence[str | None]) -> tuple[Expression, ...]:
+    """One expression a sentence, in the order and with the spelling of the first region that it means."""
+    regions: dict[str, list[str]] = {}
+    spelling = _first_spelling(filter(None, sentences))
+    for drawn, sentence in zip(objects, sentences, strict=True):
+        if sentence and clean(sentence):
+            regions.setdefault(clean(sentence), []).append(drawn.region)
+    return tuple(Expression(spelling[sentence], tuple(meant)) for sentence, meant in regions.items())
+
+
+def _first_spelling(prompts: Iterable[str]) -> dict[str, str]:
+    """Each sentence, cleaned, as it was spelled first."""
+    spelling: dict[str, str] = {}
+    for prompt in prompts:
+        if clean(prompt):
+            spelling.setdefault(clean(prompt), prompt)
+    return spelling
 
 
 def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:

@@ -2,6 +2,7 @@
 
 - An annotation is compared with the prediction that it names as its parent, else with the one that has most of its
   regions. In it a sentence's masks are those proposed for the same sentence, or with the same regions' ids.
+- Regions of that prediction that nothing is left of were rejected, see `annotations.with_rejections`.
 - Where there is no such prediction, as for answers that were only shown in the editor, nothing can be compared, and
   the regions' own `origin` decides: what Label Studio calls a prediction was accepted or, changed, corrected.
 - A sentence that was asked for and not found has an IoU of 1 where the annotator agrees, of 0 where something is drawn.
@@ -19,12 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from backend.datasets.annotations import Correction, Corrections, DrawnObject, Edit, EditKind, Expression
-from backend.datasets.fingerprints import edit_key
+from backend.datasets.annotations import (
+    Correction,
+    Corrections,
+    DrawnObject,
+    Edit,
+    EditKind,
+    Expression,
+    Offer,
+    with_rejections,
+)
+from backend.datasets.fingerprints import annotation_key, edit_keys
 from backend.errors import RegionError
 from backend.home import edits_file
 from backend.labelstudio.label_config import LabelConfig
-from backend.labelstudio.regions import AnnotatedMasks, read_annotation, regions_of
+from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, read_annotation, regions_of
 from backend.labelstudio.responses import Json
 from backend.locks import exclusive
 from backend.prompts.text import clean
@@ -56,7 +66,7 @@ class StoredPrediction:
         return [
             mask.mask
             for mask in self.read.masks
-            if mask.region_id in expression.regions or clean(mask.prompt or "") == expression.cleaned
+            if mask.region_id in expression.regions or clean(_offer(mask).sentence) == expression.cleaned
         ]
 
 
@@ -67,7 +77,7 @@ class EditLedger:
         self._file = edits_file(home, project)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """By `edit_key` the fields of an `Edit`; nothing from a file that is damaged."""
+        """By `edit_keys` the fields of an `Edit`, by `annotation_key` what was rejected; nothing if it is damaged."""
         with suppress(OSError, ValueError):
             entries = json.loads(self._file.read_text(encoding="utf-8"))
             return entries if isinstance(entries, dict) else {}
@@ -91,8 +101,10 @@ def measure_edits(
     for task in fetch(list(unmeasured)) if unmeasured else ():
         item = unmeasured[int(task["id"])]
         compared = compare(item, find_parent(item, task.get("predictions") or [], config))
-        edits = ((edit_key(item, expression), expression.edit) for expression in compared.expressions)
+        edits = ((edit_keys(item, expression)[0], expression.edit) for expression in compared.expressions)
         fresh |= {key: _fields(edit) for key, edit in edits if edit}
+        added = compared.expressions[len(item.expressions) :]
+        fresh[annotation_key(item)] = {"added": [[expression.prompt, expression.regions] for expression in added]}
     ledger.add(fresh)
     entries |= fresh
     return replace(corrections, items=tuple(_recalled(item, entries) for item in corrections.items))
@@ -115,31 +127,44 @@ def find_parent(correction: Correction, predictions: Sequence[Json], config: Lab
 
 
 def compare(correction: Correction, prediction: StoredPrediction | None) -> Correction:
-    """The correction, each of its expressions with what was done to the prediction."""
+    """The correction with what it says of the prediction, each of its expressions with what was done to that."""
+    if prediction:
+        left = {drawn.region.partition("#")[0] for drawn in correction.objects}
+        offers = [_offer(mask) for mask in prediction.read.masks if mask.region_id not in left and mask.mask.any()]
+        offered = {mask.region_id for mask in prediction.read.masks}
+        correction = with_rejections(correction, offers, offered, None)
     return _with_edits(correction, lambda expression, drawn: _edit(expression, drawn, prediction))
 
 
-def _with_edits(correction: Correction, edit_of: Callable[[Expression, Sequence[DrawnObject]], Edit]) -> Correction:
-    """The correction with the edit of each of its expressions."""
+def _offer(mask: AnnotatedMask) -> Offer:
+    return Offer(mask.prompt, mask.label)
+
+
+def _with_edits(
+    correction: Correction, edit_of: Callable[[Expression, Sequence[DrawnObject]], Edit | None]
+) -> Correction:
+    """The correction with the edit of each of its expressions; where there is none, by what Label Studio says."""
     objects = {drawn.region: drawn for drawn in correction.objects}
-    expressions = (
-        replace(expression, edit=edit_of(expression, [objects[region] for region in expression.regions]))
-        for expression in correction.expressions
-    )
+    expressions = []
+    for expression in correction.expressions:
+        drawn = [objects[region] for region in expression.regions]
+        edit = edit_of(expression, drawn) or expression.edit or _by_origin(drawn)
+        expressions.append(replace(expression, edit=edit))
     return replace(correction, expressions=tuple(expressions))
 
 
-def _edit(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Edit:
+def _edit(expression: Expression, drawn: Sequence[DrawnObject], prediction: StoredPrediction | None) -> Edit | None:
+    """What was done to the prediction for an expression; None where that can't be compared."""
     proposed = prediction.masks(expression) if prediction else []
     submitted = [drawn_object.mask() for drawn_object in drawn]
     shapes = {mask.shape for mask in (*proposed, *submitted)}
     # There are two shapes where the image was replaced by one of another size.
     if prediction is None or not (proposed or expression.cleaned in prediction.prompts) or len(shapes) > 1:
-        return _by_origin(drawn)
+        return None
     nothing = np.zeros(shapes.pop() if shapes else (1, 1), dtype=np.bool_)
     before, after = (np.logical_or.reduce([nothing, *union]) for union in (proposed, submitted))
     changed = int(np.count_nonzero(before != after))
-    kind: EditKind = "accepted" if not changed else "corrected" if proposed else "manual"
+    kind: EditKind = "accepted" if not changed else "manual" if not proposed else "corrected" if drawn else "rejected"
     return Edit(kind, mask_iou(before, after), changed, version=prediction.version)
 
 
@@ -155,17 +180,32 @@ def _is_unmeasured(correction: Correction, entries: Mapping[str, Any]) -> bool:
     proposed = any(drawn.origin in (_PREDICTED, _CHANGED) for drawn in correction.objects)
     if correction.parent_prediction is None and not proposed:
         return False
-    return any(edit_key(correction, expression) not in entries for expression in correction.expressions)
+    return annotation_key(correction) not in entries
 
 
 def _recalled(correction: Correction, entries: Mapping[str, Mapping[str, Any]]) -> Correction:
-    """The correction with its edits as the ledger has them; what isn't in it goes by the regions' origin."""
+    """The correction with what it rejects and its edits as the ledger has them."""
 
-    def edit_of(expression: Expression, drawn: Sequence[DrawnObject]) -> Edit:
-        entry = entries.get(edit_key(correction, expression))
-        return Edit(**entry) if entry else _by_origin(drawn)
+    def edit_of(expression: Expression, drawn: Sequence[DrawnObject]) -> Edit | None:
+        entry = next((entries[key] for key in edit_keys(correction, expression) if key in entries), None)
+        if entry is None:
+            return None
+        # As it was called before it had a name of its own.
+        is_rejected = not drawn and entry["kind"] == "corrected"
+        return Edit(**{**entry, "kind": "rejected"} if is_rejected else entry)
 
-    return _with_edits(correction, edit_of)
+    added = [Expression(prompt, tuple(regions)) for prompt, regions in _added(correction, entries)]
+    # Of what was typed and isn't there, measured while an annotation without a mask said so.
+    silent = [Expression(prompt, ()) for prompt in correction.unanswered]
+    added += [expression for expression in silent if (edit := edit_of(expression, ())) and edit.kind == "rejected"]
+    said = {expression.cleaned for expression in correction.expressions}
+    expressions = {expression.cleaned: expression for expression in added if expression.cleaned not in said}
+    return _with_edits(replace(correction, expressions=(*correction.expressions, *expressions.values())), edit_of)
+
+
+def _added(correction: Correction, entries: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    entry = entries.get(annotation_key(correction))
+    return entry["added"] if entry else []
 
 
 def _fields(edit: Edit) -> dict[str, Any]:

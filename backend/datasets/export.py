@@ -35,7 +35,8 @@ def export_project(
     if fmt not in EXPORT_FORMATS:
         raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
     _check_replaceable(out)
-    snapshot = snapshot_project(read_project(client, project, home), images, home, max_pixels)
+    annotated = read_project(client, project, home)
+    snapshot = snapshot_project(annotated, images, home, max_pixels)
     export_snapshot(snapshot, out, fmt)
     return {
         "project": project,
@@ -45,7 +46,7 @@ def export_project(
         "images": snapshot.images,
         "annotations": snapshot.annotations,
         "refs": snapshot.refs,
-        "skipped": [asdict(task) for task in snapshot.skipped],
+        "skipped": [asdict(task) for task in (*snapshot.skipped, *annotated.corrections.remarks)],
     }
 
 

@@ -1,6 +1,7 @@
 """What expressions, masks and pictures are known by in what is kept: names by content, whose form never changes.
 
-    edit_key           an annotation's masks for a sentence, in `<home>/projects/<project>.changes.json`
+    edit_keys          an annotation's masks for a sentence, in `<home>/projects/<project>.changes.json`
+    annotation_key     all that an annotation says, there too
     picture, target    a held-out picture and the masks that are meant, among the expressions of a version's card
     held_out           both with the sentence: what a reference score in a version's card is about
     Fingerprint        an expression, by which news is told from what a version was made from; kept nowhere
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from backend.datasets.annotations import Correction, Expression, SkippedTask
+from backend.prompts.text import clean, spelled
 from ris_core.data import Sample
 from ris_core.files import sha256
 
@@ -28,8 +30,11 @@ class Fingerprint(NamedTuple):
 
 
 def of_samples(samples: Iterable[Sample]) -> frozenset[Fingerprint]:
-    """The expressions of a snapshot."""
-    return frozenset(Fingerprint(sample.image_id, sample.sentence, _runs(sample.segmentations)) for sample in samples)
+    """The expressions of a snapshot, also of one whose sentences still have their punctuation."""
+    return frozenset(
+        Fingerprint(sample.image_id, clean(sample.sentence) or sample.sentence, _runs(sample.segmentations))
+        for sample in samples
+    )
 
 
 def of_corrections(corrections: Iterable[Correction]) -> frozenset[Fingerprint]:
@@ -52,9 +57,22 @@ def changed(
     return {(expression.task, expression.sentence) for expression in now ^ before if expression.task not in out}
 
 
-def edit_key(correction: Correction, expression: Expression) -> str:
-    """An annotation's masks for a sentence: another as soon as one of them is changed."""
-    return f"{correction.annotation}:{_digest('/'.join([expression.cleaned, *_drawn_runs(correction, expression)]))}"
+def edit_keys(correction: Correction, expression: Expression) -> tuple[str, str]:
+    """An annotation's masks for a sentence, others as soon as one is changed: by `clean`, and as it was before that."""
+    runs = _drawn_runs(correction, expression)
+    first, second = (
+        f"{correction.annotation}:{_digest('/'.join([sentence, *runs]))}"
+        for sentence in (expression.cleaned, spelled(expression.prompt))
+    )
+    return first, second
+
+
+def annotation_key(correction: Correction) -> str:
+    """An annotation as it was submitted: what is drawn, with which labels, what it means, and what was asked for."""
+    drawn = [(drawn.region, drawn.label, drawn.rle["counts"]) for drawn in correction.objects]
+    said = [(expression.cleaned, expression.regions) for expression in correction.expressions]
+    shapes = [(shape.kind, sorted(shape.labels)) for shape in correction.shapes]
+    return f"{correction.annotation}:all:{_digest(repr((drawn, said, shapes, correction.unanswered)))}"
 
 
 def picture(digest: str) -> str:

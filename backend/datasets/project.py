@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from backend.datasets.annotations import Correction, Corrections, read_corrections
+from backend.datasets.annotations import Correction, Corrections, SkippedTask, read_corrections
 from backend.datasets.edits import EditLedger, measure_edits
 from backend.datasets.snapshots import Snapshot, build_snapshot
 from backend.labelstudio.client import LabelStudio
@@ -37,8 +37,20 @@ def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProj
     return AnnotatedProject(
         number=project,
         config=config,
-        corrections=measure_edits(corrections, ledger, lambda ids: client.predictions_of(project, ids), config),
+        corrections=_without_shapes(
+            measure_edits(corrections, ledger, lambda ids: client.predictions_of(project, ids), config)
+        ),
         credentials=project_credentials(described),
+    )
+
+
+def _without_shapes(corrections: Corrections) -> Corrections:
+    """The corrections without those in which there is nothing but shapes: they would look as if nothing were there."""
+    alone = [item for item in corrections.items if item.shapes and not (item.objects or item.expressions)]
+    skipped = [SkippedTask(item.task, remark) for item in alone for remark in item.remarks]
+    return Corrections(
+        tuple(item for item in corrections.items if item not in alone),
+        tuple(sorted((*corrections.skipped, *skipped), key=lambda task: task.task)),
     )
 
 

@@ -1,7 +1,7 @@
 """A project's labelling interface (Label Studio's XML), reduced to what is used. Knows no HTTP and no masks.
 
-Used are one Image tag, the tags connected to it that can show an answer, and the TextArea tags connected to it,
-where prompts are typed. Everything else in the interface may be there and is left alone.
+Used are one Image tag, the tags connected to it that can show an answer, the TextArea connected to it where prompts are
+typed, and the Choices called "absent". Everything else in the interface may be there and is left alone.
 
 An answer is shown in each BrushLabels, BitmaskLabels, PolygonLabels and RectangleLabels tag that has its label.
 A RectangleLabels tag with `smart="true"` beside another of these is what people point with ("this thing"), and
@@ -34,6 +34,7 @@ _KINDS: Mapping[str, ControlKind] = {
 }
 _OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each"}
 _MOST_TOLERANT = 100.0
+ABSENT = "absent"
 _ONE_PICTURE = (
     "several pictures a task aren't supported. Import each as a task of its own, and show it by "
     '<Image name="image" value="$image"/>.'
@@ -42,11 +43,12 @@ _ONE_PICTURE = (
 
 @dataclass(frozen=True)
 class Defaults:
-    """How answers look in a tag that doesn't say."""
+    """How answers look in a tag that doesn't say. prompt_box: the TextArea where prompts are typed, "" to find it."""
 
     objects: Objects = "one"
     tolerance: float = 1.0
     smallest: float = 0.0005
+    prompt_box: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,17 @@ class TextAreaControl:
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """`controls` holds at least one, in the interface's order."""
+    """`controls` holds at least one, in the interface's order.
+
+    areas: every TextArea. prompt: the one where prompts are typed; None if there is none. absent: the Choices by which
+    people say that what was asked for isn't in the picture; None if there is none.
+    """
 
     image: ImageObject
     controls: tuple[MaskControl, ...]
-    prompts: tuple[TextAreaControl, ...] = ()
-
-    @property
-    def prompt(self) -> TextAreaControl | None:
-        """Where prompts are typed: the TextArea named "prompt", else the first; None if there is none."""
-        named = (control for control in self.prompts if control.name == "prompt")
-        return next(named, self.prompts[0] if self.prompts else None)
+    areas: tuple[TextAreaControl, ...] = ()
+    prompt: TextAreaControl | None = None
+    absent: str | None = None
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -141,10 +143,40 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
     root = _read_xml(xml)
     image, answered = _answered(root)
     name = _name(image)
-    controls = (_control(tag, name, defaults or Defaults()) for tag in answered)
-    areas = (area for area in _tags(root, "TextArea") if area.get("toName") == name)
-    prompts = (TextAreaControl(_name(area), name, _shown_key(area)) for area in areas)
-    return LabelConfig(ImageObject(name, _data_key(image)), tuple(controls), tuple(prompts))
+    defaults = defaults or Defaults()
+    controls = (_control(tag, name, defaults) for tag in answered)
+    areas = {
+        TextAreaControl(_name(area), name, _shown_key(area)): area
+        for area in _tags(root, "TextArea")
+        if area.get("toName") == name
+    }
+    choices = {tag.get("name") for tag in _tags(root, "Choices") if tag.get("toName") == name}
+    return LabelConfig(
+        ImageObject(name, _data_key(image)),
+        tuple(controls),
+        tuple(areas),
+        _prompt(areas, defaults.prompt_box),
+        ABSENT if ABSENT in choices else None,
+    )
+
+
+def _prompt(areas: Mapping[TextAreaControl, ET.Element], chosen: str) -> TextAreaControl | None:
+    """The TextArea where prompts are typed: as chosen, else named "prompt", else smart, else one that shows data."""
+    if chosen:
+        if named := [control for control in areas if control.name == chosen]:
+            return named[0]
+        names = ", ".join(control.name for control in areas) or "none"
+        raise ConfigError(
+            f'Prompts are to be typed in the TextArea "{chosen}" (RIS_PROMPT_BOX), but the labelling interface has '
+            f"{names}. Name another with `ris connect --project N --prompt-box NAME`."
+        )
+    ranks = {
+        control: (control.name != "prompt", area.get("smart", "").lower() != "true", control.key is None)
+        for control, area in areas.items()
+    }
+    # A box that is none of these is for remarks.
+    best = min(ranks, key=lambda control: ranks[control], default=None)
+    return best if best and not all(ranks[best]) else None
 
 
 def _read_xml(xml: str) -> ET.Element:

@@ -23,7 +23,7 @@ _WHOLE = 100 + 1e-9
 def validate(regions: Sequence[Region], config: LabelConfig) -> None:
     """Check the regions of one task's prediction. Raises RegionError, which says what is wrong with which."""
     tags: dict[str, MaskControl | TextAreaControl] = {tag.name: tag for tag in config.controls}
-    tags |= {tag.name: tag for tag in config.prompts}
+    tags |= {tag.name: tag for tag in config.areas}
     ids: set[str] = set()
     for number, region in enumerate(regions, start=1):
         fault = next(_faults(region, tags.get(str(region.get("from_name")))), None)

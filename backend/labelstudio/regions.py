@@ -8,6 +8,8 @@ Which sentence belongs to a mask of a saved annotation, in this order:
 Otherwise it is unknown (None): several sentences and several masks can't be told apart.
 Several strokes of one label are several regions, and stay separate here.
 
+What is drawn with other tags, or on another Image, is no mask, but says that something is there (`Shape`).
+
 An answer of several regions carries one mark (`meta.answer`), which the editor keeps. Where an answer is shown in
 several tags, it is read from one of them: the first that was corrected, else the first that still has it. The
 polygons of what is one object come back as one mask.
@@ -34,6 +36,11 @@ _NOTE = "prompt: "
 _CORRECTED = "prediction-changed"
 # More regions than this of one answer hide the image and slow the editor down; the largest parts stay.
 _MOST_PARTS = 500
+# What can be drawn on an Image -> what people call it.
+_SHAPES = {
+    **{kind: kind for kind in ("brush", "bitmask", "polygon", "rectangle", "ellipse", "vector", "cuboid")},
+    "keypoint": "key point",
+}
 # A polygon may run over the edge of its image, but not leave it far behind. In percent.
 _FAR = 1000.0
 
@@ -43,7 +50,8 @@ class AnnotatedMask:
     """One drawn object: `mask` is HxW bool at the image's size, `label` the label's value (None: no label).
 
     `region_id` is its region's, of several the first's. `origin` is Label Studio's: "manual", "prediction" (accepted
-    as it was) or "prediction-changed".
+    as it was) or "prediction-changed". answer: what the regions of one answer have in common. shared: the prompt was
+    typed for the image, by rule 3 or 4. further: the labels that it has besides.
     """
 
     region_id: str
@@ -51,18 +59,32 @@ class AnnotatedMask:
     mask: Mask
     prompt: str | None
     origin: str
+    answer: str = ""
+    shared: bool = False
+    further: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Something drawn that isn't read as a mask: its kind, such as "ellipse", and its labels."""
+
+    kind: str
+    labels: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMasks:
     """What an annotation says: its masks, and each sentence typed as a prompt once, oldest first.
 
-    boxed: it has rectangles, which say that something is there, but not where exactly.
+    shapes: what says that something is there, but not where exactly. absent: it says that what was asked for isn't in
+    the picture. blank: it holds nothing, not even a choice or a remark.
     """
 
     masks: tuple[AnnotatedMask, ...]
     prompts: tuple[str, ...]
-    boxed: bool = False
+    shapes: tuple[Shape, ...] = ()
+    absent: bool = False
+    blank: bool = False
 
 
 class _Part(NamedTuple):
@@ -138,9 +160,41 @@ def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
     objects = _objects(regions, config)
     shared = prompts[-1] if len(prompts) == 1 or (prompts and len(objects) == 1) else None
     own_prompts = dict(submitted)
-    masks = (_annotated_mask(control, drawn, own_prompts.get(_id(drawn[0]), shared)) for control, drawn in objects)
-    boxes = (control for control in config.controls if control.kind == "rectangle")
-    return AnnotatedMasks(tuple(masks), prompts, any(_is_from(region, box) for box in boxes for region in regions))
+    masks = (_annotated_mask(control, drawn, own_prompts.get(_id(drawn[0])), shared) for control, drawn in objects)
+    absent = any(
+        region.get("from_name") == config.absent and bool(_part_of(region, "value").get("choices"))
+        for region in regions
+        if region.get("type") == "choices"
+    )
+    return AnnotatedMasks(tuple(masks), prompts, _shapes(regions, config), absent, not regions)
+
+
+def says_where(result: object) -> bool:
+    """Whether anything is drawn in the `result` of an annotation."""
+    return any(_shape_kind(region) for region in regions_of(result))
+
+
+def _shape_kind(region: Region) -> str:
+    """What kind of a drawing a region is; "" if it is none."""
+    kind = str(region.get("type")).removesuffix("labels")
+    return _SHAPES.get(kind, "")
+
+
+def _shapes(regions: Sequence[Region], config: LabelConfig) -> tuple[Shape, ...]:
+    masks = [control for control in config.controls if control.kind != "rectangle"]
+    shapes = []
+    for region in regions:
+        kind = _shape_kind(region)
+        if not kind or any(_is_from(region, control) for control in masks):
+            continue
+        if region.get("to_name") != config.image.name:
+            kind = f"{kind} on another picture ({region.get('to_name')})"
+        # A Labels tag beside a Polygon or the like writes a region of its own with the same id.
+        own = [other for other in regions if _id(other) == _id(region) and str(other.get("type")).endswith("labels")]
+        stored = [name for other in own for name in _strings(_part_of(other, "value").get(str(other["type"])))]
+        labels = ((name, config.label(name)) for name in stored)
+        shapes.append(Shape(kind, frozenset(label.value if label else name for name, label in labels)))
+    return tuple(shapes)
 
 
 def _place(name: str, to_name: str, kind: str, height: int, width: int) -> Region:
@@ -275,18 +329,25 @@ def _answer(region: Region) -> str:
     return str(_part_of(region, "meta").get("answer") or "")
 
 
-def _annotated_mask(control: MaskControl, drawn: Sequence[Region], prompt: str | None) -> AnnotatedMask:
+def _annotated_mask(
+    control: MaskControl, drawn: Sequence[Region], typed: str | None, shared: str | None
+) -> AnnotatedMask:
     first = drawn[0]
+    own = _noted_prompt(first) or typed
+    label, *further = _labels(first, control) or [None]
     masks = [_mask(region, control) for region in drawn]
     if len({mask.shape for mask in masks}) > 1:
         raise RegionError(f"Region {_id(first)} and another part of it are on images of two sizes. Draw it again.")
     origins = [str(region.get("origin", "manual")) for region in drawn]
     return AnnotatedMask(
         region_id=_id(first),
-        label=_label(first, control),
+        label=label,
         mask=np.logical_or.reduce(masks),
-        prompt=_noted_prompt(first) or prompt,
+        prompt=own or shared,
         origin=_CORRECTED if _CORRECTED in origins else origins[0],
+        answer=_answer(first) or _id(first),
+        shared=not own,
+        further=tuple(filter(None, further)),
     )
 
 
@@ -332,7 +393,6 @@ def _ring(value: Region, height: int, width: int) -> Ring:
     return pixels
 
 
-def _label(region: Region, control: MaskControl) -> str | None:
-    stored = next(iter(_strings(_part_of(region, "value").get(control.type))), None)
-    label = control.label(stored) if stored else None
-    return label.value if label else stored
+def _labels(region: Region, control: MaskControl) -> list[str | None]:
+    labels = ((stored, control.label(stored)) for stored in _strings(_part_of(region, "value").get(control.type)))
+    return [label.value if label else stored for stored, label in labels]

@@ -13,7 +13,8 @@ from backend.labelstudio.masks import brush
 XML = (
     '<View><Image name="img" value="$image"/><TextArea name="prompt" toName="img"/>'
     '<BrushLabels name="brush" toName="img"><Label value="cat"/><Label value="big dog" alias="dog"/>'
-    '<Label value="cup"/></BrushLabels></View>'
+    '<Label value="cup"/></BrushLabels>'
+    '<Choices name="absent" toName="img"><Choice value="Not in this picture"/></Choices></View>'
 )
 CONFIG = label_config.parse(XML)
 
@@ -31,6 +32,12 @@ def drawn(
 def typed(*sentences: str) -> dict[str, Any]:
     place = {"id": "typed", "from_name": "prompt", "to_name": "img", "type": "textarea"}
     return {**place, "value": {"text": list(sentences)}}
+
+
+def absent() -> dict[str, Any]:
+    """As Label Studio 1.23.2 keeps a choice: that what was asked for isn't in the picture."""
+    place = {"id": "absent", "from_name": "absent", "to_name": "img", "type": "choices", "origin": "manual"}
+    return {**place, "value": {"choices": ["Not in this picture"]}}
 
 
 def annotation(number: int, *result: dict[str, Any], **extra: Any) -> dict[str, Any]:

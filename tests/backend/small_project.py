@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from annotated import CONFIG, annotation, drawn, task, typed
+from annotated import CONFIG, absent, annotation, drawn, task, typed
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -47,7 +47,7 @@ def blob(seed: int) -> np.ndarray:
 TASKS = [
     task(1, annotation(11, drawn("a", blob(1), "cat", "The cat"), drawn("b", blob(2), "dog", "a dog"))),
     task(2, annotation(12, drawn("a", blob(3), "cat", "cats"), drawn("c", blob(4), "dog", "cats"))),
-    task(3, annotation(13, typed("a unicorn"))),
+    task(3, annotation(13, typed("a unicorn"), absent())),
     task(4, annotation(14, drawn("a", blob(5), "cup"), origin="manual")),
     task(5, annotation(15)),
     task(6),

@@ -3,8 +3,8 @@
 Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, since trainers drop crowds. Ids
 are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
 page; the readers of RefCOCO and gRefCOCO (`ann_id` is a number, a list for several regions, [-1] where a
-sentence means nothing in the image). Ours: `origin` of a ref, "accepted", "corrected", "manual" or "absent", and
-`iou`, of the prediction with it.
+sentence means nothing in the image). Ours: `origin` of a ref, "accepted", "corrected", "rejected", "manual" or
+"absent", and `iou`, of the prediction with it.
 """
 
 import shutil
@@ -142,7 +142,7 @@ def _origin(expression: Expression) -> Document:
     if edit is None:
         return {}
     iou = {} if edit.iou is None else {"iou": round(edit.iou, _IOU_DIGITS)}
-    return {"origin": edit.kind if expression.regions else "absent", **iou}
+    return {"origin": edit.kind if expression.regions or edit.kind == "rejected" else "absent", **iou}
 
 
 def _one_or_many(ids: list[int]) -> int | list[int]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotated import CONFIG, annotation, drawn, task, typed
+from annotated import CONFIG, absent, annotation, drawn, task, typed
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from backend.datasets.annotations import Correction, chosen_annotation, read_corrections, read_task
+from backend.datasets.annotations import Correction, Edit, chosen_annotation, read_corrections, read_task
 from backend.errors import BadRequest
 from backend.labelstudio import label_config
 from backend.labelstudio.regions import mask_regions
@@ -75,13 +75,13 @@ def test_regions_of_one_sentence_are_one_expression() -> None:
     correction = read(
         drawn("a", MASK, "cat", "Two  cats"),
         drawn("b", MASK, "dog", "a dog"),
-        drawn("c", MASK, "cat", "two cats"),
+        drawn("c", ~MASK, "cat", "two cats"),
     )
     assert said(correction) == [("Two  cats", ("a", "c")), ("a dog", ("b",))]
 
 
 def test_a_mask_drawn_by_hand_takes_the_typed_sentence() -> None:
-    assert said(read(typed("a cat"), drawn("a", MASK), drawn("b", MASK))) == [("a cat", ("a", "b"))]
+    assert said(read(typed("a cat"), drawn("a", MASK), drawn("b", ~MASK))) == [("a cat", ("a", "b"))]
 
 
 def test_sentences_that_cant_be_told_apart_are_nobodys() -> None:
@@ -91,26 +91,27 @@ def test_sentences_that_cant_be_told_apart_are_nobodys() -> None:
 
 
 def test_the_tasks_own_sentence_is_the_last_resort() -> None:
-    assert said(read(drawn("a", MASK), prompt="a cup")) == [("a cup", ("a",))]
-    assert said(read(drawn("a", MASK), prompts=["a cup"])) == [("a cup", ("a",))]
+    assert said(read(drawn("a", MASK, "cup"), prompt="a cup")) == [("a cup", ("a",))]
+    assert said(read(drawn("a", MASK, "cup"), prompts=["a cup"])) == [("a cup", ("a",))]
     assert said(read(drawn("a", MASK), prompts=["a cup", "a cat"])) == []
     assert said(read(typed("a cat"), drawn("a", MASK), prompt="a cup")) == [("a cat", ("a",))]
 
 
-def test_nothing_drawn_means_absent() -> None:
-    assert said(read(typed("a unicorn"))) == [("a unicorn", ())]
-    assert said(read(typed("A unicorn", "a unicorn ", "a horse"))) == [("A unicorn", ()), ("a horse", ())]
-    assert said(read(prompts=["a cup", ""])) == [("a cup", ())]
-    assert said(read(typed("a cat"), prompt="a cup")) == [("a cat", ())]
-    assert said(read()) == []
+def test_the_choice_means_that_what_was_asked_for_is_absent() -> None:
+    assert said(read(typed("a unicorn"), absent())) == [("a unicorn", ())]
+    assert said(read(typed("A unicorn", "a unicorn ", "a horse"), absent())) == [("A unicorn", ()), ("a horse", ())]
+    assert said(read(absent(), prompts=["a cup", ""])) == [("a cup", ())]
+    assert said(read(typed("a cat"), absent(), prompt="a cup")) == [("a cat", ())]
+    assert said(read(absent())) == []
     # A column that only happens to be called so.
-    assert said(read(prompt=3)) == []
+    assert said(read(absent(), prompt=3)) == []
 
 
 def test_a_mask_rubbed_out_isnt_there() -> None:
     correction = read(drawn("a", NOTHING, prompt="a cat"), typed("a cat"))
     assert correction.objects == ()
     assert said(correction) == [("a cat", ())]
+    assert correction.expressions[0].edit == Edit("rejected", 0.0)
 
 
 def test_an_object_beside_it_doesnt_make_a_sentence_absent() -> None:
@@ -179,7 +180,8 @@ def answered(xml: str, mask: np.ndarray, prompt: str = "the cats") -> Correction
 def test_a_rectangle_is_no_mask_and_no_sign_of_absence() -> None:
     correction = answered(BOXES, MASK)
     assert (correction.objects, correction.expressions) == ((), ())
-    assert said(answered(BOXES, NOTHING)) == [("the cats", ())]
+    assert [shape.kind for shape in correction.shapes] == ["rectangle"]
+    assert said(answered(BOXES, NOTHING)) == []
 
 
 def test_an_answer_of_polygons_and_a_rectangle_is_one_object() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotated import CONFIG, annotation, drawn, task, typed
+from annotated import CONFIG, absent, annotation, drawn, task, typed
 
 from backend.datasets.annotations import Correction, Corrections, Edit, read_corrections
 from backend.datasets.edits import EditLedger, measure_edits
@@ -103,10 +103,10 @@ def test_what_nobody_proposed_was_drawn_by_hand(tmp_path: Path) -> None:
 
 
 def test_something_absent_is_agreed_upon_or_emptied(tmp_path: Path) -> None:
-    asked = prompt_region(CONFIG, (HEIGHT, WIDTH), "a cat")
-    assert edits(one(tmp_path / "1", [typed("a cat")], predicted(4, asked))) == [Edit("accepted", 1.0, 0, **VERSION)]
-    assert edits(one(tmp_path / "2", [typed("a cat")], predicted(4, CAT))) == [Edit("corrected", 0.0, 400, **VERSION)]
-    assert edits(one(tmp_path / "3", [typed("a cat")], parent=None)) == [Edit("manual")]
+    asked, said = prompt_region(CONFIG, (HEIGHT, WIDTH), "a cat"), [typed("a cat"), absent()]
+    assert edits(one(tmp_path / "1", said, predicted(4, asked))) == [Edit("accepted", 1.0, 0, **VERSION)]
+    assert edits(one(tmp_path / "2", said, predicted(4, CAT))) == [Edit("rejected", 0.0, 400, **VERSION)]
+    assert edits(one(tmp_path / "3", said, parent=None)) == [Edit("manual")]
 
 
 def test_the_prediction_is_the_parent_else_the_one_with_the_same_regions(tmp_path: Path) -> None:

@@ -120,15 +120,33 @@ def test_an_attribute_that_makes_no_sense_is_named(attribute: str, advice: str) 
     ("areas", "name"),
     [
         ("", None),
-        ('<TextArea name="note" toName="img"/>', "note"),
+        # Neither named so, nor smart, nor with data to show: for remarks.
+        ('<TextArea name="note" toName="img"/>', None),
         ('<TextArea name="note" toName="img"/><TextArea name="prompt" toName="img"/>', "prompt"),
-        ('<TextArea name="a" toName="img"/><TextArea name="b" toName="img"/>', "a"),
+        ('<TextArea name="a" toName="img" smart="False"/><TextArea name="b" toName="img" smart="true"/>', "b"),
+        ('<TextArea name="a" toName="img"/><TextArea name="b" toName="img" value="$caption"/>', "b"),
+        ('<TextArea name="a" toName="img" value="$x"/><TextArea name="b" toName="img" smart="TRUE"/>', "b"),
         ('<Text name="t" value="$t"/><TextArea name="prompt" toName="t"/>', None),
     ],
 )
 def test_prompt_text_area(areas: str, name: str | None) -> None:
     prompt = label_config.parse(f"<View>{IMAGE}{areas}{BRUSH}</View>").prompt
     assert (prompt.name if prompt else None) == name
+
+
+def test_the_prompt_box_can_be_chosen() -> None:
+    xml = f'<View>{IMAGE}<TextArea name="prompt" toName="img"/><TextArea name="ask" toName="img"/>{BRUSH}</View>'
+    config = label_config.parse(xml, label_config.Defaults(prompt_box="ask"))
+    assert (config.prompt and config.prompt.name, len(config.areas)) == ("ask", 2)
+    with pytest.raises(ConfigError, match=r'"notes".*has prompt, ask.*--prompt-box'):
+        label_config.parse(xml, label_config.Defaults(prompt_box="notes"))
+
+
+def test_the_choice_for_what_is_absent() -> None:
+    choices = '<Choices name="absent" toName="{}"><Choice value="Nicht da"/></Choices>'
+    assert label_config.parse(f"<View>{IMAGE}{choices.format('img')}{BRUSH}</View>").absent == "absent"
+    for other in ("", choices.format("text"), choices.format("img").replace("absent", "quality")):
+        assert label_config.parse(f"<View>{IMAGE}{other}{BRUSH}</View>").absent is None
 
 
 def test_the_image_is_the_one_with_the_brush() -> None:

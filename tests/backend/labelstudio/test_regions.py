@@ -198,8 +198,8 @@ def test_a_part_that_was_given_another_label_is_another_object() -> None:
 def test_rectangles_are_no_masks_but_say_that_something_is_there() -> None:
     interface = only("RectangleLabels")
     read = regions.read_annotation(answer(interface, MASK), interface)
-    assert (read.masks, read.boxed) == ((), True)
-    assert not regions.read_annotation([], interface).boxed
+    assert (read.masks, [shape.kind for shape in read.shapes]) == ((), ["rectangle"])
+    assert not regions.read_annotation([], interface).shapes
 
 
 def test_a_polygon_drawn_by_hand_is_read() -> None:
