@@ -30,7 +30,7 @@ _MIB = 1 << 20
 _SPARE_THREADS = 3
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 # What a project's own file may set.
-_OWN = ("finetune_", "prelabel_")
+_OWN = ("finetune_", "prelabel_", "prompt_box")
 
 
 class SettingsError(RisError, code="bad_settings"):
@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     cached_versions: PositiveInt = _knob(2, "Model versions that are kept in memory.")
     cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory.")
 
+    prompt_box: str = _knob("", "TextArea where prompts are typed; unset: the one that is named prompt, else smart.")
     prelabel_labels: bool = _knob(True, "Whether a batch asks for each label by its name where nothing else is asked.")
     prelabel_remember: bool = _knob(True, "Whether the prompt typed last is tried on the next picture of its project.")
     prelabel_new: bool = _knob(False, "Whether new tasks are pre-labelled as they come in.")

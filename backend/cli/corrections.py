@@ -15,16 +15,18 @@ from backend.terminal import bar, out, say
 
 
 def corrections(project: ProjectOption, as_json: JsonOption = False) -> None:
-    """Say how annotators took the predictions: accepted, corrected, drawn by hand or absent, by label and version."""
+    """Say how annotators took the predictions: accepted, corrected, rejected and so on, by label and version."""
     from backend.datasets.acceptance import summary
     from backend.datasets.project import read_project
+    from backend.labelstudio.label_config import Defaults
 
     with label_studio() as (settings, client):
-        annotated = read_project(client, project, settings.home)
+        defaults = Defaults.of(settings.of_project(project))
+        annotated = read_project(client, project, settings.home, defaults)
+    left_out = [*annotated.corrections.skipped, *annotated.corrections.remarks]
     figures = summary(annotated.corrections.items, annotated.config)
     if as_json:
-        skipped = [{"task": task.task, "reason": task.reason} for task in annotated.corrections.skipped]
-        print(json.dumps({"project": project, **figures, "skipped": skipped}))
+        print(json.dumps({"project": project, **figures, "skipped": [asdict(task) for task in left_out]}))
         return
     if not figures["annotations"]:
         out.print(f"Project {project} has no submitted annotation yet.")
@@ -33,6 +35,8 @@ def corrections(project: ProjectOption, as_json: JsonOption = False) -> None:
         say(line)
     for column in ("label", "version"):
         out.print(_table_of_groups(column, figures[f"by_{column}"]))
+    for task in left_out:
+        say(f"Task {task.task}: {task.reason}")
 
 
 def suspects(

@@ -31,6 +31,9 @@ def connect(
         Optional[Path],
         typer.Option(help="File with the new project's labelling interface.", show_default="the sample's"),
     ] = None,
+    prompt_box: Annotated[
+        Optional[str], typer.Option(help="Name of the TextArea where prompts are typed.", show_default="found")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Connect the backend to a project of Label Studio; again: check the connection."""
@@ -43,10 +46,10 @@ def connect(
     interface = _read(config) if config else LABEL_CONFIG
     with label_studio() as (settings, client):
         if title is not None:
-            connection = connect_titled(client, title, interface, settings)
+            connection = connect_titled(client, title, interface, settings, prompt_box)
         else:
             assert project is not None
-            connection = connect_backend(client, project, settings)
+            connection = connect_backend(client, project, settings, prompt_box)
     if as_json:
         print(json.dumps(asdict(connection)))
         return
@@ -109,6 +112,7 @@ def _steps(connection: Connection, given_config: bool) -> Iterator[str]:
     else:
         yield f"{name} has the backend at {connection.url}, checked and given its password again."
     yield f"Webhook {connection.webhook} tells it of annotations, with the secret header."
+    yield connection.prompts
 
 
 def _read(file: Path) -> str:

@@ -100,9 +100,13 @@ def measure_edits(
     fresh: dict[str, dict[str, Any]] = {}
     for task in fetch(list(unmeasured)) if unmeasured else ():
         item = unmeasured[int(task["id"])]
-        compared = compare(item, find_parent(item, task.get("predictions") or [], config))
-        edits = ((edit_keys(item, expression)[0], expression.edit) for expression in compared.expressions)
-        fresh |= {key: _fields(edit) for key, edit in edits if edit}
+        parent = find_parent(item, task.get("predictions") or [], config)
+        compared = compare(item, parent)
+        for expression in compared.expressions:
+            keys = edit_keys(item, expression)
+            # What was measured while its prediction was there is better than what the origin says.
+            if expression.edit and (parent or not entries.keys() & keys):
+                fresh[keys[0]] = _fields(expression.edit)
         added = compared.expressions[len(item.expressions) :]
         fresh[annotation_key(item)] = {"added": [[expression.prompt, expression.regions] for expression in added]}
     ledger.add(fresh)

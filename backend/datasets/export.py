@@ -11,6 +11,7 @@ from backend.datasets.snapshots import MANIFEST, Snapshot, read_manifest
 from backend.errors import BadRequest
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
+from backend.labelstudio.label_config import Defaults
 from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir
 from ris_core.images import MAX_PIXELS
@@ -25,6 +26,7 @@ def export_project(
     home: Path,
     fmt: str = "coco",
     max_pixels: int = MAX_PIXELS,
+    defaults: Defaults | None = None,
 ) -> dict[str, Any]:
     """Export a project's corrections to the folder `out`; an earlier export there is replaced.
 
@@ -35,7 +37,7 @@ def export_project(
     if fmt not in EXPORT_FORMATS:
         raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
     _check_replaceable(out)
-    annotated = read_project(client, project, home)
+    annotated = read_project(client, project, home, defaults)
     snapshot = snapshot_project(annotated, images, home, max_pixels)
     export_snapshot(snapshot, out, fmt)
     return {

@@ -10,7 +10,7 @@ from backend.datasets.edits import EditLedger, measure_edits
 from backend.datasets.snapshots import Snapshot, build_snapshot
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import Credentials, ImageResolver, project_credentials
-from backend.labelstudio.label_config import LabelConfig, parse
+from backend.labelstudio.label_config import Defaults, LabelConfig, parse
 from ris_core.images import MAX_PIXELS
 
 
@@ -24,14 +24,14 @@ class AnnotatedProject:
     credentials: Credentials | None
 
 
-def read_project(client: LabelStudio, project: int, home: Path) -> AnnotatedProject:
+def read_project(client: LabelStudio, project: int, home: Path, defaults: Defaults | None = None) -> AnnotatedProject:
     """A project's interface, all that its annotations say, and what was done to the predictions.
 
     Predictions are asked for where that isn't known yet; below home it is kept. Raises ConfigError if its interface
     can't carry masks, and LabelStudioError.
     """
     described = client.project(project)
-    config = parse(described["label_config"])
+    config = parse(described["label_config"], defaults)
     corrections = read_corrections(client.annotated_tasks(project), config)
     ledger = EditLedger(home, project)
     return AnnotatedProject(

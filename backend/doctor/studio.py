@@ -17,7 +17,7 @@ from backend.doctor.checks import CheckContext, CheckResult, broken, explained, 
 from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioUnauthorized
 from backend.labelstudio.auth import MAKE_ONE, is_legacy
 from backend.labelstudio.images import project_credentials
-from backend.labelstudio.label_config import LabelConfig, parse
+from backend.labelstudio.label_config import Defaults, LabelConfig, parse
 from backend.labelstudio.outbound import DIRECT, Outbound
 from backend.labelstudio.responses import unreachable
 from backend.labelstudio.task_data import image_address
@@ -107,8 +107,7 @@ def project(context: CheckContext) -> CheckResult:
             f"The owner of the token sees no project {context.number}.",
             "Its number is in its address, /projects/N; RIS_LABEL_STUDIO_TOKEN must belong to someone who sees it.",
         )
-    _config(context)
-    return ok(f"{title!r}; its labelling interface can carry masks.")
+    return ok(f"{title!r}; its labelling interface can carry masks. {_config(context).prompt_place}")
 
 
 def backend(context: CheckContext) -> CheckResult:
@@ -311,7 +310,8 @@ def _in_time(answer: httpx.Response, most: float, what: str) -> CheckResult:
 
 
 def _config(context: CheckContext) -> LabelConfig:
-    return parse(str(context.project.get("label_config", "")))
+    settings = context.settings.of_project(int(context.project["id"]))
+    return parse(str(context.project.get("label_config", "")), Defaults.of(settings))
 
 
 def _login(context: CheckContext) -> tuple[str, str]:

@@ -174,8 +174,7 @@ class ProjectModels:
 
     def parse_interface(self, project: int, xml: str) -> LabelConfig:
         """A project's labelling interface, with the project's defaults. Raises ConfigError, SettingsError."""
-        settings = self._settings.of_project(project)
-        return parse(xml, Defaults(settings.prelabel_objects, settings.prelabel_tolerance, settings.prelabel_smallest))
+        return parse(xml, Defaults.of(self._settings.of_project(project)))
 
     def of(self, project: int, config: LabelConfig, version: Version | None = None) -> ProjectModel:
         """How a project is answered by a version of the model, the one in production unless given.

@@ -24,6 +24,7 @@ from backend.home import exports_folder
 from backend.jobs import memory_limit
 from backend.jobs.progress import JobProgress
 from backend.labelstudio.client import LabelStudio
+from backend.labelstudio.label_config import Defaults
 from backend.learning import finetune, rollout
 from backend.learning.attempt import attempt
 from backend.learning.events import EventLog
@@ -74,6 +75,7 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
             home=settings.home,
             fmt=form,
             max_pixels=settings.max_image_pixels,
+            defaults=Defaults.of(settings.of_project(project)),
         )
 
 

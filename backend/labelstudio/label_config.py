@@ -19,9 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 from backend.errors import ConfigError
+from backend.settings import Settings
 
 ControlKind: TypeAlias = Literal["brush", "bitmask", "polygon", "rectangle"]
 Objects: TypeAlias = Literal["one", "each"]
@@ -49,6 +50,12 @@ class Defaults:
     tolerance: float = 1.0
     smallest: float = 0.0005
     prompt_box: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As a project's settings have it."""
+        answers = settings.prelabel_objects, settings.prelabel_tolerance, settings.prelabel_smallest
+        return cls(*answers, settings.prompt_box)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,15 @@ class LabelConfig:
     areas: tuple[TextAreaControl, ...] = ()
     prompt: TextAreaControl | None = None
     absent: str | None = None
+
+    @property
+    def prompt_place(self) -> str:
+        """Where prompts are typed, as a sentence for people."""
+        if self.prompt:
+            return f'Prompts are typed in the TextArea "{self.prompt.name}".'
+        others = ", ".join(f'"{area.name}"' for area in self.areas)
+        what = f"{others} is taken for remarks: --prompt-box NAME chooses one" if others else "it has no TextArea"
+        return f"Prompts can't be typed: {what}."
 
     @property
     def labels(self) -> tuple[Label, ...]:

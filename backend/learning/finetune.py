@@ -22,6 +22,7 @@ from backend.datasets.project import read_project, snapshot_project
 from backend.home import features_folder, learning_folder, snapshots_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
+from backend.labelstudio.label_config import Defaults
 from backend.learning.candidate import CandidateSpec, train_candidate
 from backend.learning.comparison import OnProgress, compare_versions, reference_scores
 from backend.learning.distributed import train_together
@@ -138,7 +139,7 @@ def _learn(
     needed = settings.finetune_min_new if min_new is None else min_new
     waiting = Outcome(versions.project, "waiting", "", 0, needed, base.name)
     on_progress("reading", 0.0)
-    annotated = read_project(services.client, versions.project, settings.home)
+    annotated = read_project(services.client, versions.project, settings.home, Defaults.of(settings))
     corrections = annotated.corrections
     new = fingerprints.changed(fingerprints.of_corrections(corrections.items), learnt, corrections.skipped)
     if len(new) < needed:

@@ -8,11 +8,15 @@ that was connected at another address is moved there. Knows Label Studio's API; 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dotenv import set_key
 
 from backend.errors import LabelStudioUnauthorized, StartError
+from backend.home import project_env_file
 from backend.labelstudio.auth import login_for_token
 from backend.labelstudio.client import LabelStudio
-from backend.labelstudio.label_config import parse
+from backend.labelstudio.label_config import Defaults, parse
 from backend.labelstudio.outbound import Outbound
 from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import SECRET_HEADER
@@ -40,6 +44,9 @@ LABEL_CONFIG = """\
     <Label value="sky" background="#4363d8"/>
     <Label value="other" background="#a9a9a9"/>
   </BrushLabels>
+  <Choices name="absent" toName="image" choice="multiple" showInline="true">
+    <Choice value="Not in this picture"/>
+  </Choices>
   <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true"/>
 </View>
 """
@@ -52,7 +59,7 @@ class Connection:
     """What is connected, with Label Studio's numbers, and what was done for it now.
 
     url: the project's address here. made: whether the project is new. moved_from: where the backend was registered
-    before; None if nowhere, or here already. photos: how many were added.
+    before; None if nowhere, or here already. photos: how many were added. prompts: where they are typed, as a sentence.
     """
 
     project: int
@@ -64,6 +71,7 @@ class Connection:
     registered: bool = False
     moved_from: str | None = None
     photos: int = 0
+    prompts: str = ""
 
 
 def sign_in(settings: Settings) -> str:
@@ -91,24 +99,30 @@ def connect(settings: Settings, photos: Photos, label_config: str = LABEL_CONFIG
     return replace(connection, made=made, photos=added)
 
 
-def connect_titled(client: LabelStudio, title: str, label_config: str, settings: Settings) -> Connection:
+def connect_titled(
+    client: LabelStudio, title: str, label_config: str, settings: Settings, prompt_box: str | None = None
+) -> Connection:
     """Connect the project of that title, which is made if there is none; one that is there keeps its interface.
 
     Raises ConfigError if the labelling interface can't carry masks, and what `connect_backend` raises.
     """
-    parse(label_config)
+    parse(label_config, Defaults(prompt_box=prompt_box or ""))
     project, made = _project(client, title, label_config)
-    return replace(connect_backend(client, project["id"], settings), made=made)
+    return replace(connect_backend(client, project["id"], settings, prompt_box), made=made)
 
 
-def connect_backend(client: LabelStudio, project: int, settings: Settings) -> Connection:
-    """Connect the backend to a project that is there.
+def connect_backend(client: LabelStudio, project: int, settings: Settings, prompt_box: str | None = None) -> Connection:
+    """Connect the backend to a project that is there; `prompt_box` is the TextArea for prompts from now on.
 
     Raises ConfigError if its labelling interface can't carry masks, StartError if Label Studio can't talk to the
     backend, and LabelStudioError if it refuses something else, or has no such project.
     """
     shown = client.project(project)
-    parse(str(shown.get("label_config") or "<View/>"))
+    defaults = Defaults.of(settings.of_project(project))
+    defaults = replace(defaults, prompt_box=defaults.prompt_box if prompt_box is None else prompt_box)
+    config = parse(str(shown.get("label_config") or "<View/>"), defaults)
+    if prompt_box is not None:
+        set_key(_made(project_env_file(settings.home, project)), "RIS_PROMPT_BOX", prompt_box, quote_mode="never")
     url = project_url(settings, project)
     login = settings.username, settings.secret("password")
     ours = [row for row in client.ml_backends(project) if _is_ours(row, settings, project)]
@@ -123,7 +137,22 @@ def connect_backend(client: LabelStudio, project: int, settings: Settings) -> Co
     _verify(client, project, backend["id"], webhook)
     before = str(ours[0]["url"]).rstrip("/") if ours else None
     moved_from = before if before != url else None
-    return Connection(project, shown["title"], url, int(backend["id"]), webhook, False, not ours, moved_from)
+    return Connection(
+        project,
+        shown["title"],
+        url,
+        int(backend["id"]),
+        webhook,
+        registered=not ours,
+        moved_from=moved_from,
+        prompts=config.prompt_place,
+    )
+
+
+def _made(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    return file
 
 
 def backend_url(settings: Settings) -> str:

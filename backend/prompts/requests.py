@@ -35,6 +35,7 @@ from backend.labelstudio.task_data import look_up
 from backend.prompts.geometry import GeometricPrompt, read_geometry
 from backend.prompts.label_matching import LabelMatch, SentenceVectors, alternatives, find_label, is_catch_all
 from backend.prompts.sheet import EMPTY, PromptSheet
+from backend.prompts.text import clean
 from ris_core.errors import PromptError
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class PromptRequest:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """All that the model is to be asked for this request."""
-        return (self.prompt, *self.negatives)
+        """All that the model is to be asked for this request: what is one expression gets one mask."""
+        return tuple(clean(sentence) or sentence for sentence in (self.prompt, *self.negatives))
 
 
 def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Prediction] = ()) -> Prediction:
@@ -225,7 +226,7 @@ class RequestBuilder:
         """Each request once, and not too many."""
         first: dict[tuple[str, str], PromptRequest] = {}
         for request in requests:
-            first.setdefault((request.prompt, request.label.value), request)
+            first.setdefault((clean(request.prompt), request.label.value), request)
         kept = list(first.values())
         count = sum(len(request.sentences) for request in kept)
         if count > self.max_prompts:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from ris_core.data.folder import Sample
 
 # What a person changed tells most, what was accepted is known already; masks of other origin lie between.
-_ORIGINS = {"corrected": 1.0, "accepted": 0.25}
+_ORIGINS = {"corrected": 1.0, "rejected": 1.0, "accepted": 0.25}
 _USUAL = 0.75
 # Accepted masks are no more than this share of all that is drawn, before things that aren't there become fewer.
 _ACCEPTED = 0.25

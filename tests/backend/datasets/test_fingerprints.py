@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from squares import SENTENCE, annotated_studio, correction, pictures
 
 from backend.datasets import fingerprints
-from backend.datasets.annotations import Correction, DrawnObject, Expression, SkippedTask, clean, read_corrections
+from backend.datasets.annotations import Correction, DrawnObject, Expression, SkippedTask, read_corrections
+from backend.prompts.text import clean, spelled
 from ris_core.data import Sample
 from ris_core.files import sha256
 
