@@ -1,4 +1,4 @@
-"""What each gesture in the editor means: the rows of docs/gestures.md, with the JSON that Label Studio 1.23.2 writes."""
+"""What each gesture means: the rows of docs/gestures.md, with the JSON that Label Studio 1.23.2 writes for them."""
 
 from __future__ import annotations
 
