@@ -266,7 +266,9 @@ def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
 
 
 def _person(annotation: Mapping[str, Any]) -> str:
-    return str(annotation.get("completed_by"))
+    person = annotation.get("completed_by")
+    # Some of Label Studio's answers describe the person, who may change.
+    return str(person.get("id") if isinstance(person, dict) else person)
 
 
 def _own_requests(task: Mapping[str, Any], config: LabelConfig) -> list[PromptRequest]:

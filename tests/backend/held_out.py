@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from annotated import CONFIG, annotation, drawn, task, typed
+from annotated import CONFIG, absent, annotation, drawn, task, typed
 from PIL import Image
 
 from backend.datasets.annotations import Correction, read_corrections
@@ -35,8 +35,8 @@ def snapshot(home: Path, photos: int = 6, sentence: str = "the cat") -> Snapshot
     """The right half of each picture is what the sentence says; in the last one there is none."""
     half = np.zeros((HEIGHT, WIDTH), dtype=bool)
     half[:, WIDTH // 2 :] = True
-    said = [drawn("a", half, "cat", sentence)] * (photos - 1) + [typed(sentence)]
-    tasks = [task(number, annotation(number, result)) for number, result in enumerate(said, 1)]
+    said = [[drawn("a", half, "cat", sentence)]] * (photos - 1) + [[typed(sentence), absent()]]
+    tasks = [task(number, annotation(number, *result)) for number, result in enumerate(said, 1)]
 
     def fetch(correction: Correction) -> bytes:
         return pictures()[correction.task - 1]

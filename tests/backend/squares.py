@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from annotated import annotation, drawn, task, typed
+from annotated import absent, annotation, drawn, task, typed
 from PIL import Image
 from studio import Studio
 
@@ -41,8 +41,8 @@ def pictures() -> list[tuple[bytes, np.ndarray]]:
 
 
 def correction(number: int, mask: np.ndarray | None) -> dict[str, Any]:
-    result = typed(SENTENCE) if mask is None else drawn("a", mask, "cat", SENTENCE)
-    return task(number, annotation(number, result))
+    result = [typed(SENTENCE), absent()] if mask is None else [drawn("a", mask, "cat", SENTENCE)]
+    return task(number, annotation(number, *result))
 
 
 def annotated_studio() -> Studio:

@@ -68,12 +68,13 @@ class People:
             self.accept,
             self.correct,
             self.empty,
+            self.reject,
             self.skip,
             self.change,
             self.crown,
             self.drop,
         )
-        weights = (4, 4, 4, 2, 2, 4, 2, 3)
+        weights = (4, 4, 4, 2, 2, 2, 4, 2, 3)
         for _ in range(DEEDS):
             self.do(self.draw.choices(deeds, weights)[0])
         self.do(self.remove)
@@ -100,7 +101,13 @@ class People:
 
     def empty(self) -> None:
         typed = prompt_region(CONFIG, (HEIGHT, WIDTH), self.draw.choice(SENTENCES))
-        self.submit(self.draw.choice(self.tasks), [typed])
+        choice = {**typed, "id": "choice", "from_name": "absent", "type": "choices"}
+        self.submit(self.draw.choice(self.tasks), [typed, {**choice, "value": {"choices": ["Not in this picture"]}}])
+
+    def reject(self) -> None:
+        prediction = self.predictions[self.draw.choice(list(self.predictions))]
+        typed = [region for region in prediction["result"] if region["type"] == "textarea"]
+        self.submit(prediction["task"], typed, parent_prediction=prediction["id"])
 
     def skip(self) -> None:
         self.submit(self.draw.choice(self.tasks), [], was_cancelled=True)
@@ -258,7 +265,7 @@ def _masks(codec: sdk.Sdk, result: list[Json]) -> dict[str, np.ndarray]:
 
 
 def test_people_did_of_everything(worked: Worked) -> None:
-    assert len(worked.done) == 9, worked.done
+    assert len(worked.done) == 10, worked.done
     assert worked.sent > DEEDS
     assert 4 < worked.lost < worked.sent / 4
 
@@ -314,15 +321,15 @@ def test_each_sentence_is_there_with_what_became_of_the_prediction(
             predictions = {each["id"]: each for each in client.predictions(task)}
             predicted = predictions.get(annotation["parent_prediction"])
             for sentence in typed["value"]["text"]:
-                origin = "manual" if masks else "absent"
+                origin = "manual" if masks else "rejected" if predicted else "absent"
                 if predicted and masks and sentence == "the cat":
                     [before] = _masks(codec, predicted["result"]).values()
                     after = masks[typed["value"]["text"].index(sentence)]
                     origin = "accepted" if np.array_equal(before, after) else "corrected"
                 expected[task, sentence] = origin
     assert {key: ref["origin"] for key, ref in said.items()} == expected
-    assert {"accepted", "corrected", "manual", "absent"} == set(expected.values())
-    assert all(ref["ann_id"] == [-1] for ref in refs if ref["origin"] == "absent")
+    assert {"accepted", "corrected", "rejected", "manual", "absent"} == set(expected.values())
+    assert all(ref["ann_id"] == [-1] for ref in refs if ref["origin"] in ("absent", "rejected"))
 
 
 def test_the_figures_are_those_of_the_snapshot(studio: Studio, worked: Worked, exported: Json) -> None:

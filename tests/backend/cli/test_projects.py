@@ -13,6 +13,7 @@ from registrations import Studio
 from backend.home import interface_file
 from backend.projects.connect import LABEL_CONFIG
 from backend.prompts.sheet import load_sheet
+from backend.settings import load
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -51,12 +52,26 @@ def test_connect_says_what_it_did(ris: Run, studio: Studio, site: Site) -> None:
         'Project 1, "Street scenes", was made.',
         'Project 1, "Street scenes", has the backend at http://127.0.0.1:9090/projects/1 now.',
         "Webhook 1 tells it of annotations, with the secret header.",
+        'Prompts are typed in the TextArea "prompt".',
         f"Open {site.url}/projects/1/data",
     ]
     code, out, _ = ris("connect", "--project", "1")
     assert code == 0
     assert "checked and given its password again" in out and "was made" not in out
     assert len(studio.projects) == len(studio.backends) == len(studio.webhooks) == 1
+
+
+def test_the_box_for_prompts_can_be_chosen_and_is_kept(ris: Run, studio: Studio, tmp_path: Path) -> None:
+    """A lone box that is neither named so nor smart is for remarks, unless somebody says otherwise."""
+    xml = LABEL_CONFIG.replace('name="prompt"', 'name="ask"').replace('smart="true" smartOnly="true"', "")
+    studio.add(studio.projects, {"title": "Old", "label_config": xml})
+    assert '"ask" is taken for remarks: --prompt-box NAME chooses one' in ris("connect", "--project", "1")[1]
+    code, _, complaint = ris("connect", "--project", "1", "--prompt-box", "notes")
+    assert (code, "has ask." in complaint) == (1, True)
+    for arguments in (("--prompt-box", "ask"), ()):
+        code, out, _ = ris("connect", "--project", "1", *arguments)
+        assert (code, 'Prompts are typed in the TextArea "ask".' in out) == (0, True)
+    assert load(1).prompt_box == "ask"
 
 
 def test_connect_says_where_a_backend_was_moved_from(ris: Run, studio: Studio) -> None:

@@ -42,10 +42,10 @@ def test_json_has_links_to_the_tasks(home: Path, run_ris: Run, tmp_path: Path) -
 
 def test_people_get_a_table_with_links(home: Path, run_ris: Run) -> None:
     # What rich would take for markup is shown as it is.
-    snapshot(home, sentence="the [/red] cat")
+    snapshot(home, sentence="the c[/red]at")
     code, printed, _ = run_ris(*SUSPECTS, "--count", "1")
     assert code == 0
-    assert "the [/red] cat" in printed
+    assert "the c[/red]at" in printed
     assert f"Look at {LINK}6\n" in printed
     assert "task=1" not in printed
 

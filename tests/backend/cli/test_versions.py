@@ -114,10 +114,10 @@ def test_two_versions_are_compared(
     assert (code, error.count("\n")) == (1, 1)
     assert "has no version lda-00000000" in error
     # What rich would take for markup is shown as it is.
-    snapshot(home, sentence="the [/red] cat")
+    snapshot(home, sentence="the c[/red]at")
     code, table, _ = ris("compare", refuses, finds, "--out", str(tmp_path / "pictures"))
     assert code == 0
-    for cell in ("the [/red] cat", "0.50", "+0.50", "-1.00", f"In place of {refuses}, {finds} wouldn't pass the gate."):
+    for cell in ("the c[/red]at", "0.50", "+0.50", "-1.00", f"In place of {refuses}, {finds} wouldn't pass the gate."):
         assert cell in table
     assert f"Look at {tmp_path / 'pictures' / 'better.jpg'}" in table
     assert "and 6 that changed less or not at all" in ris("compare", finds, finds)[1]

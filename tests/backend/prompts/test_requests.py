@@ -16,7 +16,7 @@ from ris_core.inference.prediction import Prediction
 
 
 def config(
-    *labels: str, prompt: str = '<TextArea name="ask" toName="img"/><TextArea name="notes" toName="img"/>'
+    *labels: str, prompt: str = '<TextArea name="ask" toName="img" smart="true"/><TextArea name="notes" toName="img"/>'
 ) -> LabelConfig:
     tags = "".join(labels) or label("thing")
     return parse(

@@ -1,0 +1,162 @@
+"""What each gesture means, made in the real editor: deleted, erased, refused, asked again, and annotated by two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from editor import call, open_task, regions, shoot, submit, submitted, switch_on, type_prompt
+from playwright.sync_api import Page, expect
+from running import Studio
+
+from backend.labelstudio.client import LabelStudio
+from backend.projects import samples
+from backend.projects.connect import LABEL_CONFIG, connect_titled
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+PHOTO = "chelsea.png"
+PREDICTED = ("deleted.png", "erased.png", "twice.png")
+OTHERS = ("refused.png", "absent.png", "again.png")
+
+
+@dataclass(frozen=True)
+class Gestures:
+    """A project of one photo many times; the first of them have a prediction of each label's name."""
+
+    studio: Studio
+    client: LabelStudio
+    project: int
+
+    def task(self, photo: str) -> int:
+        rows = self.client.tasks(self.project)
+        return next(int(row["id"]) for row in rows if row["data"]["image"].endswith(f"-{photo}"))
+
+    def offered(self, photo: str) -> dict[str, Any]:
+        return max(self.client.predictions(self.task(photo)), key=lambda row: row["id"])
+
+    def said(self, photo: str) -> dict[str, str]:
+        """Sentence -> origin of what an export says of a photo."""
+        return {ref["sentences"][0]["sent"]: ref["origin"] for ref in self.exported()[0] if self.is_about(ref, photo)}
+
+    def is_about(self, row: dict[str, Any], photo: str) -> bool:
+        return bool(row["image_id"] == self.task(photo))
+
+    def exported(self) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+        done = self.studio.ris("export", "--project", str(self.project), "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        folder = Path(report["out"])
+        return (
+            json.loads((folder / "refs.json").read_text()),
+            json.loads((folder / "instances.json").read_text()),
+            report,
+        )
+
+
+@pytest.fixture(scope="module")
+def gestures(studio: Studio) -> Iterator[Gestures]:
+    photo = dict(samples.photos())[PHOTO]
+    with LabelStudio(studio.url, studio.token) as client:
+        project = connect_titled(client, "Gestures", LABEL_CONFIG, studio.settings).project
+        for name in PREDICTED:
+            client.upload(project, name, photo)
+        done = studio.ris("prelabel", "--project", str(project))
+        assert done.returncode == 0, done.stderr
+        for name in OTHERS:
+            client.upload(project, name, photo)
+        yield Gestures(studio, client, project)
+
+
+def opened(page: Page, gestures: Gestures, photo: str) -> int:
+    task = open_task(page, gestures.studio, photo, gestures.project)
+    page.wait_for_timeout(1500)
+    return task
+
+
+def delete_all(page: Page) -> None:
+    for left in reversed(range(regions(page).count())):
+        regions(page).first.click()
+        page.keyboard.press("Backspace")
+        expect(regions(page)).to_have_count(left)
+
+
+def test_offered_masks_are_deleted(page: Page, gestures: Gestures) -> None:
+    names = {region["meta"]["text"][0].removeprefix("prompt: ") for region in gestures.offered("deleted.png")["result"]}
+    task = opened(page, gestures, "deleted.png")
+    expect(regions(page)).to_have_count(len(names))
+    delete_all(page)
+    shoot(page, "gestures.1-deleted")
+    submit(page)
+    assert submitted(gestures.studio, task)["result"] == []
+    assert gestures.said("deleted.png") == dict.fromkeys(names, "rejected")
+
+
+def test_an_offered_mask_is_erased(page: Page, gestures: Gestures) -> None:
+    opened(page, gestures, "erased.png")
+    regions(page).first.click()
+    page.get_by_label("eraser").click()
+    for _ in range(30):
+        page.keyboard.press("]")
+    box = page.locator("canvas").first.bounding_box()
+    assert box is not None
+    for share in range(4, 100, 4):
+        y = box["y"] + box["height"] * share / 100
+        page.mouse.move(box["x"] + 20, y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 20, y, steps=8)
+        page.mouse.up()
+    shoot(page, "gestures.2-erased")
+    submit(page)
+    origins = gestures.said("erased.png")
+    assert sorted(origins.values()).count("accepted") == len(origins) - 1
+    assert set(origins.values()) <= {"accepted", "corrected", "rejected"}
+
+
+def test_a_prompt_is_refused_and_nothing_is_said(page: Page, gestures: Gestures) -> None:
+    task = opened(page, gestures, "refused.png")
+    switch_on(page, accepting=True)
+    type_prompt(page, "the bicycle")
+    submit(page)
+    [typed] = submitted(gestures.studio, task)["result"]
+    assert typed["value"]["text"] == ["the bicycle"]
+    assert gestures.said("refused.png") == {}
+
+
+def test_one_click_says_that_it_isnt_there(page: Page, gestures: Gestures) -> None:
+    opened(page, gestures, "absent.png")
+    switch_on(page, accepting=True)
+    type_prompt(page, "the bicycle")
+    page.get_by_text("Not in this picture").click()
+    shoot(page, "gestures.3-absent")
+    submit(page)
+    assert gestures.said("absent.png") == {"the bicycle": "absent"}
+
+
+def test_the_same_prompt_again_is_one_mask(page: Page, gestures: Gestures) -> None:
+    opened(page, gestures, "again.png")
+    switch_on(page, accepting=True)
+    for count, spelling in enumerate(("the cat", "The cat!", "the cat"), 1):
+        type_prompt(page, spelling)
+        expect(regions(page)).to_have_count(count, timeout=20_000)
+    shoot(page, "gestures.4-again")
+    submit(page)
+    assert gestures.said("again.png") == {"the cat": "accepted"}
+    _, instances, _ = gestures.exported()
+    assert sum(gestures.is_about(row, "again.png") for row in instances["annotations"]) == 1
+
+
+def test_a_second_person_who_submits_nothing_disagrees(gestures: Gestures) -> None:
+    client, offered = gestures.client, gestures.offered("twice.png")
+    second = {"email": "second@example.com", "username": "second", "password": "of-no-use-1"}
+    person = call(client, "POST", "/api/users/", json=second)["id"]
+    first = client.create_annotation(gestures.task("twice.png"), offered["result"], parent_prediction=offered["id"])
+    later = client.create_annotation(gestures.task("twice.png"), [], completed_by=person)
+    assert (first["completed_by"] == person, later["completed_by"] == person) == (False, True)
+    assert set(gestures.said("twice.png").values()) == {"accepted"}
+    [left_out] = [row for row in gestures.exported()[2]["skipped"] if row["task"] == gestures.task("twice.png")]
+    assert f"annotation {later['id']} came later and has nothing drawn" in left_out["reason"]
