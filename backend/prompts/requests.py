@@ -100,8 +100,8 @@ def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Pred
 def echoes(requests: Sequence[PromptRequest], answers: Sequence[Prediction]) -> list[str]:
     """The sentences to show in the prompt TextArea beside these answers.
 
-    What somebody asks of this very picture stays, found or not: "Not in this picture" is about what has no mask. A prompt
-    that is only tried here would be meant, too, so it is shown where it found something.
+    What somebody asks of this very picture stays, found or not: "Not in this picture" is about what has no mask. A
+    prompt that is only tried here would be meant, too, so it is shown where it found something.
     """
     return [
         request.echo
