@@ -53,10 +53,11 @@ class Version:
 
 
 @dataclass(frozen=True)
-class _Pointer:
+class Pointer:
     """What production.json says. Names of versions, newest last.
 
-    earlier: what was in production before, as far as nobody went back from it. served: all that ever was.
+    promoted: when `version` was put there, a UTC time; None if none ever was. earlier: what was in production before,
+    as far as nobody went back from it. served: all that are or ever were, the last 100.
     """
 
     version: str
@@ -64,17 +65,17 @@ class _Pointer:
     earlier: tuple[str, ...] = ()
     served: tuple[str, ...] = ()
 
-    def to(self, name: str, earlier: tuple[str, ...]) -> _Pointer:
+    def to(self, name: str, earlier: tuple[str, ...]) -> Pointer:
         """The pointer after a move to `name`."""
         served = (*(other for other in self.served if other != name), name)
-        return _Pointer(name, _now(), earlier[-_STEPS:], served[-_SERVED:])
+        return Pointer(name, _now(), earlier[-_STEPS:], served[-_SERVED:])
 
 
 @dataclass(frozen=True)
 class ProjectVersions:
     """What the registry holds of a project at one moment.
 
-    versions: the base version, then the project's own, oldest first. since, served: as `Registry` says them.
+    versions: the base version, then the project's own, oldest first. since, served: as of `Pointer`.
     """
 
     project: int
@@ -112,32 +113,32 @@ class Registry:
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
-        name = self.production(project)
+        name = self.pointer(project).version
         try:
             return self._version(project, name)
         except RegistryError:
             # Production may have moved on, and the version been pruned, since the pointer was read.
-            moved = self.production(project)
+            moved = self.pointer(project).version
             if moved == name:
                 raise
             return self._version(project, moved)
 
-    def production(self, project: int) -> str:
-        """The name of the version in production, whether its folder is there or not. Raises RegistryError."""
-        return self._pointer(project).version
+    def pointer(self, project: int) -> Pointer:
+        """Which version is in production, whether its folder is there or not. Raises RegistryError."""
+        content = _read_json(self._folder(project) / _POINTER)
+        if content is None:
+            return Pointer(self.base.name, served=(self.base.name,))
+        version, promoted = str(content.get("version")), str(content.get("promoted"))
+        if "earlier" in content and "served" in content:
+            return Pointer(version, promoted, tuple(content["earlier"]), tuple(content["served"]))
+        # Earlier releases kept no more than the one before.
+        previous = content.get("previous", self.base.name)
+        return Pointer(version, promoted, (previous,), (previous, version))
 
     def previous(self, project: int) -> Version | None:
         """What `rollback` would go back to. Raises RegistryError."""
-        earlier = self._earlier(project, self._pointer(project))
+        earlier = self._earlier(project, self.pointer(project))
         return self._version(project, earlier[-1]) if earlier else None
-
-    def since(self, project: int) -> str | None:
-        """When the version in production was put there, a UTC time; None if none ever was. Raises RegistryError."""
-        return self._pointer(project).promoted if self._points(project) else None
-
-    def served(self, project: int) -> tuple[str, ...]:
-        """The versions that are or were in production, the latest last; the last 100. Raises RegistryError."""
-        return self._pointer(project).served
 
     def version(self, project: int, name: str) -> Version:
         """A version by its name. Raises NotFound."""
@@ -162,9 +163,9 @@ class Registry:
     def read(self, project: int) -> ProjectVersions:
         """All of it at one moment. Raises RegistryError."""
         while True:
-            pointer, versions = self._pointer(project), tuple(self.versions(project))
+            pointer, versions = self.pointer(project), tuple(self.versions(project))
             # Else production has moved on in between, and a version may have been pruned.
-            if self._pointer(project) == pointer:
+            if self.pointer(project) == pointer:
                 return ProjectVersions(project, pointer.version, pointer.promoted, pointer.served, versions)
 
     def projects(self) -> list[int]:
@@ -187,13 +188,11 @@ class Registry:
     def promote(self, project: int, name: str, instead_of: str | None = None) -> Version:
         """Put a version into production, from the next prediction on.
 
-        Raises:
-            NotFound: the project has no version of that name.
-            PromotionConflict: `instead_of` is given, and isn't the version in production any more.
+        Raises NotFound if the project has no such version, PromotionConflict if `instead_of` isn't in production now.
         """
         with self._writing(project):
             # Looked up in here, where nobody can prune it any more.
-            version, pointer = self.version(project, name), self._pointer(project)
+            version, pointer = self.version(project, name), self.pointer(project)
             _check_unmoved(project, pointer, name, instead_of)
             if name != pointer.version:
                 self._point(project, pointer.to(name, (*pointer.earlier, pointer.version)))
@@ -202,12 +201,11 @@ class Registry:
     def rollback(self, project: int, instead_of: str | None = None) -> Version:
         """Put the version before the one in production back; again: the one before that. Returns what serves now.
 
-        Raises:
-            NothingEarlier: none was, or none of those that were is there any more.
-            PromotionConflict: as in `promote`; who asks twice goes back once.
+        Raises NothingEarlier if none was, or none of those is there any more, and PromotionConflict as `promote` does:
+        who asks twice goes back once.
         """
         with self._writing(project):
-            pointer = self._pointer(project)
+            pointer = self.pointer(project)
             earlier = self._earlier(project, pointer)
             if not earlier:
                 raise NothingEarlier(
@@ -246,24 +244,10 @@ class Registry:
         """Hold this while the project's model learns: one learner a project, whoever started it; see `exclusive`."""
         return exclusive(self._folder(project) / "learning.lock", refusal, waiting)
 
-    def _points(self, project: int) -> bool:
-        return (self._folder(project) / _POINTER).exists()
-
-    def _pointer(self, project: int) -> _Pointer:
-        content = _read_json(self._folder(project) / _POINTER)
-        if content is None:
-            return _Pointer(self.base.name, served=(self.base.name,))
-        version, promoted = str(content.get("version")), str(content.get("promoted"))
-        if "earlier" in content and "served" in content:
-            return _Pointer(version, promoted, tuple(content["earlier"]), tuple(content["served"]))
-        # Earlier releases kept no more than the one before.
-        previous = content.get("previous", self.base.name)
-        return _Pointer(version, promoted, (previous,), (previous, version))
-
-    def _point(self, project: int, pointer: _Pointer) -> None:
+    def _point(self, project: int, pointer: Pointer) -> None:
         atomic_write(self._folder(project) / _POINTER, _json(asdict(pointer)))
 
-    def _earlier(self, project: int, pointer: _Pointer) -> tuple[str, ...]:
+    def _earlier(self, project: int, pointer: Pointer) -> tuple[str, ...]:
         """Where `rollback` can go: the last of them next."""
         earlier = pointer.earlier
         while earlier and (earlier[-1] == pointer.version or not self._is_there(project, earlier[-1])):
@@ -313,7 +297,7 @@ def _missing(project: int, name: str, base: Version) -> RegistryError:
     )
 
 
-def _check_unmoved(project: int, pointer: _Pointer, name: str, instead_of: str | None) -> None:
+def _check_unmoved(project: int, pointer: Pointer, name: str, instead_of: str | None) -> None:
     if instead_of not in (None, pointer.version):
         raise PromotionConflict(
             f"{name} was to replace {instead_of} in project {project}, "

@@ -109,12 +109,11 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")],
 def _result_of(order: Callable[[JobQueue], Ticket]) -> dict[str, Any]:
     """Order a job, wait for it and return what came of it."""
     from backend.queue.queue import JobQueue
-    from backend.queue.waiting import wait
     from backend.settings import load
 
     jobs = JobQueue.from_settings(load())
     with stage_bar() as on_progress:
-        return wait(jobs, order(jobs).job, on_progress)
+        return jobs.wait(order(jobs).job, on_progress)
 
 
 def _sentences(job: Mapping[str, Any]) -> Iterator[str]:

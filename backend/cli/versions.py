@@ -53,7 +53,7 @@ def promote(version: VersionArgument, project: ProjectOption, as_json: JsonOptio
     settings = load()
     change = versions.promote(services.registry(settings), project, version, _queue(settings))
     if as_json:
-        print(json.dumps(change.as_json()))
+        print(json.dumps(asdict(change)))
     elif change.changed:
         say(
             f"{change.version} is in production in project {project} now, in place of {change.before}. "
@@ -72,7 +72,7 @@ def rollback(project: ProjectOption, as_json: JsonOption = False) -> None:
     settings = load()
     change = versions.rollback(services.registry(settings), project, _queue(settings))
     if as_json:
-        print(json.dumps(change.as_json()))
+        print(json.dumps(asdict(change)))
     else:
         say(f"{change.version} is in production in project {project} again, in place of {change.before}.")
 
@@ -137,7 +137,7 @@ def _prune_predictions(project: int, delete: bool, as_json: bool) -> None:
     from backend.batches.prune import delete_old, find_old
 
     with label_studio() as (settings, client):
-        old = find_old(client, project, services.registry(settings).production(project))
+        old = find_old(client, project, services.registry(settings).pointer(project).version)
         if delete:
             with bar("Deleting", None) as on_progress:
                 delete_old(client, project, old, on_progress)

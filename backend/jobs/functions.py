@@ -5,13 +5,14 @@ Settings are read anew by each job, so a changed knob counts from the next job o
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
+from redis.exceptions import RedisError
 from rq.job import Job, get_current_job
 
 from backend import services
@@ -22,17 +23,15 @@ from backend.datasets.export import export_project
 from backend.errors import BadRequest
 from backend.home import exports_folder
 from backend.jobs import memory_limit
-from backend.jobs.progress import JobProgress
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import Defaults
 from backend.learning import finetune, rollout
-from backend.learning.attempt import attempt
 from backend.learning.events import EventLog
 from backend.learning.finetune import LearningServices
+from backend.learning.triggers import attempt
 from backend.queue.allow_list import GuardedJob
-from backend.queue.cancellation import JobStopped
-from backend.queue.queue import JobQueue, connect, min_new_of
-from backend.queue.turn import Turn
+from backend.queue.cancellation import JobStopped, Turn
+from backend.queue.queue import RETRIES, JobQueue, connect, min_new_of
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory
 from ris_core.inference.predictor import is_out_of_memory
@@ -57,7 +56,7 @@ def learn(project: int) -> dict[str, Any]:
         queue, progress = JobQueue.from_settings(settings), JobProgress(job, finetune.STAGES)
         min_new, name = (min_new_of(job), job.id) if job else (None, "")
         learn = partial(finetune.learn, project, parts, min_new=min_new, stop=_should_stop(job), on_progress=progress)
-        return attempt(project, name, client, log, queue, learn).as_json()
+        return asdict(attempt(project, name, client, log, queue, learn))
 
 
 def export(project: int, form: str, name: str) -> dict[str, Any]:
@@ -102,6 +101,31 @@ def refresh(project: int) -> dict[str, Any]:
     settings = load()
     with LabelStudio.from_settings(settings) as client:
         return {"state": services.rollout(settings, client).reconcile(_number(project))}
+
+
+class JobProgress:
+    """Called, keeps the progress for /jobs/<id>. Getting further than ever gives a job all its tries back.
+
+    stages: in the order in which the job comes to them.
+    """
+
+    def __init__(self, job: Job | None, stages: Sequence[str]) -> None:
+        self._job, self._stages, self._last = job, stages, ("", 0.0)
+
+    def __call__(self, stage: str, share: float) -> None:
+        # Whole percents: a training takes many more steps than anybody looks.
+        progress = stage, round(share, 2)
+        if self._job is None or progress == self._last:
+            return
+        self._last, job, reached = progress, self._job, [self._stages.index(stage), progress[1]]
+        job.meta["progress"] = {"stage": stage, "share": progress[1]}
+        # Work must not end for what is only told.
+        with suppress(RedisError):
+            # Else a job that is killed at the same place each time would never come to an end.
+            if reached > job.meta.get("furthest", []):
+                job.meta["furthest"], job.retries_left = reached, RETRIES
+                job.connection.hset(job.key, "retries_left", RETRIES)
+            job.save_meta()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ so this looks at what is resident.
 """
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -60,8 +61,6 @@ def resident() -> int:
 def memory_kills() -> int | None:
     """How many processes the kernel of this machine has killed for memory so far; None where it doesn't say."""
     with suppress(OSError):
-        for line in _VMSTAT.read_text(encoding="ascii").splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+        if count := re.search(r"^oom_kill (\d+)$", _VMSTAT.read_text(encoding="ascii"), re.MULTILINE):
+            return int(count[1])
     return None

@@ -10,9 +10,8 @@ import socket
 
 import psutil
 from rq import Queue, Worker
-from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
 from rq.worker import BaseWorker
 
 _log = logging.getLogger(__name__)
@@ -29,16 +28,12 @@ def recover(queue: Queue) -> list[str]:
     # Two workers that start together must not both put the same job back.
     with queue.connection.lock("ris:recovery", timeout=_LOCK_SECONDS):
         alive = {worker.name for worker in Worker.all(queue=queue) if _is_alive(worker)}
-        lost = [started for started in _started(queue) if _worker(queue, *started) not in alive]
+        started = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
+        lost = [ids for ids in started if _worker(queue, *ids) not in alive]
         for job_id, execution_id in lost:
             _put_back(queue, job_id, execution_id)
         unstarted = [] if alive else _put_back_unstarted(queue)
     return [*(job_id for job_id, _ in lost), *unstarted]
-
-
-def _started(queue: Queue) -> list[tuple[str, str]]:
-    started: list[tuple[str, str]] = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
-    return started
 
 
 def _is_alive(worker: BaseWorker) -> bool:
@@ -63,7 +58,7 @@ def _put_back(queue: Queue, job_id: str, execution_id: str) -> None:
         pipeline.zrem(registry.key, f"{job_id}:{execution_id}")
         # There it may be too, if the worker died between noting that it starts and taking it out.
         pipeline.lrem(queue.intermediate_queue_key, 0, job_id)
-        job = _fetch(queue, job_id)
+        job = queue.fetch_job(job_id)
         if job is not None and job.should_retry:
             _log.warning("Job %s was left by a worker that died. It starts again.", job_id)
             job.retry(queue, pipeline)
@@ -85,10 +80,3 @@ def _put_back_unstarted(queue: Queue) -> list[str]:
             pipeline.rpush(queue.key, job_id)
             pipeline.execute()
     return job_ids
-
-
-def _fetch(queue: Queue, job_id: str) -> Job | None:
-    try:
-        return queue.job_class.fetch(job_id, connection=queue.connection, serializer=queue.serializer)
-    except NoSuchJobError:
-        return None

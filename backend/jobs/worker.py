@@ -6,7 +6,7 @@
   annotations anew, so the next submit makes up for it.
 - A job whose process is killed is tried again, twice at most unless it got further than ever before. If the worker
   itself is killed, its job dies with it, and is put back by the next worker to start (recovery.py).
-- Exports come first, batches are worked on in between: a runner of a batch makes room (turn.py).
+- Exports come first, batches are worked on in between: a runner of a batch makes room (cancellation.py).
 - At SIGTERM learning and batches stop at their next step, with what they did saved, and are put back: that is no
   failed try. An export is finished. Another SIGTERM, a second later, kills the job; the next worker starts it again.
 """
@@ -143,8 +143,7 @@ class GuardedWorker(Worker):
 def run_worker(settings: Settings, burst: bool = False, only: WorkerKind | None = None) -> None:
     """Work until a signal says stop; with `burst`, until the queues are empty. `only`: see `KINDS`.
 
-    Raises:
-        Unavailable: Valkey can't be reached, or went away in the middle of a job.
+    Raises Unavailable if Valkey can't be reached, or went away in the middle of a job.
     """
     logs.configure(settings.log_level, settings.secrets())
     try:

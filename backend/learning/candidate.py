@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from ris_core.models.class_alignment import class_names
 from ris_core.training.balance import balance
 from ris_core.training.batches import RECALLED
 from ris_core.training.feature_cache import FeatureCache
-from ris_core.training.loop import TrainingProgress, train
+from ris_core.training.loop import train
 from ris_core.training.processes import broadcast, is_first, process_count
 from ris_core.training.recipe import Recipe
 
@@ -97,16 +98,10 @@ def train_candidate(
     """Train what a spec asks for -> the candidate's checkpoint, inside the folder `run`.
 
     Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
-    weights. Of several processes that train together, the first writes what they learnt.
+    weights. Of several processes that train together, the first writes what they learnt. `on_progress` hears the share
+    done, from 0 to 1; once `stop` is true, what was learnt is saved and Interrupted raised.
 
-    Args:
-        on_progress: hears the share done, from 0 to 1.
-        stop: asked between steps; once it is true, what was learnt is saved and the training ends.
-
-    Raises:
-        Interrupted: `stop` was true.
-        CheckpointError: the base can't be loaded.
-        TrainingError: there are no samples, or the loss is no number.
+    Raises CheckpointError if the base can't be loaded, TrainingError without samples or where the loss is no number.
     """
     folder, started = run / CHECKPOINT, time.monotonic()
     if folder.exists():
@@ -119,9 +114,10 @@ def train_candidate(
         cache = FeatureCache(spec.features or run / "features", model.image_encoder, CACHED)
         teacher, _ = checkpoint.load(spec.base, merged=True)
         samples, weights = _weighted(model, spec)
+        learn = partial(train, features=cache, teacher=teacher, stop=stop)
 
         def make_plan() -> Plan:
-            pace = _pace(spec, teacher, samples, recipe, cache, stop)
+            pace = _pace(spec, samples, recipe, learn)
             left = spec.seconds - (time.monotonic() - started)
             return plan_for(spec.samples, spec.new, left, pace, recipe.photos)
 
@@ -130,11 +126,7 @@ def train_candidate(
         drawn = [sample.image.name in photos for sample in samples]
         samples, weights = list(compress(samples, drawn)), list(compress(weights, drawn))
         recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
-
-        def report(progress: TrainingProgress) -> None:
-            on_progress(progress.step / progress.steps)
-
-        train(model, samples, recipe, run, report, features=cache, weights=weights, teacher=teacher, stop=stop)
+        learn(model, samples, recipe, run, lambda now: on_progress(now.step / now.steps), weights=weights)
         _blend(model, teacher)
     if is_first():
         checkpoint.save(model, point, folder, _card(checkpoint_files.version(spec.base), plan, len(samples)))
@@ -205,21 +197,14 @@ def recalled_samples(model: RISModel, samples: Sequence[Sample]) -> list[Sample]
 
 def _settled(run: Path, make: Callable[[], Plan]) -> Plan:
     """The plan that the run began with; else one that is made now, written down, and the same in all processes."""
-    plan = broadcast(_written(run))
-    if plan is None:
-        plan = broadcast(make())
-        if is_first():
-            atomic_write(run / PLAN, json.dumps(asdict(plan)).encode())
-    return plan
-
-
-def _written(run: Path) -> Plan | None:
-    """The plan that the run began with."""
     path = run / PLAN
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return Plan(content["passes"], tuple(content["photos"]), content.get("batch"))
+    written = json.loads(path.read_bytes()) if path.is_file() else None
+    if plan := broadcast(written and Plan(**{**written, "photos": tuple(written["photos"])})):
+        return plan
+    plan = broadcast(make())
+    if is_first():
+        atomic_write(path, json.dumps(asdict(plan)).encode())
+    return plan
 
 
 def plan_for(samples: Sequence[Sample], new: Collection[int], seconds: float, pace: Pace, batch: int) -> Plan:
@@ -233,15 +218,12 @@ def plan_for(samples: Sequence[Sample], new: Collection[int], seconds: float, pa
     )
     passes = sum(len(photos) * cost <= seconds for cost in costs)
     if not passes:
-        photos = _some(photos, new, max(_least_photos(), int(seconds / costs[0])))
+        # A batch has a photo for each process, though upright and wide ones don't share a batch.
+        least = 1 if process_count() == 1 else 2 * process_count()
+        photos = _some(photos, new, max(least, int(seconds / costs[0])))
     passes = max(1, passes)
     fitting = min(batch, max(_LEAST_BATCH, process_count(), passes * len(photos) // _STEPS))
     return Plan(passes, tuple(photo[0].image.name for photo in photos), fitting)
-
-
-def _least_photos() -> int:
-    """Photos of which a batch has one for each process, though upright and wide ones don't share a batch."""
-    return 1 if process_count() == 1 else 2 * process_count()
 
 
 def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[list[Sample]]:
@@ -253,15 +235,8 @@ def _some(photos: list[list[Sample]], new: Collection[int], count: int) -> list[
     return groups[0][: count - others] + groups[1][:others]
 
 
-def _pace(
-    spec: CandidateSpec,
-    teacher: RISModel,
-    samples: Sequence[Sample],
-    recipe: Recipe,
-    cache: FeatureCache,
-    stop: Callable[[], bool],
-) -> Pace:
-    """What a photo takes here, from three passes over a few with a model that is thrown away."""
+def _pace(spec: CandidateSpec, samples: Sequence[Sample], recipe: Recipe, learn: Callable[..., object]) -> Pace:
+    """What a photo takes here, from three passes of `train` over a few with a model that is thrown away."""
     # New ones: of others the views may be known already. Of one orientation: they are one batch.
     photos = sorted(by_photo(samples), key=lambda photo: photo[0].image_id not in spec.new)
     most_are_upright = 2 * sum(map(_is_upright, photos)) > len(photos)
@@ -270,13 +245,9 @@ def _pace(
     recipe = replace(recipe, epochs=3, photos=max(1, len(few)), views=1)
     model, _ = checkpoint.load(spec.base, merged=True)
     times = [time.monotonic()]
-
-    def note_time(_: TrainingProgress) -> None:
-        times.append(time.monotonic())
-
     with tempfile.TemporaryDirectory() as folder, fixed_encoders(model):
         measured = list(chain.from_iterable(few))
-        train(model, measured, recipe, Path(folder), note_time, features=cache, teacher=teacher, stop=stop)
+        learn(model, measured, recipe, Path(folder), lambda _: times.append(time.monotonic()))
     first, *others = (later - earlier for earlier, later in pairwise(times))
     again = min(others)
     return Pace(max(0.0, first - again) / len(few), again / len(few))

@@ -1,7 +1,7 @@
 """Two versions of a project's model on the same held-out expressions: what the gate goes by, and what changed most."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from backend.datasets.snapshots import newest_snapshot, read_manifest
 from backend.learning.gate import ComparedExpression, Verdict, judge
 from backend.learning.versions import plain_name
 from backend.registry import Registry, Version
-from ris_core.data import Sample, read_folder
+from ris_core.data import read_folder
 from ris_core.evaluation.contact_sheet import contact_sheet
 from ris_core.evaluation.evaluate import Report, evaluate, evaluate_each
 from ris_core.images import write_image
@@ -56,7 +56,7 @@ class VersionComparison:
             "before": {"version": before.name, **self.answered.before.figures},
             "after": {"version": after.name, **self.answered.after.figures},
             "gate": self.verdict.as_json(),
-            "expressions": [expression.as_json() for expression in self.answered.expressions],
+            "expressions": [asdict(expression) for expression in self.answered.expressions],
             "pictures": [str(path) for path in self.pictures],
         }
 
@@ -72,14 +72,8 @@ def compare(
 ) -> VersionComparison:
     """Have two versions answer the held-out expressions of the newest snapshot, and ask the gate about the second.
 
-    Args:
-        needed: held-out expressions that the gate asks for.
-        pictures: a folder for sheets of what changed most.
-
-    Raises:
-        NotFound: the project has no version of that name.
-        DatasetError, ImageError: it has no snapshot, or a damaged one.
-        CheckpointError: a version can't be loaded.
+    needed: as of `judge`. pictures: a folder for sheets of what changed most.
+    Raises NotFound if the project has no version of that name, and what `compare_versions` does.
     """
     before, after = (registry.version(project, plain_name(name)) for name in names)
     snapshot = newest_snapshot(home, project)
@@ -90,14 +84,9 @@ def compare(
 
 
 def compare_versions(before: Path, after: Path, snapshot: Path, on_progress: OnProgress) -> Comparison:
-    """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot.
+    """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot ("evaluating").
 
-    Args:
-        on_progress: hears "evaluating" and the share done, from 0 to 1.
-
-    Raises:
-        CheckpointError: one can't be loaded.
-        DatasetError, ImageError: the snapshot is damaged.
+    Raises CheckpointError if one can't be loaded, DatasetError or ImageError if the snapshot is damaged.
     """
     samples = [sample for sample in read_folder(snapshot) if sample.split != "train"]
     digests, total = read_manifest(snapshot), max(1, 2 * len(samples))
@@ -135,9 +124,11 @@ def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) 
 
     One of them is left out where nothing changed that way. Returns the files.
     """
-    predictors = [Predictor.load(version.folder) for version in versions]
-    written = []
-    for name, samples in _changed_most(answered).items():
+    predictors, written = [Predictor.load(version.folder) for version in versions], []
+    pairs = sorted(zip(answered.expressions, answered.before.samples, strict=True), key=lambda pair: _gain(pair[0]))
+    worse = [sample for expression, sample in pairs if _gain(expression) < 0]
+    better = [sample for expression, sample in reversed(pairs) if _gain(expression) > 0]
+    for name, samples in (("better", better[:_A_SHEET]), ("worse", worse[:_A_SHEET])):
         shown = [
             answer for sample in samples for predictor in predictors for answer in evaluate_each(predictor, [sample])
         ]
@@ -151,14 +142,3 @@ def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) 
 
 def _gain(expression: ComparedExpression) -> float:
     return expression.after - expression.before
-
-
-def _changed_most(answered: Comparison) -> dict[str, list[Sample]]:
-    gains = [_gain(expression) for expression in answered.expressions]
-    order = sorted(range(len(gains)), key=gains.__getitem__)
-    better = [number for number in reversed(order) if gains[number] > 0][:_A_SHEET]
-    worse = [number for number in order if gains[number] < 0][:_A_SHEET]
-    return {
-        name: [answered.before.samples[number] for number in chosen]
-        for name, chosen in (("better", better), ("worse", worse))
-    }

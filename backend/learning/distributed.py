@@ -48,24 +48,19 @@ def train_together(
 ) -> Path:
     """`train_candidate` in so many processes. The samples are of the dataset folder `snapshot`, where each reads them.
 
-    Raises:
-        Interrupted: `stop` was true; the state of that step is saved.
-        OutOfMemory: one of them was killed for it, or said so.
-        TrainingError: one of them failed; what it said besides is in the log.
+    Raises Interrupted if `stop` was true (the state of that step is saved), OutOfMemory if one of them was killed for
+    it or said so, TrainingError if one of them failed; what it said besides is in the log.
     """
+    refs = sorted({sample.ref_id for sample in spec.samples})
+    folders = {"base": spec.base.absolute(), "features": spec.features and spec.features.absolute()}
     content = {
         "processes": processes,
-        "snapshot": str(snapshot.absolute()),
-        "run": str(run.absolute()),
-        "base": str(spec.base.absolute()),
-        "refs": sorted({sample.ref_id for sample in spec.samples}),
-        "seconds": spec.seconds,
-        "new": sorted(spec.new),
-        "photos": spec.photos,
-        "features": spec.features and str(spec.features.absolute()),
+        "snapshot": snapshot.absolute(),
+        "run": run.absolute(),
+        "spec": {**vars(spec), "samples": refs, "new": sorted(spec.new), **folders},
     }
     run.mkdir(parents=True, exist_ok=True)
-    atomic_write(run / _SPEC, json.dumps(content).encode())
+    atomic_write(run / _SPEC, json.dumps(content, default=str).encode())
     # Where they find each other: what an earlier group left there would mislead them.
     (run / _MEETING).unlink(missing_ok=True)
     with _started(run / _SPEC, processes) as group:
@@ -174,11 +169,10 @@ def _send(**message: object) -> None:
 
 
 def _read_spec(content: Mapping[str, Any]) -> CandidateSpec:
-    refs = set(content["refs"])
+    fields, refs = content["spec"], set(content["spec"]["samples"])
     samples = [sample for sample in read_folder(Path(content["snapshot"])) if sample.ref_id in refs]
-    features = content["features"] and Path(content["features"])
-    base, photos = Path(content["base"]), content["photos"]
-    return CandidateSpec(base, samples, content["seconds"], content["new"], photos, features)
+    features = fields["features"] and Path(fields["features"])
+    return CandidateSpec(**{**fields, "base": Path(fields["base"]), "samples": samples, "features": features})
 
 
 def main(file: Path, rank: int) -> int:

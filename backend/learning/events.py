@@ -4,7 +4,7 @@ learnt: that is read from Label Studio each time.
 - An event of an annotation is told by the time of its update: one that is repeated, or comes after a later one, adds
   nothing. After a deletion nothing is added any more.
 - Ids, times and actions are kept, and nothing else: what Label Studio sends holds tokens.
-- Where Valkey is away, events go to a file below home (spool.py), which `unspool` puts into the log. That file and the
+- Where Valkey is away, events go to a file below home (`Spool`), which `unspool` puts into the log. That file and the
   stream are bounded: what falls out of them is found by the reconciler.
 - A learning begins with what is logged by then (`begin`). While it runs, that is `pending`; should it fail or die,
   it is so still, and the next one is about it too.
@@ -19,7 +19,10 @@ Kept of a project, under ris:events:<project>, and as long as it isn't silent fo
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -30,18 +33,22 @@ from redis.exceptions import RedisError
 
 from backend.home import spool_file
 from backend.labelstudio.webhooks import START_TRAINING, TASKS_DELETED, UPDATED, Event
-from backend.learning.spool import Entry, Spool
+from backend.locks import exclusive
+
+_log = logging.getLogger(__name__)
 
 # Of the reconciler: what the log had missed, and a project that it sees for the first time.
 MISSED, UNKNOWN = "MISSED", "UNKNOWN"
 
 KEPT_SECONDS = 30 * 86400
 MAX_EVENTS = 10_000
+SPOOL_BYTES = 1 << 20
 
 _PROJECTS = "ris:events:projects"
 _APPEND = files(__package__).joinpath("append.lua").read_text(encoding="utf-8")
 
 Appended = Literal["new", "known", "spooled"]
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -150,13 +157,9 @@ class EventLog:
         since = min(times, default=changes.now)
         self._note(project, {"mark": changes.mark, "pending": pending, "since": since, "job": job})
 
-    def end(self, project: int, unused: int) -> None:
-        """It has ended; so many new corrections were too few to learn from."""
-        self._note(project, {"pending": unused}, "job")
-
-    def fail(self, project: int) -> None:
-        """It has failed, or was stopped and will begin again."""
-        self._note(project, {}, "job")
+    def end(self, project: int, unused: int | None) -> None:
+        """It has ended; so many new corrections were too few to learn from. None: it failed, or will begin again."""
+        self._note(project, {} if unused is None else {"pending": unused}, "job")
 
     def last_probe(self, project: int) -> tuple[ProjectCounts | None, float]:
         """What the reconciler saw last, and the seconds since its last probe; None and infinity if it never did."""
@@ -181,14 +184,8 @@ class EventLog:
         if event.action == TASKS_DELETED:
             subject = f"task {event.task}"
         fields = {name: value for name, value in asdict(event).items() if value}
-        arguments: list[Any] = [
-            project,
-            subject,
-            event.stamp if subject else 0,
-            json.dumps(fields),
-            MAX_EVENTS,
-            KEPT_SECONDS,
-        ]
+        stamp = event.stamp if subject else 0
+        arguments: list[Any] = [project, subject, stamp, json.dumps(fields), MAX_EVENTS, KEPT_SECONDS]
         return bool(self._append(keys=keys, args=arguments))
 
     def _note(self, project: int, values: Mapping[str, float | str], *gone: str) -> None:
@@ -200,6 +197,59 @@ class EventLog:
                 pipeline.hdel(key, *gone)
             pipeline.expire(key, KEPT_SECONDS)
             pipeline.execute()
+
+
+class Spool:
+    """JSON lines in `file` that wait for Valkey; beside it are its lock and the file that is being read back.
+
+    Any number of threads and processes add; whoever reads back does so alone. Killed while it writes, a process leaves
+    at most a line that isn't whole, which is left out.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._reading = file.with_name(f"{file.stem}.reading{file.suffix}")
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Keep an entry, on the disk when this returns; where the file is full it is lost, and the log says so."""
+        data = json.dumps(entry).encode() + b"\n"
+        with self._locked():
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                if os.fstat(descriptor).st_size + len(data) > SPOOL_BYTES:
+                    _log.error(
+                        "Valkey is away, and %s is full: events are lost. The reconciler will find them.", self._file
+                    )
+                    return
+                os.write(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def drain(self, take: Callable[[Entry], object]) -> int:
+        """Hand all entries to `take`, the oldest first, then forget them -> how many there were.
+
+        Killed midway, or where `take` raises, the next call hands over all of them again.
+        """
+        if not self._reading.exists():
+            with self._locked():
+                if not self._file.exists():
+                    return 0
+                self._file.rename(self._reading)
+        entries = list(self._entries())
+        for entry in entries:
+            take(entry)
+        self._reading.unlink()
+        return len(entries)
+
+    def _entries(self) -> Iterator[Entry]:
+        for line in self._reading.read_text(encoding="utf-8").splitlines():
+            # Else its writer was killed in the middle of it.
+            with suppress(ValueError):
+                yield json.loads(line)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return exclusive(self._file.with_suffix(".lock"))
 
 
 def _changed(events: Iterable[Event]) -> int:

@@ -74,10 +74,6 @@ class Outcome:
     expressions: tuple[ComparedExpression, ...] = ()
     skipped: tuple[SkippedTask, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """All fields, nested ones too, as a job's result and a version's card have them."""
-        return asdict(self)
-
 
 def learn(
     project: int,
@@ -87,19 +83,13 @@ def learn(
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = lambda stage, share: None,
 ) -> Outcome:
-    """Learn from a project's corrections, if there are enough new ones.
+    """Learn from a project's corrections, if `min_new` of them are new (0: any number, None: as the settings say).
 
-    One learner a project at a time: a second call waits for the first ("waiting").
+    One learner a project at a time: a second call waits for the first ("waiting"). Once `stop` is true learning ends,
+    and another call goes on from there.
 
-    Args:
-        min_new: how many are enough, 0 for any number; None: as the settings say.
-        stop: asked again and again; once it is true, learning ends, and another call goes on from there.
-
-    Raises:
-        Interrupted: `stop` was true.
-        ConfigError, LabelStudioError: the project can't be read.
-        DatasetError: none of its tasks can be used.
-        CheckpointError, RegistryError: the version in production is damaged.
+    Raises Interrupted if `stop` was true, ConfigError or LabelStudioError if the project can't be read, DatasetError if
+    none of its tasks can be used, CheckpointError or RegistryError if the version in production is damaged.
     """
 
     def report(stage: str, share: float) -> None:
@@ -220,12 +210,12 @@ def _processes(training: Sequence[Sample], settings: Settings) -> int:
 
 
 def _register(outcome: Outcome, candidate: Path, registry: Registry, references: Mapping[str, float]) -> Outcome:
-    card = {"origin": "fine-tuned", **outcome.as_json(), "worked": dict(references)}
+    card = {"origin": "fine-tuned", **asdict(outcome), "worked": dict(references)}
     version = registry.add(outcome.project, candidate, card)
     outcome = replace(outcome, version=version.name)
     if outcome.decision != "promoted":
         return outcome
-    if version.name in registry.served(outcome.project):
+    if version.name in registry.pointer(outcome.project).served:
         # The same corrections lead to the same weights.
         again = (
             f"It is {version.name} again, which was in production and was taken back. "

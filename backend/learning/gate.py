@@ -31,10 +31,10 @@ its scores. A score that is no number from 0 to 1 fails the candidate. The same 
 verdict, and a better answer of the candidate never costs it the promotion.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -71,10 +71,6 @@ class ComparedExpression:
     def has_target(self) -> bool:
         """Whether a mask is meant; else a refusal is right."""
         return bool(self.target)
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, as a version's card has them."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -151,7 +147,7 @@ def _distinct(compared: Sequence[ComparedExpression]) -> list[_Expression]:
 def _join(photo: str, prompt: str, group: Sequence[ComparedExpression]) -> _Expression:
     # Whoever draws a mask anew asks for something else, of which nothing is known yet.
     key = fingerprints.held_out(photo, (scored.target for scored in group), prompt)
-    before, after = _mean([scored.before for scored in group]), _mean([scored.after for scored in group])
+    before, after = fmean([scored.before for scored in group]), fmean([scored.after for scored in group])
     return _Expression(key, photo, any(scored.has_target for scored in group), before, after)
 
 
@@ -172,18 +168,18 @@ def _measure(expressions: Sequence[_Expression], references: Mapping[str, float]
     }
     if expressions:
         differences = [expression.difference for expression in expressions]
-        numbers["before"] = _mean([expression.before for expression in expressions])
-        numbers["after"] = _mean([expression.after for expression in expressions])
-        numbers["difference"] = _mean(differences)
+        numbers["before"] = fmean([expression.before for expression in expressions])
+        numbers["after"] = fmean([expression.after for expression in expressions])
+        numbers["difference"] = fmean(differences)
         numbers["lower_bound"] = bound(differences, _photos(expressions), QUANTILE)
     if targets:
         gains = [expression.difference for expression in targets]
-        numbers["target_difference"] = _mean(gains)
+        numbers["target_difference"] = fmean(gains)
         numbers["target_upper_bound"] = bound(gains, _photos(targets), 1 - QUANTILE)
     if referenced:
         falls = [expression.after - references[expression.key] for expression in referenced]
         numbers["worked"] = len(referenced)
-        numbers["worked_difference"] = _mean(falls)
+        numbers["worked_difference"] = fmean(falls)
         numbers["worked_upper_bound"] = bound(falls, _photos(referenced), 1 - QUANTILE)
     return numbers
 
@@ -237,7 +233,3 @@ def bound(values: Sequence[float], photos: Sequence[str], quantile: float) -> fl
         draws = generator.integers(len(sums), size=size, dtype=np.int32)
         means.append(sums[draws].sum(axis=1) / counts[draws].sum(axis=1))
     return float(np.quantile(np.concatenate(means), quantile))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

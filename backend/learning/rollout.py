@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -103,7 +103,7 @@ class Rollout:
         """
         if not self.settings.of_project(project).prelabel_refresh:
             return "off"
-        with self._locked(project):
+        with exclusive(rollout_lock(self.settings.home, project)):
             try:
                 return self._reconcile(project)
             except Unavailable:
@@ -120,11 +120,8 @@ class Rollout:
 
     def begin(self, project: int) -> Batch:
         """Start a refresh, whatever was done before. Raises LabelStudioError, ConfigError, Unavailable."""
-        with self._locked(project):
+        with exclusive(rollout_lock(self.settings.home, project)):
             return self._begin(project, promotion(self.registry, project))
-
-    def _locked(self, project: int) -> AbstractContextManager[None]:
-        return exclusive(rollout_lock(self.settings.home, project))
 
     def _reconcile(self, project: int) -> RolloutState:
         record, current = self.records.get(project), promotion(self.registry, project)
@@ -144,7 +141,7 @@ class Rollout:
     def _begin(self, project: int, current: str) -> Batch:
         spec, running = self._spec(project), None
         for batch in self.batches.all():
-            if batch.state != "running" or not _is_refresh(batch, project):
+            if (batch.state, batch.spec.project, batch.spec.origin) != ("running", project, ORIGIN):
                 continue
             if batch.spec == spec:
                 running = batch
@@ -205,7 +202,8 @@ def on_batch_end(batch: Batch, queue: JobQueue) -> None:
 
 def promotion(registry: Registry, project: int) -> str:
     """What names the last change of a project's production."""
-    return f"{registry.production(project)} since {registry.since(project)}"
+    pointer = registry.pointer(project)
+    return f"{pointer.version} since {pointer.promoted}"
 
 
 def least_sure_first(tasks: Iterable[Json]) -> Sequence[int]:
@@ -225,28 +223,18 @@ def _needs(
     project: int, settings: Settings, registry: Registry, batches: BatchService, records: RolloutRecords
 ) -> bool:
     try:
-        return settings.of_project(project).prelabel_refresh and _is_due(project, registry, batches, records)
+        # One that never left the shipped model has nothing to refresh.
+        if not settings.of_project(project).prelabel_refresh or registry.pointer(project).promoted is None:
+            return False
+        record, current = records.get(project), promotion(registry, project)
     except (SettingsError, RegistryError) as error:
         # One damaged project doesn't keep others from theirs.
         _log.warning("Whether the predictions of project %s want refreshing can't be told. %s", project, error)
         return False
-
-
-def _is_due(project: int, registry: Registry, batches: BatchService, records: RolloutRecords) -> bool:
-    if registry.since(project) is None:
-        # It never left the shipped model.
-        return False
-    record = records.get(project)
-    if record is None or record.promotion != promotion(registry, project):
+    if record is None or record.promotion != current:
         return True
-    if record.closed:
-        return False
-    batch = _find(batches, record.batch)
-    return batch is None or batch.state == "done"
-
-
-def _is_refresh(batch: Batch, project: int) -> bool:
-    return batch.spec.project == project and batch.spec.origin == ORIGIN
+    batch = None if record.closed else _find(batches, record.batch)
+    return not record.closed and (batch is None or batch.state == "done")
 
 
 def _find(batches: BatchService, name: str) -> Batch | None:

@@ -12,12 +12,15 @@ other than before, the changed tasks are listed, and what the log lacks is added
 project, because it is new or Valkey was emptied, learning is queued and finds out. Knows no HTTP server and no model.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import httpx
 from redis import Redis
@@ -28,9 +31,14 @@ from backend.home import interfaces
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import Event
 from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
+from backend.learning.rollout import refresh_soon
 from backend.queue.queue import JobQueue, Ticket, reachable
 from backend.settings import Settings
 from ris_core.errors import RisError
+
+if TYPE_CHECKING:
+    # It brings torch, and the web server logs events without.
+    from backend.learning.finetune import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -77,9 +85,7 @@ class Reconciler:
     def queue_if_due(self, project: int) -> Ticket | None:
         """Queue learning if it is time, unless that was done for the same changes a while ago.
 
-        Raises:
-            Unavailable: Valkey can't be reached.
-            SettingsError: the project's own settings are wrong.
+        Raises Unavailable where Valkey can't be reached, SettingsError if the project's own settings are wrong.
         """
         with reachable():
             changes = self._log.changes(project)
@@ -135,19 +141,13 @@ def tick(connection: Redis, settings: Settings) -> None:
     """
     log, queue = EventLog(connection, settings.home), JobQueue(connection)
     # Of a worker that is killed inside, the lock runs out before the next tick.
-    lock = connection.lock("ris:reconciler", timeout=_LOCK_SECONDS, blocking=False)
-    if not lock.acquire():
-        return
-    try:
+    with suppress(LockError), connection.lock("ris:reconciler", timeout=_LOCK_SECONDS, blocking=False):
         log.unspool()
         reconciler = Reconciler(log, queue, settings.of_project)
         _reconcile_all(reconciler, log, settings)
         for project in log.projects():
             with _logged_errors(project):
                 reconciler.queue_if_due(project)
-    finally:
-        with suppress(LockError):
-            lock.release()
 
 
 def _reconcile_all(reconciler: Reconciler, log: EventLog, settings: Settings) -> None:
@@ -174,6 +174,29 @@ def probe(client: LabelStudio, project: int) -> ProjectCounts:
     answer = client.newest_task(project)
     newest = next((str(task["updated_at"]) for task in answer["tasks"]), "")
     return ProjectCounts(int(answer["total"]), int(answer["total_annotations"]), newest)
+
+
+def attempt(
+    project: int, job: str, client: LabelStudio, log: EventLog, queue: JobQueue, learn: Callable[[], Outcome]
+) -> Outcome:
+    """`learn`, noted in the log of events as that `job`; after a promotion predictions are made anew.
+
+    What is logged by now is taken care of, unless something is raised: what `learn` does, LabelStudioError, or
+    RedisError where Valkey is away.
+    """
+    # Before anything is read: what changes from now on is news to the next reconciliation.
+    counts = probe(client, project)
+    log.begin(project, job)
+    try:
+        outcome = learn()
+    except BaseException:
+        log.end(project, None)
+        raise
+    log.end(project, outcome.new if outcome.decision == "waiting" else 0)
+    log.note_probe(project, counts)
+    if outcome.decision == "promoted":
+        refresh_soon(queue, project)
+    return outcome
 
 
 def _missed(client: LabelStudio, project: int, before: ProjectCounts | None, now: ProjectCounts) -> Iterator[Event]:

@@ -5,7 +5,7 @@ neither Label Studio nor what a checkpoint holds.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,12 @@ _IN_USE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class ProductionChange:
-    """A project's version in production, and the one before the change: the same where nothing changed."""
+    """A project's version in production, the one before the change, and whether that is another."""
 
     project: int
     version: str
     before: str
-
-    @property
-    def changed(self) -> bool:
-        """Whether another version serves now."""
-        return self.version != self.before
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, and whether anything changed."""
-        return {**asdict(self), "changed": self.changed}
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -71,18 +63,13 @@ def describe(registry: Registry, project: int) -> dict[str, Any]:
 def promote(registry: Registry, project: int, name: str, queue: JobQueue | None) -> ProductionChange:
     """Put a version into production, whatever the gate said of it, and have predictions made anew.
 
-    Args:
-        name: as the registry or as Label Studio has it.
-        queue: None where there is none; workers then see to the predictions within a minute of theirs.
-
-    Raises:
-        NotFound: the project has no such version.
-        RegistryError: a version's folder or the pointer is damaged.
+    name: as the registry or as Label Studio has it. queue: None where there is none; workers then see to the
+    predictions within a minute of theirs. Raises NotFound, RegistryError.
     """
     before = registry.current(project).name
     version = registry.promote(project, plain_name(name)).name
     refresh_soon(queue, project)
-    return ProductionChange(project, version, before)
+    return ProductionChange(project, version, before, version != before)
 
 
 def rollback(registry: Registry, project: int, queue: JobQueue | None) -> ProductionChange:
@@ -90,11 +77,11 @@ def rollback(registry: Registry, project: int, queue: JobQueue | None) -> Produc
 
     Raises NothingEarlier, PromotionConflict, RegistryError.
     """
-    before = registry.production(project)
+    before = registry.pointer(project).version
     # Two people who go back at once mean the same step.
     version = registry.rollback(project, instead_of=before).name
     refresh_soon(queue, project)
-    return ProductionChange(project, version, before)
+    return ProductionChange(project, version, before, version != before)
 
 
 def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool) -> Spare:

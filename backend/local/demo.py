@@ -25,7 +25,6 @@ from backend.projects import samples
 from backend.projects.connect import LABEL_CONFIG, connect_backend
 from backend.projects.samples import SampleMask
 from backend.queue.queue import JobQueue
-from backend.queue.waiting import wait
 from backend.settings import Settings
 from ris_core.data import split_of
 from ris_core.files import atomic_write, sha256
@@ -90,7 +89,7 @@ class DemoResult:
 def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[[str, float], object]) -> DemoResult:
     """Run the loop in a new project. Raises BackendError if a step fails.
 
-    say: takes a sentence about what is done next. on_progress: as in `queue.waiting.wait`.
+    say: takes a sentence about what is done next. on_progress: as in `JobQueue.wait`.
     """
     config = parse(LABEL_CONFIG)
     with LabelStudio.from_settings(settings) as client:
@@ -104,10 +103,10 @@ def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[
         _correct(client, photos, config)
         say(f"{prompts} corrections are submitted. Learning from them in the worker ...")
         jobs = JobQueue.from_settings(settings)
-        outcome = _learnt(settings, project, wait(jobs, jobs.learn(project).job, on_progress))
+        outcome = _learnt(settings, project, jobs.wait(jobs.learn(project).job, on_progress))
         next_version, after = _predict(client, project, photos, config)
         name = f"demo-{project}"
-        wait(jobs, jobs.export(project, "coco", name).job, on_progress)
+        jobs.wait(jobs.export(project, "coco", name).job, on_progress)
         folder = exports_folder(settings.home) / name
         return DemoResult(
             project,

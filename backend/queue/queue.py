@@ -18,7 +18,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from rq.exceptions import DequeueTimeout, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from backend.errors import NotFound, Unavailable
+from backend.errors import BackendError, NotFound, Unavailable
 from backend.queue.allow_list import GuardedJob
 from backend.queue.names import NAME, QUEUES
 from backend.settings import Settings
@@ -57,8 +57,13 @@ _MIN_NEW = "least"
 
 # Label Studio's webhooks wait one second, once: Valkey gets a part of that, and no second attempt.
 _SOCKET_SECONDS = 0.4
-# Between two polls of empty queues.
-_POLL_SECONDS = 0.1
+# Between two polls of empty queues; of a job whose end is waited for.
+_POLL_SECONDS, _WAIT_SECONDS = 0.1, 0.3
+_ENDED = ("finished", "failed", "stopped", "canceled")
+
+
+class JobFailed(BackendError, code="job_failed"):
+    """A job came to an end without a result."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class JobQueue:
     def __init__(self, connection: Redis, learn: str = "backend.jobs.functions.learn") -> None:
         self._connection = connection
         self._queue, self._training, self._batches = (open_queue(connection, name=name) for name in QUEUES)
-        self._learn = learn
+        self._functions = {"learn": learn}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> JobQueue:
@@ -131,24 +136,22 @@ class JobQueue:
         min_new: how many new corrections suffice, 0: any number; None: RIS_FINETUNE_MIN_NEW. A job that waits already
         is content with as few from now on.
         """
-        job = partial(self._job, self._learn, (project,), f"learn-{project}", LEARN_SECONDS)
+        job = partial(self._job, "learn", (project,), LEARN_SECONDS)
         return self._once(f"ris:learn:{project}", job, self._training, min_new)
 
     def prelabel(self, batch: str) -> Ticket:
         """Make sure that a runner of a batch waits."""
-        function = "backend.jobs.functions.prelabel"
-        job = partial(self._job, function, (batch,), f"prelabel-{batch}", RUNNER_SECONDS, RUNNER_RESULT_SECONDS)
+        job = partial(self._job, "prelabel", (batch,), RUNNER_SECONDS, RUNNER_RESULT_SECONDS)
         return self._once(f"ris:runner:{batch}", job, self._batches)
 
     def refresh(self, project: int) -> Ticket:
         """Make sure that a job waits which looks whether a project's predictions are to be made anew."""
-        function = "backend.jobs.functions.refresh"
-        job = partial(self._job, function, (project,), f"refresh-{project}", REFRESH_SECONDS, RUNNER_RESULT_SECONDS)
+        job = partial(self._job, "refresh", (project,), REFRESH_SECONDS, RUNNER_RESULT_SECONDS)
         return self._once(f"ris:refreshing:{project}", job, self._queue)
 
     def export(self, project: int, form: str, name: str) -> Ticket:
         """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to."""
-        job = self._job("backend.jobs.functions.export", (project, form, name), f"export-{project}", EXPORT_SECONDS)
+        job = self._job("export", (project, form, name), EXPORT_SECONDS)
         with reachable():
             self._queue.enqueue_job(job)
         return Ticket(job.id, new=True)
@@ -160,6 +163,23 @@ class JobQueue:
             if job is None:
                 raise NotFound(f"There is no job {job_id!r:.100}: it never was, or its record has expired.")
             return _description(job)
+
+    def wait(self, job_id: str, on_progress: Callable[[str, float], object]) -> dict[str, Any]:
+        """The result of a job, once it has one. `on_progress` hears its stage and the share, 0 to 1, that is done.
+
+        Raises JobFailed if it ended without one, NotFound if there is no such job or its result has expired.
+        """
+        while (state := self.describe(job_id))["status"] not in _ENDED:
+            if state["progress"]:
+                on_progress(state["progress"]["stage"], state["progress"]["share"])
+            time.sleep(_WAIT_SECONDS)
+        if state["status"] != "finished":
+            message = (state["error"] or {}).get("message", "Its log says why.")
+            raise JobFailed(f"Job {job_id} {state['status']}. {message}")
+        if not isinstance(state["result"], dict):
+            raise NotFound(f"Job {job_id} has finished, but its result has expired.")
+        result: dict[str, Any] = state["result"]
+        return result
 
     def recent(self) -> list[dict[str, Any]]:
         """Jobs as JSON: all that run or wait, and the last that ended."""
@@ -176,11 +196,9 @@ class JobQueue:
     def _once(self, key: str, make: Callable[[], Job], queue: Queue, min_new: int | None = None) -> Ticket:
         with reachable(), self._connection.pipeline() as pipeline:
             while True:
-                try:
+                # Else somebody put a job in just now, or the one that waited has started: look again.
+                with suppress(WatchError):
                     return self._try_once(key, make, queue, min_new, pipeline)
-                except WatchError:
-                    # Somebody else put a job in just now, or the one that waited has started: look again.
-                    continue
 
     def _try_once(
         self, key: str, make: Callable[[], Job], queue: Queue, min_new: int | None, pipeline: Pipeline
@@ -219,13 +237,11 @@ class JobQueue:
         pipeline.watch(key)  # type: ignore[no-untyped-call]
         return _text(pipeline.hget(key, "status")) == JobStatus.QUEUED
 
-    def _job(
-        self, function: str, arguments: tuple[Any, ...], name: str, seconds: int, result_seconds: int = RESULT_SECONDS
-    ) -> Job:
+    def _job(self, name: str, arguments: tuple[Any, ...], seconds: int, result_seconds: int = RESULT_SECONDS) -> Job:
         return self._queue.create_job(
-            function,
+            self._functions.get(name, f"backend.jobs.functions.{name}"),
             args=arguments,
-            job_id=f"{name}-{secrets.token_hex(4)}",
+            job_id=f"{name}-{arguments[0]}-{secrets.token_hex(4)}",
             timeout=seconds,
             result_ttl=result_seconds,
             failure_ttl=FAILURE_SECONDS,

@@ -122,7 +122,7 @@ def test_all_of_a_project_is_read_at_one_moment(
     versions = registry.read(7)
     assert versions.versions == (registry.base, version)
     assert (versions.base, versions.current) == (registry.base, version)
-    assert (versions.since, versions.served) == (registry.since(7), registry.served(7))
+    assert (versions.since, versions.served) == (registry.pointer(7).promoted, registry.pointer(7).served)
     registry.rollback(7)
     assert versions.current == version, "it doesn't change any more"
 
@@ -158,15 +158,15 @@ def test_one_can_go_back_more_than_once(registry: Registry, tmp_path: Path) -> N
     names = [registry.base.name, *added(registry, tmp_path, "abc")]
     for name in names[1:]:
         registry.promote(7, name)
-    assert registry.served(7) == tuple(names)
+    assert registry.pointer(7).served == tuple(names)
     for name in reversed(names[:-1]):
         assert registry.previous(7) == registry.version(7, name)
-        assert registry.rollback(7).name == registry.current(7).name == registry.production(7) == name
+        assert registry.rollback(7).name == registry.current(7).name == registry.pointer(7).version == name
     assert registry.previous(7) is None
     with pytest.raises(NothingEarlier, match=r"no version before .* `ris versions --project 7`"):
         registry.rollback(7)
     assert registry.current(7) == registry.base
-    assert set(registry.served(7)) == set(names)
+    assert set(registry.pointer(7).served) == set(names)
 
 
 def test_what_was_taken_back_is_not_gone_back_to(registry: Registry, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_what_was_taken_back_is_not_gone_back_to(registry: Registry, tmp_path: P
     registry.rollback(7)
     registry.promote(7, third)
     assert registry.rollback(7).name == first
-    assert second in registry.served(7)
+    assert second in registry.pointer(7).served
 
 
 def test_promoting_again_what_serves_changes_nothing(registry: Registry, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_pointer_of_an_earlier_release_is_understood(registry: Registry, tmp_p
     content = {"version": second, "previous": first, "promoted": "2026-11-21T08:00:00+00:00"}
     (tmp_path / "models" / "project-7" / "production.json").write_text(json.dumps(content))
     assert registry.current(7).name == second
-    assert registry.served(7) == (first, second)
+    assert registry.pointer(7).served == (first, second)
     assert registry.rollback(7).name == first
 
 
@@ -433,7 +433,7 @@ def test_readers_see_a_version_while_others_promote_go_back_and_prune(
             seen.append(reader.current(7).name)
             assert reader.versions(7)[0] == reader.base
             # Read in this order: what is in production has served.
-            assert reader.production(7) in reader.served(7)
+            assert reader.pointer(7).version in reader.pointer(7).served
 
     with ThreadPoolExecutor(2) as threads:
         readers = [threads.submit(read) for _ in range(2)]

@@ -14,12 +14,10 @@ from pathlib import Path
 from redis import Redis
 from rq.job import get_current_job
 
-from backend.jobs.progress import JobProgress
 from backend.jobs.worker import work
 from backend.queue.allow_list import GuardedJob
-from backend.queue.cancellation import JobStopped
+from backend.queue.cancellation import JobStopped, Turn
 from backend.queue.queue import connect, min_new_of
-from backend.queue.turn import Turn
 from backend.settings import Settings
 from ris_core.errors import DatasetError
 
@@ -78,6 +76,8 @@ def get_on(tries: int) -> str:
     """Is killed each time, a little further on, and is done at last."""
     _leave("get_on")
     times = len(list(TRACES.glob("get_on.*")))
+    from backend.jobs.functions import JobProgress
+
     JobProgress(get_current_job(), ["reading", "training"])("training", times / 100)
     if times < tries:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ from redis import Redis
 from rq import Retry
 from rq.job import Job
 
-from backend.jobs.progress import JobProgress
+from backend.jobs.functions import JobProgress
 from backend.queue.queue import RETRIES, connect, open_queue
 
 STAGES = ("reading", "training")

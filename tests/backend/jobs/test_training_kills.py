@@ -210,4 +210,4 @@ def test_killed_at_random_a_training_ends_once_with_the_same_weights(
     assert not list((load().home / "learning" / str(PROJECT)).iterdir())
     assert annotator.failures == []
     assert annotator.versions[0].startswith(expected.base)
-    assert annotator.versions[-1].startswith(registry.production(PROJECT))
+    assert annotator.versions[-1].startswith(registry.pointer(PROJECT).version)

@@ -19,7 +19,7 @@ checkpoint_files.shipped = lambda: Path(os.environ["WEIGHTS"])
 
 def prepare() -> None:
     from backend.jobs import functions
-    from backend.jobs.progress import JobProgress
+    from backend.jobs.functions import JobProgress
     from backend.learning import candidate
 
     # Beside other tests nobody should wait for the politeness of this one.

@@ -16,10 +16,9 @@ from studio import PROJECT, TOKEN, Studio
 from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import CREATED, Event
-from backend.learning.attempt import attempt
 from backend.learning.events import MISSED, EventLog
 from backend.learning.finetune import Decision, Outcome
-from backend.learning.triggers import Reconciler
+from backend.learning.triggers import Reconciler, attempt
 from backend.queue.queue import JobQueue, connect
 from backend.settings import Settings
 

@@ -138,7 +138,7 @@ def test_after_a_learning_that_failed_all_of_it_counts_again(log: EventLog) -> N
     log.append(1, saved(1))
     log.begin(1, "a")
     log.append(1, saved(2))
-    log.fail(1)
+    log.end(1, None)
     assert (log.changes(1).fresh, log.changes(1).pending) == (1, 1)
     log.begin(1, "b")
     found = log.changes(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_it_waits_for_enough_new_corrections(services: Callable[..., LearningSer
     assert outcome.reason == "12 of 13 new corrections are there."
     # Not even a picture was fetched for that.
     assert not (tmp_path / "home" / "pictures").exists()
-    assert json.loads(json.dumps(outcome.as_json()))["version"] is None
+    assert json.loads(json.dumps(asdict(outcome)))["version"] is None
 
 
 def test_what_the_registry_holds_is_read_once(
@@ -122,7 +122,7 @@ def test_a_better_candidate_goes_into_production_once(
     assert version.name == outcome.version
     assert version.card["snapshot"] == outcome.snapshot
     assert version.card["base"] == outcome.base
-    assert version.card["expressions"] == json.loads(json.dumps(outcome.as_json()))["expressions"]
+    assert version.card["expressions"] == json.loads(json.dumps(asdict(outcome)))["expressions"]
     # Thresholds are the base's, scores are corrected to what the four answers came to.
     points = [checkpoint_files.operating_point(each.folder) for each in parts.registry.versions(PROJECT)]
     assert points[0].presence == points[1].presence

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.learning import spool
-from backend.learning.spool import Entry, Spool
+from backend.learning import events
+from backend.learning.events import Entry, Spool
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_what_is_added_is_handed_over_once_in_its_order(waiting: Spool) -> None:
 
 
 def test_it_is_bounded(waiting: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(spool, "MAX_BYTES", 1000)
+    monkeypatch.setattr(events, "SPOOL_BYTES", 1000)
     for number in range(100):
         waiting.add({"number": number})
     kept = drained(waiting)

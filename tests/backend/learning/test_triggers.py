@@ -329,7 +329,7 @@ def test_changes_that_are_old_enough_are_learnt_from_without_another_event(
     for number in (1, 2):
         log.append(PROJECT, Event(UPDATED, number, number, at(0)))
     log.begin(PROJECT, "")
-    log.fail(PROJECT)
+    log.end(PROJECT, None)
     tick(redis, settings)
     assert waiting(redis) == []
     redis.hset(f"ris:events:{PROJECT}:state", "since", time.time() - 1801)

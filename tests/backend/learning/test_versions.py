@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,10 @@ def test_a_version_is_promoted_and_taken_back(registry: Registry, checkpoints: d
         rollback(registry, PROJECT, None)
     # As Label Studio shows it.
     change = promote(registry, PROJECT, f"{name}.3fa2c1", None)
-    assert change.as_json() == {"project": PROJECT, "version": name, "before": base, "changed": True}
+    assert asdict(change) == {"project": PROJECT, "version": name, "before": base, "changed": True}
     assert registry.current(PROJECT).name == name
     assert not promote(registry, PROJECT, name, None).changed
-    assert rollback(registry, PROJECT, None) == ProductionChange(PROJECT, base, name)
+    assert rollback(registry, PROJECT, None) == ProductionChange(PROJECT, base, name, changed=True)
     assert registry.current(PROJECT) == registry.base
     with pytest.raises(NotFound, match="no version lda-00000000"):
         promote(registry, PROJECT, "lda-00000000", None)

@@ -6,10 +6,10 @@ import pytest
 from redis import Redis
 from rq import Worker
 
-from backend.queue import turn
+from backend.queue import cancellation
+from backend.queue.cancellation import Turn
 from backend.queue.names import BATCHES, NAME, TRAINING
 from backend.queue.queue import JobQueue
-from backend.queue.turn import Turn
 
 
 def serve(redis: Redis, *queues: str) -> str:
@@ -32,7 +32,7 @@ def test_a_learning_is_waited_for_by_none_but_its_own_worker(
 
 
 def test_a_slice_comes_to_its_end(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(cancellation, "SLICE_SECONDS", 0.0)
     assert Turn(redis, None, lambda: False)()
 
 

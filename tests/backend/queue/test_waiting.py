@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from backend.errors import NotFound
-from backend.queue.waiting import JobFailed, wait
+from backend.queue.queue import JobFailed, JobQueue
 
 RUNNING = {"status": "started", "progress": {"stage": "learning", "share": 0.5}}
 
 
-class Jobs:
+class Jobs(JobQueue):
     """A queue in which a job goes through states, one a question."""
 
     def __init__(self, *states: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ class Jobs:
 
 
 def outcome(*states: dict[str, Any], heard: list[tuple[str, float]] | None = None) -> dict[str, Any]:
-    return wait(Jobs(*states), "learn-7", lambda *progress: heard is not None and heard.append(progress))
+    return Jobs(*states).wait("learn-7", lambda *progress: heard is not None and heard.append(progress))
 
 
 def test_the_result_comes_after_what_is_heard_of_the_way() -> None:
