@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     prompt_box: str = _knob("", "TextArea where prompts are typed; unset: the one that is named prompt, else smart.")
     prelabel_labels: bool = _knob(True, "Whether a batch asks for each label by its name where nothing else is asked.")
     prelabel_remember: bool = _knob(True, "Whether the prompt typed last is tried on the next picture of its project.")
+    prelabel_blind: float = _knob(
+        0.1, "Share of the held-out tasks, a fifth of all, that people are shown without a prediction.", ge=0, le=1
+    )
     prelabel_new: bool = _knob(False, "Whether new tasks are pre-labelled as they come in.")
     prelabel_refresh: bool = _knob(True, "Whether a new version predicts anew, and Label Studio orders tasks by that.")
     prelabel_score: Literal["confidence", Strategy] = _knob(

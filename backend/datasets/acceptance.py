@@ -9,6 +9,7 @@ from typing import Any
 from backend.datasets.annotations import Correction, Edit
 from backend.labelstudio.label_config import LabelConfig
 from backend.prompts.label_matching import find_label
+from ris_core.evaluation.convention import ACCEPTED_TOLERANCE
 
 ORIGINS = ("accepted", "corrected", "rejected", "manual", "absent")
 
@@ -42,19 +43,25 @@ def figures(answered: Sequence[Answered]) -> dict[str, Any]:
     """How many expressions there are of each of ORIGINS, and how good the predictions were that are still known.
 
     compared: how many those are. accepted_share: the share of them that was submitted without a change, those that are
-    rightly absent too. iou: their mean IoU with what was submitted. None where there are none.
+    rightly absent too. iou: their mean IoU with what was submitted,
+    that of accepted masks as far as it is known: `ACCEPTED_TOLERANCE`. None where there are none.
     """
     counts = Counter(
         "absent" if answer.absent and answer.edit.kind != "rejected" else answer.edit.kind for answer in answered
     )
     compared = [answer.edit for answer in answered if answer.edit.iou is not None]
+    ious = [
+        min(answer.edit.iou, ACCEPTED_TOLERANCE if answer.edit.kind == "accepted" and not answer.absent else 1.0)
+        for answer in answered
+        if answer.edit.iou is not None
+    ]
     unchanged = sum(edit.kind == "accepted" for edit in compared)
     return {
         "expressions": len(answered),
         **{origin: counts[origin] for origin in ORIGINS},
         "compared": len(compared),
         "accepted_share": unchanged / len(compared) if compared else None,
-        "iou": fmean(edit.iou for edit in compared if edit.iou is not None) if compared else None,
+        "iou": fmean(ious) if ious else None,
     }
 
 

@@ -33,7 +33,9 @@ from backend.labelstudio.regions import Region, mask_regions, prompt_region
 from backend.labelstudio.task_data import image_address
 from backend.prompts.requests import PromptRequest, combine, echoes
 from backend.prompts.text import clean
+from ris_core.data.splits import is_blind
 from ris_core.errors import InputError, OutOfMemory
+from ris_core.files import sha256
 from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction
 
 _log = logging.getLogger(__name__)
@@ -132,7 +134,8 @@ class Prelabeller:
     def fetch(self, task: PromptedTask, config: LabelConfig, credentials: Credentials | None = None) -> PromptedTask:
         """The task with its image, encoded. Raises FetchError, BadRequest or LabelStudioError."""
         address = image_address(task.task, config)
-        return replace(task, image=self._images.fetch(address, task.task.get("id"), credentials))
+        image = self._images.fetch(address, task.task.get("id"), credentials)
+        return replace(task, image=image, identity=sha256(image))
 
     def decode(self, task: PromptedTask) -> PromptedTask:
         """The task with its image decoded. Raises ImageError."""
@@ -214,6 +217,10 @@ def _answer(
     if not task.requests:
         return _prediction(task, [], 0.0, project_model)
     config, answers = project_model.config, [answer for _, answer, _ in _combined(task, predictions)]
+    if echo and is_blind(task.identity, project_model.settings.prelabel_blind):
+        # What people draw without having seen an answer is what versions are best compared on. The score stays: the
+        # order of the tasks mustn't tell.
+        return _prediction(task, [], min(map(_confidence, answers)), project_model)
     try:
         regions = _mask_regions(config, task.requests, answers)
         # The annotation made from a batch prediction should hold its sentences, those without a mask too.

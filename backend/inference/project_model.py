@@ -74,13 +74,14 @@ def settings_digest(settings: Settings) -> str:
 class PromptedTask:
     """A task, what is asked of it, and the version string of the answer.
 
-    image: encoded, or decoded as HxWx3 uint8 RGB; None as long as nobody fetched it.
+    image: encoded, or decoded as HxWx3 uint8 RGB; None as long as nobody fetched it. identity: its file's SHA-256.
     """
 
     task: Task
     requests: tuple[PromptRequest, ...]
     version: str
     image: bytes | NDArray[np.uint8] | None = None
+    identity: str = ""
 
     @property
     def sentences(self) -> list[str]:

@@ -105,6 +105,7 @@ def compare_versions(before: Path, after: Path, snapshot: Path, on_progress: OnP
             target=fingerprints.target(sample),
             before=was.correct,
             after=now.correct,
+            accepted=was.accepted,
         )
         for sample, was, now in zip(old.samples, old.scores, new.scores, strict=True)
     )

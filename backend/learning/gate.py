@@ -2,11 +2,23 @@
 
 There is one rule. Both versions answer the held-out expressions, those about photos that no version is trained on, at
 full resolution. An expression's score is its IoU, 0 where a target is refused; without a target it is 1 for a refusal,
-else 0. A candidate passes if
+else 0.
 
-1. there is enough to compare: `needed` expressions, half of them with a target, these about a quarter as many photos.
-   Else the answer is "not yet", and says how many more it takes;
-2. it is no worse: the mean difference of the scores is at least 0, and its lower bound above -0.02. That is the 10 %
+What is true is what a person said: drew, changed, or rejected. A mask that was accepted is the answer of the version
+that was shown, mostly the one in production, which would have 1.000 by construction where a candidate that finds the
+thing as well has 0.9. People accept what they would have drawn otherwise, two people's masks agree to 0.85 to 0.9; so
+agreement with an accepted mask counts up to 0.85 (`ris_core.evaluation.convention`), for both versions
+and for scores that were kept, and no mask gains by being production's own. To lose the thing then costs as much as to
+find one that was drawn gains: luck, which was production's where its answer was accepted and the candidate's where it
+was not, weighs the same on both sides. To leave accepted masks out would ask after production's failures alone, and
+pass whatever fails elsewhere. What no rule mends: who is shown a mask draws less than who isn't. So a share of the
+held-out tasks is shown without one (RIS_PRELABEL_BLIND).
+
+A candidate passes if
+
+1. there is enough to compare: `needed` expressions, half of them with a target, these about a quarter as many photos,
+   and a quarter of them said by a person. Else the answer is "not yet", and says how many more it takes;
+2. it is no worse: the mean difference of the scores is at least 0, and its lower bound above -0.0075. That is the 10 %
    quantile over 10,000 bootstrap draws of photos, each with all of its expressions, since these succeed and fail
    together (Efron and Tibshirani 1993, paired);
 3. refusals don't pay for masks: over the expressions with a target the mean hasn't fallen by more than 0.02, beyond
@@ -22,9 +34,15 @@ So it is with targets, whose mean over thirty of them chance alone moves by a fe
 How often simulated candidates pass, 100 each (`make bench-gate`; truly: the change of the expected score):
 
     truly                  +0.16  +0.09  +0.03   0.00  -0.03  -0.10
-    20 held out             0.99   0.95   0.67   0.46   0.15   0.00
-    60                      1.00   1.00   0.70   0.41   0.12   0.00
-    200                     1.00   1.00   0.94   0.33   0.00   0.00
+    20 held out             0.99   0.94   0.57   0.32   0.11   0.00
+    60                      1.00   0.97   0.60   0.27   0.05   0.00
+    200                     1.00   1.00   0.89   0.18   0.00   0.00
+
+and where 80 % of the held-out expressions were accepted from production, docs/learning.md has all of it:
+
+    truly                                +0.05  +0.03   0.00  -0.03
+    100 held out                          0.81   0.56   0.13   0.01
+    the same, accepted masks in full      0.00   0.00   0.00   0.00
 
 A sentence that is asked of a photo twice, in two tasks that show the same picture, is one expression with the mean of
 its scores. A score that is no number from 0 to 1 fails the candidate. The same scores in any order give the same
@@ -41,8 +59,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.datasets import fingerprints
+from ris_core.evaluation.convention import ACCEPTED_TOLERANCE
 
 MARGIN = 0.02
+# What may have been lost at worst in the mean of all. By 0.02, one candidate in fifteen that is worse by 0.03 passes.
+LEAST = -0.0075
 QUANTILE = 0.10
 GOOD_SCORE = 0.5
 _RESAMPLES, _SEED = 10_000, 0
@@ -57,7 +78,8 @@ class ComparedExpression:
     """One held-out expression, answered by both versions.
 
     photo, target: digests of the picture and of the masks that are meant; target is empty where there is none.
-    before, after: the scores of the version in production and of the candidate.
+    before, after: the scores of the version in production and of the candidate. accepted: the masks that are meant are
+    a version's own, which a person let stand; then the scores are `Score.correct` of such.
     """
 
     task: int
@@ -66,6 +88,7 @@ class ComparedExpression:
     target: str
     before: float
     after: float
+    accepted: bool = False
 
     @property
     def has_target(self) -> bool:
@@ -105,6 +128,7 @@ class _Expression:
     has_target: bool
     before: float
     after: float
+    accepted: bool
 
     @property
     def difference(self) -> float:
@@ -148,7 +172,10 @@ def _join(photo: str, prompt: str, group: Sequence[ComparedExpression]) -> _Expr
     # Whoever draws a mask anew asks for something else, of which nothing is known yet.
     key = fingerprints.held_out(photo, (scored.target for scored in group), prompt)
     before, after = fmean([scored.before for scored in group]), fmean([scored.after for scored in group])
-    return _Expression(key, photo, any(scored.has_target for scored in group), before, after)
+    has_target, accepted = (
+        any(values) for values in zip(*((one.has_target, one.accepted) for one in group), strict=True)
+    )
+    return _Expression(key, photo, has_target, before, after, accepted)
 
 
 def _updated(references: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:
@@ -165,6 +192,7 @@ def _measure(expressions: Sequence[_Expression], references: Mapping[str, float]
         "photos": len(set(_photos(expressions))),
         "targets": len(targets),
         "target_photos": len(set(_photos(targets))),
+        "accepted": sum(expression.accepted for expression in expressions),
     }
     if expressions:
         differences = [expression.difference for expression in expressions]
@@ -177,11 +205,16 @@ def _measure(expressions: Sequence[_Expression], references: Mapping[str, float]
         numbers["target_difference"] = fmean(gains)
         numbers["target_upper_bound"] = bound(gains, _photos(targets), 1 - QUANTILE)
     if referenced:
-        falls = [expression.after - references[expression.key] for expression in referenced]
+        # Scores that were kept before this rule are 1 where the answer was accepted.
+        falls = [one.after - min(references[one.key], _most(one)) for one in referenced]
         numbers["worked"] = len(referenced)
         numbers["worked_difference"] = fmean(falls)
         numbers["worked_upper_bound"] = bound(falls, _photos(referenced), 1 - QUANTILE)
     return numbers
+
+
+def _most(expression: _Expression) -> float:
+    return ACCEPTED_TOLERANCE if expression.accepted else 1.0
 
 
 def _photos(expressions: Sequence[_Expression]) -> list[str]:
@@ -195,6 +228,10 @@ def _missing(numbers: Mapping[str, float | int]) -> str:
         (needed - numbers["expressions"], "held-out expressions"),
         (-(-needed // 2) - numbers["targets"], "of them with a mask"),
         (-(-needed // 4) - numbers["target_photos"], "held-out photos that show one"),
+        (
+            -(-needed // 4) - numbers["expressions"] + numbers["accepted"],
+            "of them that a person drew, changed or rejected",
+        ),
     )
     missing = [f"{number} more {what}" for number, what in wanted if number > 0]
     if not missing:
@@ -209,7 +246,7 @@ def _failures(numbers: Mapping[str, float | int]) -> list[str]:
     failures = []
     if numbers["difference"] < 0:
         failures.append(f"the mean score falls from {numbers['before']:.3f} to {numbers['after']:.3f}")
-    elif numbers["lower_bound"] <= -MARGIN:
+    elif numbers["lower_bound"] <= LEAST:
         failures.append(
             f"the mean score may as well have fallen by {-numbers['lower_bound']:.3f}, more photos would tell"
         )

@@ -32,6 +32,15 @@ def fold_of(identity: str, folds: int = 5) -> int:
     return int(hashlib.sha256(f"fold {identity}".encode()).hexdigest(), 16) % folds
 
 
+def is_blind(identity: str, share: float) -> bool:
+    """Whether a picture is among that share of the held-out ones of which people are shown no prediction.
+
+    By the SHA-256 of `identity` with a word before it, so that they are of both held-out splits, and stay the same.
+    """
+    part = int(hashlib.sha256(f"blind {identity}".encode()).hexdigest(), 16) % 1000
+    return split_of(identity) != "train" and part < 1000 * share
+
+
 def without_leaks(training: Iterable[Sample], held_out: Iterable[Sample]) -> list[Sample]:
     """`training` without the photos that `held_out` shows, for training on several datasets together.
 

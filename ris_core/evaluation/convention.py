@@ -11,3 +11,7 @@ Convention: TypeAlias = Literal["original", "lavt"]
 
 ACCEPTED = 0.95
 """The share of the targets of a validation split that an operating point is to answer, and not refuse."""
+
+# People accept a mask where they would have drawn another: two people's masks of one thing agree to 0.85 to 0.9. So a
+# mask that was accepted is known no better than this, and no answer to it, not even the very same mask, is worth more.
+ACCEPTED_TOLERANCE = 0.85

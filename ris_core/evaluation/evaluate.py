@@ -106,6 +106,7 @@ def evaluate_each(
         prediction = decide(sample.sentence, raw, point)
         target = _target(sample, image) if sample.has_target else None
         judged = score(raw.probability >= point.mask, target, not prediction.present, prediction.score)
+        judged = replace(judged, accepted=sample.origin == "accepted")
         yield EvaluatedSample(sample, image, target, prediction, judged, seconds)
 
 

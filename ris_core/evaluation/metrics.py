@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ris_core.evaluation.convention import ACCEPTED_TOLERANCE
 from ris_core.inference.calibration import calibration_error, mean, reliability
 from ris_core.masks import Mask
 
@@ -26,6 +27,7 @@ class Score:
     """How one expression came out. Plain numbers: those of several processes are joined, then summarised.
 
     intersection, union: pixels. refused: the model said "not there". expected: its own score, the IoU to expect.
+    accepted: the target is a model's own answer, which a person let stand.
     """
 
     intersection: int
@@ -33,6 +35,7 @@ class Score:
     has_target: bool
     refused: bool
     expected: float = 1.0
+    accepted: bool = False
 
     @property
     def iou(self) -> float:
@@ -41,8 +44,13 @@ class Score:
 
     @property
     def correct(self) -> float:
-        """IoU where there is a target; without one 1 for a refusal, else 0. Its mean is gRefCOCO's gIoU."""
-        return self.iou if self.has_target else float(self.refused)
+        """IoU where there is a target; without one 1 for a refusal, else 0. Its mean is gRefCOCO's gIoU.
+
+        With what was accepted, agreement counts up to ACCEPTED_TOLERANCE [ours].
+        """
+        if not self.has_target:
+            return float(self.refused)
+        return min(self.iou, ACCEPTED_TOLERANCE) if self.accepted else self.iou
 
 
 def score(mask: Mask, target: Mask | None, refused: bool, expected: float = 1.0) -> Score:
@@ -64,7 +72,7 @@ def summarise(scores: Sequence[Score]) -> dict[str, float | int]:
     targets = [entry for entry in scores if entry.has_target]
     figures: dict[str, float | int] = {"expressions": len(scores)}
     if targets:
-        ious = [entry.iou for entry in targets]
+        ious = [entry.correct for entry in targets]
         figures |= {"oIoU": _overall(targets), "mIoU": mean(ious)}
         figures |= {f"Prec@{threshold}": mean([iou >= threshold for iou in ious]) for threshold in THRESHOLDS}
     if len(targets) < len(scores):
@@ -87,7 +95,7 @@ def interval(scores: Sequence[Score], photos: Sequence[Hashable], seed: int = 0)
     groups: dict[Hashable, list[float]] = defaultdict(list)
     for entry, photo in zip(scores, photos, strict=True):
         if entry.has_target:
-            groups[photo].append(entry.iou)
+            groups[photo].append(entry.correct)
     # Sorted, since draws go by position.
     return bootstrap(sorted((sum(sorted(ious)), len(ious)) for ious in groups.values()), seed) if groups else (0.0, 0.0)
 

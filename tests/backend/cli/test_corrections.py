@@ -45,13 +45,13 @@ def test_the_command_says_it_in_sentences_and_as_json(home: Path, run_ris: Run, 
     assert code == 0
     assert "3 annotations, 3 expressions: 1 accepted, 1 corrected, 0 rejected, 0 manual, 1 absent." in printed
     assert "Of 2 that a prediction is known for, 50% were submitted without a change" in printed
-    assert "0.750" in printed
+    assert "0.675" in printed
     assert "An annotation takes 4.0 s" in printed
     # Predictions that are deleted meanwhile don't change what is known.
     for row in studio.tasks:
         row["predictions"] = []
     found = json.loads(run_ris("corrections", "--project", str(PROJECT), "--json")[1])
-    assert (found["project"], found["iou"], found["accepted_share"]) == (PROJECT, 0.75, 0.5)
+    assert (found["project"], found["iou"], found["accepted_share"]) == (PROJECT, 0.675, 0.5)
     assert found["by_version"]["lda-1.aa"]["corrected"] == 1
 
 

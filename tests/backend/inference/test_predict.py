@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import threading
 import time
@@ -24,6 +25,7 @@ from backend.labelstudio.masks import brush
 from backend.labelstudio.regions import read_annotation
 from backend.registry import Registry, RegistryError
 from backend.settings import Settings
+from ris_core.data import split_of
 from ris_core.errors import ImageError, PromptError
 
 CONFIG = parse(
@@ -139,6 +141,26 @@ def test_a_batch_prediction_reads_back_as_masks_with_their_sentences(make: Calla
     read = read_annotation(prediction["result"], CONFIG)
     assert [(mask.prompt, mask.label) for mask in read.masks] == [("the cat", "cat"), ("a dog", "other")]
     assert read.prompts == ("the cat", "a dog")
+
+
+def test_a_share_of_the_held_out_photos_is_shown_without_a_prediction(make: Callable[..., Prelabeller]) -> None:
+    """All of them here; who types in one of them is answered, and its score tells nobody which it is."""
+    uris = [data_uri(shade) for shade in range(40)]
+    digests = [hashlib.sha256(base64.b64decode(uri.partition(",")[2])).hexdigest() for uri in uris]
+    held_out = [split_of(digest) != "train" for digest in digests]
+    assert 0 < sum(held_out) < 20
+    tasks = [task(number, uri, prompt="the cat") for number, uri in enumerate(uris)]
+    limits = RequestLimits(batch_from=100)
+    blind, shown = (
+        make(limits=limits, knobs={"prelabel_blind": share}).predict(tasks, CONFIG, 7) for share in (1.0, 0.0)
+    )
+    assert [prediction["result"] == [] for prediction in blind] == held_out
+    assert all(prediction["result"] for prediction in shown)
+    assert [prediction["score"] for prediction in blind] == [prediction["score"] for prediction in shown]
+    assert len({prediction["model_version"] for prediction in [*blind, *shown]}) == 1
+    number = held_out.index(True)
+    [answer] = make(knobs={"prelabel_blind": 1.0}).predict([task(number, uris[number])], CONFIG, 7, typed("the cat"))
+    assert answer["result"]
 
 
 def test_a_batch_keeps_the_sentence_of_what_is_not_there(make: Callable[..., Prelabeller]) -> None:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import pytest
@@ -51,6 +52,7 @@ def test_equal_figures_pass() -> None:
         "photos": 5,
         "targets": 10,
         "target_photos": 5,
+        "accepted": 0,
         "needed": NEEDED,
         "before": 0.55,
         "after": 0.55,
@@ -145,6 +147,28 @@ def test_learning_to_refuse_does_not_pay() -> None:
     assert verdict.numbers["lower_bound"] > 0
     assert "worked" not in verdict.numbers
     assert "where there is a mask to find, it falls by 0.300" in verdict.reason
+
+
+def accepted(expressions: Sequence[ComparedExpression]) -> list[ComparedExpression]:
+    """The same, as answers of production that people let stand."""
+    return [replace(expression, accepted=True) for expression in expressions]
+
+
+def test_what_was_accepted_by_an_earlier_gate_isnt_held_to_production_s_own_mask() -> None:
+    """A card of before has 1.000 for it, by construction."""
+    figures = compared([(0.85, 0.85)] * 8, start=10)
+    drawn = compared([(0.2, 0.4)] * 4)
+    kept = dict.fromkeys(judge([*drawn, *figures], NEEDED).reference_scores, 1.0)
+    assert "of what worked before" in judge([*drawn, *figures], NEEDED, kept).reason
+    assert judge([*drawn, *accepted(figures)], NEEDED, kept).passed
+
+
+def test_what_was_only_accepted_doesnt_decide() -> None:
+    figures = compared([(0.85, 0.85)] * 20)
+    verdict = judge([*accepted(figures[2:]), *figures[:1]], NEEDED)
+    assert verdict.decision == "not yet"
+    assert "it takes 1 more of them that a person drew, changed or rejected." in verdict.reason
+    assert judge([*accepted(figures[2:]), *figures[:2]], NEEDED).passed
 
 
 def test_few_targets_may_fall_by_chance() -> None:
@@ -273,7 +297,8 @@ def test_a_better_answer_never_costs_the_promotion(figures: list[ComparedExpress
 def test_refusing_everything_never_passes_where_masks_were_found(figures: list[ComparedExpression]) -> None:
     refused = [replace(each, after=0.0 if each.has_target else 1.0) for each in figures]
     found = [each.before for each in figures if each.has_target]
-    if math.fsum(found) / len(found) > MARGIN:
+    # One mask among many may be luck, which the gate leaves aside.
+    if median(found) > 4 * MARGIN:
         assert not judge(refused, NEEDED).passed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ris_core.data.splits import fold_of, split_of
+from ris_core.data.splits import fold_of, is_blind, split_of
 
 
 def test_known_names_stay_where_they_are() -> None:
@@ -17,6 +17,16 @@ def test_shares() -> None:
     shares = Counter(split_of(f"photo-{number}") for number in range(20_000))
     assert abs(shares["test"] / 20_000 - 0.1) < 0.01
     assert abs(shares["val"] / 20_000 - 0.1) < 0.01
+
+
+def test_a_share_of_what_is_held_out_is_blind_and_a_larger_share_holds_it_too() -> None:
+    held_out = [f"photo-{number}" for number in range(20_000) if split_of(f"photo-{number}") != "train"]
+    tenth = [name for name in held_out if is_blind(name, 0.1)]
+    assert abs(len(tenth) / len(held_out) - 0.1) < 0.02
+    assert {split_of(name) for name in tenth} == {"val", "test"}
+    assert all(is_blind(name, 0.2) for name in tenth)
+    assert not any(is_blind(name, 0.0) for name in held_out)
+    assert not any(is_blind(f"photo-{number}", 1.0) for number in range(200) if split_of(f"photo-{number}") == "train")
 
 
 def test_folds_are_of_one_size_and_cut_across_splits() -> None:

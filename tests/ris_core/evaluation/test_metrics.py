@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
+from ris_core.evaluation.convention import ACCEPTED_TOLERANCE
 from ris_core.evaluation.metrics import Score, interval, score, summarise
 
 Case: TypeAlias = tuple[list[bool], list[bool] | None, bool, float]
@@ -72,6 +74,16 @@ def test_correct_is_what_gref_coco_averages() -> None:
     assert score(square(0), None, refused=True).correct == 1
     assert score(square(3), None, refused=False).correct == 0
     assert score(square(2), square(4), refused=False).correct == 0.25
+
+
+def test_agreement_with_what_a_person_only_accepted_counts_up_to_the_tolerance() -> None:
+    same = replace(score(square(3), square(3), refused=False), accepted=True)
+    assert (same.iou, same.correct) == (1, ACCEPTED_TOLERANCE)
+    half = replace(score(square(2), square(4), refused=False), accepted=True)
+    assert half.correct == half.iou == 0.25
+    assert summarise([same, half])["mIoU"] == (ACCEPTED_TOLERANCE + 0.25) / 2
+    assert interval([same], ["a"]) == (ACCEPTED_TOLERANCE, ACCEPTED_TOLERANCE)
+    assert replace(score(square(0), None, refused=True), accepted=True).correct == 1
 
 
 def test_nothing_found_of_nothing_drawn_is_no_hit() -> None:
