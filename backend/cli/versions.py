@@ -169,7 +169,9 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     score = "{before:.3f}→{after:.3f} ({expressions})".format(**numbers) if "after" in numbers else ""
     serves = "now" if row["production"] else "before" if row["served"] else ""
     added = "shipped" if row["added"] is None else _day(row)[5:]
-    return row["name"], added, str(row["snapshot"] or "")[:8], score, str(gate.get("decision", "")), serves
+    # One that nobody can tell yet whether it is better is there to be tried.
+    decision = "trial" if gate.get("decision") == "not yet" else str(gate.get("decision", ""))
+    return row["name"], added, str(row["snapshot"] or "")[:8], score, decision, serves
 
 
 def _day(card: Mapping[str, Any]) -> str:

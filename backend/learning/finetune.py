@@ -210,6 +210,8 @@ def _processes(training: Sequence[Sample], settings: Settings) -> int:
 
 
 def _register(outcome: Outcome, candidate: Path, registry: Registry, references: Mapping[str, float]) -> Outcome:
+    if outcome.gate and outcome.gate["decision"] == "not yet":
+        outcome = replace(outcome, reason=f"{outcome.reason} {_trial(outcome.project, candidate)}")
     card = {"origin": "fine-tuned", **asdict(outcome), "worked": dict(references)}
     version = registry.add(outcome.project, candidate, card)
     outcome = replace(outcome, version=version.name)
@@ -227,6 +229,15 @@ def _register(outcome: Outcome, candidate: Path, registry: Registry, references:
     except PromotionConflict as conflict:
         return replace(outcome, decision="kept", reason=str(conflict))
     return outcome
+
+
+def _trial(project: int, candidate: Path) -> str:
+    """What a person can do with a version that nobody can tell yet whether it is better."""
+    promoting = f"`ris promote {checkpoint_files.version(candidate)} --project {project}`"
+    return (
+        f"Until then it is kept as a trial: promote it yourself with {promoting}, "
+        f"look at its predictions, and `ris rollback --project {project}` takes it back."
+    )
 
 
 def _run_folder(begun: Outcome, settings: Settings) -> Path:

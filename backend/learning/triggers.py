@@ -2,7 +2,8 @@
 learn, `finetune.learn` reads from Label Studio.
 
 Learning is queued when
-- as many tasks have changed as RIS_FINETUNE_MIN_NEW says,
+- as many tasks have changed as RIS_FINETUNE_MIN_NEW says, or half of a project that has fewer than twice as many, but
+  no fewer than RIS_FINETUNE_LEAST_NEW,
 - the first of at least RIS_FINETUNE_LEAST_NEW changes is RIS_FINETUNE_MINUTES old,
 - somebody pressed "Start Training": then one new correction suffices.
 
@@ -89,7 +90,10 @@ class Reconciler:
         """
         with reachable():
             changes = self._log.changes(project)
-        min_new = sufficient(changes, self._is_running(changes.job), self._settings_of(project))
+        with reachable():
+            counts, _ = self._log.last_probe(project)
+        tasks = counts.tasks if counts else None
+        min_new = sufficient(changes, self._is_running(changes.job), self._settings_of(project), tasks)
         if min_new is None or changes.now - changes.queued < QUEUE_AGAIN_SECONDS:
             return None
         ticket = self._queue.learn(project, min_new)
@@ -116,19 +120,23 @@ class Reconciler:
         return False
 
 
-def sufficient(changes: Changes, running: bool, settings: Settings) -> int | None:
+def sufficient(changes: Changes, running: bool, settings: Settings, tasks: int | None = None) -> int | None:
     """How many new corrections suffice to learn now; None: it isn't time.
 
-    running: the learning that takes care of what is pending hasn't come to its end.
+    running: the learning that takes care of what is pending hasn't come to its end. tasks: of the project, where known.
     """
     count = changes.fresh + (0 if running else changes.pending)
     times = [time for time in (changes.first, None if running else changes.since) if time is not None]
     waited = changes.now - min(times, default=changes.now)
+    enough = settings.finetune_min_new
+    if tasks is not None:
+        # A handful of photos would never make that many.
+        enough = min(enough, max(settings.finetune_least_new, tasks // 2))
     thresholds = []
     if changes.forced:
         thresholds.append(1)
-    if changes.unknown or count >= settings.finetune_min_new:
-        thresholds.append(settings.finetune_min_new)
+    if changes.unknown or count >= enough:
+        thresholds.append(enough)
     if count >= settings.finetune_least_new and waited >= 60 * settings.finetune_minutes > 0:
         thresholds.append(settings.finetune_least_new)
     return min(thresholds, default=None)

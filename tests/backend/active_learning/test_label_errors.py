@@ -11,10 +11,11 @@ from held_out import snapshot
 from PIL import Image
 
 from backend.active_learning import label_errors
-from backend.active_learning.label_errors import Suspect, find_label_errors, find_suspects
+from backend.active_learning.label_errors import Suspect, certainties, find_label_errors, find_suspects
 from backend.projects.samples import corrections, photos
 from ris_core.checkpoint_files import version
 from ris_core.data import Sample
+from ris_core.evaluation.evaluate import Report
 from ris_core.evaluation.metrics import Score
 from ris_core.inference.predictor import Predictor
 from ris_core.masks import encode_rle
@@ -33,9 +34,40 @@ from ris_core.masks import encode_rle
     ids=["agreed", "elsewhere", "unsure", "refused", "drawn nowhere", "agreed absent"],
 )
 def test_what_is_sure_and_otherwise_is_suspicious(score: Score, says: str, iou: float | None, suspicion: float) -> None:
-    suspect = Suspect.of(Sample(Path("photo.jpg"), 5, 0, "train", "the cat", 10, 20, ()), score)
+    suspect = Suspect.of(Sample(Path("photo.jpg"), 5, 0, "train", "the cat", 10, 20, ()), score, score.expected)
     assert (suspect.task, suspect.prompt, suspect.says, suspect.iou) == (5, "the cat", says, iou)
     assert suspect.suspicion == pytest.approx(suspicion)
+
+
+def answers(*rows: tuple[str, float, float]) -> Report:
+    """Masks for sentences, with the version's own score and the IoU that they came to."""
+    samples = [Sample(Path("photo.jpg"), 5, 0, "train", sentence, 10, 20, ()) for sentence, _, _ in rows]
+    return Report(samples, [Score(round(100 * iou), 100, True, False, score) for _, score, iou in rows])
+
+
+def test_a_version_that_is_often_wrong_accuses_nobody() -> None:
+    """Sure of all, and right with one sentence: of the other nothing that it says is believed."""
+    right, wrong = [("the cat", 0.9, 0.9)] * 20, [("the sky", 0.9, 0.0)] * 20
+    believed = certainties(answers(*right, *wrong))
+    # The mean on all is 0.45: what its scores are corrected to.
+    assert all(certainty == pytest.approx(0.45, abs=0.05) for certainty in believed[:20])
+    assert all(certainty < 0.1 for certainty in believed[20:])
+
+
+def test_one_disagreement_among_many_agreements_is_suspicious() -> None:
+    *_, planted = certainties(answers(*[("the cat", 0.9, 0.9)] * 20, ("the cat", 0.9, 0.0)))
+    assert planted > 0.8
+
+
+def test_a_correction_alone_is_not_accused() -> None:
+    assert certainties(answers(("the cat", 0.99, 0.0))) == [0.0]
+    assert certainties(answers()) == []
+
+
+def test_what_a_person_accepted_isnt_accused() -> None:
+    """It agrees, though it counts as known only so far."""
+    score = replace(Score(10, 10, True, False, 0.9), accepted=True)
+    assert Suspect.of(Sample(Path("photo.jpg"), 5, 0, "train", "the cat", 10, 20, ()), score, 0.9).suspicion == 0.0
 
 
 def test_a_snapshot_is_looked_through_the_worst_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_versions_are_listed(ris: Run, registry: Registry, checkpoints: dict[str
     registry.promote(PROJECT, first)
     code, table, _ = ris("versions")
     assert code == 0
-    for cell in (first, "shipped", "abababab", "0.412→0.455 (24)", "passed", "not yet", "now", "before"):
+    for cell in (first, "shipped", "abababab", "0.412→0.455 (24)", "passed", "trial", "now", "before"):
         assert cell in table
     described = json.loads(ris("versions", "--json")[1])
     assert (described["production"], len(described["versions"])) == (first, 3)

@@ -182,6 +182,8 @@ def test_too_few_held_out_photos_promote_nothing(services: Callable[..., Learnin
     outcome = learn(PROJECT, parts)
     assert outcome.decision == "kept"
     assert outcome.reason.startswith("Not yet: to compare versions it takes 2 more held-out expressions.")
+    assert f"kept as a trial: promote it yourself with `ris promote {outcome.version} --project" in outcome.reason
+    assert parts.registry.version(PROJECT, str(outcome.version)).card["reason"] == outcome.reason
     assert outcome.gate is not None
     assert outcome.gate["decision"] == "not yet"
     assert parts.registry.current(PROJECT).name == outcome.base

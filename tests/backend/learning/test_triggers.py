@@ -49,6 +49,10 @@ def settings(make_settings: MakeSettings, redis_url: str, site: Site) -> Setting
     return make_settings(redis_url=redis_url, label_studio_url=site.url, label_studio_token=TOKEN, **limits)
 
 
+# Photos that nobody has annotated: in a project of a few, fewer corrections are enough.
+UNTOUCHED = [task(number) for number in range(900, 910)]
+
+
 @pytest.fixture
 def studio() -> Studio:
     return Studio([])
@@ -122,6 +126,16 @@ def test_time_alone_teaches_nothing_unless_it_is_set(settings: Settings) -> None
     changes = Changes(10_000.0, 2, 0.0, 0, None, "", 0.0, False, False, "0")
     assert sufficient(changes, False, settings) == 2
     assert sufficient(changes, False, settings.model_copy(update={"finetune_minutes": 0})) is None
+
+
+@pytest.mark.parametrize(
+    ("fresh", "tasks", "least"),
+    [(3, 7, 3), (2, 7, None), (3, 5, 3), (4, 12, None), (6, 12, 6), (9, 1000, None), (10, 1000, 10), (9, None, None)],
+)
+def test_in_a_small_project_half_of_the_tasks_are_enough(fresh: int, tasks: int | None, least: int | None) -> None:
+    settings = Settings(finetune_min_new=10, finetune_least_new=3)
+    changes = Changes(10_000.0, fresh, 9_999.0, 0, None, "", 0.0, False, False, "0")
+    assert sufficient(changes, False, settings, tasks) == least
 
 
 def test_events_are_logged_until_they_are_enough(ours: Reconciler, redis: Redis) -> None:
@@ -221,6 +235,7 @@ def test_a_thousand_duplicates_of_one_event_lead_to_one_training(
 def test_a_project_seen_for_the_first_time_is_looked_through_once(
     ours: Reconciler, studio: Studio, client: LabelStudio, log: EventLog, redis: Redis
 ) -> None:
+    studio.tasks += UNTOUCHED
     studio.tasks.append(submitted(1, 0))
     assert ours.reconcile(client, PROJECT) == 1
     assert [event.action for event in logged(log)] == [UNKNOWN]
@@ -297,6 +312,7 @@ def connected(settings: Settings, project: int) -> None:
 def test_a_tick_reads_back_looks_and_asks(
     settings: Settings, studio: Studio, log: EventLog, redis: Redis, site: Site
 ) -> None:
+    studio.tasks += UNTOUCHED
     away = EventLog(connect(f"redis://127.0.0.1:{free_port()}/0"), settings.home)
     studio.tasks += [submitted(number, number) for number in (1, 2, 3)]
     away.append(PROJECT, Event(CREATED, 1, 1, at(1)))
@@ -315,6 +331,7 @@ def test_a_tick_reads_back_looks_and_asks(
 def test_a_project_whose_events_are_all_lost_is_found_by_its_interface(
     settings: Settings, studio: Studio, redis: Redis
 ) -> None:
+    studio.tasks += UNTOUCHED
     studio.tasks.append(submitted(1, 0))
     connected(settings, PROJECT)
     # Somebody deleted that one.
@@ -324,8 +341,9 @@ def test_a_project_whose_events_are_all_lost_is_found_by_its_interface(
 
 
 def test_changes_that_are_old_enough_are_learnt_from_without_another_event(
-    settings: Settings, log: EventLog, redis: Redis
+    settings: Settings, log: EventLog, redis: Redis, studio: Studio
 ) -> None:
+    studio.tasks += UNTOUCHED
     for number in (1, 2):
         log.append(PROJECT, Event(UPDATED, number, number, at(0)))
     log.begin(PROJECT, "")
