@@ -106,7 +106,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Offer:
-    """A mask that was proposed and that nothing is left of: the sentence that it answered, else None, and its label."""
+    """A mask that was proposed: the sentence that it answered, None if that isn't known, and its label."""
 
     prompt: str | None
     label: str | None
@@ -114,7 +114,17 @@ class Offer:
     @property
     def sentence(self) -> str:
         """What was asked for: the sentence, or the label's name."""
-        return self.prompt or (self.label or "").replace("_", " ")
+        return self.prompt or sentence_of(self.label)
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether the label was asked for by its name, so that another label makes it another thing."""
+        return clean(self.sentence) == clean(sentence_of(self.label))
+
+
+def sentence_of(label: str | None) -> str:
+    """What asks for a label by its name."""
+    return (label or "").replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -227,7 +237,7 @@ def with_rejections(
             missing.setdefault(sentence, []).append(offer)
     claims = Counter(label for group in missing.values() for label in {offer.label for offer in group})
     added = []
-    for sentence, group in missing.items():
+    for group in missing.values():
         labels = {offer.label for offer in group}
         new = [
             drawn
@@ -235,7 +245,7 @@ def with_rejections(
             if drawn.region.partition("#")[0] not in offered_regions and drawn.label in (*labels, UNLABELLED)
         ]
         free = [drawn.region for drawn in new if drawn.region not in spoken_for and drawn.label in labels]
-        if all(clean((label or "").replace("_", " ")) == sentence for label in labels):
+        if all(offer.is_by_name for offer in group):
             free = [drawn.region for drawn in new if drawn.label in labels]
         if free and all(claims[label] == 1 for label in labels):
             added.append(Expression(group[0].sentence, tuple(free)))

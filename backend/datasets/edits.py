@@ -28,6 +28,7 @@ from backend.datasets.annotations import (
     EditKind,
     Expression,
     Offer,
+    sentence_of,
     with_rejections,
 )
 from backend.datasets.fingerprints import annotation_key, edit_keys
@@ -66,7 +67,8 @@ class StoredPrediction:
         return [
             mask.mask
             for mask in self.read.masks
-            if mask.region_id in expression.regions or clean(_offer(mask).sentence) == expression.cleaned
+            if (mask.region_id in expression.regions and not _offer(mask).is_by_name)
+            or clean(_offer(mask).sentence) == expression.cleaned
         ]
 
 
@@ -107,8 +109,9 @@ def measure_edits(
             # What was measured while its prediction was there is better than what the origin says.
             if expression.edit and (parent or not entries.keys() & keys):
                 fresh[keys[0]] = _fields(expression.edit)
-        added = compared.expressions[len(item.expressions) :]
-        fresh[annotation_key(item)] = {"added": [[expression.prompt, expression.regions] for expression in added]}
+        fresh[annotation_key(item)] = {
+            "meant": [[expression.prompt, expression.regions] for expression in compared.expressions]
+        }
     ledger.add(fresh)
     entries |= fresh
     return replace(corrections, items=tuple(_recalled(item, entries) for item in corrections.items))
@@ -133,7 +136,9 @@ def find_parent(correction: Correction, predictions: Sequence[Json], config: Lab
 def compare(correction: Correction, prediction: StoredPrediction | None) -> Correction:
     """The correction with what it says of the prediction, each of its expressions with what was done to that."""
     if prediction:
-        left = {drawn.region.partition("#")[0] for drawn in correction.objects}
+        renamed = _renamed(correction, prediction)
+        correction = _with_names(correction, renamed)
+        left = {drawn.region.partition("#")[0] for drawn in correction.objects} - renamed.keys()
         offers = [_offer(mask) for mask in prediction.read.masks if mask.region_id not in left and mask.mask.any()]
         offered = {mask.region_id for mask in prediction.read.masks}
         correction = with_rejections(correction, offers, offered, None)
@@ -142,6 +147,29 @@ def compare(correction: Correction, prediction: StoredPrediction | None) -> Corr
 
 def _offer(mask: AnnotatedMask) -> Offer:
     return Offer(mask.prompt, mask.label)
+
+
+def _renamed(correction: Correction, prediction: StoredPrediction) -> dict[str, str]:
+    """The regions that were asked for by their label's name and were given another label -> what that is called."""
+    asked = {mask.region_id: mask.label for mask in prediction.read.masks if mask.label and _offer(mask).is_by_name}
+    return {
+        drawn.region: sentence_of(drawn.label)
+        for drawn in correction.objects
+        if asked.get(drawn.region, drawn.label) != drawn.label
+    }
+
+
+def _with_names(correction: Correction, renamed: Mapping[str, str]) -> Correction:
+    """The correction with those regions under their new names: these are what the model should have answered there."""
+    meant: dict[str, Expression] = {}
+    for expression in correction.expressions:
+        regions = tuple(region for region in expression.regions if region not in renamed)
+        if regions or not expression.regions:
+            meant[expression.cleaned] = replace(expression, regions=regions)
+    for region, name in renamed.items():
+        there = meant.get(clean(name), Expression(name, (), Edit("corrected")))
+        meant[clean(name)] = replace(there, regions=(*there.regions, region), edit=Edit("corrected"))
+    return replace(correction, expressions=tuple(meant.values()))
 
 
 def _with_edits(
@@ -198,18 +226,16 @@ def _recalled(correction: Correction, entries: Mapping[str, Mapping[str, Any]]) 
         is_rejected = not drawn and entry["kind"] == "corrected"
         return Edit(**{**entry, "kind": "rejected"} if is_rejected else entry)
 
-    added = [Expression(prompt, tuple(regions)) for prompt, regions in _added(correction, entries)]
-    # Of what was typed and isn't there, measured while an annotation without a mask said so.
-    silent = [Expression(prompt, ()) for prompt in correction.unanswered]
-    added += [expression for expression in silent if (edit := edit_of(expression, ())) and edit.kind == "rejected"]
-    said = {expression.cleaned for expression in correction.expressions}
-    expressions = {expression.cleaned: expression for expression in added if expression.cleaned not in said}
-    return _with_edits(replace(correction, expressions=(*correction.expressions, *expressions.values())), edit_of)
-
-
-def _added(correction: Correction, entries: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    entry = entries.get(annotation_key(correction))
-    return entry["added"] if entry else []
+    entry, expressions = entries.get(annotation_key(correction)), list(correction.expressions)
+    if entry:
+        edits = {expression.cleaned: expression.edit for expression in expressions}
+        meant = [Expression(prompt, tuple(regions)) for prompt, regions in entry["meant"]]
+        expressions = [replace(expression, edit=edits.get(expression.cleaned)) for expression in meant]
+    else:
+        # Of what was typed and isn't there, measured while an annotation without a mask said so.
+        silent = [Expression(prompt, ()) for prompt in correction.unanswered]
+        expressions += [said for said in silent if (edit := edit_of(said, ())) and edit.kind == "rejected"]
+    return _with_edits(replace(correction, expressions=tuple(expressions)), edit_of)
 
 
 def _fields(edit: Edit) -> dict[str, Any]:

@@ -182,6 +182,38 @@ def test_deleted_and_drawn_anew(tmp_path: Path) -> None:
     assert said(read(tmp_path, annotation(10, drawn))) == said(correction)
 
 
+def test_given_another_label(tmp_path: Path) -> None:
+    renamed = region("a", label="spoon", prompt="cup", origin="prediction-changed")
+    correction = made_from(tmp_path, [offered("a", prompt="cup")], renamed)
+    assert said(correction) == [("spoon", ("a",), "corrected"), ("cup", (), "rejected")]
+    assert said(read(tmp_path, annotation(10, renamed))) == said(correction)
+    # What was asked for by a sentence is what it says, whatever its label was guessed to be.
+    sentence = region("a", label="spoon", prompt="the mug", origin="prediction-changed")
+    assert said(made_from(tmp_path / "2", [offered("a", prompt="the mug")], sentence)) == [
+        ("the mug", ("a",), "accepted")
+    ]
+
+
+def test_a_project_of_partly_absent_labels_is_counted_exactly(tmp_path: Path) -> None:
+    """64 tasks, each offered a cup and a spoon; of every fourth one of them is wrong, and deleted."""
+    tasks, kept = [], 0
+    for number in range(1, 65):
+        both = [offered(f"c{number}", prompt="cup"), offered(f"s{number}", square(30), "spoon", "spoon")]
+        left = both[: 1 if number % 4 == 0 else 2]
+        kept += len(left)
+        made = annotation(number, *left, parent_prediction=4)
+        tasks.append({"id": number, "data": {"image": "a"}, "annotations": [made], "predictions": [prediction(*both)]})
+    corrections = measure_edits(
+        read_corrections(tasks, CONFIG), EditLedger(tmp_path, 1), lambda ids: [tasks[n - 1] for n in ids], CONFIG
+    )
+    figures = summary(corrections.items, CONFIG)
+    assert (figures["annotations"], figures["expressions"]) == (64, 128)
+    assert (figures["accepted"], figures["rejected"], kept) == (112, 16, 112)
+    assert figures["accepted_share"] == 112 / 128
+    assert figures["by_label"]["cup"]["accepted_share"] == 1
+    assert (figures["by_label"]["spoon"]["accepted"], figures["by_label"]["spoon"]["rejected"]) == (48, 16)
+
+
 @pytest.mark.parametrize(
     "there",
     [
