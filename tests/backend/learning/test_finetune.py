@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from annotated import annotation, drawn, task, typed
+from annotated import absent, annotation, drawn, task, typed
 from squares import SENTENCE, annotated_studio, correction, pictures
 from studio import PROJECT, Studio, running
 
@@ -350,9 +350,9 @@ def test_tasks_that_show_one_picture_are_about_one_photo(
 ) -> None:
     """The picture of task 9 in three more tasks: the same sentence, another, and one that isn't there."""
     data, mask = pictures()[8]
-    said = [drawn("a", mask, "cat", SENTENCE), drawn("a", ~mask, "cat", "the dark"), typed("the dog")]
+    said = [[drawn("a", mask, "cat", SENTENCE)], [drawn("a", ~mask, "cat", "the dark")], [typed("the dog"), absent()]]
     for number, result in enumerate(said, 13):
-        studio.tasks.append(task(number, annotation(number, result)))
+        studio.tasks.append(task(number, annotation(number, *result)))
         studio.uploads[studio.tasks[-1]["data"]["image"]] = data
     parts = services(finetune_min_validation=100)
     outcome = learn(PROJECT, parts)
