@@ -16,11 +16,16 @@ from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from ris_core import checkpoint, checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample, by_photo
+from ris_core.evaluation.evaluate import evaluate
 from ris_core.files import atomic_write
+from ris_core.inference.calibration import mean
+from ris_core.inference.predictor import Predictor
 from ris_core.models.base import RISModel
 from ris_core.models.class_alignment import class_names
 from ris_core.training.balance import balance
@@ -37,8 +42,13 @@ PLAN, CHECKPOINT = "plan.json", "checkpoint"
 RECIPE = Recipe(rate=5e-4, warm_up=10, views=4)
 # More passes over a few photos learn the photos by heart.
 MAX_PASSES = 60
-# Of the way from the base to what training came to; docs/learning.md says what others would do.
-LEARNT = 0.4
+# Of the way from the base to what training came to; docs/learning.md says what others would do. A base whose answers to
+# what it is to learn come to no more than _UNKNOWN has little to lose: three fifths of the way back, what it refused
+# with certainty is refused still, though training had found it. From _KNOWN on the base's answers count.
+LEARNT, MOST_LEARNT = 0.4, 0.8
+_UNKNOWN, _KNOWN = 0.2, 0.4
+# Expressions that this is measured on.
+_ASKED = 64
 # Bytes of encoded views that are kept: 1,600 of them at 480 pixels.
 CACHED = 2 << 30
 _SIDE = 96
@@ -127,8 +137,8 @@ def train_candidate(
         samples, weights = list(compress(samples, drawn)), list(compress(weights, drawn))
         recipe = replace(recipe, epochs=plan.passes, photos=plan.batch or recipe.photos)
         learn(model, samples, recipe, run, lambda now: on_progress(now.step / now.steps), weights=weights)
-        _blend(model, teacher)
     if is_first():
+        _blend(model, teacher, learnt_share(_mean_score(teacher, point, spec.samples)))
         checkpoint.save(model, point, folder, _card(checkpoint_files.version(spec.base), plan, len(samples)))
     return folder
 
@@ -152,13 +162,26 @@ def fixed_encoders(model: RISModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _blend(model: RISModel, base: RISModel) -> None:
-    """Move `model` back on the straight line to `base`: much of what it learnt stays, most of what it lost comes back.
+def _blend(model: RISModel, base: RISModel, share: float) -> None:
+    """Move `model` back on the straight line to `base`, until `share` of the way is left.
 
-    Wortsman et al. 2022, arXiv 2109.01903.
+    Much of what it learnt stays, most of what it lost comes back. Wortsman et al. 2022, arXiv 2109.01903.
     """
     for weight, was in zip(model.parameters(), base.parameters(), strict=True):
-        weight.lerp_(was, 1 - LEARNT)
+        weight.lerp_(was, 1 - share)
+
+
+def learnt_share(known: float) -> float:
+    """How far to go from a base whose answers to what it is to learn come to `known` in the mean, 0 to 1 [ours]."""
+    return float(np.interp(known, (_UNKNOWN, _KNOWN), (MOST_LEARNT, LEARNT)))
+
+
+def _mean_score(base: RISModel, point: OperatingPoint, samples: Sequence[Sample]) -> float:
+    """What the base's answers to some of the things to be learnt come to; 1 where nothing is there to be found."""
+    targets = [sample for sample in samples if sample.has_target]
+    asked = random.Random(0).sample(targets, min(_ASKED, len(targets)))
+    scores = evaluate(Predictor(base, point, ""), asked).scores
+    return round(mean([score.correct for score in scores]), 2) if scores else 1.0
 
 
 def _weighted(model: RISModel, spec: CandidateSpec) -> tuple[list[Sample], list[float]]:

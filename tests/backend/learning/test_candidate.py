@@ -17,12 +17,15 @@ from PIL import Image
 from backend.learning import candidate
 from backend.learning.candidate import (
     CHECKPOINT,
+    LEARNT,
     MAX_PASSES,
+    MOST_LEARNT,
     PLAN,
     RECIPE,
     CandidateSpec,
     Pace,
     fixed_encoders,
+    learnt_share,
     plan_for,
     recalled_samples,
     train_candidate,
@@ -32,6 +35,8 @@ from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.errors import TrainingError
+from ris_core.evaluation.evaluate import evaluate
+from ris_core.inference.predictor import Predictor
 from ris_core.masks import encode_rle
 from ris_core.models.lda import LDA, LDAOptions
 from ris_core.training.batches import RECALLED, count_batches
@@ -195,13 +200,23 @@ def test_runs_share_what_the_encoder_makes(base: Path, samples: list[Sample], tm
 def test_a_candidate_lies_on_the_way_to_what_was_learnt(
     base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share, blended = candidate.LEARNT, train(base, samples, tmp_path / "blended")
-    monkeypatch.setattr(candidate, "LEARNT", 1.0)
+    known: list[float] = []
+    monkeypatch.setattr(candidate, "learnt_share", lambda score: known.append(score) or 0.4)
+    blended = train(base, samples, tmp_path / "blended")
+    # The left halves of all photos are asked for, and the untrained base paints something.
+    report = evaluate(Predictor.load(base), samples)
+    assert known == [pytest.approx(np.mean([score.correct for score in report.scores]), abs=0.01)]
+    monkeypatch.setattr(candidate, "learnt_share", lambda score: 1.0)
     learnt = train(base, samples, tmp_path / "learnt")
     was, some, all_of_it = (checkpoint.load(folder)[0].own_state() for folder in (base, blended, learnt))
     assert any(not torch.equal(some[name], all_of_it[name]) for name in was)
     for name, start in was.items():
-        assert torch.allclose(some[name], torch.lerp(start, all_of_it[name], share), atol=1e-6), name
+        assert torch.allclose(some[name], torch.lerp(start, all_of_it[name], 0.4), atol=1e-6), name
+
+
+def test_a_base_with_little_to_lose_goes_further() -> None:
+    shares = [learnt_share(known) for known in (0.0, 0.2, 0.3, 0.4, 1.0)]
+    assert shares == [pytest.approx(share) for share in (MOST_LEARNT, MOST_LEARNT, 0.6, LEARNT, LEARNT)]
 
 
 def test_nothing_to_train_on(base: Path, tmp_path: Path) -> None:
