@@ -198,7 +198,7 @@ def test_sigterm_ends_it_cleanly(running: Running) -> None:
 @pytest.mark.parametrize("missing", ["RIS_PASSWORD", "RIS_WEBHOOK_SECRET", "RIS_LABEL_STUDIO_TOKEN", "RIS_REDIS_URL"])
 def test_without_a_secret_it_ends_with_one_sentence(tmp_path: Path, missing: str) -> None:
     names = {"RIS_PASSWORD", "RIS_WEBHOOK_SECRET", "RIS_LABEL_STUDIO_TOKEN", "RIS_REDIS_URL"} - {missing}
-    (tmp_path / "ris.env").write_text("".join(f"{name}=x\n" for name in names))
+    (tmp_path / "ris.env").write_text("".join(f"{name}=redis://x\n" for name in names))
     done = subprocess.run(
         [*COMMAND, "--check-config"], env=environment(tmp_path, tmp_path), capture_output=True, text=True, check=False
     )
