@@ -39,6 +39,8 @@ from ris_core.training.loop import Interrupted
 
 # People in front of the editor come first, then batches. Much more would starve a batch beside other programs.
 NICENESS = {"prelabel": 5, "learn": 10}
+# Its first start takes a minute or two.
+STUDIO_SECONDS = 180.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -49,7 +51,7 @@ def learn(project: int) -> dict[str, Any]:
     The job's record says how much is enough, see `JobQueue.learn`.
     """
     settings, job = load(_number(project)), get_current_job()
-    with memory_explained(settings, job), LabelStudio.from_settings(settings) as client:
+    with memory_explained(settings, job), _label_studio(settings, job) as client:
         parts = LearningServices(client, services.image_resolver(settings), services.registry(settings), settings)
         _make_way("learn")
         log = EventLog(connect(settings.secret("redis_url"), patient=True), settings.home)
@@ -65,7 +67,7 @@ def export(project: int, form: str, name: str) -> dict[str, Any]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         # A path from the queue could lead anywhere on the disk.
         raise BadRequest(f"{name!r:.100} can't name an export. Use letters, digits, dots and dashes.")
-    with LabelStudio.from_settings(settings) as client:
+    with _label_studio(settings, get_current_job()) as client:
         return export_project(
             client,
             services.image_resolver(settings),
@@ -99,7 +101,7 @@ def refresh(project: int) -> dict[str, Any]:
     Returns {"state": ...}.
     """
     settings = load()
-    with LabelStudio.from_settings(settings) as client:
+    with _label_studio(settings, get_current_job()) as client:
         return {"state": services.rollout(settings, client).reconcile(_number(project))}
 
 
@@ -151,6 +153,14 @@ def memory_explained(settings: Settings, job: Job | None) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(f"Memory ran out while learning: {advice}.") from None
+
+
+@contextmanager
+def _label_studio(settings: Settings, job: Job | None) -> Iterator[LabelStudio]:
+    """Label Studio once it is up: after a restart, a worker takes up what was interrupted before that."""
+    with LabelStudio.from_settings(settings) as client:
+        client.wait(STUDIO_SECONDS, _should_stop(job))
+        yield client
 
 
 def _note(job: Job | None, name: str, value: object) -> None:

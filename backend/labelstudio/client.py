@@ -5,14 +5,16 @@ Every method raises a `LabelStudioError` that says what to do. Answers are retur
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
 
-from backend.errors import LabelStudioNotFound
+from backend.errors import LabelStudioError, LabelStudioFailed, LabelStudioNotFound, LabelStudioUnreachable
 from backend.labelstudio.auth import TIMEOUT, TokenAuth
 from backend.labelstudio.outbound import DIRECT, Outbound
 from backend.labelstudio.responses import Json, check, json_list, json_object, unreachable
@@ -23,6 +25,8 @@ BACKEND_TIMEOUT = httpx.Timeout(connect=5.0, read=130.0, write=60.0, pool=60.0)
 # Shorter than the lease of a chunk that is being written, see `backend.batches.store`.
 IMPORT_TIMEOUT = httpx.Timeout(connect=5.0, read=25.0, write=25.0, pool=5.0)
 PAGE_SIZE, LONG_PAGE, SHORT_PAGE = 100, 1000, 32
+POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 _IS_JSON = {"Content-Type": "application/json"}
 # What is asked for of an annotation. Label Studio takes the names for those of a task and of an annotation alike.
 _ANNOTATION = "result,created_at,updated_at,was_cancelled,ground_truth,completed_by,parent_prediction,lead_time"
@@ -51,6 +55,20 @@ class LabelStudio:
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._http.close()
+
+    def wait(self, seconds: float, stop: Callable[[], bool] = lambda: False) -> None:
+        """Return once Label Studio is up, is to `stop`, or after so long: what is asked then says what is wrong."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not stop():
+            try:
+                self.whoami()
+            except (LabelStudioUnreachable, LabelStudioFailed) as error:
+                _log.info("Waiting for Label Studio: %s", error)
+                time.sleep(POLL_SECONDS)
+            except LabelStudioError:
+                return
+            else:
+                return
 
     def whoami(self) -> Json:
         """The token's owner: `id`, `email`, ..."""

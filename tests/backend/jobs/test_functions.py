@@ -103,7 +103,8 @@ def test_a_project_is_a_number(environment: None, project: object) -> None:
             job(project)  # type: ignore[arg-type]
 
 
-def test_without_label_studio_a_job_says_so(environment: None) -> None:
+def test_without_label_studio_a_job_says_so(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "STUDIO_SECONDS", 0.1)
     with pytest.raises(LabelStudioUnreachable):
         functions.export(PROJECT, "coco", "mine")
 

@@ -380,3 +380,23 @@ def test_label_studio_below_a_sub_path(studio: Studio) -> None:
         projects = connected.projects()
         assert [next(projects)["id"], next(projects)["id"]] == [1, 1]
         assert site.asked[-1].target == "/label-studio/api/projects/?page=2"
+
+
+@pytest.mark.parametrize("not_yet", [Answer(502), Answer(reset=True)])
+def test_label_studio_is_waited_for(
+    connected: LabelStudio, site: Site, studio: Studio, monkeypatch: pytest.MonkeyPatch, not_yet: Answer
+) -> None:
+    monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
+    answers = iter([not_yet, not_yet])
+    site.answering = lambda asked: next(answers, None) or studio(asked)
+    connected.wait(30)
+    assert connected.whoami()["id"] == 1
+    site.answering = lambda _: not_yet
+    connected.wait(0.2)
+    connected.wait(30, stop=lambda: True)
+
+
+def test_a_label_studio_that_refuses_is_up(connected: LabelStudio, site: Site) -> None:
+    site.answering = lambda _: Answer(401, b"{}")
+    connected.wait(30)
+    assert len(site.asked) == 1
