@@ -45,6 +45,8 @@ def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Pixels:
             return np.asarray(_to_rgb(turned(image, orientation(image))))
     except FileNotFoundError:
         raise ImageError(f"{name} doesn't exist. Check the path.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name} is a folder. Name one picture.") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name} isn't a picture that can be read. Use one of {', '.join(FORMATS)}.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from backend.cli.options import JsonOption, ProjectOption
 from backend.terminal import out, say, stage_bar
@@ -63,10 +63,12 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export a project's annotations as a dataset: masks exact, prompts beside them."""
+    from backend.datasets.export import check_export
     from backend.home import exports_folder
     from backend.settings import load
 
     folder = name or f"project-{project}-{format}"
+    check_export(format, folder)
     report = _result_of(lambda jobs: jobs.export(project, format, folder))
     if as_json:
         print(json.dumps(report))
@@ -142,32 +144,48 @@ def _comparison(outcome: Mapping[str, Any]) -> Table:
 
 
 def _table_of_batches(batches: Sequence[Batch]) -> Table:
-    table = Table(
-        "batch", "project", "started by", "state", "done", "needed none", "left out", "of", "a second", "left", "note",
-        title="Batches",
-    )  # fmt: skip
+    table = Table(_whole("batch"), "project", "started by", "state", "what came of it", title="Batches")
     for batch in batches:
-        left = batch.as_json()["seconds_left"] if batch.state == "running" else None
-        table.add_row(
-            batch.id,
-            str(batch.spec.project),
-            batch.spec.origin,
-            batch.state,
-            *map(str, (batch.done, batch.skipped, batch.failed, batch.total)),
-            f"{batch.rate:.1f}",
-            "" if left is None else _duration(left),
-            escape(batch.note),
-        )
+        spec = batch.spec
+        table.add_row(batch.id, str(spec.project), spec.origin, batch.state, escape(", ".join(_outcome_of(batch))))
     return table
+
+
+def _whole(name: str) -> Column:
+    """What isn't broken where the terminal is narrow: an id in two lines can't be copied."""
+    return Column(name, no_wrap=True)
+
+
+def _outcome_of(batch: Batch) -> Iterator[str]:
+    yield f"{batch.done} of {batch.total} done"
+    if batch.skipped:
+        yield f"{batch.skipped} needed none"
+    if batch.failed:
+        yield f"{batch.failed} left out"
+    if batch.state == "running":
+        yield f"{batch.rate:.1f} a second"
+        left = batch.as_json()["seconds_left"]
+        if left is not None:
+            yield f"{_duration(left)} left"
+    if batch.note:
+        yield batch.note
 
 
 def _table_of_jobs(jobs: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("job", "does", "status", "queued", "progress", title="Jobs")
+    table = Table(_whole("job"), _whole("status"), _whole("queued"), "what came of it", title="Jobs")
     for job in jobs:
-        progress, error = job.get("progress"), job.get("error") or {}
-        stage = f"{progress['stage']} {progress['share']:.0%}" if progress else error.get("message", "")
-        table.add_row(job["id"], job.get("function", ""), job["status"], _ago(job.get("queued")), escape(stage))
+        table.add_row(job["id"], job["status"], _ago(job.get("queued")), escape(_outcome_of_job(job)))
     return table
+
+
+def _outcome_of_job(job: Mapping[str, Any]) -> str:
+    """What came of a job, how far it is while it runs, or why it failed."""
+    function, result, progress = job.get("function"), job.get("result"), job.get("progress")
+    if isinstance(result, dict) and function in _RESULTS:
+        return _RESULTS[function].format(**result)
+    if message := (job.get("error") or {}).get("message"):
+        return str(message)
+    return f"{progress['stage']} {progress['share']:.0%}" if progress else ""
 
 
 def _time(when: str) -> str:

@@ -1,6 +1,8 @@
 """`ris`: all commands, in the order in which its help shows them, and what becomes of an error."""
 
+import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -12,6 +14,7 @@ from backend.cli.models import convert, fetch, models, segment
 from backend.cli.projects import connect, prompts
 from backend.cli.training import average, calibrate, evaluate, train
 from backend.cli.versions import compare, promote, prune, rollback, versions
+from backend.local.running import running_home
 from ris_core.errors import InputError, RisError
 
 COMMANDS = {
@@ -35,12 +38,44 @@ for panel, commands in COMMANDS.items():
         app.command(rich_help_panel=panel)(command)
 
 
+_OF_AN_INSTALLATION = {
+    command.__name__
+    for panel in ("In Label Studio", "Pre-labelling", "Versions of the model")
+    for command in COMMANDS[panel]
+    if command not in (up, demo)
+}
+
+
 def main() -> None:
     """Run `ris`; an error of ours becomes one sentence and an exit code: 2 for bad input, 1 for the rest."""
     try:
+        if sys.argv[1:] and sys.argv[1] in _OF_AN_INSTALLATION and "--help" not in sys.argv:
+            _find_installation()
         app()
     except RisError as error:
         print(f"ris: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"ris: {error.filename} can't be read or written ({error.strerror}).", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _find_installation() -> None:
+    """Outside its folder, a command is for the installation that runs on this machine; else it has to be named.
+
+    One whose settings are in the environment, as in a container, needs no folder.
+    """
+    if Path(".ris").exists() or any(name.startswith("RIS_") and name != "RIS_CACHE" for name in os.environ):
+        return
+    home = running_home()
+    if home is None:
+        raise InputError(
+            f"There is no installation here: {Path('.ris').absolute()} doesn't exist, and none runs on this machine. "
+            "Go to the folder where `ris up` was started, or set RIS_HOME to the .ris in it."
+        )
+    print(f"ris: for the installation that runs in {home}.", file=sys.stderr)
+    os.environ["RIS_HOME"] = str(home)

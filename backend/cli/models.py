@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from backend.cli.options import JsonOption, ModelOption
 from backend.terminal import bar, out, say
+from ris_core.errors import InputError
 
 if TYPE_CHECKING:
     from ris_core.encoders import EncoderCard
@@ -35,10 +37,11 @@ def segment(
     from ris_core.inference.predictor import Predictor
     from ris_core.overlay import draw
 
+    folder = folder or Path(f"{photo.stem}-masks")
     image = read_image(photo)
+    _check_writable(folder)
     predictor = Predictor.load(model)
     predictions = predictor.segment(predictor.embed(image), prompts)
-    folder = folder or Path(f"{photo.stem}-masks")
     rows = [_write(folder, f"{photo.stem}.{number}", answer) for number, answer in enumerate(predictions, 1)]
     overlay = folder / f"{photo.stem}.overlay.png"
     present = [answer for answer in predictions if answer.present]
@@ -48,6 +51,15 @@ def segment(
         return
     out.print(_answers(rows))
     say(f"Overlay: {overlay}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Before the model is loaded and asked: raise InputError if pictures can't be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"{folder} can't be written ({error.strerror}). Choose another --out.") from None
 
 
 def models(as_json: JsonOption = False) -> None:

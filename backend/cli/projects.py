@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -80,6 +80,9 @@ def prompts(
     settings = load(project)
     assignments = {"prompts": set, "negatives": negative, "aliases": alias}
     changes = [(kind, *_assignment(text)) for kind, texts in assignments.items() for text in texts or ()]
+    # What is taken away (LABEL=) may be a label that the project has no more.
+    if unknown := _unknown(settings, project, [label for _, label, sentences in changes if sentences]):
+        raise InputError(unknown[0])
     given = read_sheet(file) if file else None
 
     def change(sheet: PromptSheet) -> PromptSheet:
@@ -90,7 +93,8 @@ def prompts(
 
     before = load_sheet(settings.home, project)
     sheet = edit_sheet(settings.home, project, change) if changes or file or clear else before
-    _warn(settings, project, sheet)
+    for sentence in _unknown(settings, project, sheet.entries):
+        err.print(sentence, markup=False, highlight=False)
     if as_json:
         print(json.dumps(sheet.as_json(), ensure_ascii=False))
         return
@@ -142,15 +146,17 @@ def _show(sheet: PromptSheet, project: int) -> None:
     out.print(table)
 
 
-def _warn(settings: Settings, project: int, sheet: PromptSheet) -> None:
-    """Name the entries that no label of the project reads, as far as its interface is known here."""
+def _unknown(settings: Settings, project: int, sought: Iterable[str]) -> list[str]:
+    """A sentence for each label that the project hasn't, as far as its interface is known here."""
     config = _interface(settings, project)
     labels = [name for label in config.labels for name in (label.value, label.stored)] if config else []
-    for label in sheet.entries if labels else ():
+    sentences = []
+    for label in sought if labels else ():
         if label not in labels:
             near = difflib.get_close_matches(label, labels, 1)
             advice = f'Did you mean "{near[0]}"?' if near else f"It has {', '.join(dict.fromkeys(labels))}."
-            err.print(f'The labelling interface has no label "{label}". {advice}', markup=False, highlight=False)
+            sentences.append(f'The labelling interface has no label "{label}". {advice}')
+    return sentences
 
 
 def _interface(settings: Settings, project: int) -> LabelConfig | None:

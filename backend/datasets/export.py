@@ -1,5 +1,6 @@
 """An export: a snapshot, written in a format to a folder of its own, where an earlier export gives way to it."""
 
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,17 @@ from backend.labelstudio.label_config import Defaults
 from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir
 from ris_core.images import MAX_PIXELS
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_export(fmt: object, name: object) -> None:
+    """Raise BadRequest if there is no such format, or `name` can't name an export's folder."""
+    if fmt not in EXPORT_FORMATS:
+        raise BadRequest(f"There is no export format {fmt!r:.100}. Choose from {', '.join(EXPORT_FORMATS)}.")
+    # A path from the queue could lead anywhere on the disk.
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadRequest(f"{name!r:.100} can't name an export. Use letters, digits, dots and dashes.")
 
 
 def export_project(
@@ -34,8 +46,7 @@ def export_project(
     of {task, reason}. Raises BadRequest if there is no such format, DatasetError if there is nothing to export or `out`
     holds something else, and LabelStudioError.
     """
-    if fmt not in EXPORT_FORMATS:
-        raise BadRequest(f"There is no export format {fmt!r}. Choose from {', '.join(EXPORT_FORMATS)}.")
+    check_export(fmt, out.name)
     _check_replaceable(out)
     annotated = read_project(client, project, home, defaults)
     snapshot = snapshot_project(annotated, images, home, max_pixels)

@@ -4,7 +4,6 @@ Settings are read anew by each job, so a changed knob counts from the next job o
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from backend import services
 from backend.batches import runner
 from backend.batches.service import BatchService
 from backend.batches.store import BatchStore
-from backend.datasets.export import export_project
+from backend.datasets.export import check_export, export_project
 from backend.errors import BadRequest
 from backend.home import exports_folder
 from backend.jobs import memory_limit
@@ -42,8 +41,6 @@ NICENESS = {"prelabel": 5, "learn": 10}
 # Its first start takes a minute or two.
 STUDIO_SECONDS = 180.0
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
 
 def learn(project: int) -> dict[str, Any]:
     """Learn from all that is annotated in a project, if enough of it is new. Returns `finetune.Outcome`.
@@ -64,14 +61,13 @@ def learn(project: int) -> dict[str, Any]:
 def export(project: int, form: str, name: str) -> dict[str, Any]:
     """Export a project to `<home>/exports/<name>`. Returns `datasets.export_project`'s report."""
     settings = load()
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        # A path from the queue could lead anywhere on the disk.
-        raise BadRequest(f"{name!r:.100} can't name an export. Use letters, digits, dots and dashes.")
+    check_export(form, name)
+    project = _number(project)
     with _label_studio(settings, get_current_job()) as client:
         return export_project(
             client,
             services.image_resolver(settings),
-            _number(project),
+            project,
             exports_folder(settings.home) / name,
             home=settings.home,
             fmt=form,
@@ -100,9 +96,9 @@ def refresh(project: int) -> dict[str, Any]:
 
     Returns {"state": ...}.
     """
-    settings = load()
+    settings, project = load(), _number(project)
     with _label_studio(settings, get_current_job()) as client:
-        return {"state": services.rollout(settings, client).reconcile(_number(project))}
+        return {"state": services.rollout(settings, client).reconcile(project)}
 
 
 class JobProgress:

@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 
 from backend.errors import AlreadyRunning, StartError
 from backend.home import env_file, lock_file, logs_folder
+from backend.local.running import announce
 from ris_core.files import atomic_write
 
 _HEADER = "# Made by `ris up`. It holds passwords, so keep it to yourself. Any RIS_ setting may be added.\n"
@@ -76,4 +77,5 @@ def locked(home: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        announce(home)
         yield

@@ -19,6 +19,7 @@ from rq.serializers import JSONSerializer
 from backend.batches.service import BatchService
 from backend.batches.store import BatchSpec, BatchStore
 from backend.queue.queue import JobQueue
+from backend.terminal import out
 
 Run = Callable[..., tuple[int, str, str]]
 OUTCOME = {
@@ -50,6 +51,13 @@ def mark(redis: Redis) -> Callable[..., None]:
     return write
 
 
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    monkeypatch.setattr(out, "width", 80)
+
+
+@pytest.mark.usefixtures("narrow")
 def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run) -> None:
     batch = BatchService(redis, queue).submit(BatchSpec(3, "lda-1", "lda-1.a"), range(1, 6))
     BatchStore(redis).note(batch.id, "Waits for [/data].")
@@ -62,8 +70,39 @@ def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run
     assert code == 0
     assert f"prelabel-{batch.id}" in printed
     assert "0:00 ago" in printed
-    assert "Waits for [/data]." in printed
+    assert "Waits for [/data]." in " ".join(printed.replace("│", " ").split())
     assert "Workers: 0 for training, 0 for batches." in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_came_of_each_job_is_listed(queue: JobQueue, mark: Callable[..., None], run_ris: Run) -> None:
+    learning, exporting, running = queue.learn(7).job, queue.export(7, "coco", "mine").job, queue.learn(8).job
+    mark(learning, JobStatus.FINISHED, {"decision": "rejected", "reason": "It is worse than what is there."})
+    mark(exporting, JobStatus.FAILED, error={"message": "Label Studio can't be reached."})
+    mark(running, JobStatus.STARTED, progress={"stage": "training", "share": 0.45})
+    code, printed, _ = run_ris("jobs")
+    words = " ".join(printed.replace("│", " ").split())
+    assert code == 0
+    assert "training 45%" in words
+    assert max(map(len, printed.splitlines())) <= 80
+    assert all(name in printed for name in (learning, exporting, running))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--format", "cocoa"), "There is no export format 'cocoa'. Choose from coco."),
+        (("--name", "../outside"), "'../outside' can't name an export."),
+    ],
+)
+def test_an_export_that_cant_be_made_isnt_queued(
+    queue: JobQueue, run_ris: Run, arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, printed, err = run_ris("export", "--project", "7", *arguments)
+    assert (code, printed) == (1, "")
+    assert err.startswith(f"ris: {sentence}")
+    assert queue.recent() == []
 
 
 def test_what_was_left_out_is_listed_as_json(queue: JobQueue, redis: Redis, run_ris: Run) -> None:

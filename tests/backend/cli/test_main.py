@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
+from backend.local.secrets import locked
 from backend.projects.samples import photos
 from ris_core import checkpoint
 from ris_core.checkpoint_files import CONFIG, WEIGHTS, shipped, version
@@ -25,7 +27,11 @@ from ris_core.models import MODELS
 def ris(run_ris, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Run a command in an empty folder -> exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RIS_HOME", raising=False)
+    for name in [name for name in os.environ if name.startswith("RIS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("RIS_HOME", "")
+    monkeypatch.delenv("RIS_HOME")
     return run_ris
 
 
@@ -100,6 +106,9 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
     [
         (("segment", "nowhere.png", "the cat"), 2, "nowhere.png doesn't exist"),
         (("segment", "text.png", "the cat"), 2, "isn't a picture"),
+        (("segment", ".", "the cat"), 2, ". is a folder. Name one picture"),
+        (("segment", "cat.png", "the cat", "--out", "text.png"), 2, "text.png can't be written (File exists)"),
+        (("segment", "cat.png", "the cat", "--out", "text.png/x"), 2, "Choose another --out"),
         (("segment", "cat.png", " "), 2, "The prompt is empty"),
         (("segment", "cat.png", "the cat", "--model", "nowhere"), 1, "isn't a checkpoint"),
         (("evaluate", "--dataset", "nowhere"), 1, "instances.json is missing"),
@@ -113,7 +122,13 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
         (("fetch", "yolo"), 1, "no encoder 'yolo'"),
         (("fetch", "sam-vit-b", "--file", "text.png"), 1, "isn't the published file"),
         (("convert", "voc", "a", "b"), 2, "no converter 'voc'"),
-        (("export", "--project", "1"), 1, "RIS_REDIS_URL isn't set"),
+        (("average", "one", "two", "--out", "text.png/x"), 1, "one isn't a checkpoint"),
+        *(
+            ((*command, "--project", "1"), 2, "There is no installation here")
+            for command in (("export",), ("versions",), ("prompts",), ("prelabel",), ("corrections",))
+        ),
+        (("jobs",), 2, "set RIS_HOME to the .ris in it"),
+        (("doctor",), 2, "none runs on this machine"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -124,6 +139,30 @@ def test_what_is_wrong_is_one_sentence(ris, cat: Path, arguments: tuple[str, ...
     assert err.startswith("ris: ") and sentence in err
     assert err.count("\n") == 1 and "Traceback" not in err
     assert out == ""
+
+
+def test_outside_its_folder_a_command_is_for_the_installation_that_runs(
+    ris, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    home = tmp_path / "elsewhere" / ".ris"
+    home.mkdir(parents=True)
+    with locked(home):
+        code, out, err = ris("versions", "--project", "1", "--json")
+        assert (code, err) == (0, f"ris: for the installation that runs in {home}.\n")
+        assert json.loads(out)
+        monkeypatch.delenv("RIS_HOME")
+        assert str(home) in ris("export", "--project", "1")[2]
+    monkeypatch.delenv("RIS_HOME")
+    assert "There is no installation here" in ris("versions", "--project", "1")[2]
+
+
+def test_a_file_that_cant_be_read_is_one_sentence(ris, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("in the way")
+    monkeypatch.setenv("RIS_HOME", str(tmp_path / "home"))
+    code, _, err = ris("prompts", "--project", "1", "--set", "cat=a cat")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "can't be read or written (" in err
 
 
 def test_evaluate_prints_one_json_object(ris, tmp_path: Path) -> None:

@@ -161,10 +161,16 @@ def test_a_file_replaces_the_sheet(ris: Run, home: Path, tmp_path: Path) -> None
 def test_a_label_that_the_project_has_not_is_pointed_out(ris: Run, home: Path) -> None:
     interface_file(home, 7).parent.mkdir()
     interface_file(home, 7).write_text(LABEL_CONFIG)
-    code, out, err = ris(
-        "prompts", "--project", "7", "--set", "persn=a man", "--set", "zebra=x", "--set", "cat=a", "--json"
-    )
+    for option in ("--set", "--negative", "--alias"):
+        code, out, err = ris("prompts", "--project", "7", "--set", "cat=a", option, "persn=a man")
+        assert (code, out) == (2, "")
+        assert err == 'ris: The labelling interface has no label "persn". Did you mean "person"?\n'
+    assert load_sheet(home, 7).entries == {}
+    file = home / "sheet.json"
+    file.write_text('{"persn": {"prompts": ["a man"]}, "zebra": {"prompts": ["x"]}, "cat": {"prompts": ["a"]}}')
+    code, out, err = ris("prompts", "--project", "7", "--file", str(file), "--json")
     assert code == 0
+    assert ris("prompts", "--project", "7", "--set", "zebra=")[0] == 0
     assert list(json.loads(out)) == ["persn", "zebra", "cat"]
     assert 'no label "persn". Did you mean "person"?' in " ".join(err.split())
     assert 'no label "zebra". It has person, cat,' in " ".join(err.split())
