@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -25,43 +28,7 @@ COMMANDS = {
     "Versions of the model": (versions, promote, rollback, compare, prune),
 }
 """The commands by panel. A module of this package holds those of one area, with what they print."""
-
-app = typer.Typer(
-    name="ris",
-    help="Type a sentence, get the mask, correct it, and the model learns.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for panel, commands in COMMANDS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
-
-
-_OF_AN_INSTALLATION = {
-    command.__name__
-    for panel in ("In Label Studio", "Pre-labelling", "Versions of the model")
-    for command in COMMANDS[panel]
-    if command not in (up, demo)
-}
-
-
-def main() -> None:
-    """Run `ris`; an error of ours becomes one sentence and an exit code: 2 for bad input, 1 for the rest."""
-    try:
-        if sys.argv[1:] and sys.argv[1] in _OF_AN_INSTALLATION and "--help" not in sys.argv:
-            _find_installation()
-        app()
-    except RisError as error:
-        print(f"ris: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"ris: {error.filename} can't be read or written ({error.strerror}).", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+_ANYWHERE = (*COMMANDS["On the command line"], *COMMANDS["Models and data"], up, demo)
 
 
 def _find_installation() -> None:
@@ -79,3 +46,40 @@ def _find_installation() -> None:
         )
     print(f"ris: for the installation that runs in {home}.", file=sys.stderr)
     os.environ["RIS_HOME"] = str(home)
+
+
+def _in_installation(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        _find_installation()
+        command(*arguments, **options)
+
+    return run
+
+
+app = typer.Typer(
+    name="ris",
+    help="Type a sentence, get the mask, correct it, and the model learns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command if command in _ANYWHERE else _in_installation(command))
+
+
+def main() -> None:
+    """Run `ris`; an error of ours becomes one sentence and an exit code: 2 for bad input, 1 for the rest."""
+    try:
+        app()
+    except RisError as error:
+        print(f"ris: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"ris: {error.filename} can't be read or written ({error.strerror}).", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
