@@ -128,7 +128,8 @@ def train_candidate(
 
         def make_plan() -> Plan:
             pace = _pace(spec, samples, recipe, learn)
-            left = spec.seconds - (time.monotonic() - started)
+            # However long a busy machine took to begin: else nothing is learnt there at all.
+            left = max(spec.seconds / 2, spec.seconds - (time.monotonic() - started))
             return plan_for(spec.samples, spec.new, left, pace, recipe.photos)
 
         plan = _settled(run, make_plan)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,6 +214,17 @@ def test_a_candidate_lies_on_the_way_to_what_was_learnt(
     assert any(not torch.equal(some[name], all_of_it[name]) for name in was)
     for name, start in was.items():
         assert torch.allclose(some[name], torch.lerp(start, all_of_it[name], 0.4), atol=1e-6), name
+
+
+def test_half_of_the_time_is_left_to_learn_however_slow_the_start(
+    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on a second each time that it is read: a pass over the measured photos takes one."""
+    seconds = count()
+    monkeypatch.setattr(candidate, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    train_candidate(CandidateSpec(base, samples[:2], 4.0), tmp_path / "run", lambda share: None)
+    plan = json.loads((tmp_path / "run" / PLAN).read_text())
+    assert (plan["passes"], len(plan["photos"])) == (2, 2)
 
 
 def test_a_base_with_little_to_lose_goes_further() -> None:
