@@ -77,7 +77,7 @@ def _pack(pairs: Sequence[Pair]) -> bytes:
         file,
         task=np.array([pair.task for pair in pairs], dtype=np.int64),
         prompt=np.frombuffer(json.dumps([pair.prompt for pair in pairs]).encode(), dtype=np.uint8),
-        numbers=np.array([(pair.confidence, pair.disagreement) for pair in pairs], dtype=np.float64),
+        numbers=np.array([(pair.confidence, pair.disagreement, pair.shown) for pair in pairs], dtype=np.float64),
         # Half as large, and no order depends on the rest.
         deepest=np.stack([pair.embedding for pair in pairs]).astype(np.float16),
     )
@@ -91,10 +91,12 @@ def _unpack(file: Path) -> list[Pair]:
             if "deepest" not in content and not file.parent.name.startswith("lda-"):
                 return []
             embeddings = content["deepest" if "deepest" in content else "embedding"]
-            rows = zip(content["task"], prompts, content["numbers"], embeddings, strict=True)
+            # Files from before it was noted whether a mask was shown have two numbers a pair.
+            numbers = np.column_stack([content["numbers"], np.ones(len(prompts))])[:, :3].tolist()
+            rows = zip(content["task"], prompts, numbers, embeddings, strict=True)
             return [
-                Pair(int(task), str(prompt), float(numbers[0]), float(numbers[1]), embedding.astype(np.float32))
-                for task, prompt, numbers, embedding in rows
+                Pair(int(task), str(prompt), confidence, disagreement, embedding.astype(np.float32), bool(shown))
+                for task, prompt, (confidence, disagreement, shown), embedding in rows
             ]
     except FileNotFoundError:
         raise

@@ -43,7 +43,7 @@ class Pair:
     """A task and something asked of it; no two pairs of a list have the same of both.
 
     confidence: the IoU to expect of the answer, [0, 1]. disagreement: [0, 1]. embedding: (D,), its direction counts.
-    What isn't a number counts as 0.
+    What isn't a number counts as 0. shown: whether the answer is a mask that was written.
     """
 
     task: int
@@ -51,6 +51,7 @@ class Pair:
     confidence: float
     disagreement: float
     embedding: Embeddings
+    shown: bool = True
 
 
 def rank(

@@ -152,7 +152,9 @@ def new_scores(
     highest: dict[int, float] = {}
     for pair, priority in zip(candidates, priorities.tolist(), strict=True):
         highest[pair.task] = max(priority, highest.get(pair.task, 0.0))
-    return {task: 1 - priority for task, priority in highest.items()}
+    # As batches score: what shows no mask isn't to read as sure of one.
+    shown = {pair.task for pair in candidates if pair.shown or strategy != "uncertainty"}
+    return {task: (1 - priority) / (1 if task in shown else 2) for task, priority in highest.items()}
 
 
 def corrections_by_prompt(home: Path, project: int) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from backend.datasets.annotations import Correction, Edit
+from backend.datasets.annotations import Correction, Edit, label_name
 from backend.labelstudio.label_config import LabelConfig
 from backend.prompts.label_matching import find_label
 from ris_core.evaluation.convention import ACCEPTED_TOLERANCE
@@ -70,7 +70,7 @@ def _answered(corrections: Iterable[Correction], config: LabelConfig) -> Iterato
         labels = {drawn.region: drawn.label for drawn in correction.objects}
         for expression in correction.expressions:
             meant = next(iter(expression.regions), None)
-            label = labels[meant] if meant else find_label(expression.prompt, config).label.value
+            label = labels[meant] if meant else label_name(find_label(expression.prompt, config).label)
             yield Answered(label, not expression.regions, expression.edit or Edit("manual"))
 
 

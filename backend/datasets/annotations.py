@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.errors import BadRequest
-from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.label_config import Label, LabelConfig
 from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, read_annotation, says_where
 from backend.labelstudio.task_data import image_address
 from backend.prompts.label_matching import find_label
@@ -181,9 +181,9 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
     unanswered = [prompt for sentence, prompt in asked.items() if sentence not in said]
     # Where the interface has no gesture for it, a blank annotation says so of what the task itself asks for.
     if read.absent or (read.blank and config.absent is None):
-        labels = {request.prompt: request.label.value for request in own}
-        labels = {prompt: labels.get(prompt) or find_label(prompt, config).label.value for prompt in unanswered}
-        absent = [prompt for prompt in unanswered if not _is_marked(labels[prompt], read.shapes)]
+        labels = {request.prompt: request.label for request in own}
+        labels = {prompt: labels.get(prompt) or find_label(prompt, config).label for prompt in unanswered}
+        absent = [prompt for prompt in unanswered if not _is_marked(label_name(labels[prompt]), read.shapes)]
         expressions += tuple(Expression(prompt, ()) for prompt in absent)
         unanswered = [prompt for prompt in unanswered if prompt not in absent]
     correction = Correction(
@@ -346,9 +346,9 @@ def _sentences(
     # What carries the sentence already says which label it is about.
     labels = {mask.label for mask in masks if not mask.shared and clean(mask.prompt or "") == clean(prompt)}
     match = find_label(prompt, config)
-    known, note = (request.label.value, request.notes) if request else (match.label.value, match.note)
+    known, note = (request.label, request.notes) if request else (match.label, match.note)
     if not labels:
-        labels = {mask.label for mask in without if mask.label} if note else {known}
+        labels = {mask.label for mask in without if mask.label} if note else {label_name(known)}
         labels = labels if len(labels) == 1 else set()
     return [mask.prompt if not mask.shared else prompt if mask.label in (*labels, None) else None for mask in masks]
 
@@ -383,7 +383,12 @@ def _label(mask: AnnotatedMask, config: LabelConfig) -> str:
     if mask.label:
         return mask.label
     is_named = mask.prompt or len(config.labels) == 1
-    return find_label(mask.prompt or "", config).label.value if is_named else UNLABELLED
+    return label_name(find_label(mask.prompt or "", config).label if is_named else None)
+
+
+def label_name(label: Label | None) -> str:
+    """What a label is called in datasets, "unlabelled" where it stayed open."""
+    return label.value if label else UNLABELLED
 
 
 def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:

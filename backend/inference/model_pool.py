@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -66,7 +66,12 @@ class ModelPool:
         return thread
 
     def segment_all(
-        self, version: Version, images: Sequence[ImagePrompts], deadline: float, passes: int | None = None
+        self,
+        version: Version,
+        images: Sequence[ImagePrompts],
+        deadline: float,
+        passes: int | None = None,
+        guessed: Collection[str] = (),
     ) -> list[ImageResult]:
         """One prediction a prompt, in order, for each image; all of them go through the model together.
 
@@ -76,6 +81,7 @@ class ModelPool:
         Args:
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
             passes: predictions are `AssessedPrediction`, from so many passes under dropout, perhaps none.
+            guessed: prompts whose mask is wanted even where it seems absent; not with `passes`.
 
         Raises:
             ModelBusy: others kept the model until the deadline.
@@ -85,7 +91,7 @@ class ModelPool:
             raise ModelBusy("The model is busy with other images. Try again in a moment.")
         try:
             predictor = self._predictor(version)
-            return self._thread.submit(self._segment, predictor, images, passes).result()
+            return self._thread.submit(self._segment, predictor, images, passes, guessed).result()
         finally:
             self._lock.release()
 
@@ -93,12 +99,14 @@ class ModelPool:
         """Decode an image, in the caller's time and not the model's. Raises ImageError."""
         return read_image(image, self._max_pixels)
 
-    def _segment(self, predictor: Predictor, images: Sequence[ImagePrompts], passes: int | None) -> list[ImageResult]:
+    def _segment(
+        self, predictor: Predictor, images: Sequence[ImagePrompts], passes: int | None, guessed: Collection[str]
+    ) -> list[ImageResult]:
         try:
             prepared = self._prepare(predictor, [image for image, _ in images])
             requests = list(zip(prepared, [prompts for _, prompts in images], strict=True))
             if passes is None:
-                return list(predictor.segment_all(requests))
+                return list(predictor.segment_all(requests, guessed))
             from ris_core.inference.uncertainty import assess  # noqa: PLC0415 - see `_load`
 
             return list(assess(predictor, requests, passes))
@@ -106,7 +114,7 @@ class ModelPool:
             if len(images) == 1:
                 return [error]
         # One of them is to blame: alone, each answers for itself.
-        return [result for image in images for result in self._segment(predictor, [image], passes)]
+        return [result for image in images for result in self._segment(predictor, [image], passes, guessed)]
 
     def _prepare(self, predictor: Predictor, images: Sequence[bytes | Image]) -> list[PreparedImage]:
         names = (sha256(image) if isinstance(image, bytes) else id(image) for image in images)

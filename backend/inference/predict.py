@@ -29,9 +29,10 @@ from backend.inference.project_model import ProjectModel, ProjectModels, Prompte
 from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
-from backend.labelstudio.regions import Region, mask_regions, prompt_region
+from backend.labelstudio.region_ids import stable_ids
+from backend.labelstudio.regions import Region, answer_region, mask_regions, prompt_region
 from backend.labelstudio.task_data import image_address
-from backend.prompts.requests import PromptRequest, combine, echoes
+from backend.prompts.requests import PromptRequest, combine, echoes, reply
 from backend.prompts.text import clean
 from ris_core.data.splits import is_blind
 from ris_core.errors import InputError, OutOfMemory
@@ -105,7 +106,11 @@ class Prelabeller:
         context: Mapping[str, Any] | None = None,
         credentials: Credentials | None = None,
     ) -> list[TaskPrediction]:
-        """One answer for each task. The score is the confidence in the least sure answer, be it a mask or its absence.
+        """One answer for each task.
+
+        The score is the confidence in the least sure answer, be it a mask or its absence: what has the lowest is to be
+        labelled next. Where no mask is shown it is half of that: nobody is to read a sure absence as a sure mask, and
+        such tasks come after the unsure masks and before the sure ones.
 
         Args:
             context: what the editor sends along; None in a batch.
@@ -153,7 +158,7 @@ class Prelabeller:
         """Answer tasks together; those of which nothing is asked need no image.
 
         Args:
-            echo: whether the sentences are part of the answers.
+            echo: a batch's: the sentences are part of the answers, and masks below `prelabel_min_score` are not.
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
             pairs: gets the pairs that were answered, with what ranking them by the project's strategy takes.
 
@@ -164,7 +169,9 @@ class Prelabeller:
         images = [(task.image, task.sentences) for task in tasks if task.image is not None]
         in_passes = PASSES if project_model.settings.prelabel_score == "disagreement" else 0
         passes = None if pairs is None else in_passes
-        results = iter(self._model_pool.segment_all(project_model.version, images, deadline, passes) if images else [])
+        guessed = {request.prompt for task in tasks for request in task.requests if request.guessed}
+        version, pool = project_model.version, self._model_pool
+        results = iter(pool.segment_all(version, images, deadline, passes, guessed) if images else [])
         answers: list[TaskPrediction | UnansweredTask] = []
         for task in tasks:
             predictions = next(results) if task.image is not None else []
@@ -173,7 +180,7 @@ class Prelabeller:
                 continue
             answers.append(_answer(task, predictions, project_model, echo))
             if pairs is not None:
-                pairs += _pairs(task, predictions)
+                pairs += _pairs(task, predictions, project_model.settings.prelabel_min_score)
         return answers
 
     def _interact(self, task: Task, request: _PredictRequest) -> TaskPrediction:
@@ -216,22 +223,30 @@ def _answer(
 ) -> TaskPrediction | UnansweredTask:
     if not task.requests:
         return _prediction(task, [], 0.0, project_model)
-    config, answers = project_model.config, [answer for _, answer, _ in _combined(task, predictions)]
+    config, least = project_model.config, project_model.settings.prelabel_min_score if echo else 0.0
+    answers = [
+        answer if _confidence(answer) >= least else replace(answer, present=False)
+        for _, answer, _ in _combined(task, predictions)
+    ]
+    size = answers[0].mask.shape[0], answers[0].mask.shape[1]
+    score = min(map(_confidence, answers)) / (1 if any(answer.present for answer in answers) else 2)
     if echo and is_blind(task.identity, project_model.settings.prelabel_blind):
         # What people draw without having seen an answer is what versions are best compared on. The score stays: the
         # order of the tasks mustn't tell.
-        return _prediction(task, [], min(map(_confidence, answers)), project_model)
+        return _prediction(task, [], score, project_model)
     try:
-        regions = _mask_regions(config, task.requests, answers)
+        regions = _mask_regions(config, task, answers, stable=not echo)
+        if not echo:
+            said = " | ".join(reply(request, answer) for request, answer in zip(task.requests, answers, strict=True))
+            regions += answer_region(config, size, said)
         # The annotation made from a batch prediction should hold its sentences, those without a mask too.
         # In the editor the TextArea holds them already.
         if echo and config.prompt and (sentences := echoes(task.requests, answers)):
-            height, width = answers[0].mask.shape
-            regions.append(prompt_region(config, (height, width), *sentences))
+            regions.append(prompt_region(config, size, *sentences))
         validate(regions, config)
     except BadRequest as error:
         return error
-    return _prediction(task, regions, min(map(_confidence, answers)), project_model)
+    return _prediction(task, regions, score, project_model)
 
 
 def _combined(
@@ -244,26 +259,28 @@ def _combined(
         yield request, combine(request, own[0], own[1:]), own
 
 
-def _pairs(task: PromptedTask, predictions: Sequence[Prediction]) -> list[Pair]:
+def _pairs(task: PromptedTask, predictions: Sequence[Prediction], least: float) -> list[Pair]:
     """What was asked of a task, each sentence once."""
     pairs: dict[str, Pair] = {}
     for request, answer, own in _combined(task, predictions):
         assessed = [prediction for prediction in own if isinstance(prediction, AssessedPrediction)]
         measured = [prediction.disagreement for prediction in assessed if prediction.disagreement is not None]
         about = int(task.task["id"]), clean(request.prompt), _confidence(answer)
-        pairs.setdefault(about[1], Pair(*about, max(measured, default=math.nan), assessed[0].embedding))
+        disagreement, shown = max(measured, default=math.nan), answer.present and about[2] >= least
+        pairs.setdefault(about[1], Pair(*about, disagreement, assessed[0].embedding, shown))
     return list(pairs.values())
 
 
-def _mask_regions(
-    config: LabelConfig, requests: Sequence[PromptRequest], answers: Sequence[Prediction]
-) -> list[Region]:
-    return [
-        region
-        for request, answer in zip(requests, answers, strict=True)
-        if answer.present
-        for region in mask_regions(config, request.label, answer.mask, answer.score, request.prompt, request.notes)
-    ]
+def _mask_regions(config: LabelConfig, task: PromptedTask, answers: Sequence[Prediction], stable: bool) -> list[Region]:
+    """The masks that were found. stable: each in place of what the same prompt got before, see `stable_ids`."""
+    regions: list[Region] = []
+    for request, answer in zip(task.requests, answers, strict=True):
+        if answer.present:
+            notes = (*request.notes, "only a guess: the model takes it for absent") if answer.guess else request.notes
+            shown = mask_regions(config, request.label, answer.mask, answer.score, request.prompt, notes)
+            # A click asks for one of several things that a sentence fits.
+            regions += stable_ids(shown, clean(request.prompt), task.task) if stable and not request.geometry else shown
+    return regions
 
 
 def _confidence(answer: Prediction) -> float:

@@ -45,7 +45,7 @@ OFFERED, OPENED = "#offered", "#opened"
 Task: TypeAlias = Mapping[str, Any]
 """As Label Studio's API and its requests give it."""
 
-KNOBS = ("prelabel_labels",)
+KNOBS = ("prelabel_labels", "prelabel_min_score")
 ATTRIBUTES = ("negative", "predicted_values", "prompt", "prompts")
 _REVISION = 1
 _DIGITS = 6
@@ -132,7 +132,7 @@ class ProjectModel:
 
     def remember_prompt(self, context: Mapping[str, Any]) -> None:
         """Keep the sentence that was typed, once it is answered, for the next picture."""
-        sentence = typed_prompt(context, self.config)
+        sentence = (typed_prompt(context, self.config) or "").rstrip("? ")
         if sentence and self.settings.prelabel_remember:
             self.last_prompt.remember(self.project, sentence)
 
@@ -145,7 +145,8 @@ class ProjectModel:
         if not sentence:
             return []
         [offered] = self._builder("the prompt typed last").for_sentences([(sentence, None)], "offered")
-        return [offered, *(request for request in requests if request.label.value != offered.label.value)]
+        taken = offered.label and offered.label.value
+        return [offered, *(request for request in requests if not request.label or request.label.value != taken)]
 
     def _noted(self, task: Task, requests: list[PromptRequest], version: str) -> PromptedTask:
         for note in (note for request in requests for note in request.notes):

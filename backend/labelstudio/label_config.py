@@ -42,6 +42,10 @@ _ONE_PICTURE = (
 )
 
 
+# Nobody's question and nobody's remark: what stands there was written by us.
+ANSWER = "ris_answer"
+
+
 @dataclass(frozen=True)
 class Defaults:
     """How answers look in a tag that doesn't say. prompt_box: the TextArea where prompts are typed, "" to find it."""
@@ -135,9 +139,14 @@ class LabelConfig:
         """Where prompts are typed, as a sentence for people."""
         if self.prompt:
             return f'Prompts are typed in the TextArea "{self.prompt.name}".'
-        others = ", ".join(f'"{area.name}"' for area in self.areas)
+        others = ", ".join(f'"{area.name}"' for area in self.areas if area.name != ANSWER)
         what = f"{others} is taken for remarks: --prompt-box NAME chooses one" if others else "it has no TextArea"
         return f"Prompts can't be typed: {what}."
+
+    @property
+    def answer(self) -> TextAreaControl | None:
+        """Where the editor says in words what came of a prompt: the TextArea named "ris_answer", which nobody reads."""
+        return next((area for area in self.areas if area.name == ANSWER), None)
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -189,6 +198,7 @@ def _prompt(areas: Mapping[TextAreaControl, ET.Element], chosen: str) -> TextAre
     ranks = {
         control: (control.name != "prompt", area.get("smart", "").lower() != "true", control.key is None)
         for control, area in areas.items()
+        if control.name != ANSWER
     }
     # A box that is none of these is for remarks.
     best = min(ranks, key=lambda control: ranks[control], default=None)

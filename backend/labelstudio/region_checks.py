@@ -3,8 +3,8 @@
 One region that Label Studio refuses costs the whole batch, and one that its editor can't draw is invisible. The rules
 are those of label-studio-sdk 2.1.2 (`LabelInterface._validate_region_logic` and the value classes of `control_tags`),
 which Label Studio applies where its prediction validation is switched on. Stricter here: ids differ, sizes agree,
-numbers are finite, a label is there, nothing lies left of or above the image, a polygon is closed and has three points,
-a brush mask is for an image of its region's size.
+numbers are finite, labels are listed (none: people choose), nothing lies left of or above the image, a polygon is
+closed and has three points, a brush mask is for an image of its region's size.
 """
 
 import math
@@ -69,10 +69,11 @@ def _faults(region: Region, tag: MaskControl | TextAreaControl | None) -> Iterat
 def _mask_faults(region: Region, value: Mapping[str, Any], control: MaskControl) -> Iterator[str]:
     if not _is_percent(region.get("score"), most=1):
         yield f"its score is {region.get('score')!r}, not a number from 0 to 1"
-    if not _are_strings(value.get(control.type)):
-        yield "it has no label"
+    labels = value.get(control.type)
+    if not isinstance(labels, list) or not (labels == [] or _are_strings(labels)):
+        yield "it has no labels"
         return
-    if unknown := set(value[control.type]) - {label.stored for label in control.labels}:
+    if unknown := set(labels) - {label.stored for label in control.labels}:
         yield f"{control.name} has no label {min(unknown)!r}"
     if control.kind == "brush":
         yield from _brush_faults(value, region)

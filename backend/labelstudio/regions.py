@@ -96,9 +96,9 @@ class _Part(NamedTuple):
 
 
 def mask_regions(
-    config: LabelConfig, label: Label, mask: Mask, score: float, prompt: str, notes: Sequence[str] = ()
+    config: LabelConfig, label: Label | None, mask: Mask, score: float, prompt: str, notes: Sequence[str] = ()
 ) -> list[Region]:
-    """The answer to a prompt as editable regions, in every control that has the label.
+    """The answer to a prompt as editable regions, in every control that has the label; with none, in the first.
 
     Where a control shows each object, a region is one connected part (8 neighbours). Polygons always are, and say so
     where several make up one object. Parts below the control's `smallest` are specks: they are left out of polygons,
@@ -116,13 +116,11 @@ def mask_regions(
         {
             **_place(control.name, control.to_name, control.type, *mask.shape),
             "score": float(score),
-            "value": {**value, control.type: [own_label.stored]},
+            "value": {**value, control.type: labels},
             # One text: the editor shows several without anything between them.
             "meta": {"text": ["\n".join([_NOTE + prompt, *notes, *remarks])]},
         }
-        for control in config.controls
-        for own_label in control.labels
-        if own_label.value == label.value
+        for control, labels in _shown_in(config, label)
         for value, remarks in _values(control, mask)
     ]
     if len(regions) > 1:
@@ -141,6 +139,14 @@ def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> 
         )
     place = _place(config.prompt.name, config.prompt.to_name, "textarea", *size)
     return {**place, "value": {"text": list(prompts)}}
+
+
+def answer_region(config: LabelConfig, size: tuple[int, int], sentence: str) -> list[Region]:
+    """What the editor says of an answer, in place of what it said before; nothing where it has no such TextArea."""
+    if config.answer is None:
+        return []
+    place = _place(config.answer.name, config.answer.to_name, "textarea", *size)
+    return [{**place, "readonly": True, "value": {"text": [sentence]}}]
 
 
 def typed_prompt(context: Mapping[str, Any] | None, config: LabelConfig) -> str | None:
@@ -209,6 +215,14 @@ def _place(name: str, to_name: str, kind: str, height: int, width: int) -> Regio
         "original_height": int(height),
         "image_rotation": 0,
     }
+
+
+def _shown_in(config: LabelConfig, label: Label | None) -> list[tuple[MaskControl, list[str]]]:
+    """The controls that show a mask of a label, and what each writes for it."""
+    if label is None:
+        return [(config.controls[0], [])]
+    found = ((control, control.label(label.value)) for control in config.controls)
+    return [(control, [own_label.stored]) for control, own_label in found if own_label]
 
 
 def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str]]]:

@@ -28,12 +28,27 @@ BACKEND = "RIS"
 # Written once all sample photos are in: those that a person deletes later stay deleted.
 _DESCRIPTION = "Type what you are looking for, and accept or correct the mask. The model learns from it."
 
-# The prompt alone is smart: what is drawn by hand, with the brush, is nobody's question to the model.
+# The prompt alone is smart: what is drawn by hand, with the brush, is nobody's question to the model. What was typed
+# stands in small print, a few lines high, so that the photo stays in sight; below it ris_answer says what came of it.
 LABEL_CONFIG = """\
 <View>
+  <Style>
+    .ris-said .ant-form-item { margin-bottom: 4px; }
+    .ris-said [data-testid=textarea-regions] { display: flex; flex-wrap: wrap; gap: 4px; margin: 0 !important;
+                                               max-height: 56px; overflow-y: auto; }
+    .ris-said .lsf-row { margin: 0; }
+    .ris-said [data-testid=htx-textbox-content] { min-height: 0; padding: 0 8px; }
+    .ris-said [data-testid=htx-textbox-actions] button { height: 18px; width: 18px; min-width: 0; padding: 0; }
+    .ris-answer form, .ris-answer [data-testid=htx-textbox-actions] { display: none; }
+  </Style>
   <Header size="6" value="Type what is there and press Enter. Once: switch on Auto-Annotation and Auto-Accept below."/>
-  <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
-            placeholder="What are you looking for, e.g. the person on the left"/>
+  <View className="ris-said">
+    <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
+              placeholder="What are you looking for, e.g. the person on the left"/>
+  </View>
+  <View className="ris-said ris-answer">
+    <TextArea name="ris_answer" toName="image" smart="false" maxSubmissions="1"/>
+  </View>
   <BrushLabels name="brush" toName="image" smart="false">
     <Label value="person" background="#e6194b"/>
     <Label value="cat" background="#f58231"/>

@@ -2,7 +2,8 @@
 
 Knows no HTTP, no files and no model.
 
-In the editor one prompt counts: the sentence that was typed last; or, if a smart point or rectangle was drawn, the one
+In the editor one prompt counts: the sentence that was typed last ("the sky?" asks for a guess, too: the mask of what
+the model takes for absent); or, if a smart point or rectangle was drawn, the one
 in the draft (or the annotation) that it belongs to, about what is at that place. Without either, a point or rectangle
 asks for the label that it was drawn with.
 
@@ -57,16 +58,18 @@ class PromptRequest:
 
     negatives: sentences whose masks are taken away. geometry: where the thing is.
     echo: the sentence to show in the prompt TextArea; empty where it is there already, or nobody wrote it for this
-    picture. notes: what people should know about the label.
+    picture. notes: what people should know about the label, which is None where they are to choose it. guessed: a mask
+    is wanted even if the thing seems absent.
     """
 
     prompt: str
-    label: Label
+    label: Label | None
     negatives: tuple[str, ...] = ()
     geometry: GeometricPrompt | None = None
     source: PromptSource = "typed"
     echo: str = ""
     notes: tuple[str, ...] = ()
+    guessed: bool = False
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -94,7 +97,19 @@ def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Pred
         mask = request.geometry.keep(mask)
     if mask.any():
         return replace(answer, mask=mask)
-    return replace(answer, mask=mask, present=False, score=1 - answer.score)
+    return replace(answer, mask=mask, present=False, score=1 - answer.score, guess=0.0)
+
+
+def reply(request: PromptRequest, answer: Prediction) -> str:
+    """What the editor says of an answer: whether the thing was found, how sure the model is, and what of the label."""
+    said = f"found, {answer.score:.2f}"
+    if answer.present and answer.guess:
+        said = f"only a guess, {answer.guess:.2f}"
+    elif answer.guess:
+        said = f'not found; nearest guess {answer.guess:.2f} ("{request.prompt}?" shows it)'
+    elif not answer.present:
+        said = "not found"
+    return "; ".join([f"{request.prompt}: {said}", *(request.notes if answer.present else ())])
 
 
 def echoes(requests: Sequence[PromptRequest], answers: Sequence[Prediction]) -> list[str]:
@@ -131,7 +146,9 @@ class RequestBuilder:
         """What somebody at work on the task asks for."""
         geometry, typed = read_geometry(context), typed_prompt(context, self.config)
         if typed or _is_submitted_blank(context, self.config):
-            return self._checked([self._request(typed or "", "typed", geometry=geometry)])
+            sentence = (typed or "").rstrip("? ")
+            request = self._request(sentence or typed or "", "typed", geometry=geometry)
+            return self._checked([replace(request, guessed=sentence != typed)])
         if geometry is None:
             # A region of another tag, or one just deleted, asks for nothing.
             return []
@@ -140,6 +157,8 @@ class RequestBuilder:
         if drafted is not None:
             return self._checked([self._request(drafted, "draft", geometry=geometry)])
         label = self.config.label(geometry.label) if geometry.label else None
+        if label is None:
+            return []
         requests = _merged(self._of_task(task), self._of_labels(), self._of_sheet(), self._of_names())
         return self._checked(
             replace(request, geometry=geometry, echo="") for request in requests if request.label == label
@@ -178,8 +197,8 @@ class RequestBuilder:
 
     def _with_negatives(self, request: PromptRequest, more: Iterable[str] = ()) -> PromptRequest:
         label = request.label
-        own = alternatives(label.attributes.get("negative", ""))
-        own = own or list(self.sheet.entry(label.value, label.alias).negatives)
+        own = alternatives(label.attributes.get("negative", "")) if label else []
+        own = own or list(self.sheet.entry(label.value, label.alias).negatives if label else ())
         negatives = dict.fromkeys([*request.negatives, *more, *map(self._sentence, own)])
         return replace(request, negatives=tuple(negative for negative in negatives if negative != request.prompt))
 
@@ -224,9 +243,10 @@ class RequestBuilder:
 
     def _checked(self, requests: Iterable[PromptRequest]) -> list[PromptRequest]:
         """Each request once, and not too many."""
-        first: dict[tuple[str, str], PromptRequest] = {}
+        first: dict[tuple[str, str | None], PromptRequest] = {}
         for request in requests:
-            first.setdefault((clean(request.prompt), request.label.value), request)
+            label = request.label.value if request.label else None
+            first.setdefault((clean(request.prompt), label), request)
         kept = list(first.values())
         count = sum(len(request.sentences) for request in kept)
         if count > self.max_prompts:
@@ -240,8 +260,8 @@ class RequestBuilder:
 def _merged(*sources: Iterable[PromptRequest]) -> list[PromptRequest]:
     kept: list[PromptRequest] = []
     for source in sources:
-        taken = {request.label.value for request in kept}
-        kept += [request for request in source if request.label.value not in taken]
+        taken = {request.label.value for request in kept if request.label}
+        kept += [request for request in source if request.label is None or request.label.value not in taken]
     return kept
 
 

@@ -1,6 +1,6 @@
 """A model's answers as plain values. Knows no torch: who passes them on needn't wait for its import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ class Prediction:
 
     mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `RawPrediction`, in [0, 1].
     score: the IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so.
+    guess: where the model takes the thing for absent, the IoU to expect of the mask that it would be; 0: it has none.
     """
 
     prompt: str
@@ -27,6 +28,7 @@ class Prediction:
     presence: float
     quality: float
     score: float
+    guess: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,10 +116,17 @@ class Predictor:
         """Answer each prompt, in order. Raises PromptError if one is empty, OutOfMemory if not even one fits."""
         return self.segment_all([(image, prompts)])[0]
 
-    def segment_all(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[list[Prediction]]:
-        """`segment` for many photos: prompts are decoded together, whichever photo they are about."""
+    def segment_all(
+        self, requests: Sequence[tuple[PreparedImage, Sequence[str]]], guessed: Collection[str] = ()
+    ) -> list[list[Prediction]]:
+        """`segment` for many photos: prompts are decoded together, whichever photo they are about.
+
+        guessed: prompts whose mask is wanted even where the model takes the thing for absent.
+        """
         raw = iter(self.predict_raw(requests))
-        return [[decide(prompt, next(raw), self.point) for prompt in prompts] for _, prompts in requests]
+        return [
+            [decide(prompt, next(raw), self.point, prompt in guessed) for prompt in prompts] for _, prompts in requests
+        ]
 
     @torch.inference_mode()
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
@@ -192,12 +199,18 @@ class Predictor:
         return torch.autocast(self.model.device.type, self._dtype)
 
 
-def decide(prompt: str, raw: RawPrediction, point: OperatingPoint) -> Prediction:
-    """What the operating point makes of a raw prediction: a mask, or that the thing isn't there."""
+def decide(prompt: str, raw: RawPrediction, point: OperatingPoint, guessed: bool = False) -> Prediction:
+    """What the operating point makes of a raw prediction: a mask, or that the thing isn't there.
+
+    guessed: a mask all the same, if there is one.
+    """
     mask = raw.probability >= point.mask
-    present = raw.presence >= point.presence and bool(mask.any())
+    held_back = raw.presence < point.presence and bool(mask.any())
+    present = bool(mask.any()) and (guessed or not held_back)
     score = expected_iou(present, raw.presence, raw.quality, point)
-    return Prediction(prompt, mask if present else np.zeros_like(mask), present, raw.presence, raw.quality, score)
+    guess = expected_iou(True, raw.presence, raw.quality, point) if held_back else 0.0
+    shown = mask if present else np.zeros_like(mask)
+    return Prediction(prompt, shown, present, raw.presence, raw.quality, score, guess=guess)
 
 
 def expected_iou(present: bool, presence: float, quality: float, point: OperatingPoint) -> float:

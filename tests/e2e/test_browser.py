@@ -114,9 +114,67 @@ def test_something_absent_gets_no_mask(page: Page, studio: Studio) -> None:
     open_task(page, studio, "coffee.png")
     switch_on(page, accepting=True)
     type_prompt(page, "the bicycle")
-    page.wait_for_timeout(1500)
+    expect(page.get_by_text("the bicycle: not found")).to_be_visible()
     expect(regions(page)).to_have_count(0)
     shoot(page, "coffee.png.1-absent")
+
+
+def test_a_guess_is_told_of_and_shown_on_request(page: Page, studio: Studio) -> None:
+    with LabelStudio(studio.url, studio.token) as client:
+        project = connect_titled(client, "Guesses", LABEL_CONFIG, studio.settings).project
+        client.upload(project, "astronaut.png", dict(samples.photos())["astronaut.png"])
+    open_task(page, studio, "astronaut.png", project)
+    switch_on(page, accepting=True)
+    type_prompt(page, "the bicycle")
+    expect(page.get_by_text("the bicycle: not found; nearest guess")).to_be_visible()
+    expect(regions(page)).to_have_count(0)
+    type_prompt(page, "the bicycle?")
+    expect(page.get_by_text("the bicycle: only a guess")).to_be_visible()
+    expect(regions(page)).to_have_count(1)
+    shoot(page, "guess")
+
+
+def test_a_prompt_that_is_asked_again_replaces_its_answer_unless_that_was_changed(page: Page, studio: Studio) -> None:
+    with LabelStudio(studio.url, studio.token) as client:
+        project = connect_titled(client, "Asked again", LABEL_CONFIG, studio.settings).project
+        client.upload(project, "chelsea.png", dict(samples.photos())["chelsea.png"])
+    open_task(page, studio, "chelsea.png", project)
+    switch_on(page, accepting=True)
+    for _ in range(2):
+        type_prompt(page, "the cat")
+        expect(regions(page)).to_have_count(1)
+    regions(page).first.click()
+    page.get_by_label("eraser").click()
+    with page.expect_response(lambda response: "drafts" in response.url, timeout=60_000):
+        erase_across(page, down=0.5)
+    for _ in range(2):
+        type_prompt(page, "the cat")
+        expect(regions(page)).to_have_count(2)
+    shoot(page, "asked-again")
+
+
+def test_what_was_typed_leaves_the_photo_in_sight(page: Page, studio: Studio) -> None:
+    xml = LABEL_CONFIG.replace('<Label value="other" background="#a9a9a9"/>', "")
+    with LabelStudio(studio.url, studio.token) as client:
+        project = connect_titled(client, "Six prompts", xml, studio.settings).project
+        client.upload(project, "coffee.png", dict(samples.photos())["coffee.png"])
+    page.set_viewport_size({"width": 1440, "height": 900})
+    task = open_task(page, studio, "coffee.png", project)
+    switch_on(page, accepting=True)
+    before = page.locator("canvas").first.bounding_box()
+    for prompt in ("the bicycle", "the cup", "the saucer", "the spoon on the right", "the plate", "the table"):
+        type_prompt(page, prompt)
+    expect(page.get_by_text("so it has none yet: choose one").first).to_be_visible()
+    after = page.locator("canvas").first.bounding_box()
+    shoot(page, "six-prompts")
+    assert before is not None
+    assert after is not None
+    assert after["y"] - before["y"] < 100
+    # A mask whose label people didn't choose is kept as it is, and what the answer said is no prompt.
+    submit(page)
+    annotation = read_annotation(submitted(studio, task)["result"], parse(xml))
+    assert annotation.masks[-1].label is None
+    assert annotation.prompts[-1] == "the table"
 
 
 def test_predictions_name_the_version(studio: Studio) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,17 @@ def test_what_is_kept_is_read_by_rising_task(tmp_path: Path) -> None:
     assert math.isnan(pairs[0].disagreement)
     assert (pairs[1].disagreement, pairs[1].embedding.dtype) == (0.25, np.float32)
     assert pairs[1].embedding.tolist() == [1, -0.5, 0]
+
+
+def test_whether_a_mask_was_shown_is_kept_and_true_of_files_from_before(tmp_path: Path) -> None:
+    store = PairStore(tmp_path)
+    store.keep(7, VERSION, [replace(pair(1), shown=False), pair(2)])
+    assert [one.shown for one in store.read(7, VERSION)] == [False, True]
+    [file] = (tmp_path / "pairs" / "7" / VERSION).iterdir()
+    with np.load(file) as content:
+        arrays = {name: content[name] for name in content.files}
+    np.savez(file, **arrays | {"numbers": arrays["numbers"][:, :2]})
+    assert [one.shown for one in store.read(7, VERSION)] == [True, True]
 
 
 def test_other_projects_and_versions_are_apart(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def predicted(task: int, score: float = 0.5, annotated: bool = False) -> ScoredP
 def test_a_task_is_as_sure_as_its_least_sure_answer(strategy: str) -> None:
     pairs = [pair(1, "cat", 0.75), pair(1, "dog", 0.25), pair(2, confidence=0.5)]
     assert new_scores([predicted(1), predicted(2)], pairs, strategy, {}) == {1: 0.25, 2: 0.5}
+
+
+def test_a_task_that_shows_no_mask_never_reads_as_sure_of_one() -> None:
+    pairs = [pair(1, "cat", 0.75), replace(pair(1, "dog", 0.9), shown=False), replace(pair(2, "cat", 0.9), shown=False)]
+    assert new_scores([predicted(1), predicted(2)], pairs, "confidence", {}) == {1: 0.75, 2: pytest.approx(0.45)}
+    # Where scores are an order of another kind, they stay what that says.
+    order = new_scores([predicted(1), predicted(2)], pairs, "coverage", {})
+    assert order == new_scores(
+        [predicted(1), predicted(2)], [replace(one, shown=True) for one in pairs], "coverage", {}
+    )
 
 
 def test_annotated_tasks_keep_their_score_and_count_as_labelled() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,10 @@ CONFIG = parse(
     '<View><Image name="img" value="$photo"/><TextArea name="prompt" toName="img"/>'
     '<BrushLabels name="brush" toName="img"><Label value="cat"/><Label value="other" alias="o"/></BrushLabels></View>'
 )
+
+
+# Random weights are sure of nothing.
+KNOBS: dict[str, Any] = {"prelabel_labels": False, "prelabel_min_score": 0}
 
 
 def data_uri(shade: int = 0, size: tuple[int, int] = (40, 30)) -> str:
@@ -76,7 +81,7 @@ def make(
         model: str = "finds", limits: RequestLimits | None = None, knobs: dict[str, Any] | None = None, **options: Any
     ) -> Prelabeller:
         registry = options.pop("registry", None) or Registry(tmp_path / "models", folders[model])
-        project_models = ProjectModels(registry, make_settings(**{"prelabel_labels": False, **(knobs or {})}))
+        project_models = ProjectModels(registry, make_settings(**{**KNOBS, **(knobs or {})}))
         return Prelabeller(project_models, images, ModelPool(**options), limits)
 
     return make_prelabeller
@@ -85,7 +90,7 @@ def make(
 @pytest.fixture
 def base(tmp_path: Path, folders: dict[str, Path], make_settings: Callable[..., Settings]) -> str:
     registry = Registry(tmp_path / "models", folders["finds"])
-    return ProjectModels(registry, make_settings(prelabel_labels=False)).of(7, CONFIG).name
+    return ProjectModels(registry, make_settings(**KNOBS)).of(7, CONFIG).name
 
 
 def test_a_typed_sentence_becomes_one_labelled_mask(make: Callable[..., Prelabeller], base: str) -> None:
@@ -279,6 +284,75 @@ class Slow(dict[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         self.wait()
         return super().get(key, default)
+
+
+SAYS = parse(
+    '<View><Image name="img" value="$photo"/><TextArea name="prompt" toName="img"/>'
+    '<TextArea name="ris_answer" toName="img" smart="false"/><BrushLabels name="brush" toName="img">'
+    '<Label value="cat"/><Label value="dog"/></BrushLabels></View>'
+)
+
+
+def said(prediction: dict[str, Any]) -> list[str]:
+    return [text for region in prediction["result"] if region["type"] == "textarea" for text in region["value"]["text"]]
+
+
+def test_the_editor_says_what_came_of_a_prompt(make: Callable[..., Prelabeller]) -> None:
+    [found] = make().predict([task()], SAYS, 7, typed("the cat"))
+    assert [region["from_name"] for region in found["result"]] == ["brush", "ris_answer"]
+    assert re.fullmatch(r"the cat: found, 0\.\d\d", said(found)[0])
+    prelabeller = make("refuses")
+    [refused] = prelabeller.predict([task()], SAYS, 7, typed("the cat"))
+    assert re.fullmatch(r'the cat: not found; nearest guess 0\.\d\d \("the cat\?" shows it\)', said(refused)[0])
+    # And shows it when asked to.
+    [guess] = prelabeller.predict([task()], SAYS, 7, typed("the cat?"))
+    mask, _ = guess["result"]
+    assert mask["meta"]["text"] == ["prompt: the cat\nonly a guess: the model takes it for absent"]
+    assert said(guess) == [f"the cat: only a guess, {mask['score']:.2f}"]
+
+
+def test_an_unknown_noun_stays_without_a_label_and_is_said_so(make: Callable[..., Prelabeller]) -> None:
+    [prediction] = make().predict([task()], SAYS, 7, typed("the cup"))
+    note = 'no label is called anything like "the cup", so it has none yet: choose one'
+    mask, _ = prediction["result"]
+    assert (mask["value"]["brushlabels"], mask["meta"]["text"]) == ([], [f"prompt: the cup\n{note}"])
+    assert said(prediction)[0].endswith(note)
+    # In a batch too, where the sentence is the task's.
+    [batch] = make().predict([task(prompt="the cup")], SAYS, 7)
+    assert [region["value"].get("brushlabels") for region in batch["result"]] == [[], None]
+    assert said(batch) == ["the cup"]
+
+
+def test_a_prompt_that_is_asked_again_gives_the_same_regions(make: Callable[..., Prelabeller]) -> None:
+    def ids(text: str, **more: Any) -> list[str]:
+        [prediction] = make().predict([task() | more], SAYS, 7, typed(text))
+        return [region["id"] for region in prediction["result"] if region["type"] == "brushlabels"]
+
+    [prediction] = make().predict([task()], SAYS, 7, typed("the cat"))
+    assert ids("The  cat") == ids("the cat") == [prediction["result"][0]["id"]]
+    assert ids("the black cat") != ids("the cat")
+    edited = {**prediction["result"][0], "origin": "prediction-changed"}
+    assert ids("the cat", drafts=[{"result": [edited]}]) != ids("the cat")
+
+
+def test_a_batch_writes_no_mask_below_the_floor(make: Callable[..., Prelabeller]) -> None:
+    """People still get one where they ask for it themselves."""
+    [whole] = make().predict([task(prompt="the cat")], SAYS, 7)
+    score = whole["score"]
+    for least, kinds in ((score - 0.01, ["brushlabels", "textarea"]), (score + 0.01, ["textarea"])):
+        prelabeller = make(knobs={"prelabel_min_score": least})
+        [batch] = prelabeller.predict([task(prompt="the cat")], SAYS, 7)
+        assert [region["type"] for region in batch["result"]] == kinds
+        [asked] = prelabeller.predict([task()], SAYS, 7, typed("the cat"))
+        assert [region["type"] for region in asked["result"]] == ["brushlabels", "textarea"]
+    # Nothing is shown: what it says isn't how sure a mask is.
+    assert batch["score"] == pytest.approx(score / 2)
+
+
+def test_tasks_where_all_was_refused_never_read_as_sure_of_a_mask(make: Callable[..., Prelabeller]) -> None:
+    [prediction] = make("refuses").predict([task(prompt="the cat")], SAYS, 7)
+    assert said(prediction) == ["the cat"]
+    assert 0.2 < prediction["score"] <= 0.5
 
 
 def test_when_time_is_up_a_batch_fails_as_a_whole(make: Callable[..., Prelabeller]) -> None:

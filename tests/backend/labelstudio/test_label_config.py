@@ -207,3 +207,20 @@ def test_declarations_are_refused_at_once(xml: str) -> None:
 def test_deep_nesting_is_harmless() -> None:
     depth = 20_000
     assert label_config.parse("<View>" * depth + IMAGE + BRUSH + "</View>" * depth).image.name == "img"
+
+
+def test_the_box_for_answers_is_never_the_prompts() -> None:
+    def areas(*tags: str) -> label_config.LabelConfig:
+        boxes = "".join(f'<TextArea toName="img" {tag}/>' for tag in tags)
+        return label_config.parse(
+            f'<View>{boxes}<Image name="img" value="$image"/>'
+            '<BrushLabels name="brush" toName="img"><Label value="cat"/></BrushLabels></View>'
+        )
+
+    both = areas('name="ris_answer" smart="true"', 'name="ask" value="$caption"')
+    assert both.prompt is not None
+    assert both.answer is not None
+    assert (both.prompt.name, both.answer.name) == ("ask", "ris_answer")
+    alone = areas('name="ris_answer" smart="true"')
+    assert (alone.prompt, areas('name="prompt"').answer) == (None, None)
+    assert alone.prompt_place == "Prompts can't be typed: it has no TextArea."

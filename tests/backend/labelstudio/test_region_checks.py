@@ -78,7 +78,8 @@ OURS: dict[str, tuple[Change, str]] = {
     "no size": (lambda result: result[POLY].pop("original_width"), "size of its image"),
     "another size": (field(POLY, original_width=8), "another size than the first"),
     "a mask of another size": (lambda result: [r.update(original_width=8) for r in result], "can't be read"),
-    "an empty list of labels": (value(BRUSH, brushlabels=[]), "no label"),
+    "a label that is no list": (value(BRUSH, brushlabels=""), "no label"),
+    "an empty name of a label": (value(BRUSH, brushlabels=[""]), "no label"),
     "a score that JSON can't hold": (field(BRUSH, score=math.nan), "score is nan"),
     "a score above 1": (field(BRUSH, score=1.5), "score is 1.5"),
     "another format": (value(BRUSH, format="png"), "not 'rle'"),
@@ -99,6 +100,7 @@ def changed(change: Change) -> list[dict[str, Any]]:
 
 def test_what_is_built_passes() -> None:
     validate(good(), CONFIG)
+    validate(regions.mask_regions(CONFIG, None, np.ones((30, 7), np.bool_), 1.0, "the cup"), CONFIG)
     validate([], CONFIG)
 
 

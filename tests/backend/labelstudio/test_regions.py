@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,33 @@ def typed(*texts: str, region_id: str = "t", name: str = "prompt") -> dict[str, 
 
 def prompts_read(*result: dict[str, Any]) -> list[str | None]:
     return [mask.prompt for mask in regions.read_annotation(list(result), CONFIG).masks]
+
+
+def test_a_mask_whose_label_is_open_is_shown_once_and_reads_back() -> None:
+    (region,) = regions.mask_regions(CONFIG, None, MASK, 0.5, "the cup", ["choose one"])
+    assert (region["from_name"], region["value"]["brushlabels"]) == ("brush", [])
+    assert region["meta"] == {"text": ["prompt: the cup\nchoose one"]}
+    # Once it is submitted, Label Studio leaves the empty list out.
+    del region["value"]["brushlabels"]
+    (mask,) = regions.read_annotation([region], CONFIG).masks
+    assert (mask.label, mask.prompt) == (None, "the cup")
+    assert np.array_equal(mask.mask, MASK)
+
+
+def test_what_the_editor_says_is_shown_in_its_own_box_and_is_nobodys_prompt() -> None:
+    box = label_config.TextAreaControl(label_config.ANSWER, "img")
+    config = replace(CONFIG, areas=(box, *CONFIG.areas))
+    (region,) = regions.answer_region(config, (6, 8), "the sky: not found")
+    assert (region["from_name"], region["type"], region["value"]) == (
+        "ris_answer",
+        "textarea",
+        {"text": ["the sky: not found"]},
+    )
+    assert region["readonly"]
+    validate([region], config)
+    assert regions.read_annotation([region, painted("a")], config).prompts == ()
+    assert regions.typed_prompt({"result": [typed("the sky"), region]}, config) == "the sky"
+    assert regions.answer_region(CONFIG, (6, 8), "the sky: not found") == []
 
 
 def test_a_brush_region_is_plain_json_and_reads_back() -> None:

@@ -81,22 +81,25 @@ def test_people_are_persons(sentence: str, labels: tuple[str, ...], expected: st
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [
-        (["only"], "only"),
-        (["a", "Thing", "Object"], "Object"),
-        (["a", "thing", "OTHER"], "OTHER"),
-        (["a", "b"], "a"),
-    ],
+    [(["only"], "only"), (["a", "Thing", "Object"], "Object"), (["a", "thing", "OTHER"], "OTHER")],
 )
-def test_else_the_only_label_or_a_catch_all_or_the_first(labels: list[str], expected: str) -> None:
+def test_else_the_only_label_or_a_catch_all(labels: list[str], expected: str) -> None:
     named = find_label("zebra", config(*map(label, labels)))
     assert named.label.value == expected
     assert bool(named.note) == (len(labels) > 1)
 
 
-def test_a_guess_says_so() -> None:
+def test_a_catch_all_says_so() -> None:
     note = find_label("the zebra", config(label("car"), label("other"))).note
     assert note == 'no label is called anything like "the zebra", so this is "other"'
+
+
+@pytest.mark.parametrize("with_vectors", [False, True])
+def test_an_unknown_noun_gets_no_wrong_label(with_vectors: bool) -> None:
+    labels = config(label("cat"), label("person"), label("flower"))
+    named = find_label("the cup", labels, vectors=vectors if with_vectors else None)
+    assert named.label is None
+    assert named.note == 'no label is called anything like "the cup", so it has none yet: choose one'
 
 
 def test_a_label_has_the_names_of_its_attributes() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from backend.labelstudio.label_config import LabelConfig, parse
 from backend.prompts.geometry import Box, GeometricPrompt, Point
-from backend.prompts.requests import PromptRequest, RequestBuilder, combine, echoes
+from backend.prompts.requests import PromptRequest, RequestBuilder, combine, echoes, reply
 from backend.prompts.sheet import EMPTY, PromptSheet, SheetEntry
 from ris_core.errors import PromptError
 from ris_core.inference.prediction import Prediction
@@ -241,6 +241,45 @@ def test_every_request_carries_its_label_and_says_where_that_is_a_guess() -> Non
         "other",
         ('no label is called anything like "the zebra", so this is "other"',),
     )
+
+
+def test_a_label_that_stays_open_replaces_none() -> None:
+    """What is asked for without a label stands beside what the labels ask for by themselves."""
+    labels = config(label("cat", prompt="a cat"), label("dog"))
+    task = {"id": 1, "data": {"prompts": ["the zebra", "the cup"]}}
+    requests = prompts_for(task, None, labels)
+    assert [(request.prompt, request.label and request.label.value) for request in requests] == [
+        ("the zebra", None),
+        ("the cup", None),
+        ("a cat", "cat"),
+    ]
+    assert requests[0].notes == ('no label is called anything like "the zebra", so it has none yet: choose one',)
+    # A click without a label asks for nothing of these.
+    assert prompts_for(task, clicked(), labels) == []
+
+
+# Guesses
+
+
+def test_a_question_mark_asks_for_a_guess() -> None:
+    [request] = prompts_for({"id": 1}, typed("the cat ?"), ANIMALS)
+    assert (request.prompt, request.guessed) == ("the cat", True)
+    [request] = prompts_for({"id": 1}, typed("the cat"), ANIMALS)
+    assert not request.guessed
+    # Batches say nothing of absent things by themselves.
+    assert not any(request.guessed for request in prompts_for({"data": {"prompt": "the cat?"}}, None, ANIMALS))
+
+
+def test_the_editor_is_told_what_came_of_a_prompt() -> None:
+    refused = Prediction("x", mask(0, 0), False, 0.2, 0.5, 0.9, guess=0.31)
+    shown = Prediction("x", mask(0, 50), True, 0.2, 0.5, 0.31, guess=0.31)
+    assert reply(request(), refused) == 'x: not found; nearest guess 0.31 ("x?" shows it)'
+    assert reply(request(), answer(None)) == "x: not found"
+    assert reply(request(guessed=True), shown) == "x: only a guess, 0.31"
+    assert reply(request(notes=("look",)), answer(mask(0, 50))) == "x: found, 0.80; look"
+    # What a negative took away is no guess.
+    taken = combine(request("n"), shown, [answer(mask(0, 50), 0.9)])
+    assert reply(request("n"), taken) == "x: not found"
 
 
 # Negatives

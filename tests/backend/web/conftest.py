@@ -23,7 +23,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings], redis_url: str) -> Settings:
-    return make_settings(redis_url=redis_url)
+    # Random weights are sure of nothing.
+    return make_settings(redis_url=redis_url, prelabel_min_score=0)
 
 
 @pytest.fixture

@@ -121,6 +121,17 @@ def test_a_batch_has_one_answer_a_task(client: FlaskClient, version: str) -> Non
     assert {result["model_version"] for result in results} == {version}
 
 
+def test_what_was_typed_is_not_shown_on_the_next_picture_where_its_mask_is_below_the_floor(
+    make_client: Callable[[Settings], FlaskClient], make_settings: Callable[..., Settings], redis_url: str
+) -> None:
+    """Submitted, a sentence without a mask would say that the thing isn't there."""
+    client = make_client(make_settings(redis_url=redis_url, prelabel_min_score=1))
+    send(client, "predict-interactive-text", with_images("predict-interactive-text"))
+    body = with_images("predict-batch")
+    del body["tasks"][0]
+    assert send(client, "predict-batch", body).json == {"results": [[]]}
+
+
 def test_a_task_that_somebody_opens_is_left_to_them(client: FlaskClient) -> None:
     body = with_images("predict-batch")
     del body["tasks"][1]

@@ -120,6 +120,20 @@ def test_the_score_is_the_iou_to_expect() -> None:
     assert decide("x", raw._replace(probability=0 * raw.probability), point).score == pytest.approx(0.2)
 
 
+def test_a_guess_is_held_back_but_on_request() -> None:
+    point = OperatingPoint(mask=0.5, presence=0.4, answer_shift=-1)
+    refused = decide("x", RawPrediction(np.ones((2, 2), np.float32), 0.2, 0.5), point)
+    assert (refused.present, refused.mask.any()) == (False, False)
+    assert refused.guess == corrected(0.2 * 0.5, 1, -1)
+    shown = decide("x", RawPrediction(np.ones((2, 2), np.float32), 0.2, 0.5), point, guessed=True)
+    assert (shown.present, shown.mask.all(), shown.score) == (True, True, shown.guess)
+    assert shown.guess == refused.guess
+    # Where it is there, or where there is no pixel of it, nothing is guessed.
+    sure = decide("x", RawPrediction(np.ones((2, 2), np.float32), 0.9, 0.5), point, guessed=True)
+    nothing = decide("x", RawPrediction(np.zeros((2, 2), np.float32), 0.2, 0.5), point, guessed=True)
+    assert (sure.present, sure.guess, nothing.present, nothing.guess) == (True, 0.0, False, 0.0)
+
+
 def test_the_operating_point_corrects_masks_and_refusals_apart(predictor: Predictor) -> None:
     raw = RawPrediction(np.ones((2, 2), np.float32), 0.8, 0.5)
     point = OperatingPoint(answer_scale=0.5, answer_shift=-1, refusal_scale=2, refusal_shift=1)

@@ -1,0 +1,55 @@
+"""Ids by which a prompt that is asked again in the editor replaces its own answer. Knows no model.
+
+Label Studio 1.23.2 puts a region in the place of the one that has its id, so the same prompt gives the same ids. An
+answer that somebody changed stays: the new one gets other ids. What was changed is known from the draft, which the
+editor saves a few seconds later.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from backend.labelstudio.regions import Region, regions_of
+from ris_core.files import sha256
+
+_DIGITS = 12
+# What places an outline, in percent of the picture, and how far the editor's rounding may move it.
+_OUTLINE = ("points", "x", "y", "width", "height")
+_SAME = 0.05
+
+
+def stable_ids(regions: Sequence[Region], prompt: str, task: Mapping[str, Any]) -> list[Region]:
+    """The regions that answer a prompt, with ids that follow from it, from their tag and from their number there.
+
+    prompt: as expressions are compared. task: as Label Studio sends it, with the drafts of whoever is at work on it.
+    """
+    rows = [row for name in ("drafts", "annotations") for row in task.get(name) or () if isinstance(row, Mapping)]
+    drawn = {str(region.get("id")): region for row in rows for region in regions_of(row.get("result"))}
+    numbers: Counter[str] = Counter()
+    named = []
+    for region in regions:
+        place = f"{region['from_name']}|{region['value'].get(region['type'])}"
+        numbers[place] += 1
+        ids = (sha256(f"{prompt}|{place}|{numbers[place]}|{attempt}".encode())[:_DIGITS] for attempt in count())
+        named.append({**region, "id": next(name for name in ids if not _is_changed(drawn.get(name), region))})
+    return named
+
+
+def _is_changed(drawn: Region | None, region: Region) -> bool:
+    """Whether somebody gave an answer of ours another shape or label."""
+    if drawn is None:
+        return False
+    before, now = drawn.get("value") or {}, region["value"]
+    # Of outlines Label Studio doesn't note that they were moved.
+    moved = any(not _is_close(before.get(name), now[name]) for name in _OUTLINE if name in now)
+    return drawn.get("origin") != "prediction" or moved or (before.get(region["type"]) or []) != now[region["type"]]
+
+
+def _is_close(before: Any, now: Any) -> bool:
+    try:
+        return np.shape(before) == np.shape(now) and bool(np.allclose(before, now, atol=_SAME))
+    except (TypeError, ValueError):
+        return False
