@@ -109,6 +109,7 @@ class Settings(BaseSettings):
     finetune_min_validation: PositiveInt = _knob(20, "Held-out corrections before a version may be promoted.")
     finetune_seconds: PositiveInt = _knob(120, "Time that one fine-tuning may train.", le=21_600)
     finetune_photos: PositiveInt = _knob(8, "Photos of a batch in fine-tuning; fewer need less memory.", le=256)
+    finetune_notice: bool = _knob(True, "Whether the project's instructions in Label Studio say how learning goes.")
     finetune_processes: PositiveInt | None = _knob(None, "Processes that train together; unset: one for each GPU.")
     finetune_memory: PositiveInt | None = _knob(None, "Memory that learning may hold, in MiB; unset: no limit.")
 

@@ -32,7 +32,7 @@ from backend.batches.service import BatchService
 from backend.errors import Unavailable
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
-from backend.learning import rollout, triggers
+from backend.learning import notice, rollout, triggers
 from backend.queue.allow_list import GuardedJob
 from backend.queue.cancellation import STOP, Cancellation, JobStopped
 from backend.queue.names import KINDS, QUEUES, WorkerKind
@@ -87,8 +87,10 @@ class GuardedWorker(Worker):
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
         BatchService(self.connection, JobQueue(self.connection)).revive()
         settings = load()
-        rollout.tick(self.connection, settings, services.registry(settings))
+        registry = services.registry(settings)
+        rollout.tick(self.connection, settings, registry)
         triggers.tick(self.connection, settings)
+        notice.tick(self.connection, settings, registry)
 
     def handle_warm_shutdown_request(self) -> None:
         """As RQ's at the first SIGTERM; the job hears of it."""
