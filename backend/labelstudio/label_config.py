@@ -180,7 +180,7 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         ImageObject(name, _data_key(image)),
         tuple(controls),
         tuple(areas),
-        _prompt(areas, defaults.prompt_box),
+        _prompt({control: area for control, area in areas.items() if control.name != ANSWER}, defaults.prompt_box),
         ABSENT if ABSENT in choices else None,
     )
 
@@ -198,7 +198,6 @@ def _prompt(areas: Mapping[TextAreaControl, ET.Element], chosen: str) -> TextAre
     ranks = {
         control: (control.name != "prompt", area.get("smart", "").lower() != "true", control.key is None)
         for control, area in areas.items()
-        if control.name != ANSWER
     }
     # A box that is none of these is for remarks.
     best = min(ranks, key=lambda control: ranks[control], default=None)

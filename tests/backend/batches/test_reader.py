@@ -44,7 +44,11 @@ def test_what_failed_is_tried_again_by_resume(world: World) -> None:
     assert (world.done(batch).failed, world.shelf.counts(world.version)) == (0, [1, 1, 1])
 
 
-def test_prompts_of_the_command_replace_those_of_the_tasks(world: World) -> None:
+def test_prompts_of_the_command_replace_those_of_the_tasks(
+    world: World, make_settings: Callable[..., Settings]
+) -> None:
+    # Random weights are sure of nothing.
+    world.use(make_settings(prelabel_min_score=0))
     world.shelf.fill(data(2))
     world.done(world.submit(2, prompts=(("a zebra", "other"),)))
     for (result,) in world.shelf.rows("SELECT result FROM prediction"):

@@ -204,6 +204,7 @@ def test_the_backend_reads_the_header_that_is_installed() -> None:
 
 def test_the_labelling_interface_has_what_the_backend_looks_for() -> None:
     config = parse(LABEL_CONFIG)
-    assert [area.name for area in config.areas] == [config.prompt and config.prompt.name] == ["prompt"]
+    boxes = [config.prompt and config.prompt.name, config.answer and config.answer.name]
+    assert [area.name for area in config.areas] == boxes == ["prompt", "ris_answer"]
     assert config.absent
     assert {mask.label for mask in samples.corrections()} == {label.value for label in config.labels}
