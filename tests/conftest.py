@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 import torch
 
@@ -10,6 +13,8 @@ from ris_core.models.class_alignment import align
 from ris_core.models.lda import LDA
 
 torch.set_num_threads(1)
+# Installations under test aren't the one that a person's commands look for.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="ris-state-")
 
 
 @pytest.fixture

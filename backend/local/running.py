@@ -10,14 +10,14 @@ from backend.home import lock_file
 
 def announce(home: Path) -> None:
     """Note where the installation is that begins to run. Where that can't be noted, only its own folder finds it."""
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         _note().parent.mkdir(parents=True, exist_ok=True)
         _note().write_text(str(home.absolute()), encoding="utf-8")
 
 
 def running_home() -> Path | None:
     """The home folder of the installation that was started last, if it still runs."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RuntimeError):
         home = Path(_note().read_text(encoding="utf-8"))
         with lock_file(home).open("rb") as file:
             try:
@@ -28,5 +28,6 @@ def running_home() -> Path | None:
 
 
 def _note() -> Path:
+    # Path.home raises RuntimeError for a user without one, as in some containers.
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "ris-studio" / "home"
