@@ -1,0 +1,139 @@
+"""`make bench-rejections`: what deleting wrong masks is worth, with the shipped model.
+
+64 tasks are asked for seven labels by their names, some of which aren't in the picture. Somebody deletes each mask that
+isn't of its label (IoU with the mask that people drew below 0.1) and submits the others as they are; the model learns
+from that alone, and 64 further tasks are asked for the same. A row counts the masks that are offered.
+
+The tasks are crops of the seven photos that come with this project, so this shows that rejections are learnt, not how
+far what was learnt carries. Two threads, or THREADS; 120 seconds of training, or BUDGET. Results are appended to
+benchmarks/results/rejections.json.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from record import keep, machine
+from rich.console import Console
+from rich.table import Table
+
+from backend.learning.candidate import CandidateSpec, train_candidate
+from backend.projects import samples as shipped
+from ris_core import checkpoint_files
+from ris_core.data import Sample
+from ris_core.images import read_image
+from ris_core.inference.predictor import Predictor
+from ris_core.masks import Mask, encode_rle, iou
+
+TASKS, WRONG = 64, 0.1
+LABELS = ("person", "cat", "cup", "rocket", "building", "flower", "sky")
+
+
+class Task(NamedTuple):
+    """A crop of a photo, and what people drew in it, by label."""
+
+    number: int
+    path: Path
+    drawn: dict[str, Mask]
+
+
+class Offer(NamedTuple):
+    """A mask that is shown for a label, and whether it is wrong."""
+
+    task: Task
+    label: str
+    mask: Mask
+    wrong: bool
+
+
+def main() -> None:
+    torch.set_num_threads(int(os.environ.get("THREADS", "2")))
+    count, base = int(os.environ.get("TASKS", TASKS)), checkpoint_files.shipped()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        tasks = crops(scratch, 2 * count)
+        before = Predictor.load(base)
+        taught, further = offers(before, tasks[:count]), offers(before, tasks[count:])
+        (scratch / "run").mkdir()
+        seconds = float(os.environ.get("BUDGET", "120"))
+        spec = CandidateSpec(base, corrections(taught), seconds, features=scratch / "encoded")
+        learnt = offers(Predictor.load(train_candidate(spec, scratch / "run", lambda share: None)), tasks[count:])
+    rows = {"submitted": figures(taught), "further tasks, before": figures(further), "after": figures(learnt)}
+    table = Table("tasks", "offered", "wrong", "right", "share wrong", title=f"rejections: {machine()}")
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row.values()))
+    Console(width=120).print(table)
+    keep("rejections", rows, tasks=count, threads=torch.get_num_threads())
+
+
+def crops(folder: Path, count: int) -> list[Task]:
+    """Crops of the photos by turns, six to ten tenths of their rows and of their columns."""
+    drawn: dict[str, dict[str, list[Mask]]] = defaultdict(lambda: defaultdict(list))
+    for mask in shipped.corrections():
+        drawn[mask.photo][mask.label].append(mask.mask())
+    photos = [(name, read_image(data)) for name, data in shipped.photos()]
+    rng, tasks = random.Random(0), []
+    for number in range(count):
+        name, image = photos[number % len(photos)]
+        window = tuple(_slice(length, rng) for length in image.shape[:2])
+        path = folder / f"{number}.png"
+        Image.fromarray(image[window]).save(path)
+        union = {label: np.logical_or.reduce(masks)[window] for label, masks in drawn[name].items()}
+        tasks.append(Task(number, path, union))
+    return tasks
+
+
+def _slice(length: int, rng: random.Random) -> slice:
+    extent = round(length * rng.uniform(0.6, 1.0))
+    start = rng.randint(0, length - extent)
+    return slice(start, start + extent)
+
+
+def offers(predictor: Predictor, tasks: Sequence[Task]) -> list[Offer]:
+    """What a batch shows in these tasks."""
+    shown = []
+    for task in tasks:
+        answers = predictor.segment(predictor.embed(read_image(task.path)), list(LABELS))
+        for label, answer in zip(LABELS, answers, strict=True):
+            if answer.present:
+                there = task.drawn.get(label)
+                wrong = there is None or iou(answer.mask, there) < WRONG
+                shown.append(Offer(task, label, answer.mask, wrong))
+    return shown
+
+
+def corrections(shown: Sequence[Offer]) -> list[Sample]:
+    """What is learnt from: wrong masks were deleted, the others submitted as they are."""
+    return [
+        Sample(
+            image=offer.task.path,
+            image_id=offer.task.number,
+            ref_id=ref,
+            split="train",
+            sentence=offer.label,
+            height=offer.mask.shape[0],
+            width=offer.mask.shape[1],
+            segmentations=() if offer.wrong else (encode_rle(offer.mask),),
+            origin="rejected" if offer.wrong else "accepted",
+        )
+        for ref, offer in enumerate(shown)
+    ]
+
+
+def figures(shown: Sequence[Offer]) -> dict[str, float]:
+    wrong = sum(offer.wrong for offer in shown)
+    share = round(wrong / len(shown), 3) if shown else 0.0
+    return {"offered": len(shown), "wrong": wrong, "right": len(shown) - wrong, "share": share}
+
+
+if __name__ == "__main__":
+    main()
