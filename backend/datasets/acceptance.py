@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from backend.datasets.annotations import Correction, Edit, label_name
-from backend.labelstudio.label_config import LabelConfig
+from backend.datasets.annotations import Correction, Edit
+from backend.labelstudio.label_config import LabelConfig, label_name
 from backend.prompts.label_matching import find_label
 from ris_core.evaluation.convention import ACCEPTED_TOLERANCE
 

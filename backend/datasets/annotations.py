@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.errors import BadRequest
-from backend.labelstudio.label_config import Label, LabelConfig
+from backend.labelstudio.label_config import UNLABELLED, LabelConfig, label_name
 from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, read_annotation, says_where
 from backend.labelstudio.task_data import image_address
 from backend.prompts.label_matching import find_label
@@ -26,7 +26,6 @@ from ris_core.masks import Mask, decode_rle, encode_rle, iou
 
 EditKind = Literal["accepted", "corrected", "manual", "rejected"]
 
-UNLABELLED = "unlabelled"
 # Two answers to one prompt whose masks agree more than this were asked for twice; parts of one answer don't overlap.
 _SAME = 0.5
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -384,11 +383,6 @@ def _label(mask: AnnotatedMask, config: LabelConfig) -> str:
         return mask.label
     is_named = mask.prompt or len(config.labels) == 1
     return label_name(find_label(mask.prompt or "", config).label if is_named else None)
-
-
-def label_name(label: Label | None) -> str:
-    """What a label is called in datasets, "unlabelled" where it stayed open."""
-    return label.value if label else UNLABELLED
 
 
 def _region_ids(masks: Sequence[AnnotatedMask]) -> list[str]:

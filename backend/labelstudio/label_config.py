@@ -44,6 +44,7 @@ _ONE_PICTURE = (
 
 # Nobody's question and nobody's remark: what stands there was written by us.
 ANSWER = "ris_answer"
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,18 @@ class LabelConfig:
     def label(self, stored: str) -> Label | None:
         """The label that an annotation calls `stored`."""
         return next((label for label in self.labels if stored in (label.stored, label.value)), None)
+
+    def shown_in(self, label: Label | None) -> list[tuple[MaskControl, list[str]]]:
+        """The controls that show a mask of that label, and what each writes for it; with none, the first."""
+        if label is None:
+            return [(self.controls[0], [])]
+        found = ((control, control.label(label.value)) for control in self.controls)
+        return [(control, [own_label.stored]) for control, own_label in found if own_label]
+
+
+def label_name(label: Label | None) -> str:
+    """What a label is called in datasets, "unlabelled" where it stayed open."""
+    return label.value if label else UNLABELLED
 
 
 def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:

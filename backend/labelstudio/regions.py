@@ -114,13 +114,13 @@ def mask_regions(
         return []
     regions = [
         {
-            **_place(control.name, control.to_name, control.type, *mask.shape),
+            **_place(control, *mask.shape),
             "score": float(score),
             "value": {**value, control.type: labels},
             # One text: the editor shows several without anything between them.
             "meta": {"text": ["\n".join([_NOTE + prompt, *notes, *remarks])]},
         }
-        for control, labels in _shown_in(config, label)
+        for control, labels in config.shown_in(label)
         for value, remarks in _values(control, mask)
     ]
     if len(regions) > 1:
@@ -137,16 +137,13 @@ def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> 
             f"The labelling interface has nowhere to type a prompt: add "
             f'<TextArea name="prompt" toName="{config.image.name}"/> to it.'
         )
-    place = _place(config.prompt.name, config.prompt.to_name, "textarea", *size)
-    return {**place, "value": {"text": list(prompts)}}
+    return {**_place(config.prompt, *size), "value": {"text": list(prompts)}}
 
 
 def answer_region(config: LabelConfig, size: tuple[int, int], sentence: str) -> list[Region]:
     """What the editor says of an answer, in place of what it said before; nothing where it has no such TextArea."""
-    if config.answer is None:
-        return []
-    place = _place(config.answer.name, config.answer.to_name, "textarea", *size)
-    return [{**place, "readonly": True, "value": {"text": [sentence]}}]
+    box = config.answer
+    return [{**_place(box, *size), "readonly": True, "value": {"text": [sentence]}}] if box else []
 
 
 def typed_prompt(context: Mapping[str, Any] | None, config: LabelConfig) -> str | None:
@@ -203,26 +200,18 @@ def _shapes(regions: Sequence[Region], config: LabelConfig) -> tuple[Shape, ...]
     return tuple(shapes)
 
 
-def _place(name: str, to_name: str, kind: str, height: int, width: int) -> Region:
+def _place(control: MaskControl | TextAreaControl, height: int, width: int) -> Region:
     return {
         "id": secrets.token_hex(6),
-        "from_name": name,
-        "to_name": to_name,
-        "type": kind,
+        "from_name": control.name,
+        "to_name": control.to_name,
+        "type": control.type,
         "origin": "prediction",
         "readonly": False,
         "original_width": int(width),
         "original_height": int(height),
         "image_rotation": 0,
     }
-
-
-def _shown_in(config: LabelConfig, label: Label | None) -> list[tuple[MaskControl, list[str]]]:
-    """The controls that show a mask of a label, and what each writes for it."""
-    if label is None:
-        return [(config.controls[0], [])]
-    found = ((control, control.label(label.value)) for control in config.controls)
-    return [(control, [own_label.stored]) for control, own_label in found if own_label]
 
 
 def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str]]]:
@@ -235,10 +224,9 @@ def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str
     remarks = [f"specks left out: {specks}"] if specks else []
     if control.objects == "one" and control.kind == "rectangle":
         parts = [_around(parts)]
-    several = control.objects == "one" and len(parts) > 1
+    total = len(parts) if control.objects == "one" else 1
     for number, part in enumerate(parts, start=1):
-        numbered = [f"part {number} of {len(parts)}"] if several else []
-        yield _value(control, part, height, width), numbered + remarks
+        yield _value(control, part, height, width), [f"part {number} of {total}"] * (total > 1) + remarks
 
 
 def _value(control: MaskControl, part: _Part, height: int, width: int) -> Region:
