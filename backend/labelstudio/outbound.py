@@ -52,8 +52,9 @@ class Outbound:
 
     def client(self, url: str, **options: Any) -> httpx.Client:
         """A client for what lies at `url`, with httpx's `options`."""
-        proxy = self.proxy_to(httpx.URL(url).host)
-        return httpx.Client(verify=self.trust(), proxy=proxy, trust_env=False, **options)
+        proxy, trust = self.proxy_to(httpx.URL(url).host), self.trust()
+        way = httpx.Proxy(proxy, ssl_context=trust if proxy.startswith("https") else None) if proxy else None
+        return httpx.Client(verify=trust, proxy=way, trust_env=False, **options)
 
 
 DIRECT = Outbound()

@@ -165,5 +165,9 @@ class GuardedTransport(httpx.HTTPTransport):
         if proxy:
             way = httpx.Proxy(proxy)
             self._pool = httpcore.HTTPProxy(
-                str(way.url), way.raw_auth, ssl_context=ssl_context, network_backend=network
+                str(way.url),
+                way.raw_auth,
+                ssl_context=ssl_context,
+                proxy_ssl_context=ssl_context if way.url.scheme == "https" else None,
+                network_backend=network,
             )

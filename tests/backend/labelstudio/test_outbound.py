@@ -171,3 +171,12 @@ class TestProxy:
             pytest.raises(LabelStudioUnreachable, match=r"the proxy says 501.*Correct RIS_PROXY"),
         ):
             client.whoami()
+
+    def test_a_proxy_over_tls(self, proxy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serve(proxy.answering, certificate=CERTIFICATE) as secure:
+            monkeypatch.setenv("RIS_PROXY", secure.url.replace("http:", "https:"))
+            monkeypatch.setenv("RIS_CA_FILE", str(CERTIFICATE))
+            with LabelStudio.from_settings(load()) as client:
+                assert client.whoami() == {"id": 1}
+            assert services.image_resolver(load()).fetch("/data/upload/1/cat.png", 1) == PHOTO
+            assert proxy.asked == []
