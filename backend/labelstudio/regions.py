@@ -6,9 +6,8 @@ Which sentence belongs to a mask of a saved annotation, in this order:
 3. the sentence typed for the image, if there is only one such sentence;
 4. the last sentence typed, if the annotation has only one mask.
 Otherwise it is unknown (None): several sentences and several masks can't be told apart.
-Several strokes of one label are several regions, and stay separate here.
-
-What is drawn with other tags, or on another Image, is no mask, but says that something is there (`Shape`).
+Several strokes of one label are several regions, and stay separate here. What is drawn with other tags, or on another
+Image, is no mask, but says that something is there (`Shape`).
 
 An answer of several regions carries one mark (`meta.answer`), which the editor keeps. Where an answer is shown in
 several tags, it is read from one of them: the first that was corrected, else the first that still has it. The
