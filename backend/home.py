@@ -14,7 +14,15 @@ images/ features/ pairs/    caches: downloads, encoded photos, what predictions 
 valkey/ label-studio/       data of the servers that `ris up` starts
 """
 
+import os
 from pathlib import Path
+
+DEFAULT_HOME = Path(".ris")
+
+
+def home_folder() -> Path:
+    """The home folder: RIS_HOME, else .ris here."""
+    return Path(os.environ.get("RIS_HOME") or DEFAULT_HOME)
 
 
 def env_file(home: Path) -> Path:

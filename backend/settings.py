@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend.home import env_file, project_env_file
+from backend.home import DEFAULT_HOME, env_file, home_folder, project_env_file
 from ris_core.errors import RisError
 
 PREFIX = "RIS_"
@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    home: Path = _knob(Path(".ris"), "Folder of everything that is kept: models, snapshots, caches, ris.env.")
+    home: Path = _knob(DEFAULT_HOME, "Folder of everything that is kept: models, snapshots, caches, ris.env.")
     host: str = _knob("127.0.0.1", "Address that the backend listens on.")
     port: int = _knob(9090, "Port that the backend listens on.", ge=1, le=65535)
     backend_url: str | None = _knob(None, "The backend, as Label Studio reaches it; unset: http://<host>:<port>.")
@@ -188,7 +188,7 @@ def load(project: int | None = None) -> Settings:
 
     Raises SettingsError, one sentence a mistake.
     """
-    file = env_file(Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default))
+    file = env_file(home_folder())
     _refuse_misspelt(file)
     settings = _checked(home=file.parent, _env_file=file)
     return settings if project is None else settings.of_project(project)

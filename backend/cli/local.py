@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -19,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend.cli.options import JsonOption
+from backend.home import home_folder
 from backend.queue.names import WorkerKind
 from backend.terminal import err, out, stage_bar
 from ris_core.errors import RisError
@@ -86,7 +85,7 @@ def up() -> None:
     from backend.local.up import up
 
     display = StudioDisplay(out)
-    sys.exit(display.attend(lambda: up(_home(), display)))
+    sys.exit(display.attend(lambda: up(home_folder(), display)))
 
 
 def demo(as_json: JsonOption = False) -> None:
@@ -104,7 +103,7 @@ def demo(as_json: JsonOption = False) -> None:
         else:
             _show_demo(result, display)
 
-    sys.exit(display.attend(lambda: during(_home(), work, display)))
+    sys.exit(display.attend(lambda: during(home_folder(), work, display)))
 
 
 def doctor(
@@ -130,11 +129,6 @@ def worker(
     from backend.settings import load
 
     run_worker(load(), only=only)
-
-
-def _home() -> Path:
-    """The folder where everything is kept: RIS_HOME, else .ris here."""
-    return Path(os.environ.get("RIS_HOME") or ".ris")
 
 
 def _show_demo(result: DemoResult, display: StudioDisplay) -> None:

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,6 +16,7 @@ from backend.cli.models import convert, fetch, models, segment
 from backend.cli.projects import connect, prompts
 from backend.cli.training import average, calibrate, evaluate, train
 from backend.cli.versions import compare, promote, prune, rollback, versions
+from backend.home import DEFAULT_HOME
 from backend.local.running import running_home
 from ris_core.errors import InputError, RisError
 
@@ -36,12 +36,12 @@ def _find_installation() -> None:
 
     One whose settings are in the environment, as in a container, needs no folder.
     """
-    if Path(".ris").exists() or any(name.startswith("RIS_") and name != "RIS_CACHE" for name in os.environ):
+    if DEFAULT_HOME.exists() or any(name.startswith("RIS_") and name != "RIS_CACHE" for name in os.environ):
         return
     home = running_home()
     if home is None:
         raise InputError(
-            f"There is no installation here: {Path('.ris').absolute()} doesn't exist, and none runs on this machine. "
+            f"There is no installation here: {DEFAULT_HOME.absolute()} doesn't exist, and none runs on this machine. "
             "Go to the folder where `ris up` was started, or set RIS_HOME to the .ris in it."
         )
     print(f"ris: for the installation that runs in {home}.", file=sys.stderr)

@@ -1,12 +1,10 @@
 """The links on this machine: settings, disk, weights, Valkey and the worker. Knows nothing of Label Studio."""
 
-import os
 import secrets
 import shutil
 import socket
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,10 +19,10 @@ from rq.worker import BaseWorker
 
 from backend import services
 from backend.doctor.checks import CheckContext, CheckResult, broken, ok, warning
-from backend.home import env_file
+from backend.home import env_file, home_folder
 from backend.queue import queue
 from backend.queue.names import KINDS, QUEUES
-from backend.settings import PREFIX, Settings
+from backend.settings import PREFIX
 from ris_core.files import atomic_write
 from ris_core.inference.predictor import Predictor
 
@@ -41,7 +39,7 @@ _LABEL_STUDIO_QUEUES = {b"rq:queue:critical", b"rq:queue:high", b"rq:queue:low"}
 
 def settings(context: CheckContext) -> CheckResult:
     """The settings can be read, nobody else can read them, and no secret is missing."""
-    file = env_file(Path(os.environ.get(f"{PREFIX}HOME") or Settings.model_fields["home"].default))
+    file = env_file(home_folder())
     try:
         given = context.settings
     except (OSError, UnicodeDecodeError) as error:

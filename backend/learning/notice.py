@@ -6,7 +6,6 @@ What people wrote there stays. The line is written when it says something else t
 answer to a change of the project: Label Studio's event of that change (PROJECT_UPDATED) is nobody's here.
 """
 
-import logging
 import re
 import time
 from contextlib import suppress
@@ -17,14 +16,11 @@ import httpx
 from redis import Redis
 from redis.exceptions import LockError
 
-from backend.errors import LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
 from backend.learning.events import Changes, EventLog
+from backend.learning.triggers import logged_errors, usual_min_new
 from backend.registry import ProjectVersions, Registry
 from backend.settings import Settings
-from ris_core.errors import RisError
-
-_log = logging.getLogger(__name__)
 
 # Label Studio keeps this much of HTML as it is written.
 _LINE = re.compile(r"\n?<p>RIS: .*?</p>", re.DOTALL)
@@ -67,14 +63,8 @@ def tick(connection: Redis, settings: Settings, registry: Registry) -> None:
     """
     if settings.label_studio_token is None:
         return
-    lock = connection.lock("ris:notices:lock", timeout=_LOCK_SECONDS, blocking=False)
-    if not lock.acquire():
-        return
-    try:
+    with suppress(LockError), connection.lock("ris:notices:lock", timeout=_LOCK_SECONDS, blocking=False):
         _write_all(connection, settings, registry)
-    finally:
-        with suppress(LockError):
-            lock.release()
 
 
 def _write_all(connection: Redis, settings: Settings, registry: Registry) -> None:
@@ -83,16 +73,13 @@ def _write_all(connection: Redis, settings: Settings, registry: Registry) -> Non
         for project in sorted(log.projects()):
             if time.monotonic() >= end:
                 return
-            try:
-                own = settings.of_project(project)
-                line = sentence(log.changes(project), registry.read(project), own.finetune_min_new)
+            with logged_errors(project):
+                own, (counts, _) = settings.of_project(project), log.last_probe(project)
+                min_new = usual_min_new(own, counts.tasks if counts else None)
+                line = sentence(log.changes(project), registry.read(project), min_new)
                 if own.finetune_notice and connection.hget(_WRITTEN, str(project)) != line.encode():
                     _write(client, project, line)
                     connection.hset(_WRITTEN, str(project), line)
-            except LabelStudioNotFound:
-                _log.debug("Project %s isn't there any more.", project)
-            except RisError as error:
-                _log.warning("What project %s learns can't be shown now. %s", project, error)
 
 
 def _write(client: LabelStudio, project: int, line: str) -> None:

@@ -90,7 +90,6 @@ class Reconciler:
         """
         with reachable():
             changes = self._log.changes(project)
-        with reachable():
             counts, _ = self._log.last_probe(project)
         tasks = counts.tasks if counts else None
         min_new = sufficient(changes, self._is_running(changes.job), self._settings_of(project), tasks)
@@ -128,10 +127,7 @@ def sufficient(changes: Changes, running: bool, settings: Settings, tasks: int |
     count = changes.fresh + (0 if running else changes.pending)
     times = [time for time in (changes.first, None if running else changes.since) if time is not None]
     waited = changes.now - min(times, default=changes.now)
-    enough = settings.finetune_min_new
-    if tasks is not None:
-        # A handful of photos would never make that many.
-        enough = min(enough, max(settings.finetune_least_new, tasks // 2))
+    enough = usual_min_new(settings, tasks)
     thresholds = []
     if changes.forced:
         thresholds.append(1)
@@ -140,6 +136,14 @@ def sufficient(changes: Changes, running: bool, settings: Settings, tasks: int |
     if count >= settings.finetune_least_new and waited >= 60 * settings.finetune_minutes > 0:
         thresholds.append(settings.finetune_least_new)
     return min(thresholds, default=None)
+
+
+def usual_min_new(settings: Settings, tasks: int | None) -> int:
+    """How many changed tasks start learning by themselves in a project of so many; None: that isn't known."""
+    if tasks is None:
+        return settings.finetune_min_new
+    # A handful of photos would never make that many.
+    return min(settings.finetune_min_new, max(settings.finetune_least_new, tasks // 2))
 
 
 def tick(connection: Redis, settings: Settings) -> None:
@@ -154,7 +158,7 @@ def tick(connection: Redis, settings: Settings) -> None:
         reconciler = Reconciler(log, queue, settings.of_project)
         _reconcile_all(reconciler, log, settings)
         for project in log.projects():
-            with _logged_errors(project):
+            with logged_errors(project):
                 reconciler.queue_if_due(project)
 
 
@@ -171,7 +175,7 @@ def _reconcile_all(reconciler: Reconciler, log: EventLog, settings: Settings) ->
                 return
             # First, so that one that can't be probed doesn't keep the others waiting.
             log.note_probe(project)
-            with _logged_errors(project):
+            with logged_errors(project):
                 missed = reconciler.reconcile(client, project)
                 if missed:
                     _log.info("Of project %s, %d events had been missed.", project, missed)
@@ -225,7 +229,7 @@ def _missed(client: LabelStudio, project: int, before: ProjectCounts | None, now
 
 
 @contextmanager
-def _logged_errors(project: int) -> Iterator[None]:
+def logged_errors(project: int) -> Iterator[None]:
     """Log what goes wrong with one project: the others still have their turn."""
     try:
         yield

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from annotated import annotation, task
-from labelstudio.site import Site
 from ports import free_port
 from redis import Redis
-from studio import PROJECT, TOKEN, Studio
+from studio import PROJECT, Studio
 
 from backend.errors import LabelStudioError
 from backend.labelstudio.client import LabelStudio
@@ -28,17 +27,6 @@ START = "2026-11-21T02:{:02}:00Z"
 def submitted(number: int, minute: int) -> dict[str, Any]:
     """Task `number` with an annotation of that id."""
     return task(number, annotation(number, updated_at=START.format(minute)))
-
-
-@pytest.fixture
-def studio() -> Studio:
-    return Studio([])
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[LabelStudio]:
-    with LabelStudio(site.url, TOKEN) as client:
-        yield client
 
 
 @pytest.fixture

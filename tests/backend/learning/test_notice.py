@@ -14,7 +14,7 @@ from redis import Redis
 
 from backend.home import project_env_file
 from backend.labelstudio.webhooks import CREATED, START_TRAINING, Event
-from backend.learning.events import Changes, EventLog
+from backend.learning.events import Changes, EventLog, ProjectCounts
 from backend.learning.notice import sentence, tick, with_line
 from backend.registry import ProjectVersions, Registry, Version
 from backend.settings import Settings
@@ -83,6 +83,15 @@ def test_the_line_follows_what_people_submit_and_leaves_their_words(
     submit(redis, settings, 3)
     tick(redis, settings, registry)
     assert projects.instructions == (f"{theirs[:-1]}!\n<p>RIS: 3 of 5 changed tasks until it learns.</p>")
+
+
+def test_of_a_few_photos_the_line_names_what_suffices_for_them(
+    redis: Redis, settings: Settings, registry: Registry, projects: Projects
+) -> None:
+    submit(redis, settings, 1)
+    EventLog(redis, settings.home).note_probe(PROJECT, ProjectCounts(tasks=7, annotations=1))
+    tick(redis, settings, registry)
+    assert projects.instructions.endswith("<p>RIS: 1 of 3 changed tasks until it learns.</p>")
 
 
 def test_who_does_not_want_it_is_not_shown_it(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,17 +51,6 @@ def settings(make_settings: MakeSettings, redis_url: str, site: Site) -> Setting
 
 # Photos that nobody has annotated: in a project of a few, fewer corrections are enough.
 UNTOUCHED = [task(number) for number in range(900, 910)]
-
-
-@pytest.fixture
-def studio() -> Studio:
-    return Studio([])
-
-
-@pytest.fixture
-def client(site: Site) -> Iterator[LabelStudio]:
-    with LabelStudio(site.url, TOKEN) as client:
-        yield client
 
 
 @pytest.fixture
