@@ -83,7 +83,11 @@ def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:
     image, text = image_encoder(config["image_encoder"]), text_encoder(config["text_encoder"])
     if mergeable:
         image, text = with_room(image, tuning), with_room(text, tuning)
-    return MODELS[name](image, text, _options(OPTIONS[name], config["options"]), tuning)
+    model = MODELS[name](image, text, _options(OPTIONS[name], config["options"]), tuning)
+    # Checkpoints from before there was such a decoder don't say.
+    if config.get("interactive"):
+        model.add_interactive()
+    return model
 
 
 def parameters(model: nn.Module, trainable: bool = False) -> int:

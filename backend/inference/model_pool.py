@@ -23,7 +23,8 @@ from ris_core.images import MAX_PIXELS, read_image
 from ris_core.inference.prediction import Prediction
 
 if TYPE_CHECKING:
-    from ris_core.inference.predictor import Image, Predictor, PreparedImage
+    from ris_core.inference.frame import Image
+    from ris_core.inference.predictor import Predictor, PreparedImage
 
 _log = logging.getLogger(__name__)
 

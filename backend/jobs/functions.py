@@ -33,7 +33,7 @@ from backend.queue.cancellation import JobStopped, Turn
 from backend.queue.queue import RETRIES, JobQueue, connect, min_new_of
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory
-from ris_core.inference.predictor import is_out_of_memory
+from ris_core.inference.passes import is_out_of_memory
 from ris_core.training.loop import Interrupted
 
 # People in front of the editor come first, then batches. Much more would starve a batch beside other programs.

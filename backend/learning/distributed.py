@@ -26,7 +26,7 @@ from backend.queue.cancellation import STOP, Cancellation
 from ris_core.data import read_folder
 from ris_core.errors import OutOfMemory, RisError, TrainingError
 from ris_core.files import atomic_write
-from ris_core.inference.predictor import is_out_of_memory
+from ris_core.inference.passes import is_out_of_memory
 from ris_core.training.loop import Interrupted
 
 _SPEC, _MEETING = "order.json", "meeting"

@@ -15,7 +15,8 @@ from ris_core.evaluation.convention import Convention
 from ris_core.evaluation.evaluate import EvaluatedSample, Report, evaluate_each
 from ris_core.images import write_image
 from ris_core.inference.calibration import BINS, Bin, calibration_error
-from ris_core.inference.predictor import Image, Predictor
+from ris_core.inference.frame import Image
+from ris_core.inference.predictor import Predictor
 from ris_core.masks import Mask
 from ris_core.overlay import PALETTE, outline, tint
 

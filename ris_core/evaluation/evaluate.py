@@ -18,8 +18,9 @@ from ris_core.errors import DatasetError
 from ris_core.evaluation.convention import ACCEPTED, Convention
 from ris_core.evaluation.metrics import Score, interval, score, summarise
 from ris_core.inference.calibration import Bin, corrected, fit_correction, mean, reliability
+from ris_core.inference.frame import Image
 from ris_core.inference.prediction import Prediction
-from ris_core.inference.predictor import Image, Predictor, RawPrediction, decide, expected_iou
+from ris_core.inference.predictor import Predictor, RawPrediction, decide, expected_iou
 from ris_core.masks import Mask
 
 OnProgress = Callable[[int], None]

@@ -4,19 +4,20 @@ Twice the work, for measuring. The operating point stays as it was fixed for pho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ris_core.data.derive.words import mirror_words
-from ris_core.inference.predictor import Image, Predictor, PreparedImage, RawPrediction
+from ris_core.inference.frame import Image
+from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
 
 
 @dataclass(frozen=True)
 class MirroredPair(PreparedImage):
     """A photo, prepared as it is and mirrored."""
 
-    mirrored: PreparedImage
+    mirrored: PreparedImage = field(kw_only=True)
 
 
 class FlipPredictor(Predictor):
@@ -26,7 +27,10 @@ class FlipPredictor(Predictor):
         """A `MirroredPair` of each HxWx3 uint8 RGB; raises as `Predictor.embed_all` does."""
         straight = super().embed_all(images)
         mirrored = super().embed_all([np.ascontiguousarray(image[:, ::-1]) for image in images])
-        return [MirroredPair(one.levels, one.frame, other) for one, other in zip(straight, mirrored, strict=True)]
+        return [
+            MirroredPair(one.levels, one.frame, one.interactive, mirrored=other)
+            for one, other in zip(straight, mirrored, strict=True)
+        ]
 
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
         """The mean of both readings; raises as `Predictor.predict_raw` does, and TypeError for others' images."""

@@ -41,6 +41,11 @@ class Prompt:
     mask: Mask | None = None
 
     @property
+    def wordless(self) -> bool:
+        """Whether there is no sentence beside what it points at; alone, an empty one is a mistake."""
+        return self.visual and not self.sentence.strip()
+
+    @property
     def visual(self) -> bool:
         """Whether it points at something."""
         return bool(self.points) or self.box is not None or self.mask is not None

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ris_core.inference.frame import Frame
 from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction, Vector
-from ris_core.inference.predictor import Frame, Predictor, PreparedImage, RawPrediction
+from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
 from ris_core.masks import Mask
 from ris_core.models.layers import rebuild
 

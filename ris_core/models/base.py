@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ris_core.encoders.adapters import tune
 from ris_core.encoders.base import ImageEncoder, TextEncoder, TextFeatures, Trunk
+from ris_core.models.interactive import InteractiveDecoder
 from ris_core.models.output import LossWeights, Output
 from ris_core.tuning import Tuning
 
@@ -39,12 +40,15 @@ class RISModel(nn.Module):
         switches: the frozen dataclass of the design's options.
         options: how they are set, by default as that says.
         tuning: what is trained of the encoders.
+        interactive: answers clicks, boxes and masks, on what the image encoder makes of a photo; None until it is
+            trained, see `add_interactive`.
     """
 
     name: ClassVar[str]
     loss: ClassVar[LossWeights]
     switches: ClassVar[type[Any]]
     options: Any
+    interactive: InteractiveDecoder | None
 
     def __init__(
         self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: Any = None, tuning: Tuning | None = None
@@ -58,6 +62,12 @@ class RISModel(nn.Module):
         if self.tuning.encoders != "frozen":
             self.encoders = nn.ModuleList(self._encoders)
         self.build(image_encoder, text_encoder, self.options)
+        self.interactive = None
+
+    def add_interactive(self) -> None:
+        """Give the model an interactive decoder, untrained. Training with sentences leaves it alone."""
+        encoder = self.image_encoder
+        self.interactive = InteractiveDecoder(encoder.channels, encoder.strides).requires_grad_(False)
 
     @abstractmethod
     def build(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, options: Any) -> None:
@@ -98,6 +108,7 @@ class RISModel(nn.Module):
             "text_encoder": self.text_encoder.name,
             "options": asdict(self.options),
             "tuning": asdict(self.tuning),
+            "interactive": self.interactive is not None,
         }
 
     def on_load(self) -> None:
@@ -129,6 +140,10 @@ class RISModel(nn.Module):
     def read_trunk(self, trunk: Trunk, valid: Tensor) -> ImageEmbedding:
         """`encode_image` from where the frozen stages end."""
         return self.read_levels(self.image_encoder.tail(trunk), valid)
+
+    def encode_levels(self, pixels: Tensor, valid: Tensor) -> list[Tensor]:
+        """The image encoder's levels of photos, without a sentence; arguments as for `encode_image`."""
+        return self.image_encoder.tail(self.trunk(pixels, valid))
 
     def _filled(self, pixels: Tensor, valid: Tensor) -> Tensor:
         fill = pixels.new_tensor(self.image_encoder.fill)[:, None, None]

@@ -27,6 +27,22 @@ def rebuild(level: LevelT, parts: Sequence[Tensor]) -> LevelT:
     return make(parts)
 
 
+def split_photos(embedding: Sequence[LevelT], count: int) -> list[tuple[LevelT, ...]]:
+    """Levels of `count` photos -> those of each photo."""
+    return [
+        tuple(rebuild(level, [part[number : number + 1] for part in level]) for level in embedding)
+        for number in range(count)
+    ]
+
+
+def join_photos(embeddings: Sequence[Sequence[LevelT]]) -> Sequence[LevelT]:
+    """Levels of single photos, of one canvas -> levels of all of them."""
+    if len(embeddings) == 1:
+        return embeddings[0]
+    levels = zip(*embeddings, strict=True)
+    return tuple(rebuild(same[0], [torch.cat(parts) for parts in zip(*same, strict=True)]) for same in levels)
+
+
 def convolution(inputs: int, outputs: int, size: int = 3, dilation: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution, group normalisation, GELU. Group normalisation: no statistics to keep, alike on every device."""
     padding = dilation * (size // 2)

@@ -65,10 +65,18 @@ class View:
         return f"{self.canvas} {self.matrix.tobytes().hex()} {self.tint}"
 
 
-def fit_view(size: tuple[int, int], canvas: tuple[int, int], rng: random.Random | None) -> View:
-    """Fit a photo onto a canvas, whose sides are multiples of 32; with `rng`, moved and recoloured."""
+def fit_view(
+    size: tuple[int, int],
+    canvas: tuple[int, int],
+    rng: random.Random | None,
+    zoom: tuple[float, float] = (0.75, 1.6),
+) -> View:
+    """Fit a photo onto a canvas, whose sides are multiples of 32; with `rng`, moved and recoloured.
+
+    zoom: how much smaller or larger than fits it then may be.
+    """
     mirrored = rng is not None and rng.random() < 0.5
-    matrix = _matrix(size, canvas, mirrored, rng)
+    matrix = _matrix(size, canvas, mirrored, rng, zoom)
     return View(size, canvas, matrix, mirrored, _tint(rng) if rng else None)
 
 
@@ -79,14 +87,18 @@ def _tint(rng: random.Random) -> Tint:
 
 
 def _matrix(
-    shape: tuple[int, ...], canvas: tuple[int, int], mirrored: bool, rng: random.Random | None
+    shape: tuple[int, ...],
+    canvas: tuple[int, int],
+    mirrored: bool,
+    rng: random.Random | None,
+    zoom: tuple[float, float],
 ) -> NDArray[np.float64]:
     """Photo -> canvas: turned and scaled about the centre, then placed."""
     height, width = shape[:2]
     scale = min(canvas[0] / height, canvas[1] / width)
     angle, across, down = 0.0, 0.0, 0.0
     if rng is not None:
-        scale *= math.exp(rng.uniform(math.log(0.75), math.log(1.6)))
+        scale *= math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
         angle = math.radians(rng.gauss(0, 5))
         # Anywhere between flush with one edge and flush with the other, whether the photo is smaller or larger.
         across = rng.uniform(-0.5, 0.5) * abs(canvas[1] - scale * width)

@@ -4,10 +4,13 @@ Started by `torchrun` or `accelerate launch`, processes share each batch's photo
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from ris_core.data.folder import Sample
 from ris_core.errors import TrainingError
@@ -15,7 +18,7 @@ from ris_core.models.base import RISModel
 from ris_core.training.batches import TrainingBatch, count_batches, epoch_batches
 from ris_core.training.feature_cache import FeatureCache
 from ris_core.training.objective import Objective
-from ris_core.training.processes import is_first, join_processes
+from ris_core.training.processes import Processes, is_first, join_processes
 from ris_core.training.recipe import Recipe
 from ris_core.training.run_folder import RunFolder, Validation
 from ris_core.training.state import TrainingState
@@ -71,19 +74,46 @@ def train(
         TrainingError: there is nothing to train on, `folder` is of another recipe, or the loss is no number.
     """
     processes = join_processes()
-    in_pass = count_batches(samples, recipe.photos, processes.count)
+    course = _SentenceCourse(model, samples, recipe, processes, features or folder / "features", weights, teacher)
+    train_course(model, course, recipe, folder, processes, on_progress, validate, stop, save_every)
+
+
+class Course(Protocol):
+    """What a run goes through, and what it learns by. Every batch has `sentences`, as many as it has targets."""
+
+    def batches(self, number: int, skip: int) -> Iterable[Any]:
+        """This process' share of pass `number`, without the first `skip` batches; as many in every pass."""
+
+    def count(self) -> int:
+        """Batches in a pass."""
+
+    def loss(self, batch: Any) -> Tensor:
+        """One number, with its gradient, for at least one target."""
+
+
+def train_course(
+    model: RISModel,
+    course: Course,
+    recipe: Recipe,
+    folder: Path,
+    processes: Processes,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+    validate: Callable[[], Validation] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    save_every: float = SAVE_EVERY,
+) -> None:
+    """Train what of `model` requires a gradient; everything else as for `train`."""
+    in_pass = course.count()
     if not in_pass:
         raise TrainingError("There is nothing to train on: no sample is in the training split.")
     per_pass = -(-in_pass // recipe.accumulate)
-    objective = Objective(model, recipe, features or folder / "features", teacher)
     state = TrainingState(model, recipe, per_pass * recipe.epochs, folder, processes)
     run = RunFolder(folder, asdict(recipe) | model.config(), state.step, active=is_first())
     model.train()
     for number in range(state.step // per_pass, recipe.epochs):
-        skip, part = state.step % per_pass * recipe.accumulate, (processes.rank, processes.count)
-        batches = iter(epoch_batches(samples, recipe, number, part, objective.cache, skip, weights))
+        batches = iter(course.batches(number, state.step % per_pass * recipe.accumulate))
         while group := list(islice(batches, recipe.accumulate)):
-            progress = _step(objective, group, state)
+            progress = _step(course, group, state)
             run.log(step=state.step, epoch=number, loss=progress.loss, rate=state.rate, seconds=state.pace)
             on_progress(progress)
             ended = state.step % per_pass == 0
@@ -97,21 +127,46 @@ def train(
     state.finish()
 
 
-def _step(objective: Objective, group: Sequence[TrainingBatch], state: TrainingState) -> TrainingProgress:
+class _SentenceCourse:
+    """Photos, each with a few expressions."""
+
+    def __init__(
+        self,
+        model: RISModel,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        processes: Processes,
+        features: Path | FeatureCache,
+        weights: Sequence[float] | None,
+        teacher: RISModel | None,
+    ) -> None:
+        self._samples, self._recipe, self._processes, self._weights = samples, recipe, processes, weights
+        self._objective = Objective(model, recipe, features, teacher)
+        self.loss = self._objective.loss
+
+    def batches(self, number: int, skip: int) -> Iterable[TrainingBatch]:
+        part = self._processes.rank, self._processes.count
+        return epoch_batches(self._samples, self._recipe, number, part, self._objective.cache, skip, self._weights)
+
+    def count(self) -> int:
+        return count_batches(self._samples, self._recipe.photos, self._processes.count)
+
+
+def _step(course: Course, group: Sequence[Any], state: TrainingState) -> TrainingProgress:
     """Learn from one step's batches."""
     state.seed()
-    losses = [_backward(objective, batch, state, len(group)) for batch in group]
+    losses = [_backward(course, batch, state, len(group)) for batch in group]
     state.descend()
     return TrainingProgress(state.step, state.steps, sum(losses) / len(losses), state.pace * (state.steps - state.step))
 
 
-def _backward(objective: Objective, batch: TrainingBatch, state: TrainingState, batches: int) -> float:
+def _backward(course: Course, batch: Any, state: TrainingState, batches: int) -> float:
     """Add the gradient of one of a step's `batches` -> its loss."""
     # A process counts by its expressions, so that several together do what one would do alone.
     share = state.processes.share(len(batch.sentences))
     if not batch.sentences:
         return 0.0
-    loss = objective.loss(batch)
+    loss = course.loss(batch)
     if not math.isfinite(loss.item()):
         raise TrainingError(f"The loss is {loss.item()} at step {state.step}: {', '.join(batch.sentences)}.")
     state.backward(loss * share / batches)

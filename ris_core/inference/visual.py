@@ -1,0 +1,109 @@
+"""Answers to prompts that point: clicks, a box, an earlier mask, on a photo's embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ris_core.errors import PromptError
+from ris_core.inference.frame import Frame, to_grid, to_photos
+from ris_core.inference.prediction import Prediction
+from ris_core.inference.prompt import Prompt
+from ris_core.masks import Mask
+from ris_core.models.base import ImageEmbedding, RISModel
+from ris_core.models.interactive import SURE, VisualPrompts
+from ris_core.models.layers import join_photos
+
+# The logits of an earlier answer stay within this, as they were in training.
+_MOST = 6.0
+
+
+class VisualRequest(NamedTuple):
+    """A prompt that points. embedding, frame: of its photo. said: HxW in [0, 1], what its sentence alone found."""
+
+    embedding: ImageEmbedding
+    frame: Frame
+    prompt: Prompt
+    said: NDArray[np.float32] | None
+
+
+class VisualSegmenter:
+    """A model's interactive decoder, asked by prompts."""
+
+    def __init__(self, model: RISModel, autocast: Callable[[], AbstractContextManager[object]]) -> None:
+        """`autocast`: the precision that its passes run in."""
+        self._model, self._autocast = model, autocast
+
+    @torch.inference_mode()
+    def segment(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
+        """Answer prompts about photos of one canvas. Raises PromptError if the model can't be pointed at."""
+        decoder = self._model.interactive
+        if decoder is None:
+            raise PromptError(
+                "This model was never trained with clicks and boxes. Use words, or train them with `ris train-clicks`."
+            )
+        numbers: dict[int, int] = {}
+        index = [numbers.setdefault(id(request.embedding), len(numbers)) for request in requests]
+        embedding = join_photos(list({id(request.embedding): request.embedding for request in requests}.values()))
+        device = self._model.device
+        with self._autocast():
+            output = decoder(embedding, _prompts(requests, device), torch.tensor(index, device=device))
+        probabilities = to_photos(output.mask.float(), [request.frame for request in requests])
+        qualities = output.quality.float().sigmoid().tolist()
+        return [
+            _answer(request.prompt, probability, quality)
+            for request, probability, quality in zip(requests, probabilities, qualities, strict=True)
+        ]
+
+
+def _answer(prompt: Prompt, probability: NDArray[np.float32], quality: float) -> Prediction:
+    mask = probability >= 0.5
+    if not mask.any():
+        mask = _nearest(prompt, probability)
+    return Prediction(prompt.sentence, mask, True, 1.0, quality, quality)
+
+
+def _nearest(prompt: Prompt, probability: NDArray[np.float32]) -> Mask:
+    """The best guess where no pixel is likely: what is at the first click, or likeliest of all."""
+    height, width = probability.shape
+    clicked = [point for point in prompt.points if point.positive]
+    row, column = divmod(int(probability.argmax()), width)
+    if clicked:
+        row, column = min(int(clicked[0].y * height), height - 1), min(int(clicked[0].x * width), width - 1)
+    likely = (probability >= probability[row, column] * 0.5).astype(np.uint8)
+    _, parts = cv2.connectedComponents(likely)
+    return np.asarray(parts == parts[row, column], dtype=np.bool_)
+
+
+def _prompts(requests: Sequence[VisualRequest], device: torch.device) -> VisualPrompts:
+    """As the decoder takes them: in pixels of the canvas."""
+    longest = max(1, *(len(request.prompt.points) for request in requests))
+    points, labels = torch.zeros(len(requests), longest, 2), torch.full((len(requests), longest), -1)
+    boxes = torch.full((len(requests), 4), float("nan"))
+    for number, (_, frame, prompt, _) in enumerate(requests):
+        rows, columns = frame.inner
+        for place, point in enumerate(prompt.points):
+            points[number, place] = torch.tensor([point.x * columns, point.y * rows])
+            labels[number, place] = int(point.positive)
+        if box := prompt.box:
+            boxes[number] = torch.tensor([box.left * columns, box.top * rows, box.right * columns, box.bottom * rows])
+    mask = torch.stack([_earlier(request) for request in requests])
+    return VisualPrompts(points.to(device), labels.to(device), boxes.to(device), mask.to(device))
+
+
+def _earlier(request: VisualRequest) -> Tensor:
+    """(1, H/4, W/4): the logits of what is to be mended, 0 where nothing is."""
+    rows, columns = request.frame.canvas
+    if request.prompt.mask is not None:
+        share = to_grid(request.prompt.mask.astype(np.float32), request.frame)
+        return torch.from_numpy(SURE * (2 * share - 1))[None]
+    if request.said is not None:
+        return torch.logit(torch.from_numpy(to_grid(request.said, request.frame)), 1e-4).clamp(-_MOST, _MOST)[None]
+    return torch.zeros(1, rows // 4, columns // 4)

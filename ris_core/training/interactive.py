@@ -1,0 +1,255 @@
+"""Training the interactive decoder of a model, all else of it frozen, with clicks that are simulated.
+
+Each object is asked for several times: first by a click, a box or words, then with a click where the answer was most
+wrong, as RITM trains (Sofiiuk et al. 2021); every round counts, since each is what somebody will ask.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ris_core.data.folder import Sample, by_photo
+from ris_core.evaluation.clicker import Click, next_click, random_click
+from ris_core.losses import QUALITY_WEIGHT, mask_loss, quality_loss
+from ris_core.masks import Mask
+from ris_core.models.base import RISModel
+from ris_core.models.interactive import SURE, InteractiveLevel, VisualPrompts
+from ris_core.models.layers import valid_cells
+from ris_core.models.output import LossWeights, Output
+from ris_core.training.augment import fit_view
+from ris_core.training.processes import Processes
+from ris_core.training.recipe import Recipe
+
+Often: TypeAlias = Callable[[Path], float] | None
+
+ROUNDS = 3
+# Canvases for training are small, and show parts of photos as large as they are read for prediction.
+ZOOM = (1.0, 2.1)
+# An object with fewer cells than this in view is too small to be clicked on.
+_VISIBLE = 12.0
+# How often an object is asked for first by a box, and how often by words and a click; else by a click.
+_BOXES, _WORDS = 0.2, 0.3
+# How often the earlier answer isn't told with the next click, and how often only as a mask of yes and no.
+_FORGOTTEN, _BINARY = 0.25, 0.35
+_LOSS = LossWeights(entropy=1.0, dice=1.0)
+
+
+@dataclass(frozen=True)
+class InteractiveBatch:
+    """B photos and N objects. pixels: (B, 3, H, W). valid: (B, 1, H, W). index: (N,). targets: (N, 1, H/4, W/4), the
+    share of each cell covered. sentences: N, each means its object among others; "" where none does.
+    """
+
+    pixels: Tensor
+    valid: Tensor
+    index: Tensor
+    targets: Tensor
+    sentences: list[str]
+
+
+class ObjectPhotos(Dataset[InteractiveBatch]):
+    """The photos of a pass, each with a few of its objects."""
+
+    def __init__(self, samples: Sequence[Sample], recipe: Recipe, number: int, often: Often = None) -> None:
+        self.recipe, self.order = recipe, f"{recipe.seed} {number}"
+        photos = [photo for photo in by_photo(samples) if any(sample.has_target for sample in photo)]
+        self.photos = [photo for photo in photos for _ in range(self._times(photo[0].image, often))]
+
+    def _times(self, photo: Path, often: Often) -> int:
+        """A share of the photos once more than the others, so that on average it is as often as wanted."""
+        wanted = often(photo) if often else 1.0
+        return int(wanted + random.Random(f"{self.order} {photo}").random())
+
+    def batches(self) -> list[list[int]]:
+        """Numbers of photos, those of one orientation together, shuffled."""
+        rng, size = random.Random(self.order), self.recipe.photos
+        batches = []
+        for orientation in (True, False):
+            numbers = [n for n, photo in enumerate(self.photos) if (photo[0].height > photo[0].width) is orientation]
+            rng.shuffle(numbers)
+            batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        rng.shuffle(batches)
+        return batches
+
+    def __getitem__(self, number: int) -> InteractiveBatch:
+        samples = self.photos[number]
+        first, rng = samples[0], random.Random(f"{self.order} {number} {samples[0].image.name}")
+        long, short = self.recipe.side, self.recipe.side * 2 // 3
+        canvas = (long, short) if first.height > first.width else (short, long)
+        view = fit_view((first.height, first.width), canvas, rng, ZOOM)
+        targets, sentences = [], []
+        for thing, sentence in _draw(samples, rng):
+            target = view.target(thing.mask())
+            if target.sum() >= _VISIBLE:
+                targets.append(target)
+                sentences.append(sentence)
+            if len(targets) == self.recipe.present:
+                break
+        return InteractiveBatch(
+            torch.from_numpy(view.pixels(first.photo())).permute(2, 0, 1)[None].float(),
+            torch.from_numpy(view.valid())[None, None],
+            torch.zeros(len(targets), dtype=torch.long),
+            torch.from_numpy(np.array(targets, np.float32)).reshape(-1, 1, canvas[0] // 4, canvas[1] // 4),
+            sentences,
+        )
+
+
+def _draw(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[Sample, str]]:
+    """The objects of a photo in a random order, each as a sample that means it alone, with a sentence that means it."""
+    objects: dict[int, list[Sample]] = {}
+    for sample in samples:
+        for segmentation in sample.segmentations:
+            objects.setdefault(id(segmentation), []).append(sample)
+    order = list(objects.items())
+    rng.shuffle(order)
+    for key, meaning in order:
+        chosen = rng.choice(meaning)
+        [one] = [part for part in chosen.segmentations if id(part) == key][:1]
+        yield replace(chosen, segmentations=(one,)), chosen.sentence
+
+
+def collate(photos: list[InteractiveBatch]) -> InteractiveBatch:
+    """Batches of one photo -> one of all."""
+    counts = torch.tensor([len(photo.sentences) for photo in photos])
+    return InteractiveBatch(
+        torch.cat([photo.pixels for photo in photos]),
+        torch.cat([photo.valid for photo in photos]),
+        torch.arange(len(photos)).repeat_interleave(counts),
+        torch.cat([photo.targets for photo in photos]),
+        [sentence for photo in photos for sentence in photo.sentences],
+    )
+
+
+class InteractiveCourse:
+    """Photos with their objects, for `loop.train_course`."""
+
+    def __init__(
+        self, model: RISModel, samples: Sequence[Sample], recipe: Recipe, processes: Processes, often: Often = None
+    ) -> None:
+        """Freezes all of `model` but its interactive decoder; one that has none gets one, untrained.
+
+        often: how often a pass shows a photo, by the photo's path. [once]
+        """
+        if model.interactive is None:
+            model.add_interactive()
+        assert model.interactive is not None
+        model.requires_grad_(False)
+        self._decoder = model.interactive.requires_grad_(True)
+        self._model, self._samples, self._recipe, self._processes = model.place(), samples, recipe, processes
+        self._often = often
+
+    def count(self) -> int:
+        """As `Course.count`."""
+        return len(self._batches(0)[1])
+
+    def batches(self, number: int, skip: int) -> DataLoader[InteractiveBatch]:
+        """As `Course.batches`."""
+        photos, batches = self._batches(number)
+        return DataLoader(photos, batch_sampler=batches[skip:], collate_fn=collate, num_workers=self._recipe.workers)
+
+    def _batches(self, number: int) -> tuple[ObjectPhotos, list[list[int]]]:
+        photos = ObjectPhotos(self._samples, self._recipe, number, self._often)
+        rank, count = self._processes.rank, self._processes.count
+        return photos, [batch[rank::count] for batch in photos.batches() if len(batch) >= count]
+
+    def loss(self, batch: InteractiveBatch) -> Tensor:
+        """The mean over the rounds."""
+        rng = np.random.default_rng(int(torch.randint(2**31, ()).item()))
+        precision = self._recipe.precision
+        with torch.autocast(self._model.device.type, getattr(torch, precision), precision != "float32"):
+            with torch.no_grad():
+                levels = self._model.encode_levels(batch.pixels, batch.valid)
+                words = self._words(levels, batch, rng)
+            embedding = self._decoder.read_levels(levels, batch.valid)
+            cells = valid_cells(batch.valid, batch.targets)[batch.index]
+            session = _Session(batch.targets, cells, words, rng)
+            return torch.stack([self._round(embedding, session, batch, cells) for _ in range(ROUNDS)]).mean()
+
+    def _round(
+        self, embedding: Sequence[InteractiveLevel], session: _Session, batch: InteractiveBatch, cells: Tensor
+    ) -> Tensor:
+        output = self._decoder(embedding, session.prompts(), batch.index)
+        mask, quality = output.mask.float(), output.quality.float()
+        session.answered(mask.detach())
+        present = torch.ones_like(quality)
+        judged = quality_loss(Output(mask, quality, quality), batch.targets, cells, present)
+        return mask_loss(mask, batch.targets, cells, present, _LOSS) + QUALITY_WEIGHT * judged
+
+    def _words(self, levels: Sequence[Tensor], batch: InteractiveBatch, rng: np.random.Generator) -> Tensor:
+        """(N, 1, H/4, W/4): what the model says to the sentences of some of the objects, 0 for the others."""
+        asked = [n for n, sentence in enumerate(batch.sentences) if sentence and rng.random() < _WORDS]
+        logits = torch.zeros_like(batch.targets)
+        if asked:
+            text = self._model.encode_text([batch.sentences[n] for n in asked])
+            embedding = self._model.read_levels(levels, batch.valid)
+            logits[asked] = self._model(embedding, text, batch.index[asked]).mask.float()
+        return logits
+
+
+class _Session:
+    """What was asked of N objects so far, and what is to be asked next."""
+
+    def __init__(self, targets: Tensor, cells: Tensor, words: Tensor, rng: np.random.Generator) -> None:
+        self._truths = (targets[:, 0] > 0.5).numpy()
+        self._valid = (cells[:, 0] > 0).numpy()
+        self._rng, self._mask = rng, words
+        self._boxes = torch.full((len(targets), 4), float("nan"))
+        self._clicks: list[list[Click]] = [[] for _ in targets]
+        for number, truth in enumerate(self._truths):
+            worded = bool(words[number].any())
+            if not worded and rng.random() < _BOXES and truth.any():
+                self._boxes[number] = torch.tensor(_box(truth, rng))
+            elif worded and rng.random() < 0.5:
+                self._add(number, next_click(words[number, 0].numpy() > 0, truth, self._valid[number]))
+            else:
+                self._add(number, random_click(truth, rng))
+
+    def prompts(self) -> VisualPrompts:
+        """As the decoder takes them."""
+        points, labels = to_points(self._clicks)
+        return VisualPrompts(points, labels, self._boxes, self._mask)
+
+    def answered(self, logits: Tensor) -> None:
+        """Click where these answers (N, 1, H/4, W/4) are most wrong."""
+        kept = logits.clone()
+        for number, truth in enumerate(self._truths):
+            self._add(number, next_click(logits[number, 0].numpy() > 0, truth, self._valid[number]))
+            chance = self._rng.random()
+            if chance < _FORGOTTEN:
+                kept[number] = 0
+            elif chance < _FORGOTTEN + _BINARY:
+                kept[number] = SURE * (2 * (logits[number] > 0).float() - 1)
+        self._mask = kept
+
+    def _add(self, number: int, click: Click | None) -> None:
+        if click is not None:
+            self._clicks[number].append(click)
+
+
+def to_points(clicks: Sequence[Sequence[Click]]) -> tuple[Tensor, Tensor]:
+    """Clicks on cells of stride 4 -> `VisualPrompts.points` and `labels`."""
+    longest = max(1, *map(len, clicks))
+    points, labels = torch.zeros(len(clicks), longest, 2), torch.full((len(clicks), longest), -1)
+    for number, own in enumerate(clicks):
+        for place, click in enumerate(own):
+            points[number, place] = torch.tensor([4 * click.column + 2.0, 4 * click.row + 2.0])
+            labels[number, place] = int(click.positive)
+    return points, labels
+
+
+def _box(truth: Mask, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Around the thing, as roughly as people draw: each side off by a twentieth of the box. In pixels of the canvas."""
+    rows, columns = np.nonzero(truth.any(axis=1))[0], np.nonzero(truth.any(axis=0))[0]
+    box = 4.0 * np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    size = np.array([box[2] - box[0], box[3] - box[1]] * 2, np.float32)
+    return (box + rng.normal(0, 0.05, 4).astype(np.float32) * size).astype(np.float32)
