@@ -14,7 +14,7 @@ from backend.cli.jobs import export, finetune, job, jobs
 from backend.cli.local import demo, doctor, up, worker
 from backend.cli.models import convert, fetch, models, segment
 from backend.cli.projects import connect, prompts
-from backend.cli.training import average, calibrate, evaluate, train
+from backend.cli.training import average, calibrate, evaluate, train, train_clicks
 from backend.cli.versions import compare, promote, prune, rollback, versions
 from backend.home import DEFAULT_HOME
 from backend.local.running import running_home
@@ -22,7 +22,7 @@ from ris_core.errors import InputError, RisError
 
 COMMANDS = {
     "On the command line": (segment,),
-    "Models and data": (models, fetch, evaluate, calibrate, average, train, convert),
+    "Models and data": (models, fetch, evaluate, calibrate, average, train, train_clicks, convert),
     "In Label Studio": (up, demo, connect, finetune, corrections, export, doctor, suspects, worker),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ris_core.data import Sample
     from ris_core.data.datasets import Datasets
     from ris_core.evaluation.evaluate import Report
+    from ris_core.inference.predictor import Predictor
 
 
 def _of_start(usual: object, help: str, least: int | None = None) -> Any:
@@ -47,6 +48,12 @@ StagesOption = Annotated[
 TextStagesOption = Annotated[
     Optional[int], _of_start(Tuning.text_stages, "The same of the text encoder; 0 leaves it frozen.", 0)
 ]
+RunOption = Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")]
+EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]
+PhotosOption = Annotated[int, typer.Option(min=1, help="Photos of a batch.")]
+RateOption = Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same weights.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")]
 PresentOption = Annotated[int, typer.Option(min=1, help="Expressions asked of a photo in each pass, of what is there.")]
 AbsentOption = Annotated[int, typer.Option(min=0, help="Expressions asked of a photo in each pass, of what isn't.")]
 SideOption = Annotated[int, typer.Option(min=96, help="Longer side of a photo in pixels, a multiple of 96.")]
@@ -66,9 +73,7 @@ ValidateOption = Annotated[
 def train(
     dataset: DatasetsOption,
     folder: OutOption,
-    run: Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")] = Path(
-        "runs/train"
-    ),
+    run: RunOption = Path("runs/train"),
     model: Annotated[str, typer.Option(help="lda, vipa, maris or haris; see `ris models`.")] = Design.model,
     image_encoder: EncoderOption = Design.image_encoder,
     text_encoder: EncoderOption = Design.text_encoder,
@@ -78,20 +83,20 @@ def train(
     stages: StagesOption = None,
     text_stages: TextStagesOption = None,
     rank: Annotated[Optional[int], _of_start(Tuning.rank, "Rank of the adapters.", 1)] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the photos.")] = Recipe.epochs,
-    photos: Annotated[int, typer.Option(min=1, help="Photos of a batch.")] = Recipe.photos,
+    epochs: EpochsOption = Recipe.epochs,
+    photos: PhotosOption = Recipe.photos,
     present: PresentOption = Recipe.present,
     absent: AbsentOption = Recipe.absent,
-    rate: Annotated[float, typer.Option(min=0, help="Learning rate at its highest.")] = Recipe.rate,
+    rate: RateOption = Recipe.rate,
     side: SideOption = Recipe.side,
     views: ViewsOption = Recipe.views,
     paste: PasteOption = Recipe.paste,
     precision: PrecisionOption = Recipe.precision,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose gradients make one step.")] = Recipe.accumulate,
     validate: ValidateOption = True,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same weights.")] = Recipe.seed,
+    seed: SeedOption = Recipe.seed,
     # Of a command; whoever calls `loop.train` from a program gets none.
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read photos ahead.")] = 1,
+    workers: WorkersOption = 1,
     accepted: AcceptedOption = ACCEPTED,
 ) -> None:
     """Train on datasets; from which probability a thing counts as there is fixed on their validation splits."""
@@ -120,6 +125,46 @@ def train(
         _say_checkpoint(written)
 
 
+def train_clicks(
+    dataset: DatasetsOption,
+    folder: OutOption,
+    model: ModelOption = None,
+    run: RunOption = Path("runs/clicks"),
+    epochs: EpochsOption = Recipe.epochs,
+    photos: PhotosOption = 4,
+    objects: Annotated[int, typer.Option(min=1, help="Objects asked for of a photo in each pass.")] = 4,
+    rate: RateOption = Recipe.rate,
+    side: SideOption = 288,
+    precision: PrecisionOption = Recipe.precision,
+    seed: SeedOption = Recipe.seed,
+    workers: WorkersOption = 1,
+) -> None:
+    """Train what answers clicks and boxes, on single objects of datasets; what answers words stays as it is."""
+    from ris_core.training.pipeline import check_free, train_clicks_checkpoint
+    from ris_core.training.processes import is_first
+
+    recipe = Recipe(
+        epochs,
+        photos,
+        objects,
+        0,
+        side,
+        rate=rate,
+        warm_up=60,
+        average=0.996,
+        precision=precision,
+        seed=seed,
+        workers=workers,
+    )
+    out.quiet = err.quiet = not is_first()
+    check_free(folder)
+    datasets = read_datasets(dataset)
+    with bars() as on_progress:
+        written = train_clicks_checkpoint(model, datasets, folder, run, recipe, on_progress)
+    if written:
+        _say_checkpoint(written)
+
+
 def evaluate(
     dataset: Annotated[Path, typer.Option(help=DATASET)],
     split: Annotated[Optional[str], typer.Option(help="Only this split, such as test.", show_default="all")] = None,
@@ -132,6 +177,9 @@ def evaluate(
     ] = "original",
     pictures: Annotated[Optional[Path], typer.Option(help="Folder for pictures of good and bad answers.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Read each photo mirrored too, and average.")] = False,
+    clicks: Annotated[
+        bool, typer.Option("--clicks", help="Measure single objects after clicks, and from boxes, instead of words.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on a dataset."""
@@ -143,6 +191,9 @@ def evaluate(
 
     samples = read_samples(dataset, split)
     predictor = (FlipPredictor if flip else Predictor).load(model)
+    if clicks:
+        _evaluate_clicks(predictor, [sample for sample in samples if sample.has_target], dataset, as_json)
+        return
     with bar("Evaluating", len(samples)) as on_progress:
         report = evaluate(predictor, samples, on_progress, convention)
     if pictures:
@@ -153,6 +204,21 @@ def evaluate(
         return
     how = f"{convention}, photos also mirrored" if flip else convention
     _print_figures(report, f"{predictor.version} on {dataset_name(dataset)}, {how}")
+
+
+def _evaluate_clicks(predictor: Predictor, samples: Sequence[Sample], dataset: Path, as_json: bool) -> None:
+    from ris_core.data.readers.registry import dataset_name
+    from ris_core.evaluation.interactive import evaluate_clicks
+
+    with bar("Clicking", len({sample.image for sample in samples})) as on_progress:
+        figures = evaluate_clicks(predictor, samples, on_progress).figures
+    if as_json:
+        print(json.dumps({"model_version": predictor.version, **figures}))
+        return
+    table = Table("mean IoU after", "value", title=f"{predictor.version} on {dataset_name(dataset)}, single objects")
+    for name, value in figures.items():
+        table.add_row(name, _cell(value))
+    out.print(table)
 
 
 def calibrate(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from ris_core.data.folder import Sample, by_photo
+from ris_core.errors import DatasetError
 from ris_core.evaluation.clicker import next_click
+from ris_core.inference.calibration import calibration_error, mean, reliability
 from ris_core.inference.frame import Image
 from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.inference.prompt import Box, Point, Prompt
 from ris_core.masks import Mask
 
 CLICKS = 5
+# After how many of them figures are told.
+_TOLD = (1, 3, 5)
 # Smaller things than this share of their photo aren't asked for.
 LEAST = 0.005
 _GRABCUT_ROUNDS = 5
@@ -42,6 +47,47 @@ class ThingFigures:
     worded_click: float
 
 
+@dataclass(frozen=True)
+class ClickReport:
+    """What `evaluate_clicks` measured of single things."""
+
+    things: list[ThingFigures]
+
+    @property
+    def figures(self) -> dict[str, float | int]:
+        """Mean IoUs, all over things but the last two, which are over those with a sentence; ECE of the scores."""
+        clicks = np.array([thing.clicks for thing in self.things])
+        expected = np.array([thing.scores for thing in self.things])
+        after = {f"{count} click{'s' * (count > 1)}": float(clicks[:, count - 1].mean()) for count in _TOLD}
+        spoken = [thing for thing in self.things if not math.isnan(thing.words)]
+        bins = reliability(expected.ravel().tolist(), clicks.ravel().tolist())
+        return {
+            "things": len(self.things),
+            **after,
+            "box": mean([thing.box for thing in self.things]),
+            "ECE": calibration_error(bins),
+            "words": mean([thing.words for thing in spoken]),
+            "words + click": mean([thing.worded_click for thing in spoken]),
+        }
+
+
+def evaluate_clicks(
+    predictor: Predictor, samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
+) -> ClickReport:
+    """Ask for every object of the samples' photos that isn't tiny; `on_progress` hears how many photos are done.
+
+    Raises ImageError or DatasetError if a photo or a mask can't be read; DatasetError if there is no such object.
+    """
+    figures: list[ThingFigures] = []
+    for number, (photo, things) in enumerate(things_of(samples), 1):
+        figures += measure(predictor, predictor.embed(photo.photo()), things)
+        if on_progress:
+            on_progress(number)
+    if not figures:
+        raise DatasetError(f"No object covers {LEAST:.1%} of its photo, so there is nothing to click on.")
+    return ClickReport(figures)
+
+
 def things_of(samples: Sequence[Sample], least: float = LEAST) -> Iterator[tuple[Sample, list[Thing]]]:
     """Each photo, by one of its samples, with its single objects; the sentence is the first that means one."""
     for photo in by_photo(samples):
@@ -50,7 +96,7 @@ def things_of(samples: Sequence[Sample], least: float = LEAST) -> Iterator[tuple
             for segmentation in sample.segmentations:
                 key = repr(segmentation)
                 if key not in objects:
-                    alone = Sample(**{**sample.__dict__, "segmentations": (segmentation,)})
+                    alone = replace(sample, segmentations=(segmentation,))
                     objects[key] = Thing(alone.mask(), sample.sentence)
         large = [thing for thing in objects.values() if thing.mask.mean() >= least]
         if large:

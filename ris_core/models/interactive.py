@@ -83,19 +83,16 @@ class InteractiveDecoder(nn.Module):
     def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
         """`channels` and `strides` of the image encoder's levels, fine to coarse."""
         super().__init__()
-        # Of levels that share a grid the first: what follows it is about what a photo shows, not where.
-        self.numbers = [number for number, stride in enumerate(strides) if stride not in strides[:number]]
-        self.strides = [strides[number] for number in self.numbers]
-        widths = [_WIDTHS.get(stride, _WIDTH) for stride in self.strides]
-        inputs = [channels[number] for number in self.numbers]
+        self.strides = tuple(strides)
+        widths = [_WIDTHS.get(stride, _WIDTH) for stride in strides]
         self.project = nn.ModuleList(
-            convolution(one + 2, width, size=1) for one, width in zip(inputs, widths, strict=True)
+            convolution(one + 2, width, size=1) for one, width in zip(channels, widths, strict=True)
         )
-        self.key = nn.ModuleList(nn.Conv2d(one, _KEY, 1, bias=False) for one in inputs)
+        self.key = nn.ModuleList(nn.Conv2d(one, _KEY, 1, bias=False) for one in channels)
         self.prompt = nn.ModuleList(nn.Conv2d(_MAPS + _LIKENESS, width, 3, padding=1) for width in widths)
         self.descend = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
-        self.refine = nn.ModuleList(_Refine(width, stride) for width, stride in zip(widths, self.strides, strict=True))
-        self.upscale = Upscale(widths[0], steps_to_quarter(self.strides[0]))
+        self.refine = nn.ModuleList(_Refine(width, stride) for width, stride in zip(widths, strides, strict=True))
+        self.upscale = Upscale(widths[0], steps_to_quarter(strides[0]))
         self.to_mask = nn.Conv2d(self.upscale.width, 1, 1)
         self.quality = nn.Sequential(nn.Linear(2 * self.upscale.width + 2, 64), nn.GELU(), nn.Linear(64, 1))
 
@@ -105,8 +102,7 @@ class InteractiveDecoder(nn.Module):
         Computed once a photo.
         """
         read = []
-        for number, project, key in zip(self.numbers, self.project, self.key, strict=True):
-            level = levels[number]
+        for level, project, key in zip(levels, self.project, self.key, strict=True):
             cells = valid_cells(valid, level)
             features, keys = project_level(project, level, cells), F.normalize(key(level * cells), dim=1, eps=1e-3)
             read.append(InteractiveLevel(features, keys, cells))

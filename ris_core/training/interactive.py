@@ -29,6 +29,7 @@ from ris_core.models.output import LossWeights, Output
 from ris_core.training.augment import fit_view
 from ris_core.training.processes import Processes
 from ris_core.training.recipe import Recipe
+from ris_core.training.sampling import resample
 
 Often: TypeAlias = Callable[[Path], float] | None
 
@@ -38,7 +39,7 @@ ZOOM = (1.0, 2.1)
 # An object with fewer cells than this in view is too small to be clicked on.
 _VISIBLE = 12.0
 # How often an object is asked for first by a box, and how often by words and a click; else by a click.
-_BOXES, _WORDS = 0.2, 0.3
+_BOXES, _WORDS = 0.25, 0.25
 # How often the earlier answer isn't told with the next click, and how often only as a mask of yes and no.
 _FORGOTTEN, _BINARY = 0.25, 0.35
 _LOSS = LossWeights(entropy=1.0, dice=1.0)
@@ -63,19 +64,22 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
     def __init__(self, samples: Sequence[Sample], recipe: Recipe, number: int, often: Often = None) -> None:
         self.recipe, self.order = recipe, f"{recipe.seed} {number}"
         photos = [photo for photo in by_photo(samples) if any(sample.has_target for sample in photo)]
-        self.photos = [photo for photo in photos for _ in range(self._times(photo[0].image, often))]
+        self.photos = [photo for upright in (True, False) for photo in self._show(photos, upright, often)]
 
-    def _times(self, photo: Path, often: Often) -> int:
-        """A share of the photos once more than the others, so that on average it is as often as wanted."""
-        wanted = often(photo) if often else 1.0
-        return int(wanted + random.Random(f"{self.order} {photo}").random())
+    def _show(self, photos: Sequence[list[Sample]], upright: bool, often: Often) -> list[list[Sample]]:
+        """The photos of one orientation, as many as there are in every pass, those wanted more often several times."""
+        chosen = [photo for photo in photos if _is_upright(photo) is upright]
+        if often is None:
+            return chosen
+        times = resample([often(photo[0].image) for photo in chosen], random.Random(f"{self.order} {upright}").random())
+        return [photo for photo, count in zip(chosen, times, strict=True) for _ in range(count)]
 
     def batches(self) -> list[list[int]]:
         """Numbers of photos, those of one orientation together, shuffled."""
         rng, size = random.Random(self.order), self.recipe.photos
         batches = []
         for orientation in (True, False):
-            numbers = [n for n, photo in enumerate(self.photos) if (photo[0].height > photo[0].width) is orientation]
+            numbers = [number for number, photo in enumerate(self.photos) if _is_upright(photo) is orientation]
             rng.shuffle(numbers)
             batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
         rng.shuffle(batches)
@@ -102,6 +106,10 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
             torch.from_numpy(np.array(targets, np.float32)).reshape(-1, 1, canvas[0] // 4, canvas[1] // 4),
             sentences,
         )
+
+
+def _is_upright(photo: Sequence[Sample]) -> bool:
+    return photo[0].height > photo[0].width
 
 
 def _draw(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[Sample, str]]:
@@ -138,7 +146,7 @@ class InteractiveCourse:
     ) -> None:
         """Freezes all of `model` but its interactive decoder; one that has none gets one, untrained.
 
-        often: how often a pass shows a photo, by the photo's path. [once]
+        often: how often a pass shows a photo next to the others, by the photo's path. [alike]
         """
         if model.interactive is None:
             model.add_interactive()

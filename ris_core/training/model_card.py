@@ -27,8 +27,9 @@ _TUNED = {
     "full": "The encoders were trained along and are among its parameters.",
 }
 # The commands that a checkpoint can come from.
-_MAKERS = ("ris train", "ris calibrate", "ris average")
-# What a command says of a recipe even where it is as usual.
+_MAKERS = ("ris train", "ris train-clicks", "ris calibrate", "ris average")
+# What each command says of a recipe even where it is as usual.
+_CLICKS = ("epochs", "photos", "present", "rate", "side", "seed", "precision")
 _ALWAYS = ("epochs", "photos", "present", "absent", "rate", "side", "views", "seed")
 
 
@@ -72,6 +73,28 @@ def mean_card(folders: Sequence[Path]) -> str:
         *_made_by([*commands, f"ris average {versions}"]),
     ]
     return "\n".join(lines)
+
+
+def clicks_card(
+    source: Path, recipe: Recipe, datasets: Sequence[Path], reports: Mapping[tuple[str, ...], Figures]
+) -> str:
+    """The card of the checkpoint `source` after its interactive decoder was trained, with that one's figures."""
+    card = (source / CARD).read_text(encoding="utf-8")
+    names = list(dict.fromkeys(name for figures in reports.values() for name in figures))
+    section = [
+        "## Clicks and boxes",
+        "Mean IoU of single objects of at least 0.5 % of their photo, after clicks where the answer was most wrong.",
+        "",
+        *_table(("dataset", "split"), reports, names),
+        "",
+    ]
+    words = ["ris train-clicks", f"--model {version(source)}"]
+    words += [f"--dataset {dataset_name(dataset)}" for dataset in datasets]
+    words += [f"--{name} {value}" for name, value in asdict(recipe).items() if name in _CLICKS]
+    closed = f"{' '.join(words)}\n```\n"
+    card = _put(card, r"^```\n\Z", closed, f"## Commands\n```\n{closed}")
+    # In the place of an earlier one, else before what a card ends with.
+    return _put(card, r"^## Clicks and boxes\n.*?(?=^## )|^(?=## (?:Data|Commands)\n)", "\n".join(section) + "\n")
 
 
 def refit_card(card: str, point: OperatingPoint, reports: Reports, command: str) -> str:

@@ -17,13 +17,16 @@ from ris_core.data.readers.registry import dataset_name, held_out_splits
 from ris_core.errors import InputError
 from ris_core.evaluation.convention import ACCEPTED
 from ris_core.evaluation.evaluate import Report, calibrate, evaluate
+from ris_core.evaluation.interactive import evaluate_clicks
+from ris_core.evaluation.metrics import Figures
 from ris_core.inference.predictor import Predictor
 from ris_core.models.base import RISModel
 from ris_core.training.design import begin
-from ris_core.training.loop import train
-from ris_core.training.model_card import Reports, mean_card, refit_card, write_card
+from ris_core.training.interactive import InteractiveCourse
+from ris_core.training.loop import train, train_course
+from ris_core.training.model_card import Reports, clicks_card, mean_card, refit_card, write_card
 from ris_core.training.preview import preview_samples, validate
-from ris_core.training.processes import is_first
+from ris_core.training.processes import is_first, join_processes
 from ris_core.training.recipe import Design, Recipe
 from ris_core.training.soup import average
 from ris_core.tuning import Tuning
@@ -76,6 +79,41 @@ def train_checkpoint(
     origin = start if isinstance(start, Path) else None
     card = write_card(model, predictor.point, recipe, list(datasets.samples), reports, origin, accepted)
     return _write(model, predictor.point, folder, card)
+
+
+def train_clicks_checkpoint(
+    model: str | None, datasets: Datasets, folder: Path, run: Path, recipe: Recipe, on_progress: OnStage
+) -> Path | None:
+    """Train the interactive decoder of a checkpoint, all else of it unchanged -> the folder of the new one.
+
+    The card reports every split but `train`. `run` as for `train_checkpoint`; of several processes the first measures
+    and writes. Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `loop.train` does.
+    """
+    check_free(folder)
+    source, processes = checkpoint_files.find(model), join_processes()
+    torch.manual_seed(recipe.seed)
+    trained, point = checkpoint.load(source, merged=True)
+    course = InteractiveCourse(trained, datasets.training, recipe, processes)
+    train_course(
+        trained,
+        course,
+        recipe,
+        run,
+        processes,
+        lambda progress: on_progress("Training", progress.step, progress.steps, f"loss {progress.loss:.3f}"),
+    )
+    if not is_first():
+        return None
+    predictor, reports = Predictor(trained, point, "candidate"), dict[tuple[str, ...], Figures]()
+    for dataset, samples in datasets.samples.items():
+        for split in held_out_splits(samples):
+            chosen = [sample for sample in samples if sample.split == split and sample.has_target]
+            photos = len({sample.image for sample in chosen})
+            heard = partial(on_progress, f"Clicking on {dataset_name(dataset)} {split}", total=photos)
+            if chosen:
+                reports[dataset_name(dataset), split] = evaluate_clicks(predictor, chosen, heard).figures
+    card = clicks_card(source, recipe, list(datasets.samples), reports)
+    return _write(trained, point, folder, card)
 
 
 def calibrate_checkpoint(
