@@ -42,6 +42,11 @@ _RESULTS = {
     "refresh": "Predictions: {state}",
 }
 
+_FORMATS = (
+    "coco: exact run lengths, with refs.json for the prompts; refcoco: what the REFER API reads, one object a prompt; "
+    "grefcoco: what gRefCOCO's readers take, several objects or none too."
+)
+
 
 def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
     """Learn from a project's corrections now, however few are new."""
@@ -56,7 +61,7 @@ def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
 
 def export(
     project: ProjectOption,
-    format: Annotated[str, typer.Option(help="coco: images, instances.json, and refs.json with the prompts.")] = "coco",
+    format: Annotated[str, typer.Option(help=_FORMATS)] = "coco",
     name: Annotated[
         Optional[str], typer.Option(help="Folder below .ris/exports.", show_default="project-N-FORMAT")
     ] = None,
@@ -75,6 +80,8 @@ def export(
         return
     counts = f"{report['images']} images, {report['annotations']} masks, {report['refs']} expressions"
     say(f"{counts} in {exports_folder(load().home) / folder}")
+    for what, count in report["left_out"].items():
+        say(f"Left out: {count} expressions that {what}. `--format coco` and `grefcoco` have all.")
     for skipped in report["skipped"]:
         say(f"Left out: task {skipped['task']}. {skipped['reason']}")
 

@@ -2,13 +2,14 @@
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from backend.datasets.formats import EXPORT_FORMATS
 from backend.datasets.project import read_project, snapshot_project
-from backend.datasets.snapshots import MANIFEST, Snapshot, read_manifest
+from backend.datasets.snapshots import MANIFEST, Snapshot, read_manifest, write_manifest
 from backend.errors import BadRequest
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
@@ -42,15 +43,16 @@ def export_project(
 ) -> dict[str, Any]:
     """Export a project's corrections to the folder `out`; an earlier export there is replaced.
 
-    Returns a report for JSON: project, snapshot, out, the numbers of images, annotations and refs, and skipped, a list
-    of {task, reason}. Raises BadRequest if there is no such format, DatasetError if there is nothing to export or `out`
-    holds something else, and LabelStudioError.
+    Returns a report for JSON: project, snapshot, out, the numbers of images, annotations and refs, left_out (how many
+    expressions the format can't say, by what they do), and skipped, a list of {task, reason}. Raises BadRequest if
+    there is no such format, DatasetError if there is nothing to export or `out` holds something else, and
+    LabelStudioError.
     """
     check_export(fmt, out.name)
     _check_replaceable(out)
     annotated = read_project(client, project, home, defaults)
     snapshot = snapshot_project(annotated, images, home, max_pixels)
-    export_snapshot(snapshot, out, fmt)
+    left_out = export_snapshot(snapshot, out, fmt)
     return {
         "project": project,
         "format": fmt,
@@ -58,13 +60,14 @@ def export_project(
         "snapshot": snapshot.id,
         "images": snapshot.images,
         "annotations": snapshot.annotations,
-        "refs": snapshot.refs,
+        "refs": snapshot.refs - sum(left_out.values()),
+        "left_out": dict(left_out),
         "skipped": [asdict(task) for task in (*snapshot.skipped, *annotated.corrections.remarks)],
     }
 
 
-def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> None:
-    """Write a snapshot to the folder `out` in one of EXPORT_FORMATS.
+def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> Mapping[str, int]:
+    """Write a snapshot to the folder `out` in one of EXPORT_FORMATS. Returns what that can't say, see there.
 
     An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
     anything else, and leaves it alone.
@@ -75,11 +78,15 @@ def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> None:
     for leftover in (previous, fresh):
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_dir(fresh) as folder:
-        EXPORT_FORMATS[fmt](snapshot.folder, folder)
+        left_out = EXPORT_FORMATS[fmt](snapshot.folder, folder)
+        # By which a later export knows what it may replace. A copy of a snapshot has one.
+        if not (folder / MANIFEST).exists():
+            write_manifest(folder)
     if out.exists():
         out.rename(previous)
     fresh.rename(out)
     shutil.rmtree(previous, ignore_errors=True)
+    return left_out
 
 
 def _check_replaceable(out: Path) -> None:

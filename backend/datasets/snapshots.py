@@ -3,7 +3,7 @@
     <home>/snapshots/<project>/<id>/
         images/<task>_<name>    each image once, as it was uploaded
         instances.json          COCO; masks as exact run lengths
-        refs.json               RefCOCO's refs: the sentences, what they mean, and the split
+        refs.json               gRefCOCO's refs: the sentences, what they mean, and the split
         manifest.json           the SHA-256 of every other file
 
 The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time: the same
@@ -127,6 +127,12 @@ def verify(folder: Path) -> None:
         path = folder / name
         if not path.is_file() or sha256(path) != digest:
             raise DatasetError(f"{path} is missing or was changed. Export the project again.")
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the manifest of all files in a folder."""
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
+    (folder / MANIFEST).write_bytes(_json({"format": FORMAT, "files": files}))
 
 
 def read_manifest(folder: Path) -> dict[str, str]:

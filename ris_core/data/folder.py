@@ -1,14 +1,14 @@
 """The dataset folder that training, evaluation and export share: `images/`, `instances.json`, `refs.json`.
 
-`instances.json` is COCO's format; `refs.json` holds RefCOCO's refs as JSON: `ref_id`, `image_id`, `ann_id` (a number,
-a list, or [-1] where the thing isn't in the photo), `split` and `sentences` of `sent_id`, `sent`, `raw`; where
-annotators corrected a model's answers, `origin` says what became of them.
+`instances.json` is COCO's format; `refs.json` holds gRefCOCO's refs: `ref_id`, `image_id`, `ann_id` (a list, [-1] where
+the thing isn't in the photo), `split` and `sentences` of `sent_id`, `sent`, `raw`; where annotators corrected a model's
+answers, `origin` says what became of them. A number alone in `ann_id`, as RefCOCO has it, is read too.
 """
 
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,18 @@ def _samples(
 
 
 def _targets(ref: dict[str, Any], annotations: dict[Any, Any]) -> tuple[Any, ...]:
-    ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-    meant = [annotations[number] for number in ids if number != NO_TARGET]
+    meant = [annotations[number] for number in meant_annotations(ref)]
     if any(annotation["image_id"] != ref["image_id"] for annotation in meant):
         raise ValueError(f"ref {ref['ref_id']} means an annotation of another photo")
     # A ref that means a crowd alone keeps it: without, it would seem to mean nothing.
     things = [annotation for annotation in meant if not annotation.get("iscrowd")] or meant
     return tuple(annotation["segmentation"] for annotation in things)
+
+
+def meant_annotations(ref: Mapping[str, Any]) -> list[int]:
+    """The numbers of the annotations that a ref of RefCOCO, gRefCOCO or ours means; none where it means nothing."""
+    ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+    return [number for number in ids if number != NO_TARGET]
 
 
 def by_photo(samples: Sequence[Sample]) -> Iterator[list[Sample]]:

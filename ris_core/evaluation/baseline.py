@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ris_core.data.folder import NO_TARGET, Sample, read_json
+from ris_core.data.folder import Sample, meant_annotations, read_json
 from ris_core.evaluation.metrics import bootstrap
 from ris_core.masks import iou
 
@@ -66,10 +66,11 @@ def _every_instance(refs: list[dict[str, Any]], instances: dict[str, Any]) -> di
             groups[annotation["image_id"], annotation["category_id"]].append(number)
     every: dict[int, tuple[Any, ...]] = {}
     for ref in refs:
-        if NO_TARGET in ref["ann_id"]:
+        meant = meant_annotations(ref)
+        if not meant:
             continue
-        first = annotations[ref["ann_id"][0]]
+        first = annotations[meant[0]]
         numbers = groups[first["image_id"], first["category_id"]]
-        if set(ref["ann_id"]) < set(numbers):
+        if set(meant) < set(numbers):
             every[ref["ref_id"]] = tuple(annotations[number]["segmentation"] for number in numbers)
     return every

@@ -2,9 +2,9 @@
 
 Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, since trainers drop crowds. Ids
 are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
-page; the readers of RefCOCO and gRefCOCO (`ann_id` is a number, a list for several regions, [-1] where a
-sentence means nothing in the image). Ours: `origin` of a ref, "accepted", "corrected", "rejected", "manual" or
-"absent", and `iou`, of the prediction with it.
+page; gRefCOCO's refs (`ann_id` and `category_id` are lists, [-1] where a sentence means nothing in the image), for
+whose readers `backend.datasets.formats.refer` is. Ours: `origin` of a ref, "accepted", "corrected", "rejected",
+"manual" or "absent", and `iou`, of the prediction with it.
 """
 
 import shutil
@@ -18,6 +18,7 @@ import numpy as np
 from backend.datasets.annotations import Correction, DrawnObject, Expression
 from backend.datasets.image_store import StoredImage
 from backend.labelstudio.label_config import LabelConfig
+from ris_core.data.folder import NO_TARGET
 from ris_core.data.splits import split_of
 from ris_core.files import sha256
 from ris_core.masks import bounding_box
@@ -65,9 +66,10 @@ def refs(images: Sequence[AnnotatedImage], categories: Iterable[Mapping[str, Any
     return [_ref(image, expression, ids) for image in images for expression in image.correction.expressions]
 
 
-def write(snapshot: Path, out: Path) -> None:
+def write(snapshot: Path, out: Path) -> Mapping[str, int]:
     """Copy a snapshot, which holds these documents already: real copies, so that editing them can't harm it."""
     shutil.copytree(snapshot, out, dirs_exist_ok=True)
+    return {}
 
 
 def _categories(images: Sequence[AnnotatedImage], config: LabelConfig) -> list[Document]:
@@ -124,8 +126,8 @@ def _ref(annotated: AnnotatedImage, expression: Expression, categories: Mapping[
     return {
         "ref_id": identity,
         "image_id": correction.task,
-        "ann_id": _one_or_many([stable_id(correction.annotation, region) for region in expression.regions]),
-        "category_id": _one_or_many(sorted({labels[region] for region in expression.regions})),
+        "ann_id": [stable_id(correction.annotation, region) for region in expression.regions] or [NO_TARGET],
+        "category_id": sorted({labels[region] for region in expression.regions}) or [NO_TARGET],
         "file_name": annotated.file_name,
         "split": split_of(annotated.image.original),
         **_origin(expression),
@@ -143,9 +145,3 @@ def _origin(expression: Expression) -> Document:
         return {}
     iou = {} if edit.iou is None else {"iou": round(edit.iou, _IOU_DIGITS)}
     return {"origin": edit.kind if expression.regions or edit.kind == "rejected" else "absent", **iou}
-
-
-def _one_or_many(ids: list[int]) -> int | list[int]:
-    if not ids:
-        return [-1]
-    return ids[0] if len(ids) == 1 else ids

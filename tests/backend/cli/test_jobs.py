@@ -27,7 +27,10 @@ OUTCOME = {
     "reason": "It is better.",
     "expressions": [{"task": 5, "prompt": "the [/red] cat", "before": 0.5, "after": 0.75}],
 }
-REPORT = {"images": 2, "annotations": 3, "refs": 4, "skipped": [{"task": 9, "reason": "Its picture is gone."}]}
+REPORT = {
+    **{"images": 2, "annotations": 3, "refs": 4, "left_out": {"mean several objects": 5}},
+    "skipped": [{"task": 9, "reason": "Its picture is gone."}],
+}
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_what_came_of_each_job_is_listed(queue: JobQueue, mark: Callable[..., No
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--format", "cocoa"), "There is no export format 'cocoa'. Choose from coco."),
+        (("--format", "cocoa"), "There is no export format 'cocoa'. Choose from coco, refcoco, grefcoco."),
         (("--name", "../outside"), "'../outside' can't name an export."),
     ],
 )
@@ -250,6 +253,7 @@ def test_an_export_says_where_it_is_and_what_was_left_out(
         0,
         [
             f"2 images, 3 masks, 4 expressions in {tmp_path / 'exports' / 'project-7-coco'}",
+            "Left out: 5 expressions that mean several objects. `--format coco` and `grefcoco` have all.",
             "Left out: task 9. Its picture is gone.",
         ],
     )

@@ -117,7 +117,7 @@ def test_a_project_is_exported_whole(tmp_path: Path, studio: Studio) -> None:
 def test_an_export_that_fails_leaves_the_last_one(tmp_path: Path, studio: Studio) -> None:
     out, home = tmp_path / "out", tmp_path / "home"
     with running(studio, tmp_path / "cache") as (client, images, site):
-        with pytest.raises(BadRequest, match="Choose from coco"):
+        with pytest.raises(BadRequest, match="Choose from coco, refcoco, grefcoco"):
             export_project(client, images, PROJECT, out, home=home, fmt="yolo")
         assert not site.asked
         export_project(client, images, PROJECT, out, home=home)

@@ -40,6 +40,14 @@ def test_a_choice_means_some_of_a_class_in_its_photo_but_not_all(folder: Path) -
     assert chosen == {"ref 1": pytest.approx(1 / 3), "ref 2": pytest.approx(2 / 3)}
 
 
+def test_a_number_alone_is_read_as_refcoco_has_it(folder: Path) -> None:
+    refs = json.loads((folder / "refs.json").read_text())
+    before = choices_of(folder, read_folder(folder))
+    single = [each | {"ann_id": each["ann_id"][0]} if len(each["ann_id"]) == 1 else each for each in refs]
+    (folder / "refs.json").write_text(json.dumps(single))
+    assert choices_of(folder, read_folder(folder)) == before
+
+
 def test_only_the_samples_given_are_asked(folder: Path) -> None:
     assert choices_of(folder, read_folder(folder)[1:2])[0][0].sentence == "ref 2"
     assert choices_of(folder, read_folder(folder)[2:]) == []

@@ -94,13 +94,13 @@ def test_refs_tell_what_each_sentence_means(tmp_path: Path) -> None:
     }
     assert refs.keys() == {(1, "the cat"), (1, "a dog"), (2, "cats"), (3, "a unicorn")}
     assert snapshot.refs == 4
-    assert refs[1, "the cat"]["ann_id"] == ids[1, "a"]
-    assert refs[1, "the cat"]["category_id"] == 1
+    assert refs[1, "the cat"]["ann_id"] == [ids[1, "a"]]
+    assert refs[1, "the cat"]["category_id"] == [1]
     assert refs[1, "the cat"]["sentences"][0]["raw"] == "The cat"
     assert refs[1, "the cat"]["sentences"][0]["tokens"] == ["the", "cat"]
     assert refs[2, "cats"]["ann_id"] == [ids[2, "a"], ids[2, "c"]]
     assert refs[2, "cats"]["category_id"] == [1, 2]
-    assert refs[3, "a unicorn"]["ann_id"] == [-1]
+    assert refs[3, "a unicorn"]["ann_id"] == refs[3, "a unicorn"]["category_id"] == [-1]
     for ref in refs.values():
         assert ref["sent_ids"] == [sentence["sent_id"] for sentence in ref["sentences"]]
         assert ref["split"] in ("train", "val", "test")

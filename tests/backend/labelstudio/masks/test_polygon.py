@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco_mask
 
 from backend.errors import RegionError
-from backend.labelstudio.masks.polygon import fill, polygon
+from backend.labelstudio.masks.polygon import fill, outlines, polygon
 from ris_core.masks import Mask
 
 noise = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=16)).filter(np.any)
@@ -141,3 +142,16 @@ def test_a_large_noisy_part_is_quick() -> None:
     assert (fill(polygon(part, 0), *part.shape) == part).all()
     # Some hundred holes, far worse than any answer.
     assert time.perf_counter() - start < 15
+
+
+@settings(deadline=None)
+@given(blobs() | noise)
+def test_outlines_are_the_mask_by_cocos_own_fill(mask: Mask) -> None:
+    polygons = [ring.ravel().tolist() for ring in outlines(mask)]
+    covered = coco_mask.decode(coco_mask.frPyObjects(polygons, *mask.shape)).sum(axis=2)
+    assert np.array_equal(covered, mask)
+    assert len(polygons) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
+
+
+def test_nothing_has_no_outline() -> None:
+    assert outlines(np.zeros((4, 5), bool)) == []
