@@ -1,4 +1,4 @@
-"""COCO's `instances.json` and RefCOCO's `refs.json`, the documents of a snapshot. Knows no HTTP and no time.
+"""COCO's `instances.json` and gRefCOCO's `refs.json`, the documents of a snapshot. Knows no HTTP and no time.
 
 Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, since trainers drop crowds. Ids
 are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
