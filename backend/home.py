@@ -76,6 +76,11 @@ def edits_file(home: Path, project: int) -> Path:
     return _of_project(home, project, "changes.json")
 
 
+def categories_file(home: Path, project: int) -> Path:
+    """The numbers of a project's categories, see `backend.datasets.categories`."""
+    return _of_project(home, project, "categories.json")
+
+
 def rollout_lock(home: Path, project: int) -> Path:
     """Held while a project's predictions are made anew."""
     return _of_project(home, project, "refresh.lock")

@@ -51,13 +51,15 @@ class DrawnObject:
     """One drawn mask, at the image's size after EXIF. rle: COCO's compressed run lengths, exact.
 
     label: a label's value; where the mask has none, the one that its sentence names; without a sentence, "unlabelled".
-    origin: Label Studio's "manual", "prediction" (accepted as it was) or "prediction-changed".
+    origin: Label Studio's "manual", "prediction" (accepted as it was) or "prediction-changed". score: of the answer
+    that it is or was, 0..1, where the annotation still has it.
     """
 
     region: str
     label: str
     rle: Mapping[str, Any]
     origin: str
+    score: float | None = None
 
     def mask(self) -> Mask:
         """HxW bool."""
@@ -373,7 +375,7 @@ def _first_spelling(prompts: Iterable[str]) -> dict[str, str]:
 
 def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:
     return tuple(
-        DrawnObject(region, _label(mask, config), encode_rle(mask.mask), mask.origin)
+        DrawnObject(region, _label(mask, config), encode_rle(mask.mask), mask.origin, mask.score)
         for region, mask in zip(_region_ids(masks), masks, strict=True)
     )
 

@@ -8,7 +8,8 @@
 
 The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time: the same
 annotations of the same predictions give the same id, also after the predictions were deleted, as long as home keeps
-what was measured of them (`backend.datasets.edits`). Training reads it; an export is a copy of it.
+what was measured of them (`backend.datasets.edits`) and the numbers of categories (`backend.datasets.categories`).
+Training reads it; an export is a copy of it.
 """
 
 import json
@@ -23,6 +24,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.datasets.annotations import Correction, Corrections, SkippedTask
+from backend.datasets.categories import number_categories
 from backend.datasets.formats import coco
 from backend.datasets.image_store import ImageStore, StoredImage, link
 from backend.errors import FetchError
@@ -114,7 +116,8 @@ def build_snapshot(
         raise DatasetError(f"None of project {project}'s tasks can be used. Task {first.task}: {first.reason}")
     if not images:
         raise DatasetError(f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first.")
-    instances = coco.instances(project, images, config)
+    used = {drawn.label for image in images for drawn in image.correction.objects}
+    instances = coco.instances(project, images, config, number_categories(home, project, config, used))
     refs = coco.refs(images, instances["categories"])
     documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
     folder = _write(home, project, images, documents)

@@ -50,7 +50,7 @@ class AnnotatedMask:
 
     `region_id` is its region's, of several the first's. `origin` is Label Studio's: "manual", "prediction" (accepted
     as it was) or "prediction-changed". answer: what the regions of one answer have in common. shared: the prompt was
-    typed for the image, by rule 3 or 4. further: the labels that it has besides.
+    typed for the image, by rule 3 or 4. further: the labels that it has besides. score: of its answer, where kept.
     """
 
     region_id: str
@@ -61,6 +61,7 @@ class AnnotatedMask:
     answer: str = ""
     shared: bool = False
     further: tuple[str, ...] = ()
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,7 @@ def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
     prompts = tuple(dict.fromkeys(text for _, text in submitted))
     objects = _objects(regions, config)
     shared = prompts[-1] if len(prompts) == 1 or (prompts and len(objects) == 1) else None
-    own_prompts = dict(submitted)
-    masks = (_annotated_mask(control, drawn, own_prompts.get(_id(drawn[0])), shared) for control, drawn in objects)
+    masks = (_annotated_mask(control, drawn, dict(submitted).get(_id(drawn[0])), shared) for control, drawn in objects)
     absent = any(
         region.get("from_name") == config.absent and bool(_part_of(region, "value").get("choices"))
         for region in regions
@@ -178,8 +178,7 @@ def says_where(result: object) -> bool:
 
 def _shape_kind(region: Region) -> str:
     """What kind of a drawing a region is; "" if it is none."""
-    kind = str(region.get("type")).removesuffix("labels")
-    return _SHAPES.get(kind, "")
+    return _SHAPES.get(str(region.get("type")).removesuffix("labels"), "")
 
 
 def _shapes(regions: Sequence[Region], config: LabelConfig) -> tuple[Shape, ...]:
@@ -349,6 +348,7 @@ def _annotated_mask(
         answer=_answer(first) or _id(first),
         shared=not own,
         further=tuple(filter(None, further)),
+        score=first["score"] if isinstance(first.get("score"), int | float) and origins[0] != "manual" else None,
     )
 
 

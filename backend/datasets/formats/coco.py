@@ -10,6 +10,7 @@ whose readers `backend.datasets.formats.refer` is. Ours: `origin` of a ref, "acc
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,18 @@ def stable_id(*parts: object) -> int:
     return int(sha256("/".join(map(str, parts)).encode())[:_ID_DIGITS], 16) or 1
 
 
-def instances(project: int, images: Sequence[AnnotatedImage], config: LabelConfig) -> Document:
-    """`instances.json`: image ids are task ids; categories are the interface's labels in order, from 1."""
-    categories = _categories(images, config)
-    ids = {category["name"]: category["id"] for category in categories}
+def instances(
+    project: int, images: Sequence[AnnotatedImage], config: LabelConfig, numbers: Mapping[str, int]
+) -> Document:
+    """`instances.json`: image ids are task ids; categories are the labels with their `numbers`, by number."""
     return {
         "info": {"description": f"Corrections of Label Studio project {project}", "version": "1"},
         "licenses": [_LICENSE],
         "images": [_image(image) for image in images],
         "annotations": [
-            _annotation(image.correction, drawn, ids) for image in images for drawn in image.correction.objects
+            _annotation(image.correction, drawn, numbers) for image in images for drawn in image.correction.objects
         ],
-        "categories": categories,
+        "categories": _categories(numbers, config),
     }
 
 
@@ -72,16 +73,12 @@ def write(snapshot: Path, out: Path) -> Mapping[str, int]:
     return {}
 
 
-def _categories(images: Sequence[AnnotatedImage], config: LabelConfig) -> list[Document]:
-    # Masks outlive their label in the interface. Such a label comes last, so that the others keep their ids.
-    labels = [label.value for label in config.labels]
-    used = {drawn.label for image in images for drawn in image.correction.objects}
-    names = dict.fromkeys([*labels, *sorted(used - set(labels))])
+def _categories(numbers: Mapping[str, int], config: LabelConfig) -> list[Document]:
     # The first tag that has the label. Which one had a label that is gone isn't known, and the first stands in.
-    tags = {name: [control.name for control in config.controls if control.label(name)] for name in names}
+    tags = {name: [control.name for control in config.controls if control.label(name)] for name in numbers}
     return [
         {"id": number, "name": name, "supercategory": [*tags[name], config.controls[0].name][0]}
-        for number, name in enumerate(names, start=1)
+        for name, number in sorted(numbers.items(), key=itemgetter(1))
     ]
 
 
@@ -98,6 +95,8 @@ def _image(annotated: AnnotatedImage) -> Document:
 
 def _annotation(correction: Correction, drawn: DrawnObject, categories: Mapping[str, int]) -> Document:
     mask = drawn.mask()
+    said = [expression for expression in correction.expressions if drawn.region in expression.regions]
+    versions = [said_of.edit.version for said_of in said if said_of.edit and drawn.origin != "manual"]
     return {
         "id": stable_id(correction.annotation, drawn.region),
         "image_id": correction.task,
@@ -114,6 +113,9 @@ def _annotation(correction: Correction, drawn: DrawnObject, categories: Mapping[
             "parent_prediction": correction.parent_prediction,
             "completed_by": correction.completed_by,
             "ground_truth": correction.ground_truth,
+            "prompts": [expression.prompt for expression in said],
+            "model_version": next(filter(None, versions), None),
+            "score": drawn.score,
         },
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from annotated import CONFIG, annotation, drawn, slow_decode, task
+from annotated import CONFIG, XML, annotation, drawn, slow_decode, task
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -19,6 +19,7 @@ from backend.datasets.annotations import Edit, read_corrections
 from backend.datasets.formats import coco
 from backend.datasets.image_store import StoredImage
 from backend.datasets.snapshots import Snapshot, build_snapshot
+from backend.labelstudio import label_config
 from ris_core.data import read_folder
 from ris_core.files import sha256
 from ris_core.images import read_image
@@ -55,7 +56,7 @@ def test_any_mask_with_any_holes_is_exact(masks: list[np.ndarray]) -> None:
         for item in read_corrections(tasks, CONFIG).items
     ]
     dataset = COCO()
-    dataset.dataset = json.loads(json.dumps(coco.instances(1, items, CONFIG)))
+    dataset.dataset = json.loads(json.dumps(coco.instances(1, items, CONFIG, {"cat": 1})))
     dataset.createIndex()
     decoded = {entry["image_id"]: dataset.annToMask(entry) for entry in dataset.anns.values()}
     expected = {n: mask for n, mask in enumerate(masks, 1) if mask.any()}
@@ -83,6 +84,46 @@ def test_images_and_categories(tmp_path: Path) -> None:
     names = [entry["file_name"] for entry in instances["images"]]
     assert names[0] == "1_00000001-photo.png"
     assert sorted(names) == sorted(path.name for path in (snapshot.folder / "images").iterdir())
+
+
+def test_categories_keep_their_numbers_from_export_to_export(tmp_path: Path) -> None:
+    def categories(xml: str) -> dict[str, int]:
+        config = label_config.parse(xml)
+        snapshot = build_snapshot(
+            3, read_corrections(TASKS, config), config, lambda correction: PHOTOS[correction.task], tmp_path
+        )
+        named = {each["name"]: each["id"] for each in load(snapshot, "instances.json")["categories"]}
+        used = {each["category_id"] for each in load(snapshot, "instances.json")["annotations"]}
+        assert used <= set(named.values())
+        assert list(named.values()) == sorted(named.values())
+        return named
+
+    assert categories(XML) == {"cat": 1, "big dog": 2, "cup": 3}
+    moved = XML.replace('<Label value="cup"/>', "").replace(
+        '<Label value="cat"/>', '<Label value="bird"/><Label value="cup"/><Label value="cat" category="90"/>'
+    )
+    assert categories(moved) == {"big dog": 2, "cup": 3, "bird": 91, "cat": 90}
+
+
+def test_a_region_says_where_it_comes_from(tmp_path: Path) -> None:
+    answered = drawn("a", blob(1), "cat", "The cat", origin="prediction", score=0.83)
+    changed = drawn("b", blob(2), "dog", "a dog", origin="prediction-changed", score=0.5)
+    added = drawn("c", blob(3), "dog", "a dog", score=0.7)
+    tasks = [task(1, annotation(11, answered, changed, added, drawn("d", blob(4), "cup"), parent_prediction=5))]
+    read = read_corrections(tasks, CONFIG)
+    edited = [replace(said, edit=Edit("corrected", 0.9, 3, version="lda-1")) for said in read.items[0].expressions]
+    corrections = replace(read, items=(replace(read.items[0], expressions=tuple(edited)),))
+    snapshot = build_snapshot(3, corrections, CONFIG, lambda correction: PHOTOS[correction.task], tmp_path)
+    common = {"task": 1, "annotation": 11, "parent_prediction": 5, "completed_by": 1, "ground_truth": False}
+    assert [each["ls"] for each in load(snapshot, "instances.json")["annotations"]] == [
+        {**common, "region": region, "origin": origin, "prompts": prompts, "model_version": version, "score": score}
+        for region, origin, prompts, version, score in (
+            ("a", "prediction", ["The cat"], "lda-1", 0.83),
+            ("b", "prediction-changed", ["a dog"], "lda-1", 0.5),
+            ("c", "manual", ["a dog"], None, None),
+            ("d", "manual", [], None, None),
+        )
+    ]
 
 
 def test_refs_tell_what_each_sentence_means(tmp_path: Path) -> None:
