@@ -56,11 +56,19 @@ def test_the_export_is_what_coco_loads(demo: str, studio: Studio, tmp_path: Path
     assert {sentence["sent"] for ref in refs for sentence in ref["sentences"]} >= {"the cat", "the orange suit"}
 
 
-def test_the_export_can_be_evaluated(demo: str, studio: Studio) -> None:
-    folder = studio.home / "exports" / f"project-{_demo_project(studio)}-coco"
-    done = studio.ris("evaluate", "--dataset", str(folder), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["expressions"] == 25
+def test_the_export_can_be_evaluated_in_every_layout(demo: str, studio: Studio) -> None:
+    figures = {}
+    for form, kind in (("coco", ""), ("refcoco", "refcoco/unc:"), ("grefcoco", "grefcoco/unc:")):
+        done = studio.ris("export", "--project", str(_demo_project(studio)), "--format", form, "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["refs"], report["left_out"]) == (25, {})
+        done = studio.ris("evaluate", "--dataset", f"{kind}{report['out']}", "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        figures[form] = [told[name] for name in ("expressions", "oIoU", "mIoU", "Prec@0.5")]
+    assert figures["coco"][0] == 25
+    assert figures["refcoco"] == figures["grefcoco"] == pytest.approx(figures["coco"])
 
 
 def test_the_next_prediction_names_the_new_version(demo: str, studio: Studio) -> None:
