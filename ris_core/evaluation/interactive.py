@@ -16,7 +16,7 @@ from ris_core.inference.calibration import calibration_error, mean, reliability
 from ris_core.inference.frame import Image
 from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.inference.prompt import Box, Point, Prompt
-from ris_core.masks import Mask
+from ris_core.masks import Mask, iou
 
 CLICKS = 5
 # After how many of them figures are told.
@@ -132,11 +132,6 @@ def grabcut(image: Image, box: Box) -> Mask:
     except cv2.error:
         return np.zeros((height, width), np.bool_)
     return np.asarray((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD), dtype=np.bool_)
-
-
-def iou(answer: Mask, truth: Mask) -> float:
-    """Of two HxW bool, [0, 1]."""
-    return float((answer & truth).sum() / max(1, (answer | truth).sum()))
 
 
 def box_of(mask: Mask) -> Box:

@@ -18,13 +18,12 @@ from ris_core.evaluation.interactive import (
     box_of,
     evaluate_clicks,
     grabcut,
-    iou,
     measure,
     things_of,
 )
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.prompt import Box, Prompt
-from ris_core.masks import Mask
+from ris_core.masks import Mask, iou
 
 
 class Annotated:
