@@ -43,7 +43,16 @@ class VisualSegmenter:
 
     @torch.inference_mode()
     def segment(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
-        """Answer prompts about photos of one canvas. Raises PromptError if the model can't be pointed at."""
+        """Answer prompts about photos of one canvas. Raises PromptError if the model can't be pointed at.
+
+        Where words found something, they may have found another thing than was pointed at: it is asked with and without
+        them, and the answer that is likelier right is taken.
+        """
+        ways = [way for request in requests for way in _ways(request)]
+        answers = iter(self._answers(ways))
+        return [max((next(answers) for _ in _ways(request)), key=lambda answer: answer.score) for request in requests]
+
+    def _answers(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
         decoder = self._model.interactive
         if decoder is None:
             raise PromptError(
@@ -61,6 +70,13 @@ class VisualSegmenter:
             _answer(request.prompt, probability, quality)
             for request, probability, quality in zip(requests, probabilities, qualities, strict=True)
         ]
+
+
+def _ways(request: VisualRequest) -> list[VisualRequest]:
+    """The request, and where a place stands beside its words, without what these found."""
+    said, prompt = request.said, request.prompt
+    pointed = prompt.box is not None or any(point.positive for point in prompt.points)
+    return [request, request._replace(said=None)] if said is not None and pointed else [request]
 
 
 def _answer(prompt: Prompt, probability: NDArray[np.float32], quality: float) -> Prediction:

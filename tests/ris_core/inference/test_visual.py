@@ -120,10 +120,29 @@ def test_what_the_words_found_is_the_earlier_answer_unless_a_mask_is(predictor: 
     asked, _ = ask(
         predictor, Recorder(), Prompt("the cat", [CLICK]), Prompt("the cat", [CLICK], mask=mask), Prompt(points=[CLICK])
     )
-    words, masked, nothing = asked.mask
+    words, unsaid, masked, nothing = asked.mask
     assert words.std() > 0 and words.abs().max() <= 6
     assert masked[0, :8].eq(4).all() and masked[0, 8:].eq(-4).all()
     assert not nothing.any()
+    # Words may have found another thing than was clicked on.
+    assert not unsaid.any()
+
+
+def test_the_likelier_of_what_words_and_a_click_alone_give_is_answered(predictor: Predictor) -> None:
+    class Torn(Recorder):
+        def forward(self, embedding: object, prompts: VisualPrompts, index: torch.Tensor) -> InteractiveOutput:
+            worded = prompts.mask.flatten(1).any(dim=1)
+            mask = torch.where(worded[:, None, None, None], 6.0, -6.0).expand_as(prompts.mask).clone()
+            mask[:, :, 11:13, 5:7] = 6.0
+            return InteractiveOutput(mask, torch.where(worded, 2.0, self.alone))
+
+        alone = 3.0
+
+    torn = Torn()
+    _, (alone,) = ask(predictor, torn, Prompt("the cat", [CLICK]))
+    torn.alone = 1.0
+    _, (words,) = ask(predictor, torn, Prompt("the cat", [CLICK]))
+    assert alone.mean() < 0.1 and words.all()
 
 
 def test_where_nothing_is_likely_the_guess_is_at_the_click(predictor: Predictor) -> None:
