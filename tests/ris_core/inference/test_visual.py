@@ -131,6 +131,7 @@ def test_what_the_words_found_is_the_earlier_answer_unless_a_mask_is(predictor: 
 def test_the_likelier_of_what_words_and_a_click_alone_give_is_answered(predictor: Predictor) -> None:
     class Torn(Recorder):
         def forward(self, embedding: object, prompts: VisualPrompts, index: torch.Tensor) -> InteractiveOutput:
+            self.asked.append(prompts)
             worded = prompts.mask.flatten(1).any(dim=1)
             mask = torch.where(worded[:, None, None, None], 6.0, -6.0).expand_as(prompts.mask).clone()
             mask[:, :, 11:13, 5:7] = 6.0
