@@ -14,7 +14,7 @@ from torch import nn
 
 from ris_core.checkpoint_files import CONFIG, FORMAT, WEIGHTS, OperatingPoint, read_config, write
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.encoders.adapters import merge, with_room
+from ris_core.encoders.adapters import merge, with_room, without_room
 from ris_core.encoders.weights import misfits
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
@@ -35,7 +35,8 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
 
     Args:
         tuning: what is to be trained of the encoders from here on, if not what the checkpoint says; adapters that
-            it doesn't hold start without any effect.
+            it doesn't hold start without any effect, and those that it holds are merged where encoders are trained
+            in full.
         merged: have adapters merged into the encoders: as quick as these alone, and for prediction only. Saved, such
             a model gives the same checkpoint.
 
@@ -43,6 +44,8 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
         CheckpointError: a file is missing, damaged or of another version, or its tensors don't fit the model.
     """
     config = read_config(folder)
+    if tuning and tuning.encoders == "full" and config["tuning"]["encoders"] == "adapters":
+        return _load_to_train_in_full(folder, tuning)
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError:
@@ -65,6 +68,18 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
     model.load_state_dict(tensors, strict=False)
     if merged:
         merge(model)
+    model.on_load()
+    return model.eval(), point
+
+
+def _load_to_train_in_full(folder: Path, tuning: Tuning) -> tuple[RISModel, OperatingPoint]:
+    start, point = load(folder, merged=True)
+    if start.tuning.text_stages and not tuning.text_stages:
+        raise CheckpointError(f"{folder} has changed its text encoder: train that too, with --text-stages 1.")
+    image, text = without_room(start.image_encoder), without_room(start.text_encoder)
+    model = MODELS[start.name](image, text, start.options, tuning)
+    decoder = {name: tensor for name, tensor in start.own_state().items() if not name.startswith("encoders.")}
+    model.load_state_dict(decoder, strict=False)
     model.on_load()
     return model.eval(), point
 

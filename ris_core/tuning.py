@@ -14,7 +14,8 @@ class Tuning:
 
     encoders: "frozen", "adapters" (parameter-efficient) or "full".
     stages, text_stages: the last stages of the image and of the text encoder that get adapters; more than there are is
-        all, and a text encoder may stay frozen with 0. rank: of the adapters' matrices.
+        all. With a `text_stages` of 0 the text encoder stays frozen, though the image encoder be trained in full.
+    rank: of the adapters' matrices.
     """
 
     encoders: TunedEncoders = "frozen"

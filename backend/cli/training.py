@@ -46,7 +46,7 @@ StagesOption = Annotated[
     Optional[int], _of_start(Tuning.stages, "Last stages of the image encoder that get adapters.", 1)
 ]
 TextStagesOption = Annotated[
-    Optional[int], _of_start(Tuning.text_stages, "The same of the text encoder; 0 leaves it frozen.", 0)
+    Optional[int], _of_start(Tuning.text_stages, "The same of the text encoder; 0 leaves it frozen, with full too.", 0)
 ]
 RunOption = Annotated[Path, typer.Option(help="Folder for the run's state; a run that died goes on.")]
 EpochsOption = Annotated[int, typer.Option(min=1, help="Passes over the photos.")]

@@ -31,7 +31,7 @@ def tune(encoder: Encoder, tuning: Tuning) -> Encoder:
 
     One from `with_room` is left as it is. Raises InputError if the last stages hold nothing that takes adapters.
     """
-    if tuning.encoders == "full":
+    if tuning.encoders == "full" and _stages(encoder, tuning):
         return copy.deepcopy(encoder).requires_grad_(True)
     return _adapted(encoder, tuning, _inject)
 
@@ -50,10 +50,20 @@ def merge(module: nn.Module) -> None:
         part.weight = nn.Parameter(weight + _SCALE * (up @ down).view_as(weight), requires_grad=False)
 
 
+def without_room(encoder: Encoder) -> Encoder:
+    """A copy of one whose adapters were merged, as if it had never had any; itself if it never had."""
+    if not any(map(_has_room, encoder.modules())):
+        return encoder
+    plain = copy.deepcopy(encoder)
+    for part in list(filter(_has_room, plain.modules())):
+        del part.lora_A, part.lora_B
+    return plain
+
+
 def _adapted(encoder: Encoder, tuning: Tuning, adapt: _Adapt) -> Encoder:
     """The encoder itself if there is nothing to adapt; else a copy that shares all tensors, after `adapt`."""
-    stages = tuning.stages if isinstance(encoder, ImageEncoder) else tuning.text_stages
-    if tuning.encoders == "frozen" or not stages or any(map(_has_room, encoder.modules())):
+    stages = _stages(encoder, tuning)
+    if tuning.encoders != "adapters" or not stages or any(map(_has_room, encoder.modules())):
         return encoder
     # Known to the copier already, the tensors themselves are shared.
     shared = {id(tensor): tensor for tensor in chain(encoder.parameters(), encoder.buffers())}
@@ -64,6 +74,10 @@ def _adapted(encoder: Encoder, tuning: Tuning, adapt: _Adapt) -> Encoder:
         raise InputError(f"The last stages of {encoder.name} hold no linear map to adapt. Take more stages, or none.")
     adapt(maps, last, tuning.rank)
     return adapted.eval()
+
+
+def _stages(encoder: Encoder, tuning: Tuning) -> int:
+    return tuning.stages if isinstance(encoder, ImageEncoder) else tuning.text_stages
 
 
 def _inject(maps: Mapping[str, nn.Module], stages: nn.Module, rank: int) -> None:

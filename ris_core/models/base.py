@@ -59,8 +59,7 @@ class RISModel(nn.Module):
         image, text = tune(image_encoder, self.tuning), tune(text_encoder, self.tuning)
         # Frozen encoders stay out of the module tree: all models of a process share them, none saves them.
         self._encoders = (image, text)
-        if self.tuning.encoders != "frozen":
-            self.encoders = nn.ModuleList(self._encoders)
+        self.encoders = nn.ModuleList(part for part in self._encoders if _is_trained(part))
         self.build(image_encoder, text_encoder, self.options)
         self.interactive = None
 
@@ -180,3 +179,7 @@ class RISModel(nn.Module):
             text: from `encode_text`.
             index: (N,) the photo of each sentence, in [0, B).
         """
+
+
+def _is_trained(encoder: nn.Module) -> bool:
+    return any(weight.requires_grad for weight in encoder.parameters())

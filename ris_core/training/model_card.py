@@ -14,6 +14,7 @@ from ris_core.evaluation.metrics import Figures
 from ris_core.models import OPTIONS
 from ris_core.models.base import RISModel
 from ris_core.training.recipe import Recipe
+from ris_core.tuning import Tuning
 
 Reports = Mapping[tuple[str, str], Report]
 """By (dataset, split)."""
@@ -26,6 +27,7 @@ _TUNED = {
     "adapters": "The encoders come from their packages; adapters in their last stages are among its parameters.",
     "full": "The encoders were trained along and are among its parameters.",
 }
+_IMAGE_ALONE = "The image encoder was trained along and is among its parameters; the text encoder is frozen."
 # The commands that a checkpoint can come from.
 _MAKERS = ("ris train", "ris train-clicks", "ris calibrate", "ris average")
 # What each command says of a recipe even where it is as usual.
@@ -48,7 +50,7 @@ def write_card(
         f"# {config['model']} over {config['image_encoder']} and {config['text_encoder']}",
         "",
         f"{sum(tensor.numel() for tensor in model.own_state().values()):,} parameters of its own. "
-        f"{_TUNED[model.tuning.encoders]}",
+        f"{_tuned(model.tuning)}",
         _operating_point(point),
         "",
         *_figures(reports),
@@ -109,6 +111,10 @@ def _put(card: str, pattern: str, text: str, instead: str | None = None) -> str:
     """The card with `text` in the place of what `pattern` finds; where it finds nothing, with `instead` at the end."""
     refitted, replaced = re.subn(pattern, lambda _: text, card, count=1, flags=re.MULTILINE | re.DOTALL)
     return refitted if replaced else f"{card.rstrip()}\n\n{instead or text}"
+
+
+def _tuned(tuning: Tuning) -> str:
+    return _IMAGE_ALONE if tuning.encoders == "full" and not tuning.text_stages else _TUNED[tuning.encoders]
 
 
 def _operating_point(point: OperatingPoint) -> str:

@@ -173,6 +173,30 @@ def test_what_predicts_is_merged_and_answers_the_same(adapted: RISModel, tmp_pat
     assert not [module for module in merged.model.modules() if type(module).__module__.startswith("peft")]
 
 
+def test_adapters_are_merged_where_an_encoder_is_trained_whole_from_there(untrained: LDA, tmp_path: Path) -> None:
+    config = untrained.config() | {"tuning": {"encoders": "adapters", "stages": 2, "text_stages": 0, "rank": 4}}
+    adapted = checkpoint.build(config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
+    whole, _ = checkpoint.load(tmp_path / "adapted", Tuning("full", text_stages=0))
+    pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
+    for ours, theirs in zip(whole.encode_image(pixels, valid), adapted.encode_image(pixels, valid), strict=True):
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(ours, theirs, strict=True))
+    assert whole.own_state().keys() == checkpoint.build(config | {"tuning": vars(whole.tuning)}).own_state().keys()
+    assert all(weight.requires_grad for weight in whole.image_encoder.parameters())
+    checkpoint.save(whole, POINT, tmp_path / "whole", "# card")
+    assert_same(whole.encode_image(pixels, valid), checkpoint.load(tmp_path / "whole")[0].encode_image(pixels, valid))
+
+
+def test_a_changed_text_encoder_isnt_left_behind(adapted: RISModel, tmp_path: Path) -> None:
+    checkpoint.save(adapted, POINT, tmp_path / "adapted", "# card")
+    with pytest.raises(CheckpointError, match="changed its text encoder"):
+        checkpoint.load(tmp_path / "adapted", Tuning("full", text_stages=0))
+
+
 def assert_same(one: ImageEmbedding, other: ImageEmbedding) -> None:
     for ours, theirs in zip(one, other, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

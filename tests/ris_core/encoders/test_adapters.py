@@ -208,9 +208,15 @@ def test_more_stages_than_there_are_is_all() -> None:
     assert trained(adapted).keys() == trained(tune(encoder, Tuning("adapters", stages=5))).keys()
 
 
-def test_a_text_encoder_may_stay_frozen() -> None:
+@pytest.mark.parametrize("mode", ["adapters", "full"])
+def test_a_text_encoder_may_stay_frozen(mode: str) -> None:
     encoder = text_encoder("minilm")
-    assert tune(encoder, Tuning("adapters", text_stages=0)) is encoder
+    assert tune(encoder, Tuning(mode, text_stages=0)) is encoder
+    model = LDA(*encoders(), tuning=Tuning(mode, text_stages=0))
+    image = trained(model.image_encoder)
+    assert {name for name in model.own_state() if name.startswith("encoders.")} >= {f"encoders.0.{n}" for n in image}
+    assert not any(name.startswith("encoders.1.") for name in model.state_dict())
+    assert not trained(model.text_encoder)
 
 
 @pytest.mark.parametrize(("stages", "rank"), [(0, 8), (-1, 8), (1, 0)])

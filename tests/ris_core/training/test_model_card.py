@@ -13,6 +13,7 @@ from ris_core.evaluation.metrics import Score
 from ris_core.models.lda import LDA, LDAOptions
 from ris_core.training.model_card import mean_card, refit_card, write_card
 from ris_core.training.recipe import Recipe
+from ris_core.tuning import Tuning
 
 
 def report(*kinds: str, iou: float = 0.5) -> Report:
@@ -79,6 +80,15 @@ def test_the_command_names_what_is_unusual(tmp_path: Path) -> None:
     card = write_card(small(), OperatingPoint(), recipe, [dataset(tmp_path)], REPORTS)
     assert "--views 0 --seed 0 --precision bfloat16 --accumulate 2 --paste 0.3 --accepted 0.95\n" in card
     assert "--paste" not in write_card(small(), OperatingPoint(), Recipe(), [tmp_path], REPORTS)
+
+
+def test_a_frozen_text_encoder_is_told_from_one_that_was_trained(tmp_path: Path) -> None:
+    model = LDA(
+        image_encoder("efficientnet-lite0"), text_encoder("minilm"), LDAOptions(width=16), Tuning("full", text_stages=0)
+    )
+    card = write_card(model, OperatingPoint(), Recipe(), [dataset(tmp_path)], REPORTS)
+    assert "the text encoder is frozen." in card
+    assert "--encoders full --stages 1 --text-stages 0" in card
 
 
 def test_a_mean_tells_of_all_that_went_into_it(tmp_path: Path) -> None:
