@@ -5,7 +5,7 @@ is in the tensors is `checkpoint`'s matter.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ class OperatingPoint:
     mask: probability from which a pixel belongs to the mask. presence: probability from which a thing is there.
     answer_scale, answer_shift, refusal_scale, refusal_shift: what makes the score of a mask, and that of a refusal, the
     IoU to expect, see `calibration.corrected`; 1 and 0 leave it alone.
+    answer_presence: how much presence counts in a mask's score beside its quality: the power that it is raised to.
+    names: the sentences that the model was taught as names. doubt: how much less a refusal counts the less what was
+    asked is like one of them, see `calibration.belief`; 0 for not at all.
     """
 
     side: int = 384
@@ -36,6 +39,13 @@ class OperatingPoint:
     answer_shift: float = 0.0
     refusal_scale: float = 1.0
     refusal_shift: float = 0.0
+    answer_presence: float = 1.0
+    names: Sequence[str] = ()
+    doubt: float = 0.0
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples.
+        object.__setattr__(self, "names", tuple(self.names))
 
 
 def shipped() -> Path:

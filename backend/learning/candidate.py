@@ -22,6 +22,7 @@ import torch
 from ris_core import checkpoint, checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample, by_photo
+from ris_core.data.datasets import names_of
 from ris_core.evaluation.evaluate import evaluate
 from ris_core.files import atomic_write
 from ris_core.inference.calibration import mean
@@ -140,7 +141,10 @@ def train_candidate(
         learn(model, samples, recipe, run, lambda now: on_progress(now.step / now.steps), weights=weights)
     if is_first():
         _blend(model, teacher, learnt_share(_mean_score(teacher, point, spec.samples)))
-        checkpoint.save(model, point, folder, _card(checkpoint_files.version(spec.base), plan, len(samples)))
+        taught = (
+            replace(point, names=tuple(dict.fromkeys([*point.names, *names_of(samples)]))) if point.doubt else point
+        )
+        checkpoint.save(model, taught, folder, _card(checkpoint_files.version(spec.base), plan, len(samples)))
     return folder
 
 

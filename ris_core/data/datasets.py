@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,11 @@ from ris_core.data.readers.registry import count_differences, parse_dataset, rea
 from ris_core.data.splits import without_leaks
 from ris_core.errors import DatasetError
 
+# Kinds of expressions that are names alone. Of sets that don't tell kinds apart, all are of the first.
+_NAMING = frozenset({"name", "synonym", "absent"})
+# Enough for the classes of the usual sets, few enough to be encoded in a moment.
+_NAMES = 256
+
 
 def read_samples(dataset: Path, split: str | None = None) -> list[Sample]:
     """The samples of a dataset or of one split. Raises DatasetError if there are none, or the dataset isn't whole."""
@@ -19,6 +25,13 @@ def read_samples(dataset: Path, split: str | None = None) -> list[Sample]:
     if not samples:
         raise DatasetError(f"{dataset} has no expression{f' in split {split!r}' if split else ''}.")
     return samples
+
+
+def names_of(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """The sentences that are names and no more, with and without their article; of very many the most frequent."""
+    said = Counter(sample.sentence for sample in samples if sample.kind in _NAMING)
+    frequent = sorted(said, key=lambda sentence: (-said[sentence], sentence))[:_NAMES]
+    return tuple(sorted({form for sentence in frequent for form in (sentence, sentence.removeprefix("the "))}))
 
 
 def differences(dataset: Path, samples: Sequence[Sample]) -> list[str]:
@@ -56,6 +69,11 @@ class Datasets:
         if len(self.samples) == 1:
             return training
         return without_leaks(training, (sample for sample in self._all() if sample.split != "train"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`names_of` all samples: a class that is only named where it is absent is known as well."""
+        return names_of(self._all())
 
     @property
     def left_out(self) -> int:

@@ -17,14 +17,25 @@ from ris_core.data.folder import Sample, by_photo
 from ris_core.errors import DatasetError
 from ris_core.evaluation.convention import ACCEPTED, Convention
 from ris_core.evaluation.metrics import Score, interval, score, summarise
-from ris_core.inference.calibration import Bin, corrected, fit_correction, mean, reliability
+from ris_core.inference.calibration import (
+    Bin,
+    belief,
+    corrected,
+    fit_correction,
+    fit_doubt,
+    mean,
+    misfit,
+    reliability,
+)
 from ris_core.inference.frame import Image
 from ris_core.inference.prediction import Prediction
-from ris_core.inference.predictor import Predictor, RawPrediction, decide, expected_iou
+from ris_core.inference.predictor import Predictor, RawPrediction, decide
 from ris_core.masks import Mask
 
 OnProgress = Callable[[int], None]
 
+# How much presence may count in a mask's score: not at all where the quality that a model predicts knows of it.
+_POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _MASK_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 # Predicted together; a photo's prompts stay together, however many they are.
 _PHOTOS, _PROMPTS = 8, 64
@@ -107,7 +118,7 @@ def evaluate_each(
         prediction = decide(sample.sentence, raw, point)
         target = _target(sample, image) if sample.has_target else None
         judged = score(raw.probability >= point.mask, target, not prediction.present, prediction.score)
-        judged = replace(judged, accepted=sample.origin == "accepted")
+        judged = replace(judged, accepted=sample.origin == "accepted", distance=raw.distance)
         yield EvaluatedSample(sample, image, target, prediction, judged, seconds)
 
 
@@ -116,6 +127,7 @@ def calibrate(
     samples: Sequence[Sample],
     accepted: float | None = ACCEPTED,
     on_progress: OnProgress | None = None,
+    names: Sequence[str] = (),
 ) -> OperatingPoint:
     """Fix the operating point on validation data, at the photos' own size and the predictor's side.
 
@@ -124,14 +136,16 @@ def calibrate(
        types a prompt mostly sees the thing, so a wrong refusal costs more than a mask to delete. Where `accepted` is
        None, both cost the same: of the share of targets answered and that of absent things refused, the smaller one is
        as large as can be.
-    3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction`. Those
-       of refusals need `samples` of absent things; without them they stay as the model gives them.
+    3. The scores of masks and of refusals are corrected to what they came to, see `calibration.fit_correction` and
+       `fit_doubt`: how much presence counts in the score of a mask, and the distance from `names`, which the model was
+       taught, in that of a refusal. The latter need `samples` of absent things; without them they stay as they are.
 
     Raises DatasetError if none of the samples has a target, or all have where shares are balanced; and as `evaluate`.
     """
     trials = []
     for sample, _, raw, _ in _predict(predictor, samples, "original"):
-        trials.append(_Trial.of(sample, raw))
+        [distance] = predictor.distances([sample.sentence], names) if names else [0.0]
+        trials.append(_Trial.of(sample, raw._replace(distance=distance)))
         if on_progress:
             on_progress(len(trials))
     targets = [trial for trial in trials if trial.has_target]
@@ -141,8 +155,24 @@ def calibrate(
     there = [trial.presence_at(best) for trial in targets]
     absent = [trial.presence_at(best) for trial in trials if not trial.has_target]
     lowest = balanced_presence_threshold(there, absent) if accepted is None else presence_threshold(there, accepted)
-    point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest)
-    return _correct(point, [trial.answer(best, point) for trial in trials], [trial.has_target for trial in trials])
+    point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest, names=names)
+    point = replace(
+        point, answer_presence=_presence_power([trial for trial in trials if trial.shown(best, point)], best)
+    )
+    answers = [trial.answer(best, point) for trial in trials]
+    if absent:
+        refusals = [answer[1:] for answer in answers if not answer.shown]
+        point = replace(point, doubt=fit_doubt(*zip(*refusals, strict=True)) if refusals else 0.0)
+    return _correct(point, answers, [trial.has_target for trial in trials])
+
+
+class _Answer(NamedTuple):
+    """shown: a mask, not a refusal. score: before it is believed less. came_to: in [0, 1]. distance: from a name."""
+
+    shown: bool
+    score: float
+    came_to: float
+    distance: float
 
 
 class _Trial(NamedTuple):
@@ -151,6 +181,7 @@ class _Trial(NamedTuple):
     has_target: bool
     presence: float
     quality: float
+    distance: float
     ious: list[float]
     filled: list[bool]
 
@@ -158,11 +189,15 @@ class _Trial(NamedTuple):
         """P(it is there) at a mask's threshold: without a mask there is nothing."""
         return self.presence if self.filled[number] else 0.0
 
-    def answer(self, number: int, point: OperatingPoint) -> tuple[bool, float, float]:
-        """Whether there is a mask, its score or that of a refusal, and what either came to."""
-        present = self.filled[number] and self.presence >= point.presence
-        came_to = self.ious[number] if present else float(not self.has_target)
-        return present, expected_iou(present, self.presence, self.quality, point), came_to
+    def shown(self, number: int, point: OperatingPoint) -> bool:
+        """Whether there is a mask at that threshold."""
+        return self.filled[number] and self.presence >= point.presence
+
+    def answer(self, number: int, point: OperatingPoint) -> _Answer:
+        """What the operating point makes of it, its score not yet corrected."""
+        shown = self.shown(number, point)
+        score = self.presence**point.answer_presence * self.quality if shown else 1 - self.presence
+        return _Answer(shown, score, self.ious[number] if shown else float(not self.has_target), self.distance)
 
     @classmethod
     def of(cls, sample: Sample, raw: RawPrediction) -> _Trial:
@@ -170,7 +205,7 @@ class _Trial(NamedTuple):
         target = sample.mask() if sample.has_target else None
         ious = [score(mask, target, False).iou for mask in masks]
         filled = [bool(mask.any()) for mask in masks]
-        return cls(target is not None, raw.presence, raw.quality, ious, filled)
+        return cls(target is not None, raw.presence, raw.quality, raw.distance, ious, filled)
 
 
 def _predict(
@@ -247,31 +282,51 @@ def recalibrate(point: OperatingPoint, report: Report, start: OperatingPoint) ->
     answers = []
     for result in report.scores:
         scale, shift = _correction(point, result.refused)
+        said = result.expected / belief(result.distance, point.doubt) if result.refused else result.expected
         # What the model said itself.
-        raw = corrected(result.expected, 1 / scale, -shift / scale)
-        answers.append((not result.refused, corrected(raw, *_correction(start, result.refused)), result.correct))
-    fitted = _correct(start, answers, [result.has_target for result in report.scores])
-    return replace(fitted, side=point.side, mask=point.mask, presence=point.presence)
+        raw = corrected(min(said, 1.0), 1 / scale, -shift / scale)
+        again = corrected(raw, *_correction(start, result.refused))
+        answers.append(_Answer(not result.refused, again, result.correct, result.distance))
+    point = replace(
+        point,
+        answer_scale=start.answer_scale,
+        answer_shift=start.answer_shift,
+        refusal_scale=start.refusal_scale,
+        refusal_shift=start.refusal_shift,
+    )
+    return _correct(point, answers, [result.has_target for result in report.scores])
 
 
 def _correction(point: OperatingPoint, refused: bool) -> tuple[float, float]:
     return (point.refusal_scale, point.refusal_shift) if refused else (point.answer_scale, point.answer_shift)
 
 
-def _correct(
-    point: OperatingPoint, answers: Sequence[tuple[bool, float, float]], there: Sequence[bool]
-) -> OperatingPoint:
-    """answers: whether there is a mask, the score at `point`, and what it came to. there: what has a target."""
-    masks, refusals = ([answer[1:] for answer in answers if answer[0] is has_mask] for has_mask in (True, False))
+def _presence_power(trials: Sequence[_Trial], number: int) -> float:
+    """How much presence counts in the score of a mask: the one of `_POWERS` that foretells best."""
+
+    def missed(power: float) -> float:
+        scores = [trial.presence**power * trial.quality for trial in trials]
+        line = fit_correction(scores, came)
+        return misfit([corrected(score, *line) for score in scores], came)
+
+    came = [trial.ious[number] for trial in trials]
+    return min(_POWERS, key=missed) if trials else 1.0
+
+
+def _correct(point: OperatingPoint, answers: Sequence[_Answer], there: Sequence[bool]) -> OperatingPoint:
+    """The point with the scores of `answers`, which stand as it has them but for doubt, made what they came to."""
+    masks, refusals = ([answer for answer in answers if answer.shown is shown] for shown in (True, False))
     # Where everything is there, each refusal is wrong, and where nothing is, each mask: that says nothing of others.
     answer = _refine(masks if any(there) else [], point.answer_scale, point.answer_shift)
-    refusal = _refine(refusals if not all(there) else [], point.refusal_scale, point.refusal_shift)
+    doubt = point.doubt
+    refusal = _refine(refusals if not all(there) else [], point.refusal_scale, point.refusal_shift, doubt)
     return replace(
         point, answer_scale=answer[0], answer_shift=answer[1], refusal_scale=refusal[0], refusal_shift=refusal[1]
     )
 
 
-def _refine(pairs: Sequence[tuple[float, float]], scale: float, shift: float) -> tuple[float, float]:
+def _refine(answers: Sequence[_Answer], scale: float, shift: float, doubt: float = 0.0) -> tuple[float, float]:
     """A line through the logit that already went through (scale, shift): both together are one line."""
-    more, further = fit_correction([given for given, _ in pairs], [came_to for _, came_to in pairs])
+    beliefs = [belief(answer.distance, doubt) for answer in answers]
+    more, further = fit_correction([a.score for a in answers], [a.came_to for a in answers], beliefs)
     return round(more * scale, 4), round(more * shift + further, 4)

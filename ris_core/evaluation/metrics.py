@@ -27,7 +27,7 @@ class Score:
     """How one expression came out. Plain numbers: those of several processes are joined, then summarised.
 
     intersection, union: pixels. refused: the model said "not there". expected: its own score, the IoU to expect.
-    accepted: the target is a model's own answer, which a person let stand.
+    accepted: the target is a model's own answer, which a person let stand. distance: as in `RawPrediction`.
     """
 
     intersection: int
@@ -36,6 +36,7 @@ class Score:
     refused: bool
     expected: float = 1.0
     accepted: bool = False
+    distance: float = 0.0
 
     @property
     def iou(self) -> float:

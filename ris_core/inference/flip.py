@@ -50,4 +50,5 @@ def _mirrored(image: PreparedImage) -> PreparedImage:
 def _mean(one: RawPrediction, other: RawPrediction) -> RawPrediction:
     """Of what is said of a photo and of its mirror image."""
     probability = np.float32(0.5) * (one.probability + other.probability[:, ::-1])
-    return RawPrediction(probability, (one.presence + other.presence) / 2, (one.quality + other.quality) / 2)
+    presence, quality = (one.presence + other.presence) / 2, (one.quality + other.quality) / 2
+    return RawPrediction(probability, presence, quality, one.distance)

@@ -17,13 +17,14 @@ import torch
 from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from ris_core import checkpoint, checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders.base import TextEncoder, TextFeatures, fingerprint
 from ris_core.errors import PromptError
 from ris_core.files import sha256
-from ris_core.inference.calibration import corrected
+from ris_core.inference.calibration import belief, corrected
 from ris_core.inference.frame import Frame, Image, fit, to_photos
 from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction
@@ -58,11 +59,13 @@ class RawPrediction(NamedTuple):
     """What the model says of one prompt, before the operating point.
 
     probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so.
+    distance: of the sentence from the nearest name that was taught, see `Predictor.distances`; 0 where none is known.
     """
 
     probability: NDArray[np.float32]
     presence: float
     quality: float
+    distance: float = 0.0
 
 
 class Predictor:
@@ -76,6 +79,7 @@ class Predictor:
         self._dtype = _best_dtype(self.model.device) if precision == "auto" else getattr(torch, precision)
         self._encode_text = _CachedTextEncoder(self.model.text_encoder)
         self._visual = VisualSegmenter(self.model, self.autocast)
+        self._names: tuple[Sequence[str], Tensor] | None = None
 
     @classmethod
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
@@ -153,7 +157,22 @@ class Predictor:
         sentences = [_sentence(prompt) for _, prompts in requests for prompt in prompts]
         with self.autocast():
             items = list(zip(images, self._encode_text(sentences), strict=True))
-        return grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
+        raw = grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
+        distances = self.distances(sentences, self.point.names)
+        return [one._replace(distance=distance) for one, distance in zip(raw, distances, strict=True)]
+
+    def distances(self, prompts: Sequence[str], names: Sequence[str]) -> list[float]:
+        """How far each prompt lies from the nearest of `names`: 1 - cosine of sentence vectors, [0, 2]; 0 without any.
+
+        The vectors of the names are kept as long as the same ones are given.
+        """
+        if not names or not prompts:
+            return [0.0] * len(prompts)
+        if self._names is None or self._names[0] != names:
+            self._names = names, F.normalize(self.vectors(names).float(), dim=1)
+        nearest = (F.normalize(self.vectors(prompts).float(), dim=1) @ self._names[1].T).amax(dim=1)
+        distances: list[float] = (1 - nearest).clamp_min(0).tolist()
+        return distances
 
     @torch.inference_mode()
     def vectors(self, prompts: Sequence[str]) -> Tensor:
@@ -242,17 +261,17 @@ def decide(prompt: str, raw: RawPrediction, point: OperatingPoint, guessed: bool
     mask = raw.probability >= point.mask
     held_back = raw.presence < point.presence and bool(mask.any())
     present = bool(mask.any()) and (guessed or not held_back)
-    score = expected_iou(present, raw.presence, raw.quality, point)
+    score = expected_iou(present, raw.presence, raw.quality, point, raw.distance)
     guess = expected_iou(True, raw.presence, raw.quality, point) if held_back else 0.0
     shown = mask if present else np.zeros_like(mask)
     return Prediction(prompt, shown, present, raw.presence, raw.quality, score, guess=guess)
 
 
-def expected_iou(present: bool, presence: float, quality: float, point: OperatingPoint) -> float:
-    """The IoU to expect of an answer, `presence` and `quality` being the model's, corrected as the point says."""
+def expected_iou(present: bool, presence: float, quality: float, point: OperatingPoint, distance: float = 0.0) -> float:
+    """The IoU to expect of an answer, as the point corrects what the model says; numbers as in `RawPrediction`."""
     if present:
-        return corrected(presence * quality, point.answer_scale, point.answer_shift)
-    return corrected(1 - presence, point.refusal_scale, point.refusal_shift)
+        return corrected(presence**point.answer_presence * quality, point.answer_scale, point.answer_shift)
+    return corrected(1 - presence, point.refusal_scale, point.refusal_shift) * belief(distance, point.doubt)
 
 
 class _CachedTextEncoder:

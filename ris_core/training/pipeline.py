@@ -144,7 +144,7 @@ def settle(predictor: Predictor, datasets: Datasets, accepted: float | None, on_
     """Fix the predictor's operating point on the `val` splits -> how it does on all that is held out."""
     held_out = datasets.validation
     heard = partial(on_progress, "Fixing the operating point", total=len(held_out))
-    predictor.point = calibrate(predictor, held_out, accepted, heard)
+    predictor.point = calibrate(predictor, held_out, accepted, heard, datasets.names)
     reports: dict[tuple[str, str], Report] = {}
     for dataset, samples in datasets.samples.items():
         name = dataset_name(dataset)

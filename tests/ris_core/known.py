@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,20 @@ from ris_core.masks import encode_rle
 
 
 class KnownPredictor:
-    """A predictor whose answers are given: by sentence a map of any size, laid over the photo's, and two numbers."""
+    """A predictor whose answers are given: by sentence a map of any size, laid over the photo's, and two numbers.
+
+    far: how far sentences lie from any name.
+    """
 
     version = "known"
 
-    def __init__(self, point: OperatingPoint, answers: dict[str, tuple[np.ndarray, float, float]]) -> None:
-        self.point, self.answers = point, answers
+    def __init__(
+        self,
+        point: OperatingPoint,
+        answers: dict[str, tuple[np.ndarray, float, float]],
+        far: dict[str, float] | None = None,
+    ) -> None:
+        self.point, self.answers, self.far = point, answers, far or {}
         self.seen: list[tuple[int, ...]] = []
 
     def embed_all(self, images: list[np.ndarray]) -> list[np.ndarray]:
@@ -32,7 +41,11 @@ class KnownPredictor:
     def _raw(self, image: np.ndarray, sentence: str) -> RawPrediction:
         drawn, presence, quality = self.answers[sentence]
         repeats = [side // own for side, own in zip(image.shape, drawn.shape, strict=False)]
-        return RawPrediction(np.kron(drawn, np.ones(repeats)).astype(np.float32), presence, quality)
+        [distance] = self.distances([sentence], self.point.names)
+        return RawPrediction(np.kron(drawn, np.ones(repeats)).astype(np.float32), presence, quality, distance)
+
+    def distances(self, prompts: list[str], names: Sequence[str]) -> list[float]:
+        return [self.far.get(prompt, 0.0) if names else 0.0 for prompt in prompts]
 
 
 def sample(folder: Path, sentence: str, target: np.ndarray | None, size: tuple[int, int] = (10, 20)) -> Sample:

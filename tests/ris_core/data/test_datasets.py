@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from published import ref, write_grefcoco, write_refer
 
-from ris_core.data.datasets import Datasets, differences, read_samples
+from ris_core.data.datasets import Datasets, differences, names_of, read_samples
 from ris_core.errors import DatasetError
 
 
@@ -18,6 +19,18 @@ def test_sizes_that_differ_are_said(tmp_path: Path) -> None:
     assert sample.sentence == "a"
     assert differences(dataset, samples) == ["refcoco/unc has 1 expressions in val here, 10,834 as published."]
     assert differences(tmp_path, samples) == []
+
+
+def test_names_are_told_from_what_is_said_besides(tmp_path: Path) -> None:
+    write_refer(
+        tmp_path, [ref(number, 1, "val", sentence) for number, sentence in enumerate(["the cat", "the cat", "dog"])]
+    )
+    samples = read_samples(Path(f"refcoco/unc:{tmp_path}"))
+    described = replace(samples[0], sentence="the left cat", kind="derived")
+    assert names_of([*samples, described]) == ("cat", "dog", "the cat")
+    many = [replace(samples[0], sentence=f"name {number % 300}") for number in range(301)]
+    assert "name 0" in names_of(many)
+    assert len(names_of(many)) == 256
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,8 +241,38 @@ def test_scores_are_corrected_to_what_they_came_to(mixed: list[Sample]) -> None:
         if judged.refused:
             assert judged.expected == corrected(1 - presence, known.point.refusal_scale, known.point.refusal_shift)
         else:
-            assert judged.expected == corrected(presence * quality, known.point.answer_scale, known.point.answer_shift)
+            mine = presence**known.point.answer_presence * quality
+            assert judged.expected == corrected(mine, known.point.answer_scale, known.point.answer_shift)
     assert known.point.answer_shift != 0 != known.point.refusal_shift
+
+
+@pytest.mark.parametrize(("worth", "power"), [(lambda presence: 0.5, 0.0), (lambda presence: presence, 1.0)])
+def test_presence_counts_in_a_score_where_it_foretells(
+    tmp_path: Path, worth: Callable[[float], float], power: float
+) -> None:
+    """Of twenty columns found, as many belong to the thing as `worth` says; the quality that is predicted is right."""
+    shares = [0.1 * number for number in range(2, 10)]
+    answers = {f"{share:.1f}": (np.ones((1, 1)), share, 0.5 if power == 0 else 0.9) for share in shares}
+    samples = [sample(tmp_path, name, left(round(20 * worth(float(name))))) for name in answers]
+    assert calibrate(KnownPredictor(OperatingPoint(side=8), answers), samples, 1).answer_presence == power
+
+
+def test_refusals_of_what_was_never_taught_are_doubted(tmp_path: Path) -> None:
+    """All that is absent is called by its name; of what is far from any, each refusal is wrong."""
+    answers = {f"name {number}": (np.ones((1, 1)), 0.1, 0.5) for number in range(20)}
+    answers |= {f"far {number}": (np.ones((1, 1)), 0.1, 0.5) for number in range(20)}
+    answers["there"] = (np.ones((1, 1)), 0.9, 0.5)
+    known = KnownPredictor(OperatingPoint(side=8), answers, {name: 0.5 for name in answers if name.startswith("far")})
+    samples = [sample(tmp_path, name, None if name.startswith("name") else left(10)) for name in answers]
+    assert calibrate(known, samples, 0.04).doubt == 0
+    known.point = calibrate(known, samples, 0.04, names=["name 1"])
+    assert (known.point.names, known.point.doubt > 1) == (("name 1",), True)
+    scores = dict(zip(answers, evaluate(known, samples).scores, strict=True))
+    assert scores["far 1"].refused and scores["name 1"].refused
+    assert scores["far 1"].expected < 0.3 < 0.6 < scores["name 1"].expected
+    # Other answers move the line, and leave the doubt and the names alone.
+    again = recalibrate(known.point, evaluate(known, samples), known.point)
+    assert (again.names, again.doubt) == (known.point.names, known.point.doubt)
 
 
 def test_scores_are_corrected_to_other_answers_and_masks_stay(mixed: list[Sample]) -> None:
@@ -256,7 +287,7 @@ def test_scores_are_corrected_to_other_answers_and_masks_stay(mixed: list[Sample
     assert replace(once, answer_scale=1.2, answer_shift=0.3, refusal_scale=0.9, refusal_shift=-0.2) == first
     for _ in range(5):
         known.point = recalibrate(known.point, evaluate(known, mixed), first)
-    assert vars(known.point) == pytest.approx(vars(once), abs=1e-3)
+    assert vars(known.point) | {"names": None} == pytest.approx(vars(once) | {"names": None}, abs=1e-3)
 
 
 def test_answers_of_one_kind_say_nothing_of_the_other(mixed: list[Sample]) -> None:

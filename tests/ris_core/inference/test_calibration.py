@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ris_core.inference.calibration import Bin, calibration_error, corrected, fit_correction, reliability
+from ris_core.inference.calibration import (
+    Bin,
+    belief,
+    calibration_error,
+    corrected,
+    fit_correction,
+    fit_doubt,
+    misfit,
+    reliability,
+)
 
 shares = st.floats(0, 1)
 
@@ -117,6 +126,27 @@ def test_scores_that_mean_the_opposite_still_keep_their_order() -> None:
     scale, shift = fit_correction(scores, [1 - score for score in scores])
     assert 0 < scale < 0.2
     assert corrected(0.9, scale, shift) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_refusal_of_what_was_never_taught_is_believed_less() -> None:
+    assert belief(0, 3) == belief(0.4, 0) == 1
+    assert belief(0.2, 3) > belief(0.4, 3) == pytest.approx(math.exp(-1.2))
+
+
+def test_the_doubt_that_was_built_in_is_found() -> None:
+    scores = [0.3 + 0.6 * (number % 10) / 10 for number in range(400)]
+    distances = [(number % 5) / 8 for number in range(400)]
+    realised = [corrected(score, 0.8, 0.5) * belief(far, 3) for score, far in zip(scores, distances, strict=True)]
+    assert fit_doubt(scores, realised, distances) == 3
+    scale, shift = fit_correction(scores, realised, [belief(far, 3) for far in distances])
+    assert (scale, shift) == pytest.approx((0.8, 0.5), abs=0.1)
+    assert fit_doubt(scores, scores, [0.0] * 400) == 0
+
+
+def test_misfit_is_least_for_scores_that_come_true() -> None:
+    assert misfit([0.5, 0.5], [0, 1]) == pytest.approx(2 * math.log(2))
+    assert misfit([0.1, 0.9], [0.1, 0.9]) < misfit([0.2, 0.9], [0.1, 0.9])
+    assert math.isfinite(misfit([0.0, 1.0], [1.0, 0.0]))
 
 
 def test_nothing_and_little_change_nothing_and_little() -> None:

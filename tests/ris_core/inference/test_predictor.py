@@ -15,7 +15,7 @@ from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders.base import TextFeatures
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
-from ris_core.inference.calibration import corrected
+from ris_core.inference.calibration import belief, corrected
 from ris_core.inference.predictor import Precision, Predictor, RawPrediction, decide
 from ris_core.models.base import ImageEmbedding
 from ris_core.models.lda import LDA
@@ -144,6 +144,21 @@ def test_the_operating_point_corrects_masks_and_refusals_apart(predictor: Predic
     (plain,) = predictor.segment(image, ["the cat"])
     predictor.point = replace(predictor.point, answer_shift=0.5, refusal_shift=0.5)
     assert predictor.segment(image, ["the cat"])[0].score == pytest.approx(corrected(plain.score, 1, 0.5))
+
+
+def test_a_sentence_lies_as_far_from_the_names_as_from_the_nearest(predictor: Predictor) -> None:
+    asked = ["the cat", "a cat", "the left guy, not the one in red"]
+    assert predictor.distances(asked, []) == [0.0, 0.0, 0.0]
+    same, near, far = predictor.distances(asked, ["the cat", "the dog"])
+    assert same == pytest.approx(0, abs=1e-5)
+    assert same < near < 0.2 < far < 2
+    assert predictor.distances(asked, ["the dog"])[0] > near
+    predictor.point = replace(predictor.point, names=["the cat"], doubt=3.0, presence=1.1)
+    image = predictor.embed(photo(64, 96))
+    known, unknown = predictor.segment(image, [asked[0], asked[2]])
+    raw = [1 - answer.presence for answer in (known, unknown)]
+    assert known.score == pytest.approx(raw[0], abs=1e-4)
+    assert unknown.score == pytest.approx(raw[1] * belief(predictor.distances(asked, ["the cat"])[2], 3), abs=1e-4)
 
 
 def test_the_fingerprint_covers_whatever_shapes_an_embedding(untrained: LDA) -> None:
