@@ -141,11 +141,14 @@ def train_candidate(
         learn(model, samples, recipe, run, lambda now: on_progress(now.step / now.steps), weights=weights)
     if is_first():
         _blend(model, teacher, learnt_share(_mean_score(teacher, point, spec.samples)))
-        taught = (
-            replace(point, names=tuple(dict.fromkeys([*point.names, *names_of(samples)]))) if point.doubt else point
-        )
-        checkpoint.save(model, taught, folder, _card(checkpoint_files.version(spec.base), plan, len(samples)))
+        card = _card(checkpoint_files.version(spec.base), plan, len(samples))
+        checkpoint.save(model, _taught(point, samples), folder, card)
     return folder
+
+
+def _taught(point: OperatingPoint, samples: Sequence[Sample]) -> OperatingPoint:
+    """With what was learnt among the names whose refusals are believed; where none is doubted, as it is."""
+    return replace(point, names=tuple(dict.fromkeys([*point.names, *names_of(samples)]))) if point.doubt else point
 
 
 @contextmanager

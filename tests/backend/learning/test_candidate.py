@@ -86,6 +86,14 @@ def train(base: Path, samples: Sequence[Sample], run: Path, die_at: float = 2.0,
     return train_candidate(CandidateSpec(base, samples, 1.0, features=features), run, on_progress)
 
 
+def test_what_was_learnt_is_a_name_from_then_on(base: Path, samples: list[Sample], tmp_path: Path) -> None:
+    point = checkpoint_files.operating_point(base)
+    checkpoint_files.with_point(base, replace(point, names=["the cat"], doubt=3.0), tmp_path / "doubting")
+    folder = train(tmp_path / "doubting", samples, tmp_path / "run")
+    learnt = checkpoint_files.operating_point(folder)
+    assert (learnt.names, learnt.doubt) == (("the cat", "left half", "the left half"), 3.0)
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 3)), min_size=1, max_size=40),
     st.floats(0, 600),
