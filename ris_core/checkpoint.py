@@ -78,7 +78,7 @@ def _load_to_train_in_full(folder: Path, tuning: Tuning) -> tuple[RISModel, Oper
         raise CheckpointError(f"{folder} has changed its text encoder: train that too, with --text-stages 1.")
     image, text = without_room(start.image_encoder), without_room(start.text_encoder)
     model = MODELS[start.name](image, text, start.options, tuning)
-    if start.interactive:
+    if start.interactive is not None:
         model.add_interactive()
     decoder = {name: tensor for name, tensor in start.own_state().items() if not name.startswith("encoders.")}
     model.load_state_dict(decoder, strict=False)

@@ -176,6 +176,7 @@ def test_what_predicts_is_merged_and_answers_the_same(adapted: RISModel, tmp_pat
 def test_adapters_are_merged_where_an_encoder_is_trained_whole_from_there(untrained: LDA, tmp_path: Path) -> None:
     config = untrained.config() | {"tuning": {"encoders": "adapters", "stages": 2, "text_stages": 0, "rank": 4}}
     adapted = checkpoint.build(config)
+    adapted.add_interactive()
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
@@ -185,7 +186,8 @@ def test_adapters_are_merged_where_an_encoder_is_trained_whole_from_there(untrai
     pixels, valid = torch.rand(1, 3, 64, 96) * 255, torch.ones(1, 1, 64, 96)
     for ours, theirs in zip(whole.encode_image(pixels, valid), adapted.encode_image(pixels, valid), strict=True):
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(ours, theirs, strict=True))
-    assert whole.own_state().keys() == checkpoint.build(config | {"tuning": vars(whole.tuning)}).own_state().keys()
+    like = checkpoint.build(config | {"tuning": vars(whole.tuning), "interactive": True})
+    assert whole.own_state().keys() == like.own_state().keys()
     assert all(weight.requires_grad for weight in whole.image_encoder.parameters())
     checkpoint.save(whole, POINT, tmp_path / "whole", "# card")
     assert_same(whole.encode_image(pixels, valid), checkpoint.load(tmp_path / "whole")[0].encode_image(pixels, valid))
