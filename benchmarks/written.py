@@ -6,9 +6,10 @@ had seen an expression of `ris convert`, and none is trained on. MODEL names a c
 the shipped model). Masks are compared at the photos' own size and at the operating point; a refused thing has IoU 0.
 
 The baseline is the union of all that is labelled of the class, drawn by people: what a model would score that reads no
-more than the noun. The interval is over photos. HALF=0 or 1 takes the photos of one half, told apart by the SHA-256
-of their file name: what is fitted on one is measured on the other. Results are appended to
-benchmarks/results/written.json.
+more than the noun. The interval is over photos. With the dataset folders that the
+model was calibrated on in FOLDERS, its operating point is fixed anew, twice: on their validation photos without one
+half, told apart by the SHA-256 of the file name, and that half is measured, so that nothing is fitted and measured on
+one photo. Results are appended to benchmarks/results/written.json.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import Any
 import torch
 from record import record
 
+from ris_core.data.datasets import Datasets
 from ris_core.data.folder import Sample, read_json
 from ris_core.data.splits import fold_of
 from ris_core.errors import DatasetError
 from ris_core.evaluation.baseline import advantage
-from ris_core.evaluation.evaluate import evaluate
+from ris_core.evaluation.evaluate import Report, calibrate, evaluate
+from ris_core.evaluation.metrics import Score
 from ris_core.files import sha256
 from ris_core.inference.predictor import Predictor
 from ris_core.masks import iou
@@ -36,31 +39,40 @@ SENTENCES = Path(__file__).parent / "written.json"
 
 def main() -> None:
     torch.set_num_threads(int(os.environ.get("THREADS", "2")))
-    file, half = Path(os.environ.get("WRITTEN") or SENTENCES), os.environ.get("HALF", "")
-    pairs = read(file, Path(os.environ["DATA"]))
-    if half:
-        pairs = [pair for pair in pairs if fold_of(pair[0].image.name, 2) == int(half)]
-    predictor = Predictor.load(os.environ.get("MODEL"))
-    digest = sha256(file)
+    file, folders = Path(os.environ.get("WRITTEN") or SENTENCES), os.environ.get("FOLDERS", "").split()
+    pairs, digest = read(file, Path(os.environ["DATA"])), sha256(file)
     print(f"{len(pairs)} sentences, SHA-256 {digest}")
-    record("written", measure(predictor, pairs), model=predictor.version, sentences=digest, half=half)
+    predictor, samples = Predictor.load(os.environ.get("MODEL")), [sample for sample, _ in pairs]
+    report = answer_by_halves(predictor, samples, folders) if folders else evaluate(predictor, samples)
+    how = "on other photos" if folders else "as it is"
+    record("written", figures(report, pairs), model=predictor.version, sentences=digest, calibrated=how)
 
 
-def measure(predictor: Predictor, pairs: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
-    """Figures of a model on sentences, each with what the baseline marks for it."""
+def answer_by_halves(predictor: Predictor, samples: Sequence[Sample], folders: Sequence[str]) -> Report:
+    """Both halves of the photos, each at the operating point that the other fixes."""
+    datasets, answered, scores = Datasets.read([Path(folder) for folder in folders]), list[Sample](), list[Score]()
+    for half in (0, 1):
+        others = [sample for sample in datasets.validation if fold_of(sample.image.name, 2) != half]
+        predictor.point = calibrate(predictor, others, names=datasets.names)
+        report = evaluate(predictor, [sample for sample in samples if fold_of(sample.image.name, 2) == half])
+        answered, scores = answered + report.samples, scores + report.scores
+    return Report(answered, scores)
+
+
+def figures(report: Report, pairs: Sequence[tuple[Sample, Sample]]) -> dict[str, float]:
+    """Figures of a model's answers to sentences, each of which comes with what the baseline marks for it."""
     baseline = {id(sample): iou(every.mask(), sample.mask()) for sample, every in pairs}
-    report = evaluate(predictor, [sample for sample, _ in pairs])
     ious, photos = [score.iou for score in report.scores], [sample.image.name for sample in report.samples]
     against = advantage(ious, [baseline[id(sample)] for sample in report.samples], photos)
     kept = ("expressions", "mIoU", "oIoU", "Prec@0.5", "ECE")
-    figures = {name: report.figures[name] for name in kept} | {
+    values = {name: report.figures[name] for name in kept} | {
         "answered": sum(not score.refused for score in report.scores) / len(report.scores),
         "expected IoU": sum(score.expected for score in report.scores) / len(report.scores),
         "every instance of the class": against.baseline,
         "above it, at least": against.low,
         "above it, at most": against.high,
     }
-    return {name: round(value, 4) for name, value in figures.items()}
+    return {name: round(value, 4) for name, value in values.items()}
 
 
 def read(file: Path, folder: Path) -> list[tuple[Sample, Sample]]:
