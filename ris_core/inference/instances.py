@@ -7,6 +7,7 @@ on other points of the same thing would give as well. No detector and no class i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +21,16 @@ from ris_core.masks import Mask
 _SEEDS = 32
 # How closely they lie, as a share of the photo's longer side, where the mask is small.
 _SPACING = 0.04
-# A proposal that lies less than this within the mask is about something else.
-_WITHIN = 0.6
-# Of two proposals of one thing one is dropped: where either covers so much of the other.
-_SAME = 0.6
-# A part of the mask that no thing has claimed is a thing if it has this share of it, else it goes with the nearest.
-_REST = 0.1
+# Clicks all over a part have to agree on what they give by so much, in mean IoU, before it comes apart,
+_AGREED = 0.6
+# what they give has to have this share of the part each, and this share together,
+_LEAST, _TOGETHER = 0.1, 0.6
+# and of two that share so much of either one is dropped.
+_SAME = 0.5
+# Parts of which each click gives so much of the other belong to one thing that something hides in part.
+_JOINED = 0.6
+# A part with less than this share of the mask is no thing, and goes with the nearest.
+_SPECK = 0.01
 # Proposals are compared at about this many pixels along the longer side.
 _COARSE = 160
 
@@ -37,18 +42,85 @@ def split(predictor: Predictor, image: PreparedImage, mask: Mask) -> list[Mask]:
     """
     if not mask.any():
         return []
-    seeds = _seeds(mask)
-    answers = predictor.segment(image, [Prompt(points=[_point(seed, mask.shape)]) for seed in seeds])
-    proposals = [_small(answer.mask) for answer in answers]
-    whole = _small(mask)
-    kept = _merge([proposal & whole for proposal in proposals], _agreement(proposals, seeds, whole, mask.shape), whole)
-    things = [answers[number].mask & mask for number in kept]
-    return _partition(mask, things)
+    large = _without_specks(mask)
+    seeds = _seeds(large)
+    clicks = [Prompt(points=[_point(seed, mask.shape)]) for seed in seeds]
+    proposals = _Proposals(seeds, [answer.mask & large for answer in predictor.segment(image, clicks)], _parts(large))
+    things = [thing for group in proposals.joined() for thing in proposals.apart(group)]
+    return sorted(_partition(mask, things), key=lambda thing: -np.count_nonzero(thing))
+
+
+class _Proposals:
+    """What clicks on a mask gave. parts: HxW, the number of the connected part, from 1; 0 beside the mask."""
+
+    def __init__(self, seeds: Sequence[tuple[int, int]], masks: Sequence[Mask], parts: NDArray[np.int32]) -> None:
+        self._masks, self._parts = masks, parts
+        self._part = np.array([parts[seed] for seed in seeds])
+        small, coarse = [_small(mask) for mask in masks], _small(parts)
+        flat = np.array([mask.ravel() for mask in small], dtype=np.float32)
+        self._areas = np.maximum(flat.sum(axis=1), 1)
+        self._overlap = flat @ flat.T
+        ious = self._overlap / (self._areas[:, None] + self._areas[None] - self._overlap)
+        scale = coarse.shape[0] / parts.shape[0], coarse.shape[1] / parts.shape[1]
+        at = [(int(row * scale[0]), int(column * scale[1])) for row, column in seeds]
+        on = np.array([[mask[place] for place in at] for mask in small])
+        np.fill_diagonal(on, True)
+        # A thing is what a click anywhere on it gives. Two things in one proposal are given by few clicks on either.
+        self._agreement = (ious * on).sum(axis=1) / on.sum(axis=1)
+        # Of each part how much each proposal has.
+        sizes = np.bincount(coarse.ravel(), minlength=int(parts.max()) + 1)
+        shares = [np.bincount(coarse[mask], minlength=len(sizes)) for mask in small]
+        self._shares = np.array(shares) / np.maximum(sizes, 1)
+
+    def joined(self) -> list[list[int]]:
+        """Numbers of the parts, those of one thing together."""
+        count = int(self._parts.max())
+        given = np.array([self._shares[self._part == part].mean(axis=0) for part in range(1, count + 1)])[:, 1:]
+        together = np.minimum(given, given.T) >= _JOINED
+        groups: list[list[int]] = []
+        for part in range(count):
+            group = next((group for group in groups if any(together[part, other - 1] for other in group)), None)
+            if group is None:
+                groups.append([part + 1])
+            else:
+                group.append(part + 1)
+        return groups
+
+    def apart(self, group: Sequence[int]) -> list[Mask]:
+        """The things in parts that belong together: mostly one."""
+        whole = np.isin(self._parts, group)
+        size = sum(np.count_nonzero(_small(self._parts) == part) for part in group)
+        kept: list[int] = []
+        for number in np.argsort(-self._agreement, kind="stable"):
+            inside = self._part[number] in group and self._areas[number] >= _LEAST * size
+            if inside and self._agreement[number] >= _AGREED and not self._known(number, kept):
+                kept.append(int(number))
+        if len(kept) < 2 or sum(self._areas[number] for number in kept) < _TOGETHER * size:
+            return [whole]
+        return _partition(whole, [self._masks[number] & whole for number in kept])
+
+    def _known(self, number: int, kept: Sequence[int]) -> bool:
+        return any(
+            self._overlap[number, other] >= _SAME * min(self._areas[number], self._areas[other]) for other in kept
+        )
+
+
+def _without_specks(mask: Mask) -> Mask:
+    parts = _parts(mask)
+    sizes = np.bincount(parts.ravel())
+    large = sizes >= _SPECK * np.count_nonzero(mask)
+    large[0] = False
+    return np.asarray(large[parts]) if large.any() else mask
+
+
+def _parts(mask: Mask) -> NDArray[np.int32]:
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return np.asarray(parts, dtype=np.int32)
 
 
 def _seeds(mask: Mask) -> list[tuple[int, int]]:
     """(row, column) of points spread over the mask, deep inside first; each connected part has one at least."""
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    parts = _parts(mask)
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     spacing = max(_SPACING * max(mask.shape), float(np.sqrt(np.count_nonzero(mask) / _SEEDS)))
     free = depth.copy()
@@ -57,11 +129,9 @@ def _seeds(mask: Mask) -> list[tuple[int, int]]:
         row, column = divmod(int(free.argmax()), mask.shape[1])
         seeds.append((row, column))
         cv2.circle(free, (column, row), max(1, round(spacing)), 0, -1)
-    reached = {int(parts[seed]) for seed in seeds}
-    for part in range(1, count):
-        if part not in reached and len(seeds) < 2 * _SEEDS:
-            row, column = divmod(int(np.where(parts == part, depth, 0).argmax()), mask.shape[1])
-            seeds.append((row, column))
+    for part in sorted(set(range(1, int(parts.max()) + 1)) - {int(parts[seed]) for seed in seeds}):
+        row, column = divmod(int(np.where(parts == part, depth, 0).argmax()), mask.shape[1])
+        seeds.append((row, column))
     return seeds
 
 
@@ -69,75 +139,25 @@ def _point(seed: tuple[int, int], shape: tuple[int, ...]) -> Point:
     return Point((seed[1] + 0.5) / shape[1], (seed[0] + 0.5) / shape[0])
 
 
-def _small(mask: Mask) -> Mask:
-    scale = min(1.0, _COARSE / max(mask.shape))
-    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
-    return np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0)
+def _small(values: NDArray[Any]) -> NDArray[Any]:
+    """HxW, of any kind, at the size at which proposals are compared."""
+    step = max(1, -(-max(values.shape) // _COARSE))
+    return values[::step, ::step]
 
 
-def _agreement(
-    proposals: Sequence[Mask], seeds: Sequence[tuple[int, int]], whole: Mask, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Of each proposal the mean IoU with those of all points that lie on it; 0 where it is about something else.
-
-    A thing is what a click anywhere on it gives. A part is given by clicks on it alone, but so is the whole thing by
-    these; two things in one mask are given by few of the clicks on either.
-    """
-    flat = np.array([proposal.ravel() for proposal in proposals], dtype=np.float32)
-    areas = flat.sum(axis=1)
-    overlap = flat @ flat.T
-    ious = overlap / np.maximum(areas[:, None] + areas[None] - overlap, 1)
-    at = [
-        (
-            min(row * whole.shape[0] // shape[0], whole.shape[0] - 1),
-            min(c * whole.shape[1] // shape[1], whole.shape[1] - 1),
-        )
-        for row, c in seeds
-    ]
-    on = np.array([[proposal[place] for place in at] for proposal in proposals])
-    np.fill_diagonal(on, True)
-    within = flat @ whole.ravel().astype(np.float32) / np.maximum(areas, 1)
-    agreement = (ious * on).sum(axis=1) / on.sum(axis=1)
-    return np.asarray(np.where(within >= _WITHIN, agreement, 0.0))
-
-
-def _merge(proposals: Sequence[Mask], agreement: NDArray[np.float64], whole: Mask) -> list[int]:
-    """Numbers of the proposals that stay: one a thing, those that clicks agree on most first."""
-    kept: list[int] = []
-    areas = [max(1, np.count_nonzero(proposal)) for proposal in proposals]
-    for number in np.argsort(-agreement, kind="stable"):
-        if agreement[number] == 0:
-            break
-        shared = [np.count_nonzero(proposals[number] & proposals[other]) for other in kept]
-        if all(both < _SAME * min(areas[number], areas[other]) for both, other in zip(shared, kept, strict=True)):
-            kept.append(int(number))
-    return kept
-
-
-def _partition(mask: Mask, things: Sequence[Mask]) -> list[Mask]:
-    """Disjoint masks that together are `mask`: what several claim goes to the smallest, what none does to the nearest,
-    or is a thing of its own.
-    """
-    labels = np.zeros(mask.shape, np.int32)
+def _partition(whole: Mask, things: Sequence[Mask]) -> list[Mask]:
+    """Disjoint masks, `whole` together: what several claim goes to the smallest, what none does to the nearest."""
+    labels = np.zeros(whole.shape, np.int32)
     for number in sorted(range(len(things)), key=lambda number: -np.count_nonzero(things[number])):
         labels[things[number]] = number + 1
-    rest = mask & (labels == 0)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(rest.astype(np.uint8), connectivity=8)
-    least = _REST * np.count_nonzero(mask)
-    fresh = len(things)
-    for part in range(1, count):
-        if stats[part, cv2.CC_STAT_AREA] >= least or not things:
-            fresh += 1
-            labels[parts == part] = fresh
-    _spread(labels, mask)
-    masks = [labels == number for number in range(1, fresh + 1)]
-    return sorted((part for part in masks if part.any()), key=lambda part: -np.count_nonzero(part))
+    _spread(labels, whole)
+    masks = [labels == number + 1 for number in range(len(things))]
+    return [part for part in masks if part.any()]
 
 
-def _spread(labels: NDArray[np.int32], mask: Mask) -> None:
-    """Give each pixel of the mask that has no label the nearest one's."""
-    if not (missing := mask & (labels == 0)).any():
-        return
+def _spread(labels: NDArray[np.int32], whole: Mask) -> None:
+    """Give each pixel of `whole` that has no label the nearest one's."""
+    missing = whole & (labels == 0)
     _, nearest = cv2.distanceTransformWithLabels(
         (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )

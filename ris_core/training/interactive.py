@@ -217,7 +217,8 @@ class _Session:
             worded = bool(words[number].any())
             if not worded and rng.random() < _BOXES and truth.any():
                 self._boxes[number] = torch.tensor(_box(truth, rng))
-            elif worded and rng.random() < 0.5:
+            elif rng.random() < 0.5:
+                # Where the words went wrong; without words in the middle of the thing.
                 self._add(number, next_click(words[number, 0].numpy() > 0, truth, self._valid[number]))
             else:
                 self._add(number, random_click(truth, rng))
