@@ -19,7 +19,8 @@ from backend.labelstudio.label_config import UNLABELLED, LabelConfig, label_name
 from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, read_annotation, says_where
 from backend.labelstudio.task_data import image_address
 from backend.prompts.label_matching import find_label
-from backend.prompts.requests import PromptRequest, RequestBuilder
+from backend.prompts.request import PromptRequest
+from backend.prompts.requests import RequestBuilder
 from backend.prompts.text import clean
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle, iou

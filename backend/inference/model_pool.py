@@ -21,6 +21,7 @@ from ris_core.errors import InputError, OutOfMemory, RisError
 from ris_core.files import sha256
 from ris_core.images import MAX_PIXELS, read_image
 from ris_core.inference.prediction import Prediction
+from ris_core.inference.prompt import Prompt
 
 if TYPE_CHECKING:
     from ris_core.inference.frame import Image
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ImagePrompts: TypeAlias = "tuple[bytes | Image, Sequence[str]]"
+ImagePrompts: TypeAlias = "tuple[bytes | Image, Sequence[str | Prompt]]"
 """An image, encoded or HxWx3 uint8 RGB, and what to look for in it."""
 ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
@@ -81,7 +82,8 @@ class ModelPool:
 
         Args:
             deadline: until when to wait for the model, on `time.monotonic`'s clock.
-            passes: predictions are `AssessedPrediction`, from so many passes under dropout, perhaps none.
+            passes: predictions are `AssessedPrediction`, from so many passes under dropout, perhaps none; of sentences
+                alone.
             guessed: prompts whose mask is wanted even where it seems absent; not with `passes`.
 
         Raises:
@@ -110,7 +112,8 @@ class ModelPool:
                 return list(predictor.segment_all(requests, guessed))
             from ris_core.inference.uncertainty import assess  # noqa: PLC0415 - see `_load`
 
-            return list(assess(predictor, requests, passes))
+            sentences = [(image, [prompt for prompt in asked if isinstance(prompt, str)]) for image, asked in requests]
+            return list(assess(predictor, sentences, passes))
         except (InputError, OutOfMemory) as error:
             if len(images) == 1:
                 return [error]

@@ -32,7 +32,9 @@ from backend.labelstudio.region_checks import validate
 from backend.labelstudio.region_ids import stable_ids
 from backend.labelstudio.regions import Region, answer_region, mask_regions, prompt_region
 from backend.labelstudio.task_data import image_address
-from backend.prompts.requests import PromptRequest, combine, echoes, reply
+from backend.prompts.last_answers import in_place
+from backend.prompts.mending import MaskInEditor
+from backend.prompts.request import PromptRequest, combine, echoes, reply
 from backend.prompts.text import clean
 from ris_core.data.splits import is_blind
 from ris_core.errors import InputError, OutOfMemory
@@ -166,7 +168,7 @@ class Prelabeller:
             ModelBusy: others kept the model until the deadline.
             CheckpointError: the version can't be used.
         """
-        images = [(task.image, task.sentences) for task in tasks if task.image is not None]
+        images = [(task.image, task.asked) for task in tasks if task.image is not None]
         in_passes = PASSES if project_model.settings.prelabel_score == "disagreement" else 0
         passes = None if pairs is None else in_passes
         guessed = {request.prompt for task in tasks for request in task.requests if request.guessed}
@@ -235,8 +237,10 @@ def _answer(
         # order of the tasks mustn't tell.
         return _prediction(task, [], score, project_model)
     try:
-        regions = _mask_regions(config, task, answers, stable=not echo)
+        shown = _mask_regions(config, task, answers, stable=not echo)
+        regions = [region for own in shown for region in own]
         if not echo:
+            project_model.remember_answers(task.task, _in_editor(task, answers, shown))
             said = " | ".join(reply(request, answer) for request, answer in zip(task.requests, answers, strict=True))
             regions += answer_region(config, size, said)
         # The annotation made from a batch prediction should hold its sentences, those without a mask too.
@@ -255,7 +259,7 @@ def _combined(
     """Each request with its answer, and the predictions of its sentences that this was made of."""
     rest = iter(predictions)
     for request in task.requests:
-        own = [next(rest) for _ in request.sentences]
+        own = [next(rest) for _ in request.asked]
         yield request, combine(request, own[0], own[1:]), own
 
 
@@ -271,16 +275,42 @@ def _pairs(task: PromptedTask, predictions: Sequence[Prediction], least: float) 
     return list(pairs.values())
 
 
-def _mask_regions(config: LabelConfig, task: PromptedTask, answers: Sequence[Prediction], stable: bool) -> list[Region]:
-    """The masks that were found. stable: each in place of what the same prompt got before, see `stable_ids`."""
-    regions: list[Region] = []
+def _mask_regions(
+    config: LabelConfig, task: PromptedTask, answers: Sequence[Prediction], stable: bool
+) -> list[list[Region]]:
+    """The masks that were found, of each request. stable: each in place of the one that it mends or asks for again."""
+    shown: list[list[Region]] = []
     for request, answer in zip(task.requests, answers, strict=True):
-        if answer.present:
-            notes = (*request.notes, "only a guess: the model takes it for absent") if answer.guess else request.notes
-            shown = mask_regions(config, request.label, answer.mask, answer.score, request.prompt, notes)
-            # A click asks for one of several things that a sentence fits.
-            regions += stable_ids(shown, clean(request.prompt), task.task) if stable and not request.geometry else shown
-    return regions
+        if not answer.present:
+            shown.append([])
+            continue
+        notes = (*request.notes, "only a guess: the model takes it for absent") if answer.guess else request.notes
+        regions = mask_regions(config, request.label, answer.mask, answer.score, request.prompt, notes)
+        if request.geometry:
+            regions = _pointed_at(regions, request)
+        elif stable:
+            regions = stable_ids(regions, clean(request.prompt), task.task)
+        shown.append(regions)
+    return shown
+
+
+def _pointed_at(regions: Sequence[Region], request: PromptRequest) -> list[Region]:
+    """The regions of an answer to somebody who pointed: of a sentence's it is a correction."""
+    mended, geometry = request.mended, request.geometry
+    # Label Studio 1.23.2 breaks down on a suggestion with the id of the region that is selected.
+    if not (mended and mended.held and geometry and geometry.selected):
+        regions = in_place(regions, mended)
+    return [{**region, "origin": "prediction-changed"} for region in regions] if request.prompt else list(regions)
+
+
+def _in_editor(
+    task: PromptedTask, answers: Sequence[Prediction], shown: Sequence[Sequence[Region]]
+) -> list[MaskInEditor]:
+    """The answers as they will stand in the editor."""
+    return [
+        request.as_answered(answer, regions)
+        for request, answer, regions in zip(task.requests, answers, shown, strict=True)
+    ]
 
 
 def _confidence(answer: Prediction) -> float:

@@ -18,8 +18,8 @@ Two more strings are never taken for it. Somebody who opens one task gets a plai
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -31,12 +31,16 @@ from backend.home import interface_file, interfaces
 from backend.labelstudio.label_config import Defaults, Label, LabelConfig, MaskControl, parse
 from backend.labelstudio.regions import typed_prompt
 from backend.prompts.label_matching import SentenceVectors
+from backend.prompts.last_answers import LastAnswers
 from backend.prompts.last_prompt import FileLastPrompt, LastPrompt
-from backend.prompts.requests import PromptRequest, RequestBuilder
+from backend.prompts.mending import MaskInEditor
+from backend.prompts.request import PromptRequest
+from backend.prompts.requests import RequestBuilder
 from backend.prompts.sheet import PromptSheet, load_sheet
 from backend.registry import Registry, Version
 from backend.settings import Settings
 from ris_core.files import atomic_write, sha256
+from ris_core.inference.prompt import Prompt
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +88,9 @@ class PromptedTask:
     identity: str = ""
 
     @property
-    def sentences(self) -> list[str]:
+    def asked(self) -> list[str | Prompt]:
         """All that the model is to be asked, negatives included."""
-        return [sentence for request in self.requests for sentence in request.sentences]
+        return [prompt for request in self.requests for prompt in request.asked]
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class ProjectModel:
     settings: Settings
     last_prompt: LastPrompt
     vectors: SentenceVectors | None = None
+    last_answers: LastAnswers = field(default_factory=LastAnswers)
 
     @cached_property
     def name(self) -> str:
@@ -113,7 +118,8 @@ class ProjectModel:
         """
         builder, name = self._builder(f"task {task.get('id')}"), self.name
         if context is not None:
-            return self._noted(task, builder.for_editor(task, context), name)
+            answers = self.last_answers.of(self.project, task.get("id"))
+            return self._noted(task, builder.for_editor(task, context, answers), name)
         requests = builder.for_batch(task)
         if opened and (offered := self._offered(requests)):
             return self._noted(task, offered, name + OFFERED)
@@ -135,6 +141,10 @@ class ProjectModel:
         sentence = (typed_prompt(context, self.config) or "").rstrip("? ")
         if sentence and self.settings.prelabel_remember:
             self.last_prompt.remember(self.project, sentence)
+
+    def remember_answers(self, task: Task, answers: Sequence[MaskInEditor]) -> None:
+        """Keep what the editor was answered of a task, for clicks that mend it."""
+        self.last_answers.add(self.project, task.get("id"), answers)
 
     def _offered(self, requests: list[PromptRequest]) -> list[PromptRequest]:
         """What is asked of a task that somebody opens: the prompt typed last, if the task itself says nothing."""
@@ -173,6 +183,7 @@ class ProjectModels:
         self._settings = settings
         self._last_prompt = last_prompt or FileLastPrompt(settings.home)
         self._vectors = vectors
+        self._last_answers = LastAnswers()
 
     def parse_interface(self, project: int, xml: str) -> LabelConfig:
         """A project's labelling interface, with the project's defaults. Raises ConfigError, SettingsError."""
@@ -186,7 +197,8 @@ class ProjectModels:
         settings = self._settings.of_project(project)
         sheet = load_sheet(settings.home, project)
         version = version or self._registry.current(project)
-        return ProjectModel(project, version, config, sheet, settings, self._last_prompt, self._vectors)
+        kept = self._last_prompt, self._vectors, self._last_answers
+        return ProjectModel(project, version, config, sheet, settings, *kept)
 
     def of_interface(self, project: int, xml: str, version: Version | None = None) -> ProjectModel:
         """`of`, by the labelling interface as Label Studio has it; raises as `parse_interface` does, too."""
@@ -233,7 +245,7 @@ def _plain(part: Any) -> dict[str, Any]:
     """The fields of a dataclass that are plain values."""
     if part is None:
         return {}
-    values = ((field.name, getattr(part, field.name)) for field in fields(part))
+    values = ((each.name, getattr(part, each.name)) for each in fields(part))
     return {name: value for name, value in values if isinstance(value, str | int | float | None)}
 
 

@@ -18,14 +18,14 @@ import math
 import secrets
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from backend.errors import BrushError, RegionError
 from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
 from backend.labelstudio.masks import bitmask, brush
+from backend.labelstudio.masks.parts import Part, around, parts_of
 from backend.labelstudio.masks.polygon import Ring, fill, polygon
 from ris_core.masks import Mask
 
@@ -33,8 +33,6 @@ Region = dict[str, Any]
 
 _NOTE = "prompt: "
 _CORRECTED = "prediction-changed"
-# More regions than this of one answer hide the image and slow the editor down; the largest parts stay.
-_MOST_PARTS = 500
 # What can be drawn on an Image -> what people call it.
 _SHAPES = {
     **{kind: kind for kind in ("brush", "bitmask", "polygon", "rectangle", "ellipse", "vector", "cuboid")},
@@ -87,14 +85,6 @@ class AnnotatedMasks:
     blank: bool = False
 
 
-class _Part(NamedTuple):
-    """A connected part of a mask: its pixels, cut out, and where they were."""
-
-    mask: Mask
-    top: int
-    left: int
-
-
 def mask_regions(
     config: LabelConfig, label: Label | None, mask: Mask, score: float, prompt: str, notes: Sequence[str] = ()
 ) -> list[Region]:
@@ -118,7 +108,7 @@ def mask_regions(
             "score": float(score),
             "value": {**value, control.type: labels},
             # One text: the editor shows several without anything between them.
-            "meta": {"text": ["\n".join([_NOTE + prompt, *notes, *remarks])]},
+            "meta": {"text": ["\n".join([*([_NOTE + prompt] if prompt else []), *notes, *remarks])]},
         }
         for control, labels in config.shown_in(label)
         for value, remarks in _values(control, mask)
@@ -216,18 +206,18 @@ def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str
     """The value of each region that the control shows, still without labels, and what there is to remark on it."""
     height, width = mask.shape
     if control.objects == "one" and control.kind in ("brush", "bitmask"):
-        yield _value(control, _Part(mask, 0, 0), height, width), []
+        yield _value(control, Part(mask, 0, 0), height, width), []
         return
-    parts, specks = _parts(mask, control.smallest)
+    parts, specks = parts_of(mask, control.smallest)
     remarks = [f"specks left out: {specks}"] if specks else []
     if control.objects == "one" and control.kind == "rectangle":
-        parts = [_around(parts)]
+        parts = [around(parts)]
     total = len(parts) if control.objects == "one" else 1
     for number, part in enumerate(parts, start=1):
         yield _value(control, part, height, width), [f"part {number} of {total}"] * (total > 1) + remarks
 
 
-def _value(control: MaskControl, part: _Part, height: int, width: int) -> Region:
+def _value(control: MaskControl, part: Part, height: int, width: int) -> Region:
     mask, top, left = part
     down, across = mask.shape
     if control.kind == "polygon":
@@ -241,26 +231,6 @@ def _value(control: MaskControl, part: _Part, height: int, width: int) -> Region
     if control.kind == "bitmask":
         return {"imageDataURL": bitmask.encode(whole)}
     return {"format": "rle", "rle": brush.encode(whole)}
-
-
-def _parts(mask: Mask, smallest: float) -> tuple[list[_Part], int]:
-    """The connected parts of at least that share of the image, largest first, and how many are left out."""
-    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    # Number 0 is the background.
-    sizes = boxes[1:, cv2.CC_STAT_AREA]
-    kept = max(1, min(int(np.count_nonzero(sizes >= smallest * mask.size)), _MOST_PARTS))
-    parts = []
-    for number in 1 + np.argsort(-sizes, kind="stable")[:kept]:
-        left, top, across, down = (int(side) for side in boxes[number, :4])
-        parts.append(_Part(numbers[top : top + down, left : left + across] == number, top, left))
-    return parts, count - 1 - kept
-
-
-def _around(parts: Sequence[_Part]) -> _Part:
-    """One part, full, that encloses all."""
-    top, left = min(part.top for part in parts), min(part.left for part in parts)
-    bottom, right = np.max([(part.top + part.mask.shape[0], part.left + part.mask.shape[1]) for part in parts], axis=0)
-    return _Part(np.ones((bottom - top, right - left), dtype=np.bool_), top, left)
 
 
 def regions_of(result: object) -> list[Region]:
@@ -279,6 +249,12 @@ def _id(region: Region) -> str:
 
 def _is_from(region: Region, control: MaskControl | TextAreaControl) -> bool:
     return region.get("from_name") == control.name and region.get("type") == control.type
+
+
+def _is_drawn(region: Region, control: MaskControl) -> bool:
+    """Whether it is from that tag. A key point drawn while a region is selected has its tag and label, but no mask."""
+    value = _part_of(region, "value")
+    return _is_from(region, control) and not (control.kind == "brush" and "x" in value and "rle" not in value)
 
 
 def _strings(value: object) -> list[str]:
@@ -307,7 +283,7 @@ def _noted_prompt(region: Region) -> str | None:
 def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskControl, list[Region]]]:
     """The regions that make up each drawn object, and the control that they are from."""
     masks = [control for control in config.controls if control.kind != "rectangle"]
-    drawn = [(control, region) for region in regions for control in masks if _is_from(region, control)]
+    drawn = [(control, region) for region in regions for control in masks if _is_drawn(region, control)]
     ranks = {control.name: rank for rank, control in enumerate(masks)}
     best: dict[str, tuple[bool, int]] = {}
     for control, region in drawn:

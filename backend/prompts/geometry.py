@@ -1,43 +1,35 @@
-"""Where somebody pointed: the smart points and rectangles of an interactive request, and what a mask has there.
+"""Where somebody pointed: the smart points and rectangles of an interactive request. Knows no HTTP, files or model.
 
-Pure: knows no HTTP, no files and no model.
+What Label Studio 1.23.2 sends of them is a list of all smart points, or of all smart rectangles, of one label that are
+still there. With Auto-Accept Suggestions it deletes them as soon as they are answered, without it once people accept or
+reject. `is_positive` is false for a point drawn with Alt held down; rectangles don't have it.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ris_core.inference.prompt import Box, Point
 from ris_core.masks import Mask
-
-# How far from a thing a click may land and still mean it: this share of the picture's longer side.
-_REACH = 0.02
-# Parts that lie mostly inside a rectangle and make up less of what it holds are specks.
-_LEAST = 0.1
 
 _POINTS = ("keypoint", "keypointlabels")
 _BOXES = ("rectangle", "rectanglelabels")
+# Labels by which people say that the thing isn't there, where a mask can't have them.
+_BESIDE = ("not this", "not", "negative", "background")
 
 
 @dataclass(frozen=True)
-class Point:
-    """A click. x, y: shares of the picture's width and height, [0, 1]. positive: on the thing, and not beside it."""
-
-    x: float
-    y: float
-    positive: bool = True
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle.
+class Rectangle:
+    """A rectangle as it was drawn.
 
     x, y: of its top left corner; width, height: all shares of the picture's. rotation: degrees, clockwise about that
-    corner. positive: the thing is inside, and not elsewhere.
+    corner. positive: the thing is inside, and not elsewhere. key: its region's id.
     """
 
     x: float
@@ -46,60 +38,120 @@ class Box:
     height: float
     rotation: float = 0.0
     positive: bool = True
+    key: str = ""
+
+    def box(self, size: tuple[int, ...]) -> Box:
+        """The box around it on a picture of that (height, width), within the picture."""
+        height, width = size[:2]
+        angle = math.radians(self.rotation)
+        along = np.array([0, 1, 1, 0]) * self.width * width
+        across = np.array([0, 0, 1, 1]) * self.height * height
+        columns = self.x + (along * math.cos(angle) - across * math.sin(angle)) / width
+        rows = self.y + (along * math.sin(angle) + across * math.cos(angle)) / height
+        ends = columns.min(), rows.min(), columns.max(), rows.max()
+        return Box(*(float(min(max(end, 0.0), 1.0)) for end in ends))
+
+    def area(self, size: tuple[int, ...]) -> Mask:
+        """HxW bool of a picture of that (height, width): the pixels whose centres it holds."""
+        height, width = size[:2]
+        down, right = np.mgrid[0:height, 0:width] + 0.5
+        right, down = right - self.x * width, down - self.y * height
+        angle = math.radians(self.rotation)
+        along = right * math.cos(angle) + down * math.sin(angle)
+        across = down * math.cos(angle) - right * math.sin(angle)
+        inside = (along >= 0) & (along <= self.width * width) & (across >= 0) & (across <= self.height * height)
+        return np.asarray(inside, dtype=np.bool_)
 
 
 @dataclass(frozen=True)
 class GeometricPrompt:
-    """Points and rectangles together. label: what Label Studio stores for the label they were drawn with."""
+    """What was drawn. Points and rectangles are never sent together, but may come to be about one thing.
+
+    label: what Label Studio stores for the label they were drawn with. selected: that label is the selected region's.
+    keys: the ids of what was drawn. size: (height, width) of the picture, None where nothing says it.
+    """
 
     points: tuple[Point, ...] = ()
-    boxes: tuple[Box, ...] = ()
+    rectangles: tuple[Rectangle, ...] = ()
     label: str | None = None
+    selected: bool = False
+    keys: frozenset[str] = frozenset()
+    size: tuple[int, int] | None = None
 
-    def keep(self, mask: Mask) -> Mask:
-        """What of HxW bool is meant.
+    @property
+    def positive(self) -> bool:
+        """Whether it shows where the thing is, and not only where it isn't."""
+        signs = [*(point.positive for point in self.points), *(one.positive for one in self.rectangles)]
+        return any(signs)
 
-        Of its connected parts those at a positive point, and those that lie mostly inside a positive rectangle, cut
-        off at its edge. What a negative rectangle holds goes, and each part at a negative point; a part that has
-        points of both kinds is divided, each pixel going with the nearest.
-        """
-        parts = _connected(mask)
-        positive = [point for point in self.points if point.positive]
-        boxes = [box for box in self.boxes if box.positive]
-        meant = [*(_inside(box, mask, parts) for box in boxes), *(_part_at(point, parts) for point in positive)]
-        kept = np.logical_or.reduce(meant) if meant else mask
-        for box in (box for box in self.boxes if not box.positive):
-            kept = kept & ~_area(box, mask.shape)
-        return kept & ~self._unwanted(parts, positive)
+    def things(self) -> list[GeometricPrompt]:
+        """Each positive rectangle is a thing of its own; all points are about one."""
+        beside = tuple(rectangle for rectangle in self.rectangles if not rectangle.positive)
+        inside = [rectangle for rectangle in self.rectangles if rectangle.positive]
+        if len(inside) < 2:
+            return [self]
+        return [replace(self, rectangles=(one, *beside), keys=frozenset({one.key} - {""})) for one in inside]
 
-    def _unwanted(self, parts: NDArray[np.int32], positive: list[Point]) -> Mask:
-        unwanted = np.zeros(parts.shape, np.bool_)
-        for point in self.points:
-            if not point.positive:
-                part = _part_at(point, parts)
-                rivals = [other for other in positive if (part & _part_at(other, parts)).any()]
-                unwanted |= part & _nearer(point, rivals, parts.shape) if rivals else part
-        return unwanted
+    @cached_property
+    def box(self) -> Box | None:
+        """Around the positive rectangles."""
+        boxes = [rectangle.box(self.size or (1, 1)) for rectangle in self.rectangles if rectangle.positive]
+        if not boxes:
+            return None
+        nearest = min(box.left for box in boxes), min(box.top for box in boxes)
+        return Box(*nearest, max(box.right for box in boxes), max(box.bottom for box in boxes))
+
+    def trim(self, mask: Mask) -> Mask:
+        """HxW bool without what lies outside a turned rectangle, and without what a negative one holds."""
+        for rectangle in self.rectangles:
+            if not rectangle.positive:
+                mask = mask & ~rectangle.area(mask.shape)
+            elif rectangle.rotation:
+                mask = mask & rectangle.area(mask.shape)
+        return mask
 
 
-def read_geometry(context: Mapping[str, Any]) -> GeometricPrompt | None:
-    """The smart points and rectangles of an interactive request's context; None if there are none."""
-    points, boxes, labels = [], [], list[str]()
+def read_geometry(context: Mapping[str, Any], labels: Sequence[str] = ()) -> GeometricPrompt | None:
+    """The smart points and rectangles of an interactive request's context; None if there are none.
+
+    labels: what Label Studio stores for those that masks can have.
+    """
+    points, rectangles, keys, names, size = [], [], set[str](), list[str](), None
+    selected = False
     for region in context.get("result") or ():
         if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
             continue
         kind, value = region.get("type"), region["value"]
+        if kind not in (*_POINTS, *_BOXES):
+            continue
+        drawn_with, borrowed = _strings(value.get(str(kind))), _strings(value.get("labels"))
+        beside = any(name.casefold() in _BESIDE and name not in labels for name in drawn_with)
         # Label Studio leaves it out where nobody pressed Alt; some versions write a number.
-        positive = bool(region.get("is_positive", True))
+        positive = bool(region.get("is_positive", True)) and not beside
         if kind in _POINTS and (shares := _shares(value, "x", "y")):
             points.append(Point(**shares, positive=positive))
         elif kind in _BOXES and (shares := _shares(value, "x", "y", "width", "height")):
             rotation = value.get("rotation")
             degrees = float(rotation) if _is_number(rotation) else 0.0
-            boxes.append(Box(**shares, rotation=degrees, positive=positive))
-        if kind in (*_POINTS, *_BOXES) and isinstance(drawn_with := value.get(str(kind)), list):
-            labels += [label for label in drawn_with if isinstance(label, str)]
-    return GeometricPrompt(tuple(points), tuple(boxes), next(iter(labels), None)) if points or boxes else None
+            rectangles.append(Rectangle(**shares, rotation=degrees, positive=positive, key=str(region.get("id") or "")))
+        names += [] if beside else drawn_with or borrowed
+        # A tag without labels takes that of the region which is selected.
+        selected = selected or (not drawn_with and bool(borrowed))
+        keys |= {str(region["id"])} if region.get("id") else set()
+        size = _size(region) or size
+    if not points and not rectangles:
+        return None
+    label = next(iter(names), None)
+    return GeometricPrompt(tuple(points), tuple(rectangles), label, selected, frozenset(keys), size)
+
+
+def _strings(value: object) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _size(region: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = region.get("original_height"), region.get("original_width")
+    return (round(height), round(width)) if _is_number(height) and _is_number(width) else None  # type: ignore[arg-type]
 
 
 def _shares(value: Mapping[str, Any], *names: str) -> dict[str, float] | None:
@@ -110,55 +162,3 @@ def _shares(value: Mapping[str, Any], *names: str) -> dict[str, float] | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _connected(mask: Mask) -> NDArray[np.int32]:
-    """HxW: 0 beside the mask, else the number of the connected part; corners connect."""
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    return np.asarray(parts, dtype=np.int32)
-
-
-def _inside(box: Box, mask: Mask, parts: NDArray[np.int32]) -> Mask:
-    clipped = mask & _area(box, mask.shape)
-    sizes = np.bincount(parts.ravel())
-    within = np.bincount(parts[clipped], minlength=len(sizes))
-    mostly = 2 * within >= sizes
-    mostly[0] = False
-    kept = clipped & mostly[parts]
-    # Where one mask covers several things that touch, none of it may lie mostly inside, or only a speck.
-    return kept if np.count_nonzero(kept) >= _LEAST * np.count_nonzero(clipped) else clipped
-
-
-def _area(box: Box, shape: tuple[int, ...]) -> Mask:
-    height, width = shape
-    down, right = np.mgrid[0:height, 0:width] + 0.5
-    right, down = right - box.x * width, down - box.y * height
-    angle = math.radians(box.rotation)
-    along = right * math.cos(angle) + down * math.sin(angle)
-    across = down * math.cos(angle) - right * math.sin(angle)
-    inside = (along >= 0) & (along <= box.width * width) & (across >= 0) & (across <= box.height * height)
-    return np.asarray(inside, dtype=np.bool_)
-
-
-def _part_at(point: Point, parts: NDArray[np.int32]) -> Mask:
-    """The connected part that is nearest to a point and within its reach; nothing if there is none."""
-    rows, columns = np.nonzero(parts)
-    distances = _distances(point, rows, columns, parts.shape)
-    if not len(rows) or distances.min() > max(1.0, _REACH * max(parts.shape)):
-        return np.zeros(parts.shape, np.bool_)
-    nearest = int(distances.argmin())
-    return np.asarray(parts == parts[rows[nearest], columns[nearest]])
-
-
-def _nearer(point: Point, others: list[Point], shape: tuple[int, ...]) -> Mask:
-    """The pixels that are nearer to a point than to any of the others."""
-    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
-    rest = np.min([_distances(other, rows, columns, shape) for other in others], axis=0)
-    return np.asarray(_distances(point, rows, columns, shape) < rest)
-
-
-def _distances(
-    point: Point, rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """From a point to the pixels' centres, in pixels."""
-    return np.asarray(np.hypot(rows + 0.5 - point.y * shape[0], columns + 0.5 - point.x * shape[1]))

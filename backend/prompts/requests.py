@@ -1,11 +1,11 @@
-"""Where prompts come from, and what negatives, points and rectangles make of an answer.
+"""Where prompts come from, of the editor and of batches.
 
 Knows no HTTP, no files and no model.
 
 In the editor one prompt counts: the sentence that was typed last ("the sky?" asks for a guess, too: the mask of what
-the model takes for absent); or, if a smart point or rectangle was drawn, the one
-in the draft (or the annotation) that it belongs to, about what is at that place. Without either, a point or rectangle
-asks for the label that it was drawn with.
+the model takes for absent); or, if a smart point or rectangle was drawn, what is there. `mending` says which mask that
+is about: then what was asked for that mask counts, its label and its regions. A thing of its own gets the label that
+it was drawn with, else the only one, else the one for other things, else none.
 
 In a batch, first to last; what comes earlier replaces what comes later for the same label, different labels add up:
 1. the task's data, under the key that the prompt TextArea shows (`value="$caption"`), else under `prompt` and
@@ -26,103 +26,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any
 
 from backend.labelstudio.label_config import Label, LabelConfig
 from backend.labelstudio.regions import typed_prompt
 from backend.labelstudio.task_data import look_up
 from backend.prompts.geometry import GeometricPrompt, read_geometry
 from backend.prompts.label_matching import LabelMatch, SentenceVectors, alternatives, find_label, is_catch_all
+from backend.prompts.mending import MaskInEditor, find_mended, masks_of, still_there
+from backend.prompts.request import PromptRequest, PromptSource
 from backend.prompts.sheet import EMPTY, PromptSheet
 from backend.prompts.text import clean
 from ris_core.errors import PromptError
 
-if TYPE_CHECKING:
-    from ris_core.inference.prediction import Prediction
-
-# Where a negative leaves less than this share of a mask, both sentences found the same thing.
-_REST = 0.1
-
-PromptSource = Literal["typed", "draft", "task", "label", "sheet", "name", "offered", "command"]
-
 _KEYS = (("prompt", "prompts"), ("caption",), ("expression",))
 _NOT = re.compile(r"\s*;\s*not\s+", re.IGNORECASE)
 _NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class PromptRequest:
-    """A sentence, the label that the mask it asks for gets, and what narrows the answer down.
-
-    negatives: sentences whose masks are taken away. geometry: where the thing is.
-    echo: the sentence to show in the prompt TextArea; empty where it is there already, or nobody wrote it for this
-    picture. notes: what people should know about the label, which is None where they are to choose it. guessed: a mask
-    is wanted even if the thing seems absent.
-    """
-
-    prompt: str
-    label: Label | None
-    negatives: tuple[str, ...] = ()
-    geometry: GeometricPrompt | None = None
-    source: PromptSource = "typed"
-    echo: str = ""
-    notes: tuple[str, ...] = ()
-    guessed: bool = False
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """All that the model is to be asked for this request: what is one expression gets one mask."""
-        return tuple(clean(sentence) or sentence for sentence in (self.prompt, *self.negatives))
-
-
-def combine(request: PromptRequest, answer: Prediction, negatives: Sequence[Prediction] = ()) -> Prediction:
-    """The answer to `request.prompt` without what its negatives found, where its geometry points.
-
-    Taken away is all that a negative finds, however sure the model is of either: whoever writes "not the puppy" has
-    seen it count as a dog. Where next to nothing would be left, the model can't tell the two apart, and the surer one
-    has it all. An answer that loses everything says that the thing isn't there. negatives: of `request.negatives`.
-    """
-    if not answer.present:
-        return answer
-    mask = answer.mask
-    for negative in (negative for negative in negatives if negative.present):
-        rest = mask & ~negative.mask
-        if np.count_nonzero(rest) >= _REST * np.count_nonzero(mask):
-            mask = rest
-        elif negative.score > answer.score:
-            mask = np.zeros_like(mask)
-    if request.geometry:
-        mask = request.geometry.keep(mask)
-    if mask.any():
-        return replace(answer, mask=mask)
-    return replace(answer, mask=mask, present=False, score=1 - answer.score, guess=0.0)
-
-
-def reply(request: PromptRequest, answer: Prediction) -> str:
-    """What the editor says of an answer: whether the thing was found, how sure the model is, and what of the label."""
-    said = f"found, {answer.score:.2f}"
-    if answer.present and answer.guess:
-        said = f"only a guess, {answer.guess:.2f}"
-    elif answer.guess:
-        said = f'not found; nearest guess {answer.guess:.2f} ("{request.prompt}?" shows it)'
-    elif not answer.present:
-        said = "not found"
-    return "; ".join([f"{request.prompt}: {said}", *(request.notes if answer.present else ())])
-
-
-def echoes(requests: Sequence[PromptRequest], answers: Sequence[Prediction]) -> list[str]:
-    """The sentences to show in the prompt TextArea beside these answers.
-
-    What somebody asks of this very picture stays, found or not: "Not in this picture" is about what has no mask. A
-    prompt that is only tried here would be meant, too, so it is shown where it found something.
-    """
-    return [
-        request.echo
-        for request, answer in zip(requests, answers, strict=True)
-        if request.echo and (answer.present or request.source != "offered")
-    ]
 
 
 @dataclass(frozen=True)
@@ -142,27 +61,62 @@ class RequestBuilder:
     max_prompts: int = 32
     vectors: SentenceVectors | None = None
 
-    def for_editor(self, task: Mapping[str, Any], context: Mapping[str, Any]) -> list[PromptRequest]:
-        """What somebody at work on the task asks for."""
-        geometry, typed = read_geometry(context), typed_prompt(context, self.config)
+    def for_editor(
+        self, task: Mapping[str, Any], context: Mapping[str, Any], answers: Sequence[MaskInEditor] = ()
+    ) -> list[PromptRequest]:
+        """What somebody at work on the task asks for. answers: the latest that were given for it, oldest first."""
+        geometry, typed = read_geometry(context, self._stored), typed_prompt(context, self.config)
         if typed or _is_submitted_blank(context, self.config):
             sentence = (typed or "").rstrip("? ")
-            request = self._request(sentence or typed or "", "typed", geometry=geometry)
+            request = self._request(sentence or typed or "", "typed")
             return self._checked([replace(request, guessed=sentence != typed)])
         if geometry is None:
             # A region of another tag, or one just deleted, asks for nothing.
             return []
-        sentences = (typed_prompt(row, self.config) for row in _drafts_and_annotations(task))
-        drafted = next(filter(None, sentences), None)
-        if drafted is not None:
-            return self._checked([self._request(drafted, "draft", geometry=geometry)])
-        label = self.config.label(geometry.label) if geometry.label else None
-        if label is None:
-            return []
-        requests = _merged(self._of_task(task), self._of_labels(), self._of_sheet(), self._of_names())
-        return self._checked(
-            replace(request, geometry=geometry, echo="") for request in requests if request.label == label
-        )
+        known = still_there(answers, task, self.config)
+        drawn = masks_of(task, self.config, known)
+        pointed = (self._pointed_at(thing, task, known, drawn) for thing in geometry.things())
+        return self._checked(filter(None, pointed))
+
+    def _pointed_at(
+        self,
+        geometry: GeometricPrompt,
+        task: Mapping[str, Any],
+        known: Sequence[MaskInEditor],
+        drawn: Sequence[MaskInEditor],
+    ) -> PromptRequest | None:
+        """What is asked by pointing; None where it says only where something isn't, and there is no mask yet."""
+        drawn_with = self.config.label(geometry.label) if geometry.label else None
+        mended = find_mended(geometry, drawn_with.value if drawn_with else None, known, drawn)
+        if mended is None and not geometry.positive:
+            return None
+        sentence, source = mended.sentence if mended else "", "typed"
+        if mended is None and (drafted := self._unanswered(task, (*known, *drawn))):
+            sentence, source = drafted, "draft"
+        label = drawn_with or (self.config.label(mended.label) if mended and mended.label else None)
+        if sentence:
+            request = self._request(sentence, "draft" if source == "draft" else "typed", label)
+        else:
+            match = LabelMatch(label) if label or mended else self._unnamed()
+            request = PromptRequest("", match.label, notes=(match.note,) if match.note else ())
+        return replace(request, geometry=geometry, mended=mended)
+
+    def _unanswered(self, task: Mapping[str, Any], masks: Sequence[MaskInEditor]) -> str | None:
+        """The sentence typed last, unless there is a mask for it: a click shows where the thing is."""
+        typed = next(filter(None, (typed_prompt(row, self.config) for row in _drafts_and_annotations(task))), None)
+        answered = {clean(mask.sentence) for mask in masks}
+        sentence = (typed or "").rstrip("? ")
+        return sentence if sentence and clean(_NOT.split(sentence)[0]) not in answered else None
+
+    def _unnamed(self) -> LabelMatch:
+        """The label of a thing of which nothing but the place is known."""
+        labels = self.config.labels
+        known = labels[0] if len(labels) == 1 else next(filter(is_catch_all, labels), None)
+        return LabelMatch(known, "" if known else "it has no label yet: choose one")
+
+    @cached_property
+    def _stored(self) -> list[str]:
+        return [name for label in self.config.labels for name in (label.value, label.stored)]
 
     def for_batch(self, task: Mapping[str, Any], names: bool = False) -> list[PromptRequest]:
         """What a task is asked for when nobody is at work on it; with `names`, else each label by its name."""
@@ -207,17 +161,15 @@ class RequestBuilder:
         value: object,
         source: PromptSource,
         label: Label | str | None = None,
-        geometry: GeometricPrompt | None = None,
         echo: bool = False,
     ) -> PromptRequest:
-        """`label`: itself, one of its names, or None for the one that `geometry` was drawn with or the prompt names."""
+        """`label`: itself, one of its names, or None for the one that the prompt names."""
         sentence = self._sentence(value)
         prompt, *negatives = (self._sentence(part) for part in _NOT.split(sentence))
-        drawn_with = self.config.label(geometry.label) if geometry and geometry.label else None
-        match = self._match(label or drawn_with or prompt)
+        match = self._match(label or prompt)
         shown = sentence if echo else ""
         notes = (match.note,) if match.note else ()
-        return PromptRequest(prompt, match.label, tuple(negatives), geometry, source, shown, notes)
+        return PromptRequest(prompt, match.label, tuple(negatives), source=source, echo=shown, notes=notes)
 
     def _match(self, label: Label | str) -> LabelMatch:
         known = label if isinstance(label, Label) else self.config.label(label)
@@ -243,12 +195,12 @@ class RequestBuilder:
 
     def _checked(self, requests: Iterable[PromptRequest]) -> list[PromptRequest]:
         """Each request once, and not too many."""
-        first: dict[tuple[str, str | None], PromptRequest] = {}
+        first: dict[tuple[object, ...], PromptRequest] = {}
         for request in requests:
             label = request.label.value if request.label else None
-            first.setdefault((clean(request.prompt), label), request)
+            first.setdefault((clean(request.prompt), label, request.geometry and request.geometry.keys), request)
         kept = list(first.values())
-        count = sum(len(request.sentences) for request in kept)
+        count = sum(len(request.asked) for request in kept)
         if count > self.max_prompts:
             raise PromptError(
                 f"{self.about.capitalize()} has {count} prompts, more than {self.max_prompts}. "

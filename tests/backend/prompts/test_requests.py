@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from backend.labelstudio.label_config import LabelConfig, parse
-from backend.prompts.geometry import Box, GeometricPrompt, Point
-from backend.prompts.requests import PromptRequest, RequestBuilder, combine, echoes, reply
+from backend.prompts.geometry import GeometricPrompt, Rectangle
+from backend.prompts.request import PromptRequest, combine, echoes, reply
+from backend.prompts.requests import RequestBuilder
 from backend.prompts.sheet import EMPTY, PromptSheet, SheetEntry
 from ris_core.errors import PromptError
 from ris_core.inference.prediction import Prediction
+from ris_core.inference.prompt import Box, Point, Prompt
 
 
 def config(
@@ -123,18 +125,40 @@ def test_the_label_of_the_point_wins() -> None:
     assert told(prompts_for(task, clicked("zebra"), ANIMALS)) == [("the black dog", "dog", "draft")]
 
 
-def test_a_rectangle_with_a_label_alone_asks_for_that_label() -> None:
+def test_a_rectangle_asks_for_what_is_in_it_with_the_label_that_it_was_drawn_with() -> None:
     context = {"result": [region("rectanglelabels", x=0, y=0, width=50, height=50, rectanglelabels=["cat"])]}
-    [request] = prompts_for({"id": 1}, context, ANIMALS)
-    assert told([request]) == [("cat", "cat", "name")]
-    assert request.geometry == GeometricPrompt(boxes=(Box(0, 0, 0.5, 0.5),), label="cat")
-    task = {"id": 1, "data": {"prompts": ["the black cat", "the dog"]}}
-    assert told(prompts_for(task, context, ANIMALS)) == [("the black cat", "cat", "task")]
+    [request] = prompts_for({"id": 1, "data": {"prompts": ["the black cat"]}}, context, ANIMALS)
+    assert told([request]) == [("", "cat", "typed")]
+    assert request.geometry == GeometricPrompt(rectangles=(Rectangle(0, 0, 0.5, 0.5),), label="cat")
+    [asked] = request.asked
+    assert isinstance(asked, Prompt)
+    assert (asked.sentence, asked.points, asked.box) == ("", (), Box(0, 0, 0.5, 0.5))
 
 
-@pytest.mark.parametrize("name", [None, "other", "zebra"])
-def test_a_point_that_says_nothing_asks_for_nothing(name: str | None) -> None:
-    assert prompts_for({"id": 1, "drafts": None}, clicked(name), ANIMALS) == []
+def test_two_rectangles_are_two_things() -> None:
+    drawn = [{**region("rectangle", x=x, y=0, width=20, height=50), "id": str(x)} for x in (0, 50)]
+    requests = prompts_for({"id": 1}, {"result": drawn}, ANIMALS)
+    boxes = [prompt.box for request in requests for prompt in request.asked if isinstance(prompt, Prompt)]
+    assert boxes == [Box(0, 0, 0.2, 0.5), Box(0.5, 0, 0.7, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cat", "cat"), ("other", "other"), ("zebra", "other"), (None, "other")]
+)
+def test_a_point_gets_its_label_else_the_one_for_other_things(name: str | None, expected: str) -> None:
+    [request] = prompts_for({"id": 1, "drafts": None}, clicked(name), ANIMALS)
+    assert told([request]) == [("", expected, "typed")]
+
+
+def test_a_point_gets_the_only_label_and_else_none() -> None:
+    assert told(prompts_for({"id": 1}, clicked(), config(label("cat"))))[0][1] == "cat"
+    [request] = prompts_for({"id": 1}, clicked(), config(label("cat"), label("dog")))
+    assert (request.label, request.notes) == (None, ("it has no label yet: choose one",))
+
+
+def test_a_point_beside_the_thing_alone_asks_for_nothing() -> None:
+    context = {"result": [region("keypoint", positive=0, x=50, y=50)]}
+    assert prompts_for({"id": 1}, context, ANIMALS) == []
 
 
 # In a batch
@@ -254,8 +278,9 @@ def test_a_label_that_stays_open_replaces_none() -> None:
         ("a cat", "cat"),
     ]
     assert requests[0].notes == ('no label is called anything like "the zebra", so it has none yet: choose one',)
-    # A click without a label asks for nothing of these.
-    assert prompts_for(task, clicked(), labels) == []
+    # A click is about a thing of its own.
+    [request] = prompts_for(task, clicked(), labels)
+    assert (request.prompt, request.label, request.notes) == ("", None, ("it has no label yet: choose one",))
 
 
 # Guesses
@@ -287,7 +312,7 @@ def test_the_editor_is_told_what_came_of_a_prompt() -> None:
 
 def test_negatives_are_said_after_the_prompt() -> None:
     [request] = prompts_for({"id": 1}, typed("the dogs;NOT the  puppy ; not the cat"), ANIMALS)
-    assert request.sentences == ("the dogs", "the puppy", "the cat")
+    assert request.asked == ("the dogs", "the puppy", "the cat")
     [request] = prompts_for({"id": 1}, typed("the knot; nothing; note"), ANIMALS)
     assert request.negatives == ()
 
@@ -363,13 +388,10 @@ def test_several_negatives_are_taken_away_one_by_one() -> None:
     assert np.array_equal(combined.mask, mask(10, 40))
 
 
-def test_an_answer_is_kept_at_its_place() -> None:
-    both = mask(0, 10) | mask(50, 60)
-    combined = combine(request(geometry=GeometricPrompt((Point(0.55, 0.5),))), answer(both))
-    assert np.array_equal(combined.mask, mask(50, 60))
-    nothing = combine(request(geometry=GeometricPrompt((Point(0.3, 0.5),))), answer(both, 0.8))
-    assert (nothing.present, nothing.mask.any()) == (False, False)
-    assert nothing.score == pytest.approx(0.2)
+def test_an_answer_is_cut_off_where_a_rectangle_says_so() -> None:
+    beside = GeometricPrompt(rectangles=(Rectangle(0.5, 0, 0.5, 1, positive=False),))
+    combined = combine(request(geometry=beside), answer(mask(40, 60)))
+    assert np.array_equal(combined.mask, mask(40, 50))
 
 
 def test_what_is_not_there_stays_as_it_is() -> None:
