@@ -1,12 +1,14 @@
 """`make bench-predict`: how long an answer takes with the shipped model, and what of that isn't the bare model.
 
 Medians over repeats on a 640x480 photo, two threads: encoding it and answering the first prompt, each further prompt,
-the bare model's forward passes for both, the answer as Label Studio gets it over HTTP, /health and /setup, and the
-peak memory. QUICK=1 repeats less often. The result is appended to benchmarks/results/predict.json.
+a click without words and one that mends a sentence's mask, the bare model's forward passes, the answer as Label Studio
+gets it over HTTP, /health and /setup, and the peak memory. QUICK=1 repeats less often. The result is appended to
+benchmarks/results/predict.json.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import resource
 import statistics
@@ -29,8 +31,10 @@ from backend.web import ml_backend
 from backend.web.app import create_app
 from ris_core.images import read_image
 from ris_core.inference.predictor import Predictor, PreparedImage
+from ris_core.inference.prompt import Point, Prompt
 
 REPEATS = 5 if os.environ.get("QUICK") else 20
+CLICKS = (Point(0.5, 0.5), Point(0.1, 0.1, positive=False))
 PROMPTS = ["the cat", "the eyes", "the nose", "the fur", "the whiskers", "the ears"]
 
 
@@ -79,14 +83,23 @@ def in_process(data: bytes) -> dict[str, float]:
         (prediction,) = predictor.segment(embedding, [f"{PROMPTS[0]} {next(numbers)}"])
         encode(prediction.mask)
 
+    def click() -> None:
+        (prediction,) = predictor.segment(embedding, [Prompt(points=CLICKS)])
+        encode(prediction.mask)
+
+    def mending() -> None:
+        (prediction,) = predictor.segment(embedding, [Prompt(PROMPTS[0], CLICKS)])
+        encode(prediction.mask)
+
     bare = forward(predictor, embedding)
-    for action in (first, further, *bare.values()):
+    asked = {"first prompt": first, "further prompt": further, "click": click, "click after words": mending}
+    for action in (*asked.values(), *bare.values()):
         action()
     # One after the other, again and again: what slows the machine for a while slows all of them alike.
-    rounds = [[seconds(action) for action in (first, further, *bare.values())] for _ in range(REPEATS)]
+    rounds = [[seconds(action) for action in (*asked.values(), *bare.values())] for _ in range(REPEATS)]
     columns = [1000 * statistics.median(column) for column in zip(*rounds, strict=True)]
-    names = ["first prompt", "further prompt", *(f"forward: {name}" for name in bare)]
-    outside = 1000 * statistics.median(times[0] - sum(times[2:]) for times in rounds)
+    names = [*asked, *(f"forward: {name}" for name in bare)]
+    outside = 1000 * statistics.median(times[0] - sum(times[len(asked) :]) for times in rounds)
     figures = dict(zip(names, columns, strict=True)) | {"first prompt, outside forward passes": outside}
     return {name: round(value, 2) for name, value in figures.items()}
 
@@ -108,24 +121,31 @@ def over_http(data: bytes) -> dict[str, float]:
             "/health": median_ms(lambda: ok(client.get("/health"))),
             "/setup": median_ms(lambda: ok(client.post("/setup", json=setup, auth=("ris", "benchmark")))),
         }
-        figures["/predict, a new prompt on a known photo"] = _predict(client, data)
+        figures["/predict, a new prompt on a known photo"] = _predict(client, data, _typed)
+        figures["/predict, a click on a known photo"] = _predict(client, data, _clicked)
     return figures
 
 
-def _predict(client: FlaskClient, data: bytes) -> float:
-    import base64  # noqa: PLC0415
+def _typed(number: int) -> dict[str, Any]:
+    text = {"text": [f"{PROMPTS[0]} {number}"]}
+    return {"from_name": "prompt", "to_name": "image", "type": "textarea", "value": text}
 
+
+def _clicked(number: int) -> dict[str, Any]:
+    place = {"x": 20 + number % 60, "y": 50, "width": 0.3, "labels": []}
+    return {"id": f"k{number}", "from_name": "point", "to_name": "image", "type": "keypoint", "value": place}
+
+
+def _predict(client: FlaskClient, data: bytes, drawn: Callable[[int], dict[str, Any]]) -> float:
     image = "data:image/jpeg;base64," + base64.b64encode(data).decode()
     numbers = iter(range(100_000))
 
     def ask() -> None:
-        typed = {"from_name": "prompt", "to_name": "image", "type": "textarea"}
-        typed["value"] = {"text": [f"{PROMPTS[0]} {next(numbers)}"]}  # type: ignore[assignment]
         body = {
             "tasks": [{"id": 1, "data": {"image": image}}],
             "project": "1.1",
             "label_config": LABEL_CONFIG,
-            "params": {"context": {"result": [typed]}},
+            "params": {"context": {"result": [drawn(next(numbers))]}},
         }
         ok(client.post("/predict", json=body, auth=("ris", "benchmark")))
 

@@ -129,3 +129,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("model") not in DESIGNS:
         raise CheckpointError(f"{folder / CONFIG} is of a format or model that this version doesn't know.")
     return config
+
+
+def answers_clicks(folder: Path) -> bool:
+    """Whether a checkpoint is answered when it is pointed at: by its own decoder, else by the shipped weights'.
+
+    Raises CheckpointError if its configuration can't be read.
+    """
+    own, ours = read_config(folder), read_config(shipped())
+    borrowed = bool(ours.get("interactive")) and ours["image_encoder"] == own["image_encoder"]
+    return bool(own.get("interactive")) or borrowed

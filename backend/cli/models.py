@@ -22,30 +22,52 @@ if TYPE_CHECKING:
     from ris_core.inference.prediction import Prediction
     from ris_core.training.design import DesignCard
 
+# What has no words.
+_POINTED = "pointed at"
+
 
 def segment(
     photo: Annotated[Path, typer.Argument(help="A photo.")],
-    prompts: Annotated[list[str], typer.Argument(help='What to find: "the cat" "the cup".')],
+    prompts: Annotated[
+        Optional[list[str]], typer.Argument(help='What to find: "the cat" "the cup".', show_default=False)
+    ] = None,
+    points: Annotated[
+        Optional[list[str]],
+        typer.Option("--point", metavar="X,Y", help="A pixel of the thing; several: again.", show_default=False),
+    ] = None,
+    beside: Annotated[
+        Optional[list[str]],
+        typer.Option("--not", metavar="X,Y", help="A pixel that isn't of it; several: again.", show_default=False),
+    ] = None,
+    box: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="X,Y,X,Y", help="Left, top, right and bottom of the thing, in pixels.", show_default=False
+        ),
+    ] = None,
     folder: Annotated[
         Optional[Path], typer.Option("--out", help="Folder for the pictures.", show_default="PHOTO-masks")
     ] = None,
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find things in a photo: masks, an overlay picture and a table."""
+    """Find things in a photo, by words, by pointing, or by both: masks, an overlay picture and a table."""
+    from backend.cli.places import read_prompts
     from ris_core.images import read_image, write_image
     from ris_core.inference.predictor import Predictor
     from ris_core.overlay import draw
 
     folder = folder or Path(f"{photo.stem}-masks")
     image = read_image(photo)
+    asked = read_prompts(prompts or [], points or [], beside or [], box, (image.shape[0], image.shape[1]))
     _check_writable(folder)
     predictor = Predictor.load(model)
-    predictions = predictor.segment(predictor.embed(image), prompts)
+    predictions = predictor.segment(predictor.embed(image), asked)
     rows = [_write(folder, f"{photo.stem}.{number}", answer) for number, answer in enumerate(predictions, 1)]
     overlay = folder / f"{photo.stem}.overlay.png"
     present = [answer for answer in predictions if answer.present]
-    write_image(overlay, draw(image, [(f"{answer.prompt}  {answer.score:.2f}", answer.mask) for answer in present]))
+    named = [(f"{answer.prompt or _POINTED}  {answer.score:.2f}", answer.mask) for answer in present]
+    write_image(overlay, draw(image, named))
     if as_json:
         print(json.dumps({"model_version": predictor.version, "overlay": str(overlay), "results": rows}))
         return
@@ -108,7 +130,7 @@ def _write(folder: Path, stem: str, prediction: Prediction) -> dict[str, Any]:
     from ris_core.images import write_image
     from ris_core.masks import bounding_box, encode_rle
 
-    slug = re.sub(r"\W+", "-", prediction.prompt.lower()).strip("-")[:40]
+    slug = re.sub(r"\W+", "-", (prediction.prompt or _POINTED).lower()).strip("-")[:40]
     file = folder / f"{stem}-{slug}.png"
     if prediction.present:
         write_image(file, prediction.mask.astype("uint8") * 255)
@@ -132,7 +154,7 @@ def _answers(rows: Iterable[Mapping[str, Any]]) -> Table:
     for row in rows:
         box = ", ".join(f"{side:.0f}" for side in row["bbox"]) if row["present"] else ""
         there = "yes" if row["present"] else "no"
-        table.add_row(row["prompt"], there, f"{row['score']:.2f}", str(row["area"]), box, row["mask"] or "")
+        table.add_row(row["prompt"] or _POINTED, there, f"{row['score']:.2f}", str(row["area"]), box, row["mask"] or "")
     return table
 
 

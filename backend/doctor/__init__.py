@@ -26,6 +26,7 @@ CHAIN = (
     Check("clock", studio.clock, needs=("label-studio",)),
     Check("token", studio.token, needs=("label-studio",)),
     Check("project", studio.project, needs=("token",)),
+    Check("clicks", studio.clicks, needs=("project", "weights")),
     Check("backend", studio.backend, needs=("settings",)),
     Check("setup", studio.setup, needs=("project", "backend")),
     Check("registration", studio.registration, needs=("project", "backend")),

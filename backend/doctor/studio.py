@@ -24,6 +24,7 @@ from backend.labelstudio.task_data import image_address
 from backend.labelstudio.webhooks import ACTIONS, SECRET_HEADER, START_TRAINING
 from backend.projects.connect import BACKEND, backend_url, project_url
 from backend.settings import SettingsError
+from ris_core.checkpoint_files import answers_clicks
 from ris_core.images import read_image
 
 # What Label Studio gives /health and webhooks, and /setup (ML_TIMEOUT_HEALTH, WEBHOOK_TIMEOUT, ML_TIMEOUT_SETUP).
@@ -31,6 +32,8 @@ HEALTH_SECONDS, SETUP_SECONDS = 1.0, 3.0
 TIMEOUT = httpx.Timeout(5.0)
 # Signed addresses of buckets begin to fail at some minutes; a log is confusing before that.
 CLOCK_SECONDS = 60.0
+_KEY_POINT = '<KeyPoint name="point" toName="{0}" smart="true" smartOnly="true"/>'
+_RECTANGLE = '<Rectangle name="box" toName="{0}" smart="true" smartOnly="true"/>'
 # How Label Studio 1.23.2 says that it doesn't call private addresses.
 _BLOCKED = ("reserved network address", "URL was not allowed")
 _UNBLOCK = (
@@ -108,6 +111,31 @@ def project(context: CheckContext) -> CheckResult:
             "Its number is in its address, /projects/N; RIS_LABEL_STUDIO_TOKEN must belong to someone who sees it.",
         )
     return ok(f"{title!r}; its labelling interface can carry masks. {_config(context).prompt_place}")
+
+
+def clicks(context: CheckContext) -> CheckResult:
+    """People can point at things, and the version in production answers that."""
+    tools = _config(context).pointing
+    version = services.registry(context.settings).current(int(context.project["id"]))
+    if not answers_clicks(version.folder):
+        return warning(
+            f"Clicks and boxes aren't answered: {version.name} was never trained with them.",
+            "Train its decoder (ris train-clicks), or promote a version over the shipped model's image encoder.",
+        )
+    if missing := {"click": _KEY_POINT, "box": _RECTANGLE}.keys() - {tool.kind for tool in tools}:
+        tags = " and ".join(tag for kind, tag in (("click", _KEY_POINT), ("box", _RECTANGLE)) if kind in missing)
+        return warning(
+            f"The labelling interface has no smart tag for a {' or a '.join(sorted(missing, reverse=True))}.",
+            f"Add {tags.format(_config(context).image.name)} to it.",
+        )
+    if labelled := [tool.name for tool in tools if tool.labelled]:
+        return warning(
+            f"In {', '.join(labelled)} a label has to be chosen anew for each click: without one Label Studio draws "
+            "nothing.",
+            'Switch on "Keep label selected after creating a region" in the editor\'s settings, or use KeyPoint and '
+            "Rectangle, which need no labels.",
+        )
+    return ok("Clicks and boxes are answered, behind Auto-Detect (M) where Auto-Annotation is on.")
 
 
 def backend(context: CheckContext) -> CheckResult:

@@ -1,7 +1,8 @@
 """A project's labelling interface (Label Studio's XML), reduced to what is used. Knows no HTTP and no masks.
 
 Used are one Image tag, the tags connected to it that can show an answer, the TextArea connected to it where prompts are
-typed, and the Choices called "absent". Everything else in the interface may be there and is left alone.
+typed, the smart tags that people point with, and the Choices called "absent". Everything else in the interface may be
+there and is left alone.
 
 An answer is shown in each BrushLabels, BitmaskLabels, PolygonLabels and RectangleLabels tag that has its label.
 A RectangleLabels tag with `smart="true"` beside another of these is what people point with ("this thing"), and
@@ -32,6 +33,12 @@ _KINDS: Mapping[str, ControlKind] = {
     "bitmasklabels": "bitmask",
     "polygonlabels": "polygon",
     "rectanglelabels": "rectangle",
+}
+_POINTING: Mapping[str, Literal["click", "box"]] = {
+    "keypoint": "click",
+    "keypointlabels": "click",
+    "rectangle": "box",
+    "rectanglelabels": "box",
 }
 _OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each"}
 _MOST_TOLERANT = 100.0
@@ -122,11 +129,20 @@ class TextAreaControl:
 
 
 @dataclass(frozen=True)
+class PointingControl:
+    """A smart tag that people point with. kind: what they draw. labelled: each needs its label chosen before."""
+
+    kind: Literal["click", "box"]
+    name: str
+    labelled: bool
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """`controls` holds at least one, in the interface's order.
 
     areas: every TextArea. prompt: the one where prompts are typed; None if there is none. absent: the Choices by which
-    people say that what was asked for isn't in the picture; None if there is none.
+    people say that what was asked for isn't in the picture; None if there is none. pointing: what people point with.
     """
 
     image: ImageObject
@@ -134,6 +150,7 @@ class LabelConfig:
     areas: tuple[TextAreaControl, ...] = ()
     prompt: TextAreaControl | None = None
     absent: str | None = None
+    pointing: tuple[PointingControl, ...] = ()
 
     @property
     def prompt_place(self) -> str:
@@ -195,7 +212,16 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         tuple(areas),
         _prompt({control: area for control, area in areas.items() if control.name != ANSWER}, defaults.prompt_box),
         ABSENT if ABSENT in choices else None,
+        tuple(_pointing(root, name, answered)),
     )
+
+
+def _pointing(root: ET.Element, image: str, answered: list[ET.Element]) -> Iterator[PointingControl]:
+    for tag in _tags(root, *_POINTING):
+        # Label Studio takes tags for smart unless they say otherwise.
+        if tag.get("toName") == image and tag not in answered and tag.get("smart", "true").lower() == "true":
+            kind = str(tag.tag).lower()
+            yield PointingControl(_POINTING[kind], _name(tag), kind.endswith("labels"))
 
 
 def _prompt(areas: Mapping[TextAreaControl, ET.Element], chosen: str) -> TextAreaControl | None:

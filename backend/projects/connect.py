@@ -28,8 +28,10 @@ BACKEND = "RIS"
 # Written once all sample photos are in: those that a person deletes later stay deleted.
 _DESCRIPTION = "Type what you are looking for, and accept or correct the mask. The model learns from it."
 
-# The prompt alone is smart: what is drawn by hand, with the brush, is nobody's question to the model. What was typed
-# stands in small print, a few lines high, so that the photo stays in sight; below it ris_answer says what came of it.
+# The prompt, key points and rectangles are smart: what is drawn by hand, with the brush, is nobody's question to the
+# model. Key point and rectangle have no labels: a tag's label would have to be chosen anew for each click, while a mask
+# that was clicked can be given its label by one key. What was typed stands in small print, a few lines high, so that
+# the photo stays in sight; below it ris_answer says what came of it.
 LABEL_CONFIG = """\
 <View>
   <Style>
@@ -41,7 +43,9 @@ LABEL_CONFIG = """\
     .ris-said [data-testid=htx-textbox-actions] button { height: 18px; width: 18px; min-width: 0; padding: 0; }
     .ris-answer form, .ris-answer [data-testid=htx-textbox-actions] { display: none; }
   </Style>
-  <Header size="6" value="Type what is there and press Enter. Once: switch on Auto-Annotation and Auto-Accept below."/>
+  <Header size="6" value="Type what is there and press Enter, or take Auto-Detect (M) and click on it, or box it.
+    Ctrl + click in a mask: more of this; Ctrl + Alt + click: not this.
+    Once: switch on Auto-Annotation and Auto-Accept below."/>
   <View className="ris-said">
     <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
               placeholder="What are you looking for, e.g. the person on the left"/>
@@ -59,6 +63,8 @@ LABEL_CONFIG = """\
     <Label value="sky" background="#4363d8"/>
     <Label value="other" background="#a9a9a9"/>
   </BrushLabels>
+  <KeyPoint name="point" toName="image" smart="true" smartOnly="true"/>
+  <Rectangle name="box" toName="image" smart="true" smartOnly="true"/>
   <Choices name="absent" toName="image" choice="multiple" showInline="true">
     <Choice value="Not in this picture"/>
   </Choices>

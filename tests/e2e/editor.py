@@ -65,3 +65,46 @@ def submitted(studio: Studio, task: int) -> dict:
     with LabelStudio(studio.url, studio.token) as client:
         (annotation,) = client.task(task)["annotations"]
     return annotation
+
+
+def take(page: Page, tool: str) -> None:
+    """A smart tool, "key-point-tool" or "rectangle-tool", from those behind Auto-Detect."""
+    page.locator(".lsf-tool_smart").first.hover()
+    page.locator(f".lsf-tool_smart[aria-label={tool}]").first.click()
+    # Its list lies over the photo as long as the mouse is there.
+    page.mouse.move(5, 5)
+
+
+def on_photo(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Where on the page a place in the photo is, given in shares of it."""
+    box = page.locator("canvas").first.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] * x, box["y"] + box["height"] * y
+
+
+def click_on(page: Page, x: float, y: float, *keys: str) -> list[dict[str, Any]]:
+    """Click with keys held down -> the regions that this was answered by."""
+    place = on_photo(page, x, y)
+    with page.expect_response(lambda response: "interactive-annotating" in response.url, timeout=60_000) as answer:
+        for key in keys:
+            page.keyboard.down(key)
+        page.mouse.click(*place)
+        for key in keys:
+            page.keyboard.up(key)
+    return answered(answer.value.json())
+
+
+def draw_box(page: Page, left: float, top: float, right: float, bottom: float) -> list[dict[str, Any]]:
+    """Drag from corner to corner -> the regions that this was answered by."""
+    with page.expect_response(lambda response: "interactive-annotating" in response.url, timeout=60_000) as answer:
+        page.mouse.move(*on_photo(page, left, top))
+        page.mouse.down()
+        page.mouse.move(*on_photo(page, right, bottom), steps=8)
+        page.mouse.up()
+    return answered(answer.value.json())
+
+
+def answered(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    assert "errors" not in answer, answer
+    # The editor takes a moment to put it in.
+    return list(answer["data"]["result"])

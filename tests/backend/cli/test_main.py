@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,27 @@ def test_segment_json(ris, cat: Path, tmp_path: Path) -> None:
     assert pixels(tmp_path / answer["overlay"]).shape == (300, 451, 3)
 
 
+def pointed_at(ris, *arguments: str) -> dict[str, Any]:
+    code, out, _ = ris("segment", "cat.png", *arguments, "--json")
+    assert code == 0
+    [row] = json.loads(out)["results"]
+    return row
+
+
+def test_segment_answers_a_point_without_words_by_a_mask(ris, cat: Path) -> None:
+    row = pointed_at(ris, "--point", "225,150")
+    assert (row["prompt"], row["present"]) == ("", True)
+    assert decode_rle(row["rle"])[150, 225]
+    assert row["mask"].endswith("cat.1-pointed-at.png")
+
+
+def test_segment_takes_words_a_box_and_a_point_that_is_not_of_it(ris, cat: Path) -> None:
+    alone = pointed_at(ris, "the cat", "--box", "40,0,400,300")
+    mended = pointed_at(ris, "the cat", "--box", "40,0,400,300", "--not", "160,110")
+    assert alone["prompt"] == mended["prompt"] == "the cat"
+    assert decode_rle(alone["rle"])[110, 160] and not decode_rle(mended["rle"])[110, 160]
+
+
 def test_segment_prints_a_table(ris, cat: Path) -> None:
     code, out, _ = ris("segment", "cat.png", "the cat", "--out", "masks")
     assert code == 0
@@ -110,6 +132,15 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
         (("segment", "cat.png", "the cat", "--out", "text.png"), 2, "text.png can't be written (File exists)"),
         (("segment", "cat.png", "the cat", "--out", "text.png/x"), 2, "Choose another --out"),
         (("segment", "cat.png", " "), 2, "The prompt is empty"),
+        (("segment", "cat.png"), 2, "Nothing is asked"),
+        (("segment", "cat.png", "--point", "451,20"), 2, "--point 451,20 is outside the photo, which has 451 x 300"),
+        (("segment", "cat.png", "--point", "-1,20"), 2, "--point -1,20 is outside the photo"),
+        (("segment", "cat.png", "--point", "12"), 2, "--point 12 isn't 2 numbers in pixels"),
+        (("segment", "cat.png", "--point", "nan,1"), 2, "--point nan,1 is outside the photo"),
+        (("segment", "cat.png", "--not", "12,20"), 2, "--not says only where the thing isn't"),
+        (("segment", "cat.png", "--box", "10,10,10,90"), 2, "--box 10,10,10,90 is empty"),
+        (("segment", "cat.png", "--box", "10,10,500,90"), 2, "--box 10,10,500,90 is outside the photo"),
+        (("segment", "cat.png", "a", "b", "--point", "1,1"), 2, "about one thing, but 2 were asked for"),
         (("segment", "cat.png", "the cat", "--model", "nowhere"), 1, "isn't a checkpoint"),
         (("evaluate", "--dataset", "nowhere"), 1, "instances.json is missing"),
         (("train", "--dataset", "x", "--out", "y", "--model", "yolo"), 2, "no model 'yolo'"),

@@ -269,3 +269,22 @@ def test_a_label_studio_that_hangs_does_not_hold_the_doctor(chain: Chain, monkey
         start = time.monotonic()
         chain.expect("label-studio", "broken", "no answer in time")
     assert time.monotonic() - start < 3
+
+
+def interface(chain: Chain, old: str, new: str) -> None:
+    chain.label_studio.project["label_config"] = chain.label_studio.project["label_config"].replace(old, new)
+
+
+def test_an_interface_to_point_in(chain: Chain) -> None:
+    chain.expect("clicks", "ok", "behind Auto-Detect")
+
+
+def test_an_interface_without_anything_to_point_with(chain: Chain) -> None:
+    interface(chain, '<KeyPoint name="point" toName="image" smart="true" smartOnly="true"/>', "")
+    chain.expect("clicks", "warning", "no smart tag for a click", remedy='<KeyPoint name="point" toName="image"')
+
+
+def test_an_interface_in_which_each_click_needs_its_label(chain: Chain) -> None:
+    labels = '<KeyPointLabels name="point" toName="image"><Label value="cat"/></KeyPointLabels>'
+    interface(chain, '<KeyPoint name="point" toName="image" smart="true" smartOnly="true"/>', labels)
+    chain.expect("clicks", "warning", "In point a label has to be chosen", remedy="Keep label selected")
