@@ -41,11 +41,14 @@ LABEL_CONFIG = """\
     .ris-said .lsf-row { margin: 0; }
     .ris-said [data-testid=htx-textbox-content] { min-height: 0; padding: 0 8px; }
     .ris-said [data-testid=htx-textbox-actions] button { height: 18px; width: 18px; min-width: 0; padding: 0; }
+    .ris-hint * { font-size: 12px !important; font-weight: 400 !important; margin: 0 !important; }
     .ris-answer form, .ris-answer [data-testid=htx-textbox-actions] { display: none; }
   </Style>
-  <Header size="6" value="Type what is there and press Enter, or take Auto-Detect (M) and click on it, or box it.
-    Ctrl + click in a mask: more of this; Ctrl + Alt + click: not this.
-    Once: switch on Auto-Annotation and Auto-Accept below."/>
+  <Header size="6" value="Type what is there and press Enter. Once: switch on Auto-Annotation and Auto-Accept below."/>
+  <View className="ris-hint">
+    <Header size="6" value="Or point: take Auto-Detect (M), last of the tools beside the photo, and click, or drag a box.
+      Inside a mask, Ctrl + click: this, too; Ctrl + Alt + click: not this."/>
+  </View>
   <View className="ris-said">
     <TextArea name="prompt" toName="image" smart="true" smartOnly="true" editable="true" rows="1"
               placeholder="What are you looking for, e.g. the person on the left"/>

@@ -106,11 +106,12 @@ def _continues(geometry: GeometricPrompt, last: MaskInEditor) -> bool:
     if last.sentence and not last.keys:
         return True
     if geometry.box:
-        return bool(last.points) and all(not point.positive or _inside(point, geometry.box) for point in last.points)
+        return bool(last.points) and all(not point.positive or inside(point, geometry.box) for point in last.points)
     return last.distance(geometry.points[-1]) == 0
 
 
-def _inside(point: Point, box: Box) -> bool:
+def inside(point: Point, box: Box) -> bool:
+    """Whether the point is in the box, its edge included."""
     return box.left <= point.x <= box.right and box.top <= point.y <= box.bottom
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from backend.labelstudio.label_config import Label
 from backend.labelstudio.regions import Region
 from backend.prompts.geometry import GeometricPrompt
-from backend.prompts.mending import MaskInEditor
+from backend.prompts.mending import MaskInEditor, inside
 from backend.prompts.text import clean
 from ris_core.inference.prompt import Prompt
 
@@ -64,7 +64,11 @@ class PromptRequest:
         fewer = together and not drawn.keys >= mended.keys
         # To the sentence alone the model can say more than a mask.
         mask = None if fewer or (mended.spoken and not self.negatives) else mended.mask
-        return Prompt(sentence, points, drawn.box or mended.box, mask)
+        # A later click outside an earlier box says that the box was too small.
+        kept = (
+            mended.box if mended.box and all(inside(point, mended.box) for point in points if point.positive) else None
+        )
+        return Prompt(sentence, points, drawn.box or kept, mask)
 
     def as_answered(self, answer: Prediction, regions: Sequence[Region]) -> MaskInEditor:
         """What stands in the editor once this is answered by `regions`."""

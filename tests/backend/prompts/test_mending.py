@@ -15,7 +15,7 @@ from backend.prompts.geometry import GeometricPrompt, Rectangle
 from backend.prompts.last_answers import LastAnswers, in_place
 from backend.prompts.mending import MaskInEditor, find_mended, masks_of, still_there
 from backend.prompts.requests import RequestBuilder
-from ris_core.inference.prompt import Point, Prompt
+from ris_core.inference.prompt import Box, Point, Prompt
 from ris_core.masks import Mask
 
 CONFIG = parse(
@@ -149,6 +149,14 @@ def test_a_second_click_is_asked_with_the_first_and_its_mask() -> None:
     assert prompt.points == (Point(0.2, 0.5), Point(0.25, 0.5, False))
     assert np.array_equal(prompt.mask, square(10, 30))
     assert prompt.sentence == ""
+
+
+def test_a_box_counts_until_a_click_outside_it() -> None:
+    boxed = standing("a", box=Box(0.1, 0.4, 0.4, 0.6), keys=frozenset({"k1"}))
+    assert ask({"value": {"x": 35, "y": 50}}, replace(boxed, mask=square(10, 40))).box == boxed.box
+    selected = {"value": {"x": 90, "y": 50, "labels": ["cat"]}}
+    assert ask(selected, boxed).box is None
+    assert ask({**selected, "is_positive": False}, boxed).box == boxed.box
 
 
 def test_after_a_sentence_the_words_are_asked_again() -> None:
