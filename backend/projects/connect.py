@@ -46,7 +46,7 @@ LABEL_CONFIG = """\
   </Style>
   <Header size="6" value="Type what is there and press Enter. Once: switch on Auto-Annotation and Auto-Accept below."/>
   <View className="ris-hint">
-    <Header size="6" value="Or point: take Auto-Detect (M), last of the tools beside the photo, and click, or drag a box.
+    <Header size="6" value="Or point: take Auto-Detect (M), last of the tools beside the photo, and click or drag a box.
       Inside a mask, Ctrl + click: this, too; Ctrl + Alt + click: not this."/>
   </View>
   <View className="ris-said">
