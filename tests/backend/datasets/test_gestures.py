@@ -408,3 +408,25 @@ def test_the_later_of_two_people_drew_nothing(tmp_path: Path, result: list[Json]
     assert remark.startswith("people disagree: annotation 11 came later and has nothing drawn, annotation 10 has")
     crowned = read(tmp_path, first, {**later, "ground_truth": True}, prompt="the cup")
     assert (crowned.annotation, crowned.remarks) == (11, ())
+
+
+def test_a_sentences_mask_mended_by_clicks(tmp_path: Path) -> None:
+    mended = region("a", prompt="the cup", origin="prediction-changed")
+    assert said(read(tmp_path, annotation(10, typed("the cup"), mended))) == [("the cup", ("a",), "corrected")]
+
+
+def test_a_mask_from_a_click_alone(tmp_path: Path) -> None:
+    alone = read(tmp_path / "1", annotation(10, region("a", origin="prediction")))
+    assert (said(alone), len(alone.objects)) == ([], 1)
+    spoon = region("b", square(30), "spoon", origin="prediction")
+    beside = read(tmp_path / "2", annotation(10, typed("the cup"), offered("a"), spoon))
+    assert said(beside) == [("the cup", ("a",), "accepted")]
+    assert [drawn.label for drawn in beside.objects] == ["cup", "spoon"]
+
+
+def test_a_point_that_is_left_with_the_selected_regions_label_is_no_mask(tmp_path: Path) -> None:
+    value = {"x": 50, "y": 50, "width": 0.3, "labels": ["cup"]}
+    point = {**PLACE, "id": "k", "from_name": "point", "type": "keypoint", "origin": "manual", "value": value}
+    copy = {**point, "from_name": "brush", "type": "brushlabels", "value": {**value, "brushlabels": ["cup"]}}
+    correction = read(tmp_path, annotation(10, typed("the cup"), offered("a"), point, copy))
+    assert [drawn.label for drawn in correction.objects] == ["cup"]
