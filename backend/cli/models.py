@@ -49,11 +49,13 @@ def segment(
         Optional[Path], typer.Option("--out", help="Folder for the pictures.", show_default="PHOTO-masks")
     ] = None,
     model: ModelOption = None,
+    instances: Annotated[bool, typer.Option("--instances", help="A mask for each thing that a prompt finds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find things in a photo, by words, by pointing, or by both: masks, an overlay picture and a table."""
     from backend.cli.places import read_prompts
     from ris_core.images import read_image, write_image
+    from ris_core.inference.instances import one_each, tell_apart
     from ris_core.inference.predictor import Predictor
     from ris_core.overlay import draw
 
@@ -62,7 +64,10 @@ def segment(
     asked = read_prompts(prompts or [], points or [], beside or [], box, (image.shape[0], image.shape[1]))
     _check_writable(folder)
     predictor = Predictor.load(model)
-    predictions = predictor.segment(predictor.embed(image), asked)
+    prepared = predictor.embed(image)
+    predictions = predictor.segment(prepared, asked)
+    if instances:
+        predictions = [one for answer in predictions for one in one_each(tell_apart(predictor, prepared, answer))]
     rows = [_write(folder, f"{photo.stem}.{number}", answer) for number, answer in enumerate(predictions, 1)]
     overlay = folder / f"{photo.stem}.overlay.png"
     present = [answer for answer in predictions if answer.present]

@@ -74,6 +74,7 @@ class ModelPool:
         deadline: float,
         passes: int | None = None,
         guessed: Collection[str] = (),
+        apart: Collection[str] = (),
     ) -> list[ImageResult]:
         """One prediction a prompt, in order, for each image; all of them go through the model together.
 
@@ -85,6 +86,7 @@ class ModelPool:
             passes: predictions are `AssessedPrediction`, from so many passes under dropout, perhaps none; of sentences
                 alone.
             guessed: prompts whose mask is wanted even where it seems absent; not with `passes`.
+            apart: sentences whose things are told apart, see `Prediction.things`.
 
         Raises:
             ModelBusy: others kept the model until the deadline.
@@ -94,7 +96,7 @@ class ModelPool:
             raise ModelBusy("The model is busy with other images. Try again in a moment.")
         try:
             predictor = self._predictor(version)
-            return self._thread.submit(self._segment, predictor, images, passes, guessed).result()
+            return self._thread.submit(self._segment, predictor, images, passes, guessed, apart).result()
         finally:
             self._lock.release()
 
@@ -103,22 +105,31 @@ class ModelPool:
         return read_image(image, self._max_pixels)
 
     def _segment(
-        self, predictor: Predictor, images: Sequence[ImagePrompts], passes: int | None, guessed: Collection[str]
+        self,
+        predictor: Predictor,
+        images: Sequence[ImagePrompts],
+        passes: int | None,
+        guessed: Collection[str],
+        apart: Collection[str],
     ) -> list[ImageResult]:
         try:
             prepared = self._prepare(predictor, [image for image, _ in images])
             requests = list(zip(prepared, [prompts for _, prompts in images], strict=True))
             if passes is None:
-                return list(predictor.segment_all(requests, guessed))
-            from ris_core.inference.uncertainty import assess  # noqa: PLC0415 - see `_load`
+                answers: list[list[Prediction]] = predictor.segment_all(requests, guessed)
+            else:
+                from ris_core.inference.uncertainty import assess  # noqa: PLC0415 - see `_load`
 
-            sentences = [(image, [prompt for prompt in asked if isinstance(prompt, str)]) for image, asked in requests]
-            return list(assess(predictor, sentences, passes))
+                sentences = [
+                    (image, [asked for asked in prompts if isinstance(asked, str)]) for image, prompts in requests
+                ]
+                answers = [list(assessed) for assessed in assess(predictor, sentences, passes)]
+            return [_apart(predictor, image, own, apart) for image, own in zip(prepared, answers, strict=True)]
         except (InputError, OutOfMemory) as error:
             if len(images) == 1:
                 return [error]
         # One of them is to blame: alone, each answers for itself.
-        return [result for image in images for result in self._segment(predictor, [image], passes, guessed)]
+        return [result for image in images for result in self._segment(predictor, [image], passes, guessed, apart)]
 
     def _prepare(self, predictor: Predictor, images: Sequence[bytes | Image]) -> list[PreparedImage]:
         names = (sha256(image) if isinstance(image, bytes) else id(image) for image in images)
@@ -146,6 +157,17 @@ class ModelPool:
         if version.name not in self._predictors:
             self._predictors[version.name] = self._load(version.folder)
         return self._predictors[version.name]
+
+
+def _apart(
+    predictor: Predictor, image: PreparedImage, answers: Sequence[Prediction], sentences: Collection[str]
+) -> list[Prediction]:
+    """The answers, those to `sentences` with their things told apart."""
+    if not sentences:
+        return list(answers)
+    from ris_core.inference.instances import tell_apart  # noqa: PLC0415 - see `_load`
+
+    return [tell_apart(predictor, image, answer) if answer.prompt in sentences else answer for answer in answers]
 
 
 def _load(folder: Path) -> Predictor:

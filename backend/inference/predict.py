@@ -40,6 +40,7 @@ from ris_core.data.splits import is_blind
 from ris_core.errors import InputError, OutOfMemory
 from ris_core.files import sha256
 from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction
+from ris_core.masks import Mask
 
 _log = logging.getLogger(__name__)
 
@@ -172,8 +173,9 @@ class Prelabeller:
         in_passes = PASSES if project_model.settings.prelabel_score == "disagreement" else 0
         passes = None if pairs is None else in_passes
         guessed = {request.prompt for task in tasks for request in task.requests if request.guessed}
+        apart = {str(request.asked[0]) for task in tasks for request in task.requests if request.apart}
         version, pool = project_model.version, self._model_pool
-        results = iter(pool.segment_all(version, images, deadline, passes, guessed) if images else [])
+        results = iter(pool.segment_all(version, images, deadline, passes, guessed, apart) if images else [])
         answers: list[TaskPrediction | UnansweredTask] = []
         for task in tasks:
             predictions = next(results) if task.image is not None else []
@@ -285,13 +287,22 @@ def _mask_regions(
             shown.append([])
             continue
         notes = (*request.notes, "only a guess: the model takes it for absent") if answer.guess else request.notes
-        regions = mask_regions(config, request.label, answer.mask, answer.score, request.prompt, notes)
+        regions = [
+            region
+            for mask in _things(answer)
+            for region in mask_regions(config, request.label, mask, answer.score, request.prompt, notes)
+        ]
         if request.geometry:
             regions = _pointed_at(regions, request)
         elif stable:
             regions = stable_ids(regions, clean(request.prompt), task.task)
         shown.append(regions)
     return shown
+
+
+def _things(answer: Prediction) -> list[Mask]:
+    """What gets a region of its own: each thing that was told apart, as far as negatives have left it."""
+    return [left for thing in answer.things if (left := thing & answer.mask).any()] or [answer.mask]
 
 
 def _pointed_at(regions: Sequence[Region], request: PromptRequest) -> list[Region]:

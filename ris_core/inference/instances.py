@@ -7,12 +7,14 @@ on other points of the same thing would give as well. No detector and no class i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.inference.prompt import Point, Prompt
 from ris_core.masks import Mask
@@ -33,6 +35,16 @@ _JOINED = 0.6
 _SPECK = 0.01
 # Proposals are compared at about this many pixels along the longer side.
 _COARSE = 160
+
+
+def tell_apart(predictor: Predictor, image: PreparedImage, answer: Prediction) -> Prediction:
+    """The answer with its things; raises as `split` does."""
+    return replace(answer, things=split(predictor, image, answer.mask)) if answer.present else answer
+
+
+def one_each(answer: Prediction) -> list[Prediction]:
+    """An answer for each of its things; itself where they weren't told apart."""
+    return [replace(answer, mask=thing, things=()) for thing in answer.things] or [answer]
 
 
 def split(predictor: Predictor, image: PreparedImage, mask: Mask) -> list[Mask]:

@@ -1,5 +1,6 @@
 """A model's answers as plain values. Knows no torch: who passes them on needn't wait for its import."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ class Prediction:
 
     mask: HxW bool at the photo's size, empty unless `present`. presence, quality: as in `RawPrediction`, in [0, 1].
     score: the IoU to expect of this answer, [0, 1]; saying that a thing isn't there scores 1 where that is so.
+    things: disjoint masks that `mask` consists of, one a thing; empty where nobody told them apart, see `instances`.
     guess: where the model takes the thing for absent, the IoU to expect of the mask that it would be; 0: it has none.
     """
 
@@ -29,6 +31,7 @@ class Prediction:
     quality: float
     score: float
     guess: float = field(default=0.0, kw_only=True)
+    things: Sequence[Mask] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
