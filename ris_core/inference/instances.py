@@ -28,7 +28,7 @@ _AGREED = 0.6
 # what they give has to have this share of the part each, and this share together,
 _LEAST, _TOGETHER = 0.1, 0.6
 # and of two that share so much of either one is dropped.
-_SAME = 0.5
+_SAME = 0.4
 # Parts of which each click gives so much of the other belong to one thing that something hides in part.
 _JOINED = 0.6
 # A part with less than this share of the mask is no thing, and goes with the nearest.
