@@ -11,6 +11,7 @@ import typer
 from backend.cli.batches import cancel, prelabel, rank, refresh, resume
 from backend.cli.corrections import corrections, suspects
 from backend.cli.jobs import export, finetune, job, jobs
+from backend.cli.listener import train_listener
 from backend.cli.local import demo, doctor, up, worker
 from backend.cli.models import convert, fetch, models, segment
 from backend.cli.projects import connect, prompts
@@ -22,7 +23,17 @@ from ris_core.errors import InputError, RisError
 
 COMMANDS = {
     "On the command line": (segment,),
-    "Models and data": (models, fetch, evaluate, calibrate, average, train, train_clicks, convert),
+    "Models and data": (
+        models,
+        fetch,
+        evaluate,
+        calibrate,
+        average,
+        train,
+        train_clicks,
+        train_listener,
+        convert,
+    ),
     "In Label Studio": (up, demo, connect, finetune, corrections, export, doctor, suspects, worker),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),

@@ -10,7 +10,8 @@ import numpy as np
 
 from ris_core.data.derive.words import mirror_words
 from ris_core.inference.frame import Image
-from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
+from ris_core.inference.prediction import RawPrediction
+from ris_core.inference.predictor import Predictor, PreparedImage
 
 
 @dataclass(frozen=True)

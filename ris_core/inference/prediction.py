@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,19 @@ Vector = NDArray[np.float32]
 
 # Passes under dropout that disagreement is measured by, see `uncertainty`.
 PASSES = 4
+
+
+class RawPrediction(NamedTuple):
+    """What the model says of one prompt, before the operating point.
+
+    probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so.
+    distance: of the sentence from the nearest name that was taught, see `Predictor.distances`; 0 where none is known.
+    """
+
+    probability: NDArray[np.float32]
+    presence: float
+    quality: float
+    distance: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from cachetools import LRUCache
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,9 +24,11 @@ from ris_core.encoders.base import TextEncoder, TextFeatures, fingerprint
 from ris_core.errors import PromptError
 from ris_core.files import sha256
 from ris_core.inference.calibration import belief, corrected
+from ris_core.inference.choosing import Chooser
 from ris_core.inference.frame import Frame, Image, fit, to_photos
+from ris_core.inference.naming import kind_phrase
 from ris_core.inference.passes import grouped, in_batches
-from ris_core.inference.prediction import Prediction
+from ris_core.inference.prediction import Prediction, RawPrediction
 from ris_core.inference.prompt import Prompt
 from ris_core.inference.visual import VisualRequest, VisualSegmenter
 from ris_core.models.base import ImageEmbedding, RISModel
@@ -55,29 +56,30 @@ class PreparedImage:
     interactive: ImageEmbedding = ()
 
 
-class RawPrediction(NamedTuple):
-    """What the model says of one prompt, before the operating point.
-
-    probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so.
-    distance: of the sentence from the nearest name that was taught, see `Predictor.distances`; 0 where none is known.
-    """
-
-    probability: NDArray[np.float32]
-    presence: float
-    quality: float
-    distance: float = 0.0
-
-
 class Predictor:
     """A model with its operating point, ready to answer."""
 
-    def __init__(self, model: RISModel, point: OperatingPoint, version: str, precision: Precision = "auto") -> None:
-        """`precision`: of the passes through encoder and decoder; "auto" is half on a GPU and float32 elsewhere."""
+    def __init__(
+        self,
+        model: RISModel,
+        point: OperatingPoint,
+        version: str,
+        precision: Precision = "auto",
+        chooser: Chooser | None = None,
+    ) -> None:
+        """`precision`: of the passes through encoder and decoder; "auto" is half on a GPU and float32 elsewhere.
+
+        chooser: tells apart several things that a sentence may mean; without one, all are answered.
+        """
         self.model = model.place().eval()
         self.point = point
         self.version = version
         self._dtype = _best_dtype(self.model.device) if precision == "auto" else getattr(torch, precision)
         self._encode_text = _CachedTextEncoder(self.model.text_encoder)
+        self._chooser = chooser
+        # A model that has changed its own text encoder, or has another, leaves the listener its own.
+        shared = chooser is None or chooser.text_encoder is self.model.text_encoder
+        self._encode_choice = self._encode_text if shared else _CachedTextEncoder(chooser.text_encoder)
         self._visual = VisualSegmenter(self.model, self.autocast)
         self._names: tuple[Sequence[str], Tensor] | None = None
 
@@ -91,7 +93,7 @@ class Predictor:
         loaded, point = checkpoint.load(folder, merged=True)
         if loaded.interactive is None:
             loaded.interactive = _shipped_interactive(loaded)
-        return cls(loaded, point, checkpoint_files.version(folder), precision)
+        return cls(loaded, point, checkpoint_files.version(folder), precision, Chooser.shipped())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -153,12 +155,26 @@ class Predictor:
     @torch.inference_mode()
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
         """One after the other, what the model says of each prompt; raises as `segment` does."""
-        images = [image for image, prompts in requests for _ in prompts]
-        sentences = [_sentence(prompt) for _, prompts in requests for prompt in prompts]
+        asked = [(image, _sentence(prompt)) for image, prompts in requests for prompt in prompts]
+        if self._chooser is None:
+            return self._say(asked)
+        kinds = [kind_phrase(sentence) for _, sentence in asked]
+        others = [(image, kind) for (image, _), kind in zip(asked, kinds, strict=True) if kind]
+        answers = self._say([*asked, *others])
+        named = iter(answers[len(asked) :])
+        texts = self._encode_choice([sentence for _, sentence in asked])
+        return [
+            self._chooser.choose(sentence, text, said, next(named) if kind else None, self.point.mask)
+            for (_, sentence), text, said, kind in zip(asked, texts, answers[: len(asked)], kinds, strict=True)
+        ]
+
+    def _say(self, asked: Sequence[tuple[PreparedImage, str]]) -> list[RawPrediction]:
+        """What the model says of each sentence, whichever of several things is meant."""
         with self.autocast():
-            items = list(zip(images, self._encode_text(sentences), strict=True))
+            texts = self._encode_text([sentence for _, sentence in asked])
+        items = [(image, text) for (image, _), text in zip(asked, texts, strict=True)]
         raw = grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
-        distances = self.distances(sentences, self.point.names)
+        distances = self.distances([sentence for _, sentence in asked], self.point.names)
         return [one._replace(distance=distance) for one, distance in zip(raw, distances, strict=True)]
 
     def distances(self, prompts: Sequence[str], names: Sequence[str]) -> list[float]:
