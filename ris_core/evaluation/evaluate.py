@@ -28,8 +28,8 @@ from ris_core.inference.calibration import (
     reliability,
 )
 from ris_core.inference.frame import Image
-from ris_core.inference.prediction import Prediction
-from ris_core.inference.predictor import Predictor, RawPrediction, decide
+from ris_core.inference.prediction import Prediction, RawPrediction
+from ris_core.inference.predictor import Predictor, decide
 from ris_core.masks import Mask
 
 OnProgress = Callable[[int], None]

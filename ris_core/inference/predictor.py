@@ -78,8 +78,9 @@ class Predictor:
         self._encode_text = _CachedTextEncoder(self.model.text_encoder)
         self._chooser = chooser
         # A model that has changed its own text encoder, or has another, leaves the listener its own.
-        shared = chooser is None or chooser.text_encoder is self.model.text_encoder
-        self._encode_choice = self._encode_text if shared else _CachedTextEncoder(chooser.text_encoder)
+        other = chooser.text_encoder if chooser else self.model.text_encoder
+        shared = other is self.model.text_encoder
+        self._encode_choice = self._encode_text if shared else _CachedTextEncoder(other)
         self._visual = VisualSegmenter(self.model, self.autocast)
         self._names: tuple[Sequence[str], Tensor] | None = None
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ris_core.inference.frame import Frame
-from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction, Vector
-from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
+from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction, RawPrediction, Vector
+from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.masks import Mask
 from ris_core.models.layers import rebuild
 

@@ -25,6 +25,7 @@ from ris_core.encoders.base import TextEncoder, TextFeatures
 from ris_core.errors import TrainingError
 from ris_core.files import sha256
 from ris_core.inference.naming import names_place
+from ris_core.masks import Mask
 from ris_core.models.listener import Listener, ListenerOptions
 from ris_core.training.pipeline import OnStage
 
@@ -115,9 +116,7 @@ def train_listener(
     sentences = [sentence for thing in things for sentence in (thing.sentence, mirror_words(thing.sentence))]
     features.add(sentences, partial(on_progress, "Encoding sentences"))
     optimiser = torch.optim.AdamW(listener.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
-    mean = torch.optim.swa_utils.AveragedModel(
-        listener, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average)
-    )
+    mean = {name: weight.detach().clone() for name, weight in listener.named_parameters()}
     steps = recipe.epochs * (len(things) // real)
     batches = _batches(things, real, recipe, rng)
     for step in range(steps):
@@ -126,12 +125,13 @@ def train_listener(
             group["lr"] = recipe.rate * rate
         loss = listener_loss(listener, next(batches), features, recipe.every)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
         optimiser.step()
-        mean.update_parameters(listener)
+        for name, weight in listener.named_parameters():
+            mean[name].lerp_(weight.detach(), 1 - min(recipe.average, (step + 1) / (step + 10)))
         on_progress("Training", step + 1, steps, f"loss {loss.item():.3f}")
-    listener.load_state_dict(mean.module.state_dict())
+    listener.load_state_dict(mean)
     return listener.eval()
 
 
@@ -192,7 +192,8 @@ def _seen(thing: ReferredThing, jitter: float, rng: random.Random) -> Example:
     """A person's sentence, in one of two cases mirrored with its boxes, which are moved a little."""
     sentence, boxes = thing.sentence, thing.boxes
     if rng.random() < 0.5:
-        sentence, boxes = mirror_words(sentence), boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0]
+        turned = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+        sentence, boxes = mirror_words(sentence), turned
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, jitter, boxes.shape)
     # One or two words may be a bare name, said where nobody else was labelled.
@@ -255,8 +256,8 @@ _NAMES = (
 )  # fmt: skip
 
 
-def _raster(box: Boxes) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    mask = np.zeros((_RASTER, _RASTER), dtype=bool)
+def _raster(box: Boxes) -> Mask:
+    mask: Mask = np.zeros((_RASTER, _RASTER), dtype=bool)
     left, top, right, bottom = np.round(box * _RASTER).astype(int)
     mask[top:bottom, left:right] = True
     return mask

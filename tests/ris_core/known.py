@@ -10,7 +10,7 @@ from PIL import Image
 
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample
-from ris_core.inference.predictor import RawPrediction
+from ris_core.inference.prediction import RawPrediction
 from ris_core.masks import encode_rle
 
 

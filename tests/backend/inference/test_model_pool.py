@@ -17,8 +17,8 @@ from backend.inference.model_pool import ModelBusy, ModelPool
 from backend.registry import Version
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, ImageError
-from ris_core.inference.prediction import Prediction
-from ris_core.inference.predictor import Predictor, PreparedImage, RawPrediction
+from ris_core.inference.prediction import Prediction, RawPrediction
+from ris_core.inference.predictor import Predictor, PreparedImage
 
 
 def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:

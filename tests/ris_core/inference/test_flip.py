@@ -9,7 +9,8 @@ import torch
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.inference.flip import FlipPredictor
-from ris_core.inference.predictor import Predictor, RawPrediction
+from ris_core.inference.prediction import RawPrediction
+from ris_core.inference.predictor import Predictor
 from ris_core.models.lda import LDA, LDAOptions
 
 PROMPTS = ["the left cup", "the cup", "the dog on the right"]

@@ -16,7 +16,8 @@ from ris_core.encoders.base import TextFeatures
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.inference.calibration import belief, corrected
-from ris_core.inference.predictor import Precision, Predictor, RawPrediction, decide
+from ris_core.inference.prediction import RawPrediction
+from ris_core.inference.predictor import Precision, Predictor, decide
 from ris_core.models.base import ImageEmbedding
 from ris_core.models.lda import LDA
 from ris_core.models.output import Output

@@ -10,8 +10,8 @@ import torch
 from models.test_models import build
 
 from ris_core.checkpoint_files import OperatingPoint
-from ris_core.inference.prediction import PASSES
-from ris_core.inference.predictor import Predictor, RawPrediction
+from ris_core.inference.prediction import PASSES, RawPrediction
+from ris_core.inference.predictor import Predictor
 from ris_core.inference.uncertainty import assess, disagreement, disagreements, embed
 from ris_core.models import MODELS
 from ris_core.models.lda import LDA

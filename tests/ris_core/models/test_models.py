@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
-from ris_core.inference.predictor import Predictor, RawPrediction
+from ris_core.inference.prediction import RawPrediction
+from ris_core.inference.predictor import Predictor
 from ris_core.models import MODELS, OPTIONS
 from ris_core.models.base import Canvas, RISModel
 from ris_core.models.layers import valid_cells
