@@ -241,8 +241,8 @@ class MadeSentences:
             along = np.linspace(0.1, 0.9, count) + self._random.normal(0, 0.05, count)
             across = self._random.uniform(0.3, 0.7) + self._random.normal(0, 0.06, count)
             centres = np.stack([along, across][:: self._rng.choice((1, 1, 1, -1))], axis=1)
-        boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1).clip(0, 1).astype(np.float32)
-        return boxes[self._random.permutation(count)]
+        corners = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1).clip(0, 1)
+        return np.asarray(corners[self._random.permutation(count)], dtype=np.float32)
 
 
 _NAMES = (
