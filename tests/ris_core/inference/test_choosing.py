@@ -113,3 +113,22 @@ def test_a_predictor_asks_for_the_kind_and_answers_one(untrained: LDA, chooser: 
     assert asked == ["the dog on the left", "dogs", "dog"]
     assert np.array_equal(one.mask, blobs((40, 60)) >= 0.5)
     assert np.array_equal(both.mask, blobs((40, 60), (120, 60)) >= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "place"),
+    [
+        ("left dog", 0),
+        ("dog on the right", 2),
+        ("the middle dog", 1),
+        ("second dog from the left", 1),
+        ("guy furthest to the right", 2),
+    ],
+)
+def test_the_shipped_listener_knows_left_from_right(sentence: str, place: int) -> None:
+    shipped = Chooser.shipped()
+    if shipped is None:
+        pytest.skip("The shipped weights hold no listener.")
+    centres = [(30.0, 60.0), (80.0, 62.0), (130.0, 58.0)]
+    answer = ask(shipped, sentence, raw(blobs(*centres, radius=18)), raw(blobs(*centres, radius=18)))
+    assert np.array_equal(answer.probability >= 0.5, blobs(centres[place], radius=18) >= 0.5)
