@@ -29,7 +29,7 @@ from functools import cached_property
 from typing import Any
 
 from backend.labelstudio.label_config import Label, LabelConfig
-from backend.labelstudio.regions import typed_prompt
+from backend.labelstudio.regions import regions_of, typed_prompt
 from backend.labelstudio.task_data import look_up
 from backend.prompts.geometry import GeometricPrompt, read_geometry
 from backend.prompts.label_matching import LabelMatch, SentenceVectors, alternatives, find_label, is_catch_all
@@ -74,6 +74,9 @@ class RequestBuilder:
             # A region of another tag, or one just deleted, asks for nothing.
             return []
         known = still_there(answers, task, self.config)
+        if self._says_absent(task):
+            # What isn't in the picture isn't what was pointed at.
+            known = [answer for answer in known if answer.mask is not None]
         drawn = masks_of(task, self.config, known)
         pointed = (self._pointed_at(thing, task, known, drawn) for thing in geometry.things())
         return self._checked(filter(None, pointed))
@@ -106,7 +109,16 @@ class RequestBuilder:
         typed = next(filter(None, (typed_prompt(row, self.config) for row in _drafts_and_annotations(task))), None)
         answered = {clean(mask.sentence) for mask in masks}
         sentence = (typed or "").rstrip("? ")
-        return sentence if sentence and clean(_NOT.split(sentence)[0]) not in answered else None
+        if not sentence or self._says_absent(task):
+            return None
+        return None if clean(_NOT.split(sentence)[0]) in answered else sentence
+
+    def _says_absent(self, task: Mapping[str, Any]) -> bool:
+        """Whether people said of the picture that what was asked for isn't in it."""
+        newest = next(iter(_drafts_and_annotations(task)), {})
+        return self.config.absent is not None and any(
+            region.get("from_name") == self.config.absent for region in regions_of(newest.get("result"))
+        )
 
     def _unnamed(self) -> LabelMatch:
         """The label of a thing of which nothing but the place is known."""

@@ -18,10 +18,11 @@ from backend.prompts.requests import RequestBuilder
 from ris_core.inference.prompt import Box, Point, Prompt
 from ris_core.masks import Mask
 
-CONFIG = parse(
+INTERFACE = (
     '<View><Image name="image" value="$image"/><TextArea name="prompt" toName="image" smart="true"/>'
-    '<BrushLabels name="brush" toName="image"><Label value="cat"/><Label value="dog"/></BrushLabels></View>'
+    '<BrushLabels name="brush" toName="image"><Label value="cat"/><Label value="dog"/></BrushLabels>{}</View>'
 )
+CONFIG = parse(INTERFACE.format(""))
 
 
 def square(left: int, right: int) -> Mask:
@@ -174,6 +175,18 @@ def test_a_sentence_without_a_mask_is_asked_where_somebody_clicks() -> None:
     said = {"id": "t", "type": "textarea", "from_name": "prompt", "value": {"text": ["the dog?"]}}
     prompt = ask({"value": {"x": 10, "y": 50}}, **task(said))
     assert (prompt.sentence, prompt.mask) == ("the dog", None)
+
+
+def test_a_click_is_not_about_what_was_said_not_to_be_there() -> None:
+    xml = '<Choices name="absent" toName="image"><Choice value="Not in this picture"/></Choices>'
+    config = parse(INTERFACE.format(xml))
+    said = {"id": "t", "type": "textarea", "from_name": "prompt", "value": {"text": ["the bicycle"]}}
+    absent = {"id": "c", "type": "choices", "from_name": "absent", "value": {"choices": ["Not in this picture"]}}
+    context = {"result": [{"type": "keypoint", "id": "k", "value": {"x": 10, "y": 50}}]}
+    refused = MaskInEditor({}, None, None, "the bicycle", spoken=True)
+    [about_it] = RequestBuilder(config).for_editor(task(said), context, [refused])
+    [of_its_own] = RequestBuilder(config).for_editor(task(said, absent), context, [refused])
+    assert (about_it.prompt, of_its_own.prompt) == ("the bicycle", "")
 
 
 # Kept, and put in place
