@@ -101,8 +101,8 @@ def long_ago(answer: MaskInEditor) -> MaskInEditor:
 
 
 def test_an_answer_counts_until_a_draft_that_had_time_lacks_it() -> None:
-    assert still_there([CLICKED], task(), CONFIG) == [CLICKED]
-    old = long_ago(CLICKED)
+    new, old = replace(CLICKED, when=time.monotonic()), long_ago(CLICKED)
+    assert still_there([new], task(), CONFIG) == [new]
     assert still_there([old], task(), CONFIG) == []
     assert still_there([old], task(*regions("a", square(10, 30))), CONFIG) == [old]
 
@@ -183,6 +183,7 @@ def test_a_click_is_not_about_what_was_said_not_to_be_there() -> None:
     said = {"id": "t", "type": "textarea", "from_name": "prompt", "value": {"text": ["the bicycle"]}}
     absent = {"id": "c", "type": "choices", "from_name": "absent", "value": {"choices": ["Not in this picture"]}}
     context = {"result": [{"type": "keypoint", "id": "k", "value": {"x": 10, "y": 50}}]}
+    # Made here: what is old and in no draft counts as deleted.
     refused = MaskInEditor({}, None, None, "the bicycle", spoken=True)
     [about_it] = RequestBuilder(config).for_editor(task(said), context, [refused])
     [of_its_own] = RequestBuilder(config).for_editor(task(said, absent), context, [refused])
