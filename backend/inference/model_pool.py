@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
 from backend.errors import Unavailable
 from backend.registry import Version
 from ris_core.errors import InputError, OutOfMemory, RisError
-from ris_core.files import sha256
 from ris_core.images import MAX_PIXELS, read_image
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.prompt import Prompt
@@ -29,10 +28,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ImagePrompts: TypeAlias = "tuple[bytes | Image, Sequence[str | Prompt]]"
-"""An image, encoded or HxWx3 uint8 RGB, and what to look for in it."""
 ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
+
+
+class ImagePrompts(NamedTuple):
+    """An image, encoded or HxWx3 uint8 RGB, what to look for in it, and by what it is remembered: its file's SHA-256."""
+
+    image: bytes | Image
+    prompts: Sequence[str | Prompt]
+    identity: str
 
 
 class ModelBusy(Unavailable, code="model_busy"):
@@ -62,8 +67,11 @@ class ModelPool:
         self._thread = ThreadPoolExecutor(1, "model")
 
     def warm(self, version: Version) -> threading.Thread:
-        """Load a version in the background, so that the first prediction needn't."""
-        thread = threading.Thread(target=self._warm, args=(version,), name="warm", daemon=True)
+        """Load a version in the background, so that the first prediction needn't.
+
+        A process that ends meanwhile waits for that, seconds at most: torch's threads would abort it otherwise.
+        """
+        thread = threading.Thread(target=self._warm, args=(version,), name="warm")
         thread.start()
         return thread
 
@@ -113,8 +121,8 @@ class ModelPool:
         apart: Collection[str],
     ) -> list[ImageResult]:
         try:
-            prepared = self._prepare(predictor, [image for image, _ in images])
-            requests = list(zip(prepared, [prompts for _, prompts in images], strict=True))
+            prepared = self._prepare(predictor, images)
+            requests = list(zip(prepared, [image.prompts for image in images], strict=True))
             if passes is None:
                 answers: list[list[Prediction]] = predictor.segment_all(requests, guessed)
             else:
@@ -131,11 +139,10 @@ class ModelPool:
         # One of them is to blame: alone, each answers for itself.
         return [result for image in images for result in self._segment(predictor, [image], passes, guessed, apart)]
 
-    def _prepare(self, predictor: Predictor, images: Sequence[bytes | Image]) -> list[PreparedImage]:
-        names = (sha256(image) if isinstance(image, bytes) else id(image) for image in images)
-        keys = [f"{predictor.fingerprint}:{name}" for name in names]
+    def _prepare(self, predictor: Predictor, requests: Sequence[ImagePrompts]) -> list[PreparedImage]:
+        keys = [f"{predictor.fingerprint}:{request.identity}" for request in requests]
         kept = {key: self._embeddings[key] for key in keys if key in self._embeddings}
-        new = {key: image for key, image in zip(keys, images, strict=True) if key not in kept}
+        new = {key: request.image for key, request in zip(keys, requests, strict=True) if key not in kept}
         decoded = [self.read(image) if isinstance(image, bytes) else image for image in new.values()]
         prepared = kept | dict(zip(new, predictor.embed_all(decoded), strict=True))
         for key, image in new.items():
@@ -148,8 +155,10 @@ class ModelPool:
             with self._lock:
                 self._predictor(version)
         except RisError as error:
-            # The next prediction meets the same error, and tells whoever asked.
-            _log.error("Version %s can't be loaded. %s", version.name, error)
+            # The next prediction meets the same error, and tells whoever asked. There is none in a process that ends,
+            # where loading fails for want of new threads.
+            if threading.main_thread().is_alive():
+                _log.error("Version %s can't be loaded. %s", version.name, error)
         else:
             _log.info("Version %s is loaded.", version.name)
 

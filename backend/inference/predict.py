@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 from backend.active_learning.strategies import Pair
 from backend.errors import BadRequest, FetchError, TooMany
-from backend.inference.model_pool import ModelBusy, ModelPool
+from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
 from backend.inference.project_model import ProjectModel, ProjectModels, PromptedTask, Task
 from backend.labelstudio.images import Credentials, ImageResolver
 from backend.labelstudio.label_config import LabelConfig
@@ -169,7 +169,7 @@ class Prelabeller:
             ModelBusy: others kept the model until the deadline.
             CheckpointError: the version can't be used.
         """
-        images = [(task.image, task.asked) for task in tasks if task.image is not None]
+        images = [ImagePrompts(task.image, task.asked, task.identity) for task in tasks if task.image is not None]
         in_passes = PASSES if project_model.settings.prelabel_score == "disagreement" else 0
         passes = None if pairs is None else in_passes
         guessed = {request.prompt for task in tasks for request in task.requests if request.guessed}

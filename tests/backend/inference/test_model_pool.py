@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Sequence
@@ -13,10 +16,11 @@ import pytest
 from checkpoints import random_checkpoint
 from PIL import Image
 
-from backend.inference.model_pool import ModelBusy, ModelPool
+from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
 from backend.registry import Version
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, ImageError
+from ris_core.files import sha256
 from ris_core.inference.prediction import Prediction, RawPrediction
 from ris_core.inference.predictor import Predictor, PreparedImage
 
@@ -31,7 +35,7 @@ def segment(
     models: ModelPool, version: Version, image: bytes, prompts: Sequence[str], deadline: float
 ) -> Sequence[Prediction]:
     """The answer for one image; what is wrong with it is raised."""
-    (result,) = models.segment_all(version, [(image, prompts)], deadline)
+    (result,) = models.segment_all(version, [ImagePrompts(image, prompts, sha256(image))], deadline)
     if isinstance(result, Exception):
         raise result
     return result
@@ -131,6 +135,29 @@ def test_who_waits_too_long_is_told_so(versions: list[Version]) -> None:
     leave.set()
     loading.join(30)
     assert segment(models, versions[0], picture(1), ["the cat"], soon())
+
+
+def test_a_process_that_ends_while_the_model_loads_waits_for_it(versions: list[Version]) -> None:
+    program = textwrap.dedent(
+        """
+        import pathlib, sys, time
+        from backend.inference.model_pool import ModelPool
+        from backend.registry import Version
+        from ris_core.inference.predictor import Predictor
+
+        def load(folder):
+            time.sleep(0.5)
+            try:
+                return Predictor.load(folder)
+            finally:
+                print("left")
+
+        ModelPool(load=load).warm(Version("random", pathlib.Path(sys.argv[1])))
+        """
+    )
+    command = [sys.executable, "-c", program, str(versions[0].folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
 def test_warming_a_broken_version_is_logged_and_forgiven(

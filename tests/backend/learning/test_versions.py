@@ -19,7 +19,7 @@ from redis import Redis
 
 from backend.datasets.snapshots import Snapshot, snapshots
 from backend.errors import NotFound, Unavailable
-from backend.inference.model_pool import ModelPool
+from backend.inference.model_pool import ImagePrompts, ModelPool
 from backend.learning.versions import ProductionChange, describe, promote, prune, rollback
 from backend.queue.queue import JobQueue, connect
 from backend.registry import NothingEarlier, Registry
@@ -159,7 +159,7 @@ def test_going_back_reaches_the_next_prediction_of_another_process(
     def predict() -> None:
         while not done.is_set():
             version = registry.current(PROJECT)
-            [[answer]] = models.segment_all(version, [(pictures()[0], ["the cat"])], time.monotonic() + 30)
+            [[answer]] = models.segment_all(version, [ImagePrompts(pictures()[0], ["the cat"], "a photo")], time.monotonic() + 30)
             answers.append((time.monotonic(), version.name, answer.present))
 
     thread = threading.Thread(target=predict)
