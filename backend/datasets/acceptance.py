@@ -18,15 +18,33 @@ ORIGINS = ("accepted", "corrected", "rejected", "manual", "absent")
 class Answered:
     """One expression of a correction: its label, and what was done to the prediction for it."""
 
+    task: int
+    prompt: str
     label: str
     absent: bool
     edit: Edit
+
+    @property
+    def origin(self) -> str:
+        """Of ORIGINS."""
+        return "absent" if self.absent and self.edit.kind != "rejected" else self.edit.kind
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "prompt": self.prompt,
+            "label": self.label,
+            "origin": self.origin,
+            "iou": self.edit.iou,
+            "version": self.edit.version,
+        }
 
 
 def summary(corrections: Sequence[Correction], config: LabelConfig) -> dict[str, Any]:
     """The figures, ready for JSON: `figures` of all expressions, `annotations`, and by_label and by_version the same.
 
-    lead_time: the median of the annotations', in seconds, None where nobody worked in the editor.
+    items: the expressions themselves. lead_time: the median of the annotations', in seconds, None where nobody worked
+    in the editor.
     """
     answered = list(_answered(corrections, config))
     times = [correction.lead_time for correction in corrections if correction.lead_time is not None]
@@ -36,6 +54,7 @@ def summary(corrections: Sequence[Correction], config: LabelConfig) -> dict[str,
         "lead_time": median(times) if times else None,
         "by_label": _grouped((answer.label, answer) for answer in answered),
         "by_version": _grouped((answer.edit.version or "none", answer) for answer in answered),
+        "items": [answer.as_json() for answer in answered],
     }
 
 
@@ -46,9 +65,7 @@ def figures(answered: Sequence[Answered]) -> dict[str, Any]:
     rightly absent too. iou: their mean IoU with what was submitted,
     that of accepted masks as far as it is known: `ACCEPTED_TOLERANCE`. None where there are none.
     """
-    counts = Counter(
-        "absent" if answer.absent and answer.edit.kind != "rejected" else answer.edit.kind for answer in answered
-    )
+    counts = Counter(answer.origin for answer in answered)
     compared = [answer.edit for answer in answered if answer.edit.iou is not None]
     ious = [
         min(answer.edit.iou, ACCEPTED_TOLERANCE if answer.edit.kind == "accepted" and not answer.absent else 1.0)
@@ -71,7 +88,8 @@ def _answered(corrections: Iterable[Correction], config: LabelConfig) -> Iterato
         for expression in correction.expressions:
             meant = next(iter(expression.regions), None)
             label = labels[meant] if meant else label_name(find_label(expression.prompt, config).label)
-            yield Answered(label, not expression.regions, expression.edit or Edit("manual"))
+            edit = expression.edit or Edit("manual")
+            yield Answered(correction.task, expression.prompt, label, not expression.regions, edit)
 
 
 def _grouped(pairs: Iterable[tuple[str, Answered]]) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,7 @@ ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 
 
 class ImagePrompts(NamedTuple):
-    """An image, encoded or HxWx3 uint8 RGB, what to look for in it, and by what it is remembered: its file's SHA-256."""
+    """An image, encoded or HxWx3 uint8 RGB, and what to look for in it. identity: of its file, the SHA-256."""
 
     image: bytes | Image
     prompts: Sequence[str | Prompt]

@@ -122,7 +122,7 @@ def train_candidate(
     batch = max(process_count(), spec.photos or RECIPE.photos)
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=batch)
     with fixed_encoders(model):
-        cache = FeatureCache(spec.features or run / "features", model.image_encoder, CACHED)
+        cache = FeatureCache(spec.features or run / "features", model.image_encoder, CACHED, recipe.precision)
         teacher, _ = checkpoint.load(spec.base, merged=True)
         samples, weights = _weighted(model, spec)
         learn = partial(train, features=cache, teacher=teacher, stop=stop)

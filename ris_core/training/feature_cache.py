@@ -17,13 +17,20 @@ from torch import Tensor, nn
 from ris_core.encoders.base import ImageEncoder, Trunk, fingerprint
 from ris_core.files import atomic_write, sha256
 from ris_core.training.augment import View
+from ris_core.training.recipe import Recipe, TrainingPrecision
 
 
 class FeatureCache:
     """Trunks by photo and view, in float16: half the bytes, and finer than what training does to them."""
 
-    def __init__(self, folder: Path, encoder: ImageEncoder, max_bytes: int | None = None) -> None:
-        """Of `encoder`, only its stem and frozen stages matter.
+    def __init__(
+        self,
+        folder: Path,
+        encoder: ImageEncoder,
+        max_bytes: int | None = None,
+        precision: TrainingPrecision = Recipe.precision,
+    ) -> None:
+        """Of `encoder`, only its stem and frozen stages matter; `precision` is what it runs in.
 
         The folder may hold `max_bytes`: what was read longest ago is deleted, and a full one isn't added to.
         """
@@ -31,13 +38,13 @@ class FeatureCache:
         stages = {id(stage) for stage in encoder.stages}
         others = [child for child in encoder.children() if id(child) not in stages and child is not encoder.stages]
         self._folder = folder
-        self._weights = fingerprint(nn.ModuleList([frozen, *others]))
+        self._encoder = f"{fingerprint(nn.ModuleList([frozen, *others]))} {precision}"
         # Room is made now and not while it is used: passes read all of it in turn, so the oldest is needed next.
         self._room = math.inf if max_bytes is None else max_bytes - prune(folder, max_bytes // 2)
 
     def key(self, photo: Path, view: View) -> str:
         """Under which the trunk of a view is kept."""
-        text = f"{self._weights} {_content(photo)} {view.key()}"
+        text = f"{self._encoder} {_content(photo)} {view.key()}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def read(self, key: str) -> Trunk | None:

@@ -30,7 +30,9 @@ class Objective:
         self._precision = recipe.precision
         self.cache: FeatureCache | None = None
         if recipe.views and not model.early_fusion:
-            self.cache = FeatureCache(features, model.image_encoder) if isinstance(features, Path) else features
+            if isinstance(features, Path):
+                features = FeatureCache(features, model.image_encoder, precision=recipe.precision)
+            self.cache = features
 
     def loss(self, batch: TrainingBatch) -> Tensor:
         """One number, with its gradient, for at least one expression."""

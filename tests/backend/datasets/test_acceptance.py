@@ -36,6 +36,21 @@ def test_figures_by_hand() -> None:
     assert (found["accepted_share"], found["iou"], found["lead_time"]) == (0.5, 0.5875, 3.0)
     assert list(found["by_label"]) == ["cat", "cup"]
     assert found["by_label"]["cup"]["absent"] == 1
+    assert [(row["prompt"], row["label"], row["origin"]) for row in found["items"]] == [
+        ("a cat", "cat", "accepted"),
+        ("two cats", "cat", "corrected"),
+        ("a cat", "cat", "manual"),
+        ("a cup", "cup", "absent"),
+        ("a cat", "cat", "manual"),
+    ]
+    assert found["items"][1] == {
+        "task": 1,
+        "prompt": "two cats",
+        "label": "cat",
+        "origin": "corrected",
+        "iou": 0.5,
+        "version": "a",
+    }
     assert {name: row["iou"] for name, row in found["by_version"].items()} == {"a": 0.675, "b": 0.5, "none": None}
 
 

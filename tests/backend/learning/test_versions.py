@@ -159,7 +159,9 @@ def test_going_back_reaches_the_next_prediction_of_another_process(
     def predict() -> None:
         while not done.is_set():
             version = registry.current(PROJECT)
-            [[answer]] = models.segment_all(version, [ImagePrompts(pictures()[0], ["the cat"], "a photo")], time.monotonic() + 30)
+            [[answer]] = models.segment_all(
+                version, [ImagePrompts(pictures()[0], ["the cat"], "a photo")], time.monotonic() + 30
+            )
             answers.append((time.monotonic(), version.name, answer.present))
 
     thread = threading.Thread(target=predict)

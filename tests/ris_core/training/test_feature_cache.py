@@ -53,7 +53,7 @@ def test_a_trunk_comes_back(stages: int, photo: Path, tmp_path: Path) -> None:
             assert torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
-def test_the_key_covers_photo_view_and_frozen_weights(photo: Path, tmp_path: Path) -> None:
+def test_the_key_covers_photo_view_frozen_weights_and_precision(photo: Path, tmp_path: Path) -> None:
     encoder = Small()
     cache = FeatureCache(tmp_path, encoder)
     keys = [cache.key(photo, view(seed)) for seed in (0, 0, 1)]
@@ -71,7 +71,8 @@ def test_the_key_covers_photo_view_and_frozen_weights(photo: Path, tmp_path: Pat
     with torch.no_grad():
         encoder.stages[2][0].weight.view(-1)[0] += 1e-3
     assert FeatureCache(tmp_path, encoder).key(photo, view()) == before
-    assert len(set(keys)) == 5
+    keys.append(FeatureCache(tmp_path, encoder, precision="bfloat16").key(photo, view()))
+    assert len(set(keys)) == 6
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
