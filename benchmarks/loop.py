@@ -15,8 +15,8 @@ rightly refused). The area under mIoU against corrections is compared with rando
 gate: a project with some 160 corrections of known labels, and 40 more held out, gets 100 of the new labels, clean or
 spoiled (masks of other photos, empty ones, wrong labels), those held out spoiled alike in every other spoiled loop.
 What the gate says is compared with the scores of both versions on 48 test photos, for new and known labels together: a
-version is worse if its mean score, or that of what is there, is lower by more than the gate's margin of 0.02, and better
-if the former is higher by more and the latter not lower. With PASSES=0 a clean loop comes with every third spoiled one.
+version is worse if its mean score, or that of what is there, is lower by more than the gate's margin of 0.02, and
+better if the former is higher by more and the latter not lower. With PASSES=0 clean loops are a third as many.
 
 Results are appended to benchmarks/results/loop.json: call it again until nothing says "not run". MINUTES ends it after
 the run in progress; PART ("curves" or "gate"), SEEDS ("0 1 2") and ONLY (strategies) choose. RUNS (default runs/loop)
