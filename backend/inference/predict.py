@@ -234,9 +234,9 @@ def _answer(
     ]
     size = answers[0].mask.shape[0], answers[0].mask.shape[1]
     score = min(map(_confidence, answers)) / (1 if any(answer.present for answer in answers) else 2)
-    if echo and is_blind(task.identity, project_model.settings.prelabel_blind):
+    if echo and config.absent and is_blind(task.identity, project_model.settings.prelabel_blind):
         # What people draw without having seen an answer is what versions are best compared on. The score stays: the
-        # order of the tasks mustn't tell.
+        # order of the tasks mustn't tell. Without those Choices a bare Submit would deny what was hidden.
         return _prediction(task, [], score, project_model)
     try:
         shown = _mask_regions(config, task, answers, stable=not echo)

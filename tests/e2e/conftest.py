@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from editor import call
 from playwright.sync_api import Browser, Page, sync_playwright
 from running import Studio
 
@@ -74,13 +76,30 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """A page that is logged in as `ris up` says."""
+    email, password = studio.settings.label_studio_email, studio.settings.secret("label_studio_password")
+    with entered(browser, f"{studio.url}/user/login/", email, password) as page:
+        yield page
+
+
+@pytest.fixture
+def second_page(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """A page of another person, who follows the organisation's link of invitation."""
+    with LabelStudio(studio.url, studio.token) as client:
+        link = call(client, "GET", "/api/invite")["invite_url"]
+    with entered(browser, f"{studio.url}{link}", f"{secrets.token_hex(4)}@example.com", "of-no-use-1") as page:
+        yield page
+
+
+@contextmanager
+def entered(browser: Browser, form: str, email: str, password: str) -> Iterator[Page]:
+    """A page beyond the form for logging in or signing up."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
-    page.goto(f"{studio.url}/user/login/")
-    page.fill("input[name=email]", studio.settings.label_studio_email)
-    page.fill("input[name=password]", studio.settings.secret("label_studio_password"))
+    page.goto(form)
+    page.fill("input[name=email]", email)
+    page.fill("input[name=password]", password)
     page.click("button[type=submit]")
-    page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
+    page.wait_for_url(lambda url: "/user/" not in url, timeout=60_000)
     yield page
     context.close()
 

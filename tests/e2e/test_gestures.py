@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from editor import call, open_task, regions, shoot, submit, submitted, switch_on, type_prompt
+from editor import open_task, regions, shoot, submit, submitted, switch_on, type_prompt
 from playwright.sync_api import Page, expect
 from running import Studio
 
@@ -20,7 +20,7 @@ from backend.projects.connect import LABEL_CONFIG, connect_titled
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PHOTO = "chelsea.png"
-PREDICTED = ("deleted.png", "erased.png", "twice.png")
+PREDICTED = ("deleted.png", "erased.png", "disagree.png", "twice.png")
 OTHERS = ("refused.png", "absent.png", "again.png")
 
 
@@ -151,13 +151,36 @@ def test_the_same_prompt_again_is_one_mask(page: Page, gestures: Gestures) -> No
     assert sum(gestures.is_about(row, "again.png") for row in instances["annotations"]) == 1
 
 
-def test_a_second_person_who_submits_nothing_disagrees(gestures: Gestures) -> None:
-    client, offered = gestures.client, gestures.offered("twice.png")
-    second = {"email": "second@example.com", "username": "second", "password": "of-no-use-1"}
-    person = call(client, "POST", "/api/users/", json=second)["id"]
-    first = client.create_annotation(gestures.task("twice.png"), offered["result"], parent_prediction=offered["id"])
-    later = client.create_annotation(gestures.task("twice.png"), [], completed_by=person)
-    assert (first["completed_by"] == person, later["completed_by"] == person) == (False, True)
-    assert set(gestures.said("twice.png").values()) == {"accepted"}
-    [left_out] = [row for row in gestures.exported()[2]["skipped"] if row["task"] == gestures.task("twice.png")]
+def test_a_second_person_who_submits_nothing_disagrees(page: Page, second_page: Page, gestures: Gestures) -> None:
+    task = opened(page, gestures, "disagree.png")
+    submit(page)
+    opened(second_page, gestures, "disagree.png")
+    second_page.get_by_label("Create an annotation").click()
+    expect(regions(second_page)).to_have_count(0)
+    shoot(second_page, "gestures.5-second-person")
+    submit(second_page)
+    first, later = sorted(gestures.client.task(task)["annotations"], key=lambda row: int(row["id"]))
+    assert first["completed_by"]["id"] != later["completed_by"]["id"]
+    assert (len(first["result"]), later["result"]) == (len(gestures.offered("disagree.png")["result"]), [])
+    assert set(gestures.said("disagree.png").values()) == {"accepted"}
+    [left_out] = [row for row in gestures.exported()[2]["skipped"] if row["task"] == task]
     assert f"annotation {later['id']} came later and has nothing drawn" in left_out["reason"]
+    opened(second_page, gestures, "disagree.png")
+    shoot(second_page, "gestures.6-both")
+
+
+def test_of_two_annotations_by_one_person_the_later_counts(page: Page, gestures: Gestures) -> None:
+    task = opened(page, gestures, "twice.png")
+    submit(page)
+    assert set(gestures.said("twice.png").values()) == {"accepted"}
+    opened(page, gestures, "twice.png")
+    page.get_by_label("Create an annotation").click()
+    expect(regions(page)).to_have_count(0)
+    switch_on(page, accepting=True)
+    type_prompt(page, "the cat")
+    expect(regions(page)).to_have_count(1, timeout=20_000)
+    shoot(page, "gestures.7-twice")
+    submit(page)
+    assert len(gestures.client.task(task)["annotations"]) == 2
+    assert gestures.said("twice.png") == {"the cat": "accepted"}
+    assert all(row["task"] != task for row in gestures.exported()[2]["skipped"])

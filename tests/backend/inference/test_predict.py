@@ -34,6 +34,11 @@ CONFIG = parse(
     '<BrushLabels name="brush" toName="img"><Label value="cat"/><Label value="other" alias="o"/></BrushLabels></View>'
 )
 
+WITH_ABSENT = parse(
+    '<View><Image name="img" value="$photo"/><TextArea name="prompt" toName="img"/>'
+    '<BrushLabels name="brush" toName="img"><Label value="cat"/><Label value="other" alias="o"/></BrushLabels>'
+    '<Choices name="absent" toName="img"><Choice value="Not in this picture"/></Choices></View>'
+)
 
 # Random weights are sure of nothing.
 KNOBS: dict[str, Any] = {"prelabel_labels": False, "prelabel_min_score": 0}
@@ -157,15 +162,19 @@ def test_a_share_of_the_held_out_photos_is_shown_without_a_prediction(make: Call
     tasks = [task(number, uri, prompt="the cat") for number, uri in enumerate(uris)]
     limits = RequestLimits(batch_from=100)
     blind, shown = (
-        make(limits=limits, knobs={"prelabel_blind": share}).predict(tasks, CONFIG, 7) for share in (1.0, 0.0)
+        make(limits=limits, knobs={"prelabel_blind": share}).predict(tasks, WITH_ABSENT, 7) for share in (1.0, 0.0)
     )
     assert [prediction["result"] == [] for prediction in blind] == held_out
     assert all(prediction["result"] for prediction in shown)
     assert [prediction["score"] for prediction in blind] == [prediction["score"] for prediction in shown]
     assert len({prediction["model_version"] for prediction in [*blind, *shown]}) == 1
     number = held_out.index(True)
-    [answer] = make(knobs={"prelabel_blind": 1.0}).predict([task(number, uris[number])], CONFIG, 7, typed("the cat"))
+    one, blinding = tasks[number], make(knobs={"prelabel_blind": 1.0})
+    [answer] = blinding.predict([one], WITH_ABSENT, 7, typed("the cat"))
     assert answer["result"]
+    # Where a bare Submit says that nothing is there, nothing is hidden.
+    [plain] = blinding.predict([one], CONFIG, 7)
+    assert plain["result"]
 
 
 def test_a_batch_keeps_the_sentence_of_what_is_not_there(make: Callable[..., Prelabeller]) -> None:
