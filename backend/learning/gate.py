@@ -230,16 +230,14 @@ def _missing(numbers: Mapping[str, float | int]) -> str:
         (-(-needed // 4) - numbers["target_photos"], "held-out photos that show one"),
         (
             -(-needed // 4) - numbers["expressions"] + numbers["accepted"],
-            "of them that a person drew, changed or rejected",
+            "expressions that a person drew, changed or rejected",
         ),
     )
     missing = [f"{number} more {what}" for number, what in wanted if number > 0]
     if not missing:
         return ""
-    return (
-        f"Not yet: to compare versions it takes {' and '.join(missing)}. "
-        "About one photo in five is held out, so keep annotating."
-    )
+    listed = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+    return f"Not yet: to compare versions it takes {listed}. About one photo in five is held out, so keep annotating."
 
 
 def _failures(numbers: Mapping[str, float | int]) -> list[str]:

@@ -48,7 +48,8 @@ def sentence(changes: Changes, versions: ProjectVersions, min_new: int) -> str:
     when = f"{datetime.fromisoformat(str(card['added'])):%Y-%m-%d %H:%M} UTC"
     if card["decision"] == "promoted":
         return f"RIS: {far} Last: promoted {when}{score}."
-    return f"RIS: {far} Last: held back {when}{score}. {card.get('reason', '')}".rstrip()
+    what = "kept as a trial" if (card.get("gate") or {}).get("decision") == "not yet" else "held back"
+    return f"RIS: {far} Last: {what} {when}{score}. {card.get('reason', '')}".rstrip()
 
 
 def with_line(instructions: str, line: str) -> str:

@@ -77,7 +77,7 @@ def test_equal_figures_pass() -> None:
 @pytest.mark.parametrize(
     ("figures", "sentence"),
     [
-        ([], "8 more held-out expressions and 4 more of them with a mask and 2 more held-out photos that show one"),
+        ([], "8 more held-out expressions, 4 more of them with a mask, 2 more held-out photos that show one and"),
         (compared([(0, 1)] * 7), "it takes 1 more held-out expressions. About one photo in five"),
         (compared([(0, 1)] * 8, a_photo=8), "it takes 1 more held-out photos that show one."),
         (compared([(0, 1)] * 8, absent=range(5)), "it takes 1 more of them with a mask."),
@@ -167,7 +167,7 @@ def test_what_was_only_accepted_doesnt_decide() -> None:
     figures = compared([(0.85, 0.85)] * 20)
     verdict = judge([*accepted(figures[2:]), *figures[:1]], NEEDED)
     assert verdict.decision == "not yet"
-    assert "it takes 1 more of them that a person drew, changed or rejected." in verdict.reason
+    assert "it takes 1 more expressions that a person drew, changed or rejected." in verdict.reason
     assert judge([*accepted(figures[2:]), *figures[:2]], NEEDED).passed
 
 

@@ -157,6 +157,8 @@ def test_what_came_of_the_last_one() -> None:
     assert sentence(changes(), versions(promoted, kept), 5) == (
         f"{start}held back 2026-11-27 21:40 UTC. 12 held-out expressions; it takes 20."
     )
+    trial = kept | {"reason": "Not yet.", "gate": {"decision": "not yet"}}
+    assert sentence(changes(), versions(trial), 5) == f"{start}kept as a trial 2026-11-27 21:40 UTC. Not yet."
 
 
 def test_a_line_is_one_paragraph_at_the_end() -> None:
