@@ -1,4 +1,5 @@
-"""Simulated annotators: real photos whose masks, drawn by people, are the corrections. Used by loop.py.
+"""Simulated annotators: real photos whose masks, drawn by people, are the corrections. Used by loop.py, worlds.py and
+rejections.py.
 
 Some labels are reserved: the base model is trained without any expression about them, so they are what a project
 brings that is new. Of the fifteen most frequent names of a dataset's training photos every third is reserved, whatever
