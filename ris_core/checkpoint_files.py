@@ -93,13 +93,14 @@ def version(folder: Path) -> str:
     return f"{read_config(folder)['model']}-{digest(folder)}"
 
 
-def with_point(source: Path, point: OperatingPoint, folder: Path) -> None:
-    """Write the checkpoint `source` at `folder`, which must not be there, with another operating point.
+def with_point(source: Path, point: OperatingPoint, folder: Path, card: str | None = None) -> None:
+    """Write the checkpoint `source` at `folder`, which must not be there, with another operating point and `card`.
 
     Raises CheckpointError if `source` is none, OSError if it can't be read, FileExistsError if `folder` is there.
     """
     config = read_config(source) | {"operating_point": asdict(point)}
-    write(folder, (source / WEIGHTS).read_bytes(), config, (source / CARD).read_text(encoding="utf-8"))
+    card = card or (source / CARD).read_text(encoding="utf-8")
+    write(folder, (source / WEIGHTS).read_bytes(), config, card)
 
 
 def write(folder: Path, tensors: bytes, config: Mapping[str, Any], card: str) -> None:

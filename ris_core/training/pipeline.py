@@ -130,7 +130,11 @@ def calibrate_checkpoint(
     rule = "--balance" if accepted is None else f"--accepted {accepted}"
     command = " ".join(["ris calibrate", *words, rule])
     card = refit_card((source / checkpoint_files.CARD).read_text(encoding="utf-8"), predictor.point, reports, command)
-    return _write(predictor.model, predictor.point, folder, card)
+    if folder.is_dir():
+        folder.rmdir()
+    # Not the predictor's model: that may have borrowed what the checkpoint lacks.
+    checkpoint_files.with_point(source, predictor.point, folder, card)
+    return folder
 
 
 def average_checkpoints(models: Sequence[str], folder: Path) -> Path:

@@ -17,13 +17,19 @@ _SIDE = 64
 
 
 @cache
-def _model(seed: int) -> LDA:
+def _model(seed: int, clicks: bool) -> LDA:
     torch.manual_seed(seed)
-    return LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(width=16))
+    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(width=16))
+    if clicks:
+        model.add_interactive()
+    return model
 
 
-def random_checkpoint(folder: Path, seed: int = 0, finds: bool = True) -> Path:
-    """A checkpoint whose masks mean nothing; `finds` says whether it finds whatever it is asked for."""
+def random_checkpoint(folder: Path, seed: int = 0, finds: bool = True, clicks: bool = False) -> Path:
+    """A checkpoint whose masks mean nothing.
+
+    finds: whether it finds whatever it is asked for. clicks: whether it has a decoder of its own for them.
+    """
     point = OperatingPoint(side=_SIDE, mask=0.0 if finds else 0.5, presence=0.0 if finds else 1.1)
-    checkpoint.save(_model(seed), point, folder, "# Random\n")
+    checkpoint.save(_model(seed, clicks), point, folder, "# Random\n")
     return folder

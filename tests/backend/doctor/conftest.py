@@ -27,7 +27,7 @@ from .chain import Chain, LabelStudio
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
+    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model", clicks=True)
 
 
 @pytest.fixture

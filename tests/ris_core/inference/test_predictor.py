@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from backend.projects.samples import corrections, photos
-from ris_core.checkpoint_files import OperatingPoint
+from ris_core import checkpoint
+from ris_core.checkpoint_files import OperatingPoint, shipped
 from ris_core.encoders.base import TextFeatures
 from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
@@ -187,8 +188,12 @@ def test_the_fingerprint_covers_adapters(untrained: LDA) -> None:
 
 
 def test_half_precision_gives_the_same_masks() -> None:
-    """float16 against float32 on real photos with the shipped weights: mask IoU 0.98 in the mean, none below 0.9."""
-    full, half = (Predictor.load(precision=precision) for precision in ("float32", "float16"))
+    """float16 against float32 on real photos with the shipped weights, of what is found: mean IoU 0.98, least 0.9.
+
+    Without the listener: which of several things is meant is yes or no, and may turn on the last digit.
+    """
+    model, point = checkpoint.load(shipped(), merged=True)
+    full, half = (Predictor(model, point, "test", precision) for precision in ("float32", "float16"))
     ious = []
     for name, data in photos():
         prompts = [each.prompts[0] for each in corrections() if each.photo == name]
@@ -196,7 +201,7 @@ def test_half_precision_gives_the_same_masks() -> None:
         for one, other in zip(*answers, strict=True):
             first, second = one.probability >= 0.5, other.probability >= 0.5
             assert abs(one.presence - other.presence) < 0.02
-            if first.any():
+            if first.any() and one.presence >= full.point.presence:
                 ious.append((first & second).sum() / (first | second).sum())
     assert len(ious) > 10
     assert np.mean(ious) > 0.98
