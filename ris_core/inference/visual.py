@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -15,7 +16,7 @@ from torch import Tensor
 from ris_core.errors import PromptError
 from ris_core.inference.frame import Frame, to_grid, to_photos
 from ris_core.inference.prediction import Prediction
-from ris_core.inference.prompt import Prompt
+from ris_core.inference.prompt import Box, Point, Prompt
 from ris_core.masks import Mask
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.interactive import SURE, VisualPrompts
@@ -23,6 +24,8 @@ from ris_core.models.layers import join_photos
 
 # The logits of an earlier answer stay within this, as they were in training.
 _MOST = 6.0
+# What lies further outside a box than this share of it isn't meant.
+_SLACK = 0.03
 
 
 class VisualRequest(NamedTuple):
@@ -46,7 +49,7 @@ class VisualSegmenter:
         """Answer prompts about photos of one canvas. Raises PromptError if the model can't be pointed at.
 
         Where words found something, they may have found another thing than was pointed at: it is asked with and without
-        them, and the answer that is likelier right is taken.
+        them. A box alone is asked for with and without a click in its middle. What is likelier right is answered.
         """
         ways = [way for request in requests for way in _ways(request)]
         answers = iter(self._answers(ways))
@@ -73,17 +76,34 @@ class VisualSegmenter:
 
 
 def _ways(request: VisualRequest) -> list[VisualRequest]:
-    """The request, and where a place stands beside its words, without what these found."""
+    """The request, and other ways to ask for the same."""
     said, prompt = request.said, request.prompt
+    if prompt.box and not prompt.points and prompt.mask is None and said is None:
+        box = prompt.box
+        middle = Point((box.left + box.right) / 2, (box.top + box.bottom) / 2)
+        return [request, request._replace(prompt=replace(prompt, points=[middle]))]
     pointed = prompt.box is not None or any(point.positive for point in prompt.points)
     return [request, request._replace(said=None)] if said is not None and pointed else [request]
 
 
 def _answer(prompt: Prompt, probability: NDArray[np.float32], quality: float) -> Prediction:
     mask = probability >= 0.5
+    if prompt.box:
+        mask = mask & _around(prompt.box, mask.shape)
     if not mask.any():
         mask = _nearest(prompt, probability)
     return Prediction(prompt.sentence, mask, True, 1.0, quality, quality)
+
+
+def _around(box: Box, shape: tuple[int, ...]) -> Mask:
+    """HxW of that shape: the box and a little more, as people draw."""
+    height, width = shape
+    across, down = _SLACK * (box.right - box.left), _SLACK * (box.bottom - box.top)
+    rows = slice(max(0, round((box.top - down) * height)), round((box.bottom + down) * height))
+    columns = slice(max(0, round((box.left - across) * width)), round((box.right + across) * width))
+    around = np.zeros(shape, np.bool_)
+    around[rows, columns] = True
+    return around
 
 
 def _nearest(prompt: Prompt, probability: NDArray[np.float32]) -> Mask:
