@@ -13,7 +13,7 @@ from typing import Any
 _WORDS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _PLACE, _LEADING, _TRAILING = (frozenset(_WORDS[name]) for name in ("place", "leading", "trailing"))
 _OWNERS, _PRONOUNS, _ARTICLES = (frozenset(_WORDS[name]) for name in ("owners", "pronouns", "articles"))
-_MODIFIERS = frozenset(_WORDS["modifiers"])
+_MODIFIERS, _QUANTITIES = frozenset(_WORDS["modifiers"]), frozenset(_WORDS["quantities"])
 _KINDS: dict[str, str] = {word: name for name, words in _WORDS["kinds"].items() for word in words}
 # Of two things: what comes after says which, not what.
 _RELATION = re.compile(
@@ -108,4 +108,4 @@ def kind_phrase(sentence: str) -> str:
     ('person', 'zebra', '')
     """
     phrase = kind_of(sentence) or head_part(sentence)
-    return "" if phrase == _stripped(sentence) else phrase
+    return "" if phrase == _stripped(sentence) or _QUANTITIES.issuperset(phrase.split()) else phrase
