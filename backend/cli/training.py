@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from backend.cli.options import JsonOption, ModelOption
 from backend.terminal import bar, bars, err, out, say
+from ris_core.errors import InputError
 from ris_core.evaluation.convention import ACCEPTED, Convention
 from ris_core.training.recipe import Design, Recipe, TrainingPrecision
 from ris_core.tuning import TunedEncoders, Tuning
@@ -133,6 +135,10 @@ def train_clicks(
     epochs: EpochsOption = Recipe.epochs,
     photos: PhotosOption = 4,
     objects: Annotated[int, typer.Option(min=1, help="Objects asked for of a photo in each pass.")] = 4,
+    often: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="DIR=NUMBER", help="How often its photos are shown, 1 being as often as others."),
+    ] = None,
     rate: RateOption = Recipe.rate,
     side: SideOption = 288,
     precision: PrecisionOption = Recipe.precision,
@@ -156,13 +162,27 @@ def train_clicks(
         seed=seed,
         workers=workers,
     )
+    shares = dict(map(_share, often or []))
+    if unknown := shares.keys() - set(dataset):
+        raise InputError(f"--often {min(unknown)} is about no --dataset.")
     out.quiet = err.quiet = not is_first()
     check_free(folder)
     datasets = read_datasets(dataset)
     with bars() as on_progress:
-        written = train_clicks_checkpoint(model, datasets, folder, run, recipe, on_progress)
+        written = train_clicks_checkpoint(model, datasets, folder, run, recipe, on_progress, shares)
     if written:
         _say_checkpoint(written)
+
+
+def _share(text: str) -> tuple[Path, float]:
+    folder, _, number = text.rpartition("=")
+    try:
+        share = float(number)
+    except ValueError:
+        share = -1.0
+    if not folder or not 0 <= share < math.inf:
+        raise InputError(f"--often {text} isn't a dataset and a number from 0 on, such as --often photos=0.5.")
+    return Path(folder), share
 
 
 def evaluate(

@@ -51,7 +51,7 @@ Task: TypeAlias = Mapping[str, Any]
 
 KNOBS = ("prelabel_labels", "prelabel_min_score")
 ATTRIBUTES = ("instances", "negative", "predicted_values", "prompt", "prompts")
-_REVISION = 1
+_REVISION = 2
 _DIGITS = 6
 
 

@@ -31,7 +31,7 @@ _IMAGE_ALONE = "The image encoder was trained along and is among its parameters;
 # The commands that a checkpoint can come from.
 _MAKERS = ("ris train", "ris train-clicks", "ris calibrate", "ris average")
 # What each command says of a recipe even where it is as usual.
-_CLICKS = ("epochs", "photos", "present", "rate", "side", "seed", "precision")
+_CLICKS = {name: name for name in ("epochs", "photos", "rate", "side", "precision", "seed")} | {"objects": "present"}
 _ALWAYS = ("epochs", "photos", "present", "absent", "rate", "side", "views", "seed")
 
 
@@ -78,7 +78,11 @@ def mean_card(folders: Sequence[Path]) -> str:
 
 
 def clicks_card(
-    source: Path, recipe: Recipe, datasets: Sequence[Path], reports: Mapping[tuple[str, ...], Figures]
+    source: Path,
+    recipe: Recipe,
+    datasets: Sequence[Path],
+    reports: Mapping[tuple[str, ...], Figures],
+    often: Mapping[Path, float],
 ) -> str:
     """The card of the checkpoint `source` after its interactive decoder was trained, with that one's figures."""
     card = (source / CARD).read_text(encoding="utf-8")
@@ -92,7 +96,9 @@ def clicks_card(
     ]
     words = ["ris train-clicks", f"--model {version(source)}"]
     words += [f"--dataset {dataset_name(dataset)}" for dataset in datasets]
-    words += [f"--{name} {value}" for name, value in asdict(recipe).items() if name in _CLICKS]
+    words += [f"--often {dataset_name(dataset)}={share}" for dataset, share in often.items()]
+    chosen = asdict(recipe)
+    words += [f"--{option} {chosen[name]}" for option, name in _CLICKS.items()]
     closed = f"{' '.join(words)}\n```\n"
     card = _put(card, r"^```\n\Z", closed, f"## Commands\n```\n{closed}")
     # In the place of an earlier one, else before what a card ends with.

@@ -3,7 +3,7 @@
 Nothing of it prints: who calls hears how far it is, and gets the folder that was written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -82,9 +82,17 @@ def train_checkpoint(
 
 
 def train_clicks_checkpoint(
-    model: str | None, datasets: Datasets, folder: Path, run: Path, recipe: Recipe, on_progress: OnStage
+    model: str | None,
+    datasets: Datasets,
+    folder: Path,
+    run: Path,
+    recipe: Recipe,
+    on_progress: OnStage,
+    often: Mapping[Path, float] | None = None,
 ) -> Path | None:
     """Train the interactive decoder of a checkpoint, all else of it unchanged -> the folder of the new one.
+
+    often: how often the photos of a dataset's folder are shown next to the others. [1]
 
     The card reports every split but `train`. `run` as for `train_checkpoint`; of several processes the first measures
     and writes. Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `loop.train` does.
@@ -93,7 +101,12 @@ def train_clicks_checkpoint(
     source, processes = checkpoint_files.find(model), join_processes()
     torch.manual_seed(recipe.seed)
     trained, point = checkpoint.load(source, merged=True)
-    course = InteractiveCourse(trained, datasets.training, recipe, processes)
+    shares = often or {}
+
+    def wanted(photo: Path) -> float:
+        return next((share for dataset, share in shares.items() if dataset in photo.parents), 1.0)
+
+    course = InteractiveCourse(trained, datasets.training, recipe, processes, wanted if shares else None)
     train_course(
         trained,
         course,
@@ -112,7 +125,7 @@ def train_clicks_checkpoint(
             heard = partial(on_progress, f"Clicking on {dataset_name(dataset)} {split}", total=photos)
             if chosen:
                 reports[dataset_name(dataset), split] = evaluate_clicks(predictor, chosen, heard).figures
-    card = clicks_card(source, recipe, list(datasets.samples), reports)
+    card = clicks_card(source, recipe, list(datasets.samples), reports, shares)
     return _write(trained, point, folder, card)
 
 

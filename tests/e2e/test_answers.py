@@ -155,8 +155,7 @@ def test_a_point_says_which_thing_the_draft_means(tags: Project, cat: Prediction
     inside = point(100 * columns[middle] / cat.mask.shape[1], 100 * rows[middle] / cat.mask.shape[0])
     (found,) = masks(tags, of_type(tags.ask(inside), "brushlabels"))
     assert found[rows[middle], columns[middle]]
-    assert not (found & ~cat.mask).any()
-    assert iou(found, cat.mask) > 0.5
+    assert iou(found, cat.mask) > 0.8
 
 
 def test_a_negative_of_what_is_not_there_takes_nothing_away(tags: Project, cat: Prediction) -> None:

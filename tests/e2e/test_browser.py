@@ -122,14 +122,14 @@ def test_something_absent_gets_no_mask(page: Page, studio: Studio) -> None:
 def test_a_guess_is_told_of_and_shown_on_request(page: Page, studio: Studio) -> None:
     with LabelStudio(studio.url, studio.token) as client:
         project = connect_titled(client, "Guesses", LABEL_CONFIG, studio.settings).project
-        client.upload(project, "astronaut.png", dict(samples.photos())["astronaut.png"])
-    open_task(page, studio, "astronaut.png", project)
+        client.upload(project, "coffee.png", dict(samples.photos())["coffee.png"])
+    open_task(page, studio, "coffee.png", project)
     switch_on(page, accepting=True)
-    type_prompt(page, "the bicycle")
-    expect(page.get_by_text("the bicycle: not found; nearest guess")).to_be_visible()
+    type_prompt(page, "the laptop")
+    expect(page.get_by_text("the laptop: not found; nearest guess")).to_be_visible()
     expect(regions(page)).to_have_count(0)
-    type_prompt(page, "the bicycle?")
-    expect(page.get_by_text("the bicycle: only a guess")).to_be_visible()
+    type_prompt(page, "the laptop?")
+    expect(page.get_by_text("the laptop: only a guess")).to_be_visible()
     expect(regions(page)).to_have_count(1)
     shoot(page, "guess")
 

@@ -99,6 +99,7 @@ def test_a_checkpoint_gains_clicks_and_keeps_its_words(untrained: LDA, tmp_path:
         tmp_path / "run",
         RECIPE,
         lambda stage, done, total, detail="": told.append(stage),
+        {folder: 2.0},
     )
     after = Predictor.load(tmp_path / "after")
     assert after.model.interactive is not None
@@ -106,7 +107,7 @@ def test_a_checkpoint_gains_clicks_and_keeps_its_words(untrained: LDA, tmp_path:
     words = [predictor.predict_raw([(predictor.embed(image), ["the cat"])])[0] for predictor in (before, after)]
     assert np.array_equal(words[0].probability, words[1].probability)
     card = (tmp_path / "after" / CARD).read_text(encoding="utf-8")
-    assert f"ris train\nris train-clicks --model {before.version}" in card
+    assert f"ris train\nris train-clicks --model {before.version} --dataset data --often data=2.0" in card
     assert {"Training", "Clicking on data val"} <= set(told)
 
 
