@@ -99,7 +99,9 @@ class Settings(BaseSettings):
     # Measured with the shipped model on 80 COCO photos asked for 12 labels each, the IoU of 305 masks: of 184 below 0.3
     # 147 are of nothing and two reach an IoU of 0.5; of 121 above it 55 and 46.
     prelabel_min_score: float = _knob(0.3, "Least score of a mask that a batch writes; 0 writes all.", ge=0, le=1)
-    prelabel_objects: Literal["one", "each"] = _knob("one", "One region for all that a prompt finds, or for each part.")
+    prelabel_objects: Literal["one", "each", "instances"] = _knob(
+        "one", "One region for all that a prompt finds, for each part, or for each thing."
+    )
     prelabel_tolerance: float = _knob(1.0, "How far polygons may run from a mask's outline, in pixels.", ge=0, le=100)
     prelabel_smallest: float = _knob(0.0005, "Least part that counts, as a share of the picture.", ge=0, lt=1)
 

@@ -173,7 +173,9 @@ class Prelabeller:
         in_passes = PASSES if project_model.settings.prelabel_score == "disagreement" else 0
         passes = None if pairs is None else in_passes
         guessed = {request.prompt for task in tasks for request in task.requests if request.guessed}
-        apart = {str(request.asked[0]) for task in tasks for request in task.requests if request.apart}
+        apart = {
+            str(request.asked[0]) for task in tasks for request in task.requests if _is_apart(request, project_model)
+        }
         version, pool = project_model.version, self._model_pool
         results = iter(pool.segment_all(version, images, deadline, passes, guessed, apart) if images else [])
         answers: list[TaskPrediction | UnansweredTask] = []
@@ -298,6 +300,12 @@ def _mask_regions(
             regions = stable_ids(regions, clean(request.prompt), task.task)
         shown.append(regions)
     return shown
+
+
+def _is_apart(request: PromptRequest, project_model: ProjectModel) -> bool:
+    """Whether each thing that a sentence finds gets a region of its own; of what was pointed at there is one."""
+    shown = project_model.config.shown_in(request.label)
+    return request.geometry is None and any(control.objects == "instances" for control, _ in shown)
 
 
 def _things(answer: Prediction) -> list[Mask]:

@@ -3,7 +3,7 @@
 The string is `<model version>.<digest>`, such as lda-794c684f.3fa2c1. Label Studio takes a task as done once it has a
 prediction of the string that /setup names, so the string changes with whatever changes answers of a batch:
 - before the dot the registry's name of the model version: its weights, design and operating point;
-- the labels: value, alias and the attributes prompt, prompts, negative, predicted_values and instances;
+- the labels: value, alias and the attributes prompt, prompts, negative and predicted_values;
 - the tags that answers are shown in: kind, name, tolerance, objects, smallest; the Image tag and the prompt TextArea;
 - the prompt sheet;
 - the knobs `KNOBS` of the project;
@@ -50,7 +50,7 @@ Task: TypeAlias = Mapping[str, Any]
 """As Label Studio's API and its requests give it."""
 
 KNOBS = ("prelabel_labels", "prelabel_min_score")
-ATTRIBUTES = ("instances", "negative", "predicted_values", "prompt", "prompts")
+ATTRIBUTES = ("negative", "predicted_values", "prompt", "prompts")
 _REVISION = 2
 _DIGITS = 6
 

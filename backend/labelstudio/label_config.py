@@ -8,7 +8,8 @@ An answer is shown in each BrushLabels, BitmaskLabels, PolygonLabels and Rectang
 A RectangleLabels tag with `smart="true"` beside another of these is what people point with ("this thing"), and
 gets no answers. Attributes of a tag say how answers look in it; `Defaults` holds where they say nothing:
 
-    objects="each"      one region a connected part; "one": one region for all that a prompt finds
+    objects="each"      one region a connected part; "instances": one a thing, also where things touch; "one": one
+                        region for all that a prompt finds
     tolerance="1.5"     how far a polygon may run from the mask's outline, in pixels
     smallest="0.0005"   parts below this share of the image are specks: no object, polygon or rectangle of their own
 """
@@ -26,7 +27,7 @@ from backend.errors import ConfigError
 from backend.settings import Settings
 
 ControlKind: TypeAlias = Literal["brush", "bitmask", "polygon", "rectangle"]
-Objects: TypeAlias = Literal["one", "each"]
+Objects: TypeAlias = Literal["one", "each", "instances"]
 
 _KINDS: Mapping[str, ControlKind] = {
     "brushlabels": "brush",
@@ -40,7 +41,7 @@ _POINTING: Mapping[str, Literal["click", "box"]] = {
     "rectangle": "box",
     "rectanglelabels": "box",
 }
-_OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each"}
+_OBJECTS: Mapping[str, Objects] = {"one": "one", "each": "each", "instances": "instances"}
 _MOST_TOLERANT = 100.0
 ABSENT = "absent"
 _ONE_PICTURE = (
@@ -331,7 +332,7 @@ def _objects(tag: ET.Element, default: Objects) -> Objects:
     value = tag.get("objects", default)
     if value in _OBJECTS:
         return _OBJECTS[value]
-    raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has objects="{value}": write objects="one" or objects="each".')
+    raise ConfigError(f'The {tag.tag} tag "{_name(tag)}" has objects="{value}": write one, each or instances.')
 
 
 def _number(tag: ET.Element, attribute: str, default: float, most: float) -> float:

@@ -205,14 +205,14 @@ def _place(control: MaskControl | TextAreaControl, height: int, width: int) -> R
 def _values(control: MaskControl, mask: Mask) -> Iterator[tuple[Region, list[str]]]:
     """The value of each region that the control shows, still without labels, and what there is to remark on it."""
     height, width = mask.shape
-    if control.objects == "one" and control.kind in ("brush", "bitmask"):
+    if control.objects != "each" and control.kind in ("brush", "bitmask"):
         yield _value(control, Part(mask, 0, 0), height, width), []
         return
     parts, specks = parts_of(mask, control.smallest)
     remarks = [f"specks left out: {specks}"] if specks else []
-    if control.objects == "one" and control.kind == "rectangle":
+    if control.objects != "each" and control.kind == "rectangle":
         parts = [around(parts)]
-    total = len(parts) if control.objects == "one" else 1
+    total = len(parts) if control.objects != "each" else 1
     for number, part in enumerate(parts, start=1):
         yield _value(control, part, height, width), [f"part {number} of {total}"] * (total > 1) + remarks
 
@@ -294,7 +294,7 @@ def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskC
         answer = _answer(region)
         if answer and best[answer][1] != ranks[control.name]:
             continue
-        joined = answer and control.kind == "polygon" and control.objects == "one"
+        joined = answer and control.kind == "polygon" and control.objects != "each"
         key = (answer, *_strings(_part_of(region, "value").get(control.type))) if joined else number
         objects.setdefault(key, (control, []))[1].append(region)
     return list(objects.values())

@@ -49,12 +49,6 @@ class PromptRequest:
     guessed: bool = False
 
     @property
-    def apart(self) -> bool:
-        """Whether each thing that the sentence finds gets a region of its own: its label says instances="true"."""
-        wanted = self.label.attributes.get("instances", "") if self.label else ""
-        return wanted.casefold() == "true" and self.geometry is None
-
-    @property
     def asked(self) -> tuple[str | Prompt, ...]:
         """All that the model is to be asked for this request: what is one expression gets one mask."""
         sentence, *negatives = (clean(text) or text for text in (self.prompt, *self.negatives))

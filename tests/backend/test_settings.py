@@ -189,7 +189,7 @@ def test_a_projects_own_file_wins_for_that_project(home: Path, monkeypatch: pyte
     [
         ("RIS_PORT=1234", "RIS_PORT in .* isn't a setting of a project"),
         ("RIS_PRELABEL_ZEBRAS=1", "RIS_PRELABEL_ZEBRAS in .* isn't a setting of a project"),
-        ("RIS_PRELABEL_OBJECTS=all", "RIS_PRELABEL_OBJECTS should be 'one' or 'each'"),
+        ("RIS_PRELABEL_OBJECTS=all", "RIS_PRELABEL_OBJECTS should be 'one', 'each' or 'instances'"),
         ("RIS_PRELABEL_SMALLEST=1", "RIS_PRELABEL_SMALLEST should be less than 1"),
     ],
 )

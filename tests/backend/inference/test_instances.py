@@ -1,4 +1,4 @@
-"""A label that asks for it gets a region for each thing that a prompt finds."""
+"""A tag that asks for it shows each thing that a prompt finds as a region of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ris_core.models.lda import LDA, LDAOptions
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><TextArea name="prompt" toName="image" smart="true"/>'
-    '<BrushLabels name="brush" toName="image"><Label value="cat" instances="{}"/><Label value="dog"/></BrushLabels>'
+    '<BrushLabels name="brush" toName="image" objects="{}"><Label value="cat"/></BrushLabels>'
     "</View>"
 )
 
@@ -53,7 +53,7 @@ def ask(
     Image.effect_noise((60, 40), 60).convert("RGB").save(file, "PNG")
     photo = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
-    def send(sentence: str, wanted: str = "true") -> list[dict[str, Any]]:
+    def send(sentence: str, wanted: str = "instances") -> list[dict[str, Any]]:
         row = {"id": 1, "data": {"image": photo, "prompt": sentence}}
         [prediction] = prelabeller.predict([row], parse(CONFIG.format(wanted)), 7)
         result: list[dict[str, Any]] = prediction["result"]
@@ -71,17 +71,14 @@ def halves(mask: Mask) -> list[Mask]:
 def test_each_thing_has_a_region_of_its_own(ask: Callable[..., list[dict[str, Any]]]) -> None:
     regions = ask("the cat")
     assert len({region["id"] for region in regions}) == 2
-    read = read_annotation(regions, parse(CONFIG.format("true")))
+    read = read_annotation(regions, parse(CONFIG.format("instances")))
     assert [one.prompt for one in read.masks] == ["the cat", "the cat"]
     assert [one.label for one in read.masks] == ["cat", "cat"]
     assert np.array_equal(read.masks[0].mask, ~read.masks[1].mask)
 
 
-@pytest.mark.parametrize(("sentence", "wanted"), [("the cat", "false"), ("the cat", ""), ("the dog", "true")])
-def test_where_nobody_asks_for_it_there_is_one(
-    ask: Callable[..., list[dict[str, Any]]], sentence: str, wanted: str
-) -> None:
-    assert len(ask(sentence, wanted)) == 1
+def test_where_nobody_asks_for_it_there_is_one(ask: Callable[..., list[dict[str, Any]]]) -> None:
+    assert len(ask("the cat", "one")) == 1
 
 
 def test_what_is_taken_away_is_taken_from_every_thing(ask: Callable[..., list[dict[str, Any]]]) -> None:
@@ -90,5 +87,5 @@ def test_what_is_taken_away_is_taken_from_every_thing(ask: Callable[..., list[di
 
 
 def test_asking_for_it_makes_other_answers() -> None:
-    versions = {answer_version("lda-1", parse(CONFIG.format(wanted)), EMPTY, "") for wanted in ("true", "false")}
+    versions = {answer_version("lda-1", parse(CONFIG.format(wanted)), EMPTY, "") for wanted in ("instances", "one")}
     assert len(versions) == 2

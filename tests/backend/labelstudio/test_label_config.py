@@ -101,7 +101,7 @@ def test_a_tag_says_how_answers_look_in_it() -> None:
 @pytest.mark.parametrize(
     ("attribute", "advice"),
     [
-        ('objects="many"', 'objects="one" or objects="each"'),
+        ('objects="many"', "one, each or instances"),
         ('tolerance="wide"', "from 0 to 100"),
         ('tolerance="-1"', "from 0 to 100"),
         ('tolerance="nan"', "from 0 to 100"),
