@@ -214,7 +214,8 @@ def test_a_candidate_lies_on_the_way_to_what_was_learnt(
     monkeypatch.setattr(candidate, "learnt_share", lambda score: known.append(score) or 0.4)
     blended = train(base, samples, tmp_path / "blended")
     # The left halves of all photos are asked for, and the untrained base paints something.
-    report = evaluate(Predictor.load(base), samples)
+    # Alone, as training sees it: the listener would choose among what it paints.
+    report = evaluate(Predictor(*checkpoint.load(base), "base"), samples)
     assert known == [pytest.approx(np.mean([score.correct for score in report.scores]), abs=0.01)]
     monkeypatch.setattr(candidate, "learnt_share", lambda score: 1.0)
     learnt = train(base, samples, tmp_path / "learnt")

@@ -18,7 +18,7 @@ from ris_core import checkpoint_files
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model")
+    return random_checkpoint(tmp_path_factory.mktemp("weights") / "model", clicks=True)
 
 
 @pytest.fixture

@@ -106,16 +106,16 @@ def test_without_a_secret_nothing_is_served(
 
 
 def test_a_project_is_answered_at_its_own_address(client: FlaskClient, version: str) -> None:
-    def ask(name: str, headers: dict[str, str] = BASIC) -> TestResponse:
+    def ask(name: str, headers: dict[str, str] = BASIC, body: object = None) -> TestResponse:
         request = recorded(name)
-        return client.open(
-            f"/projects/1{request['path']}", method=request["method"], json=request["body"], headers=headers
-        )
+        body = body or request["body"]
+        return client.open(f"/projects/1{request['path']}", method=request["method"], json=body, headers=headers)
 
     assert ask("health", {}).json == send(client, "health", headers={}).json
     assert ask("setup").json == {"model_version": version}
     assert ask("versions").json == {"versions": [version]}
-    assert ask("predict-interactive-keypoint").status_code == 200
+    click = "predict-interactive-keypoint"
+    assert ask(click, body=with_images(click)).status_code == 200
     assert ask("webhook-annotation-created", HOOK).json == {"logged": 1}
     job = ask("webhook-start-training").json["job"]
     assert client.get(f"/projects/1/jobs/{job}", headers=BASIC).json["status"] == "queued"

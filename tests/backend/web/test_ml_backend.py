@@ -87,9 +87,11 @@ def test_the_sentence_typed_in_the_browser_becomes_one_mask(client: FlaskClient,
     assert region["value"]["brushlabels"] == ["Thing"]
 
 
-def test_a_keypoint_that_says_nothing_asks_for_nothing(client: FlaskClient, version: str) -> None:
-    answer = send(client, "predict-interactive-keypoint")
-    assert answer.json == {"results": [{"result": [], "score": 0.0, "model_version": version}]}
+def test_a_keypoint_without_words_is_answered_with_a_mask(client: FlaskClient, version: str) -> None:
+    body = with_images("predict-interactive-keypoint")
+    [prediction] = send(client, "predict-interactive-keypoint", body).json["results"]
+    assert [region["type"] for region in prediction["result"]] == ["brushlabels"]
+    assert prediction["model_version"] == version
 
 
 def test_a_keypoint_is_about_what_the_draft_says(client: FlaskClient, version: str) -> None:
