@@ -116,6 +116,17 @@ def test_segment_takes_words_a_box_and_a_point_that_is_not_of_it(ris, cat: Path)
     assert decode_rle(alone["rle"])[110, 160] and not decode_rle(mended["rle"])[110, 160]
 
 
+def test_segment_tells_things_apart(ris, tmp_path: Path) -> None:
+    (tmp_path / "flower.jpg").write_bytes(dict(photos())["flower.jpg"])
+    code, out, _ = ris("segment", "flower.jpg", "the flowers", "--json")
+    [whole] = json.loads(out)["results"]
+    code, out, _ = ris("segment", "flower.jpg", "the flowers", "--instances", "--json")
+    each = json.loads(out)["results"]
+    assert code == 0 and len(each) > 1
+    assert sum(decode_rle(row["rle"]).astype(int) for row in each).tolist() == decode_rle(whole["rle"]).tolist()
+    assert len({row["mask"] for row in each}) == len(each)
+
+
 def test_segment_prints_a_table(ris, cat: Path) -> None:
     code, out, _ = ris("segment", "cat.png", "the cat", "--out", "masks")
     assert code == 0
@@ -127,6 +138,8 @@ def test_segment_prints_a_table(ris, cat: Path) -> None:
     ("arguments", "code", "sentence"),
     [
         (("segment", "nowhere.png", "the cat"), 2, "nowhere.png doesn't exist"),
+        (("train-clicks", "--dataset", "a", "--out", "b", "--often", "a"), 2, "--often a isn't a dataset and a number"),
+        (("train-clicks", "--dataset", "a", "--out", "b", "--often", "c=1"), 2, "--often c is about no --dataset"),
         (("segment", "text.png", "the cat"), 2, "isn't a picture"),
         (("segment", ".", "the cat"), 2, ". is a folder. Name one picture"),
         (("segment", "cat.png", "the cat", "--out", "text.png"), 2, "text.png can't be written (File exists)"),
