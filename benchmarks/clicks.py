@@ -17,9 +17,10 @@ from record import record
 from rich.progress import track
 
 from ris_core.data import Sample, read_folder
-from ris_core.evaluation.interactive import ClickReport, ThingFigures, box_of, grabcut, measure, things_of
+from ris_core.evaluation.interactive import ClickReport, ThingFigures, grabcut, measure, things_of
 from ris_core.files import sha256
 from ris_core.inference.predictor import Predictor
+from ris_core.inference.prompt import box_of
 from ris_core.masks import iou
 
 AIMS = {"1 click": "0.60", "3 clicks": "0.72", "5 clicks": "0.78", "box": "0.72", "words + click": "words + 0.10"}

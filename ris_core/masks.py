@@ -2,6 +2,7 @@
 
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -57,6 +58,12 @@ def bounding_box(mask: Mask) -> list[float]:
         return [0.0, 0.0, 0.0, 0.0]
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     return [float(left), float(top), float(right - left), float(bottom - top)]
+
+
+def depth(mask: Mask) -> NDArray[np.float64]:
+    """HxW bool -> how far each of its pixels is from its edge, that of the picture among them; 0 beside it."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], dtype=np.float64)
 
 
 def iou(first: Mask, second: Mask) -> float:

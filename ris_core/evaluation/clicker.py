@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from ris_core.masks import Mask
+from ris_core.masks import Mask, depth
 
 
 class Click(NamedTuple):
@@ -40,11 +39,11 @@ def next_click(answer: Mask, truth: Mask, valid: Mask | None = None) -> Click | 
 
 def random_click(truth: Mask, rng: np.random.Generator) -> Click | None:
     """A click that is likelier the further inside the thing; None where there is none."""
-    depth = _depth(truth).ravel() ** 2
-    total = float(depth.sum())
+    weights = depth(truth).ravel() ** 2
+    total = float(weights.sum())
     if total == 0:
         return None
-    row, column = divmod(int(rng.choice(len(depth), p=depth / total)), truth.shape[1])
+    row, column = divmod(int(rng.choice(len(weights), p=weights / total)), truth.shape[1])
     return Click(column, row, positive=True)
 
 
@@ -54,12 +53,5 @@ def _middle(part: Mask) -> tuple[int, int, int]:
     if count == 1:
         return 0, 0, 0
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    depth = _depth(numbers == largest)
-    row, column = divmod(int(depth.argmax()), part.shape[1])
+    row, column = divmod(int(depth(numbers == largest).argmax()), part.shape[1])
     return row, column, int(stats[largest, cv2.CC_STAT_AREA])
-
-
-def _depth(part: Mask) -> NDArray[np.float64]:
-    """How far each cell of `part` is from its edge, that of the picture among them."""
-    padded = np.pad(part.astype(np.uint8), 1)
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], dtype=np.float64)

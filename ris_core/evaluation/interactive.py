@@ -15,7 +15,7 @@ from ris_core.evaluation.clicker import next_click
 from ris_core.inference.calibration import calibration_error, mean, reliability
 from ris_core.inference.frame import Image
 from ris_core.inference.predictor import Predictor, PreparedImage
-from ris_core.inference.prompt import Box, Point, Prompt
+from ris_core.inference.prompt import Box, Point, Prompt, box_of
 from ris_core.masks import Mask, iou
 
 CLICKS = 5
@@ -132,13 +132,6 @@ def grabcut(image: Image, box: Box) -> Mask:
     except cv2.error:
         return np.zeros((height, width), np.bool_)
     return np.asarray((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD), dtype=np.bool_)
-
-
-def box_of(mask: Mask) -> Box:
-    """The tight box around HxW bool that isn't empty."""
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    height, width = mask.shape
-    return Box(columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
 
 
 def _rounds(

@@ -8,7 +8,7 @@ instead of a detector's boxes, and what is answered is whatever promises the hig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import cv2
 import numpy as np
@@ -20,7 +20,8 @@ from ris_core.encoders import text_encoder
 from ris_core.encoders.base import TextFeatures
 from ris_core.inference.naming import names_place
 from ris_core.inference.prediction import RawPrediction
-from ris_core.masks import Mask, bounding_box
+from ris_core.inference.prompt import box_of
+from ris_core.masks import Mask
 from ris_core.models.listener import Listener, load
 
 Probability = NDArray[np.float32]
@@ -87,7 +88,7 @@ class Chooser:
     def _among(self, text: TextFeatures, candidates: Sequence[Mask], said: Probability) -> Answer:
         # On the CPU: moving a handful of boxes would take longer.
         text = TextFeatures(text.words.float().cpu(), text.key_padding_mask.cpu(), text.sentence.float().cpu())
-        boxes = torch.tensor([[_shares(mask) for mask in candidates]])
+        boxes = torch.tensor([[astuple(box_of(mask)) for mask in candidates]])
         choice = self._listener(boxes, torch.zeros(1, len(candidates), dtype=torch.bool), text)
         places = choice.meant[0].numpy()
         logits = places + _APPEARANCE * np.array([appearance(said, mask) for mask in candidates])
@@ -178,9 +179,3 @@ def expect(one: NDArray[np.float64], every: float, areas: NDArray[np.float64]) -
 def _logit(probability: NDArray[np.floating]) -> Probability:
     clipped = probability.clip(1 / 512, 1 - 1 / 512)
     return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float32)
-
-
-def _shares(mask: Mask) -> list[float]:
-    left, top, width, height = bounding_box(mask)
-    rows, columns = mask.shape
-    return [left / columns, top / rows, (left + width) / columns, (top + height) / rows]

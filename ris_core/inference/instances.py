@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.inference.prompt import Point, Prompt
-from ris_core.masks import Mask
+from ris_core.masks import Mask, depth
 
 # Points clicked on, at most; enough for a dozen things.
 _SEEDS = 32
@@ -133,16 +133,16 @@ def _parts(mask: Mask) -> NDArray[np.int32]:
 def _seeds(mask: Mask) -> list[tuple[int, int]]:
     """(row, column) of points spread over the mask, deep inside first; each connected part has one at least."""
     parts = _parts(mask)
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    inward = depth(mask)
     spacing = max(_SPACING * max(mask.shape), float(np.sqrt(np.count_nonzero(mask) / _SEEDS)))
-    free = depth.copy()
+    free = inward.copy()
     seeds: list[tuple[int, int]] = []
     while len(seeds) < _SEEDS and free.max() > 0:
         row, column = divmod(int(free.argmax()), mask.shape[1])
         seeds.append((row, column))
         cv2.circle(free, (column, row), max(1, round(spacing)), 0, -1)
     for part in sorted(set(range(1, int(parts.max()) + 1)) - {int(parts[seed]) for seed in seeds}):
-        row, column = divmod(int(np.where(parts == part, depth, 0).argmax()), mask.shape[1])
+        row, column = divmod(int(np.where(parts == part, inward, 0).argmax()), mask.shape[1])
         seeds.append((row, column))
     return seeds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ris_core.masks import Mask
+from ris_core.masks import Mask, bounding_box
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Box:
     top: float
     right: float
     bottom: float
+
+
+def box_of(mask: Mask) -> Box:
+    """The tight box around HxW bool that isn't empty."""
+    left, top, across, down = bounding_box(mask)
+    height, width = mask.shape
+    return Box(left / width, top / height, (left + across) / width, (top + down) / height)
 
 
 @dataclass(frozen=True, eq=False)

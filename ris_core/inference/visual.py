@@ -51,9 +51,9 @@ class VisualSegmenter:
         Where words found something, they may have found another thing than was pointed at: it is asked with and without
         them. A box alone is asked for with and without a click in its middle. What is likelier right is answered.
         """
-        ways = [way for request in requests for way in _ways(request)]
-        answers = iter(self._answers(ways))
-        return [max((next(answers) for _ in _ways(request)), key=lambda answer: answer.score) for request in requests]
+        ways = [_ways(request) for request in requests]
+        answers = iter(self._answers([way for own in ways for way in own]))
+        return [max((next(answers) for _ in own), key=lambda answer: answer.score) for own in ways]
 
     def _answers(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
         decoder = self._model.interactive

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ris_core.models.layers import (
     Upscale,
+    certainty,
     convolution,
     pick,
     pool,
@@ -127,9 +128,9 @@ class InteractiveDecoder(nn.Module):
     def _judge(self, features: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
         # It is to judge the mask, not to change it.
         features, probability = features.detach(), torch.sigmoid(mask.detach()) * valid
-        inside = (probability > 0.5).to(probability.dtype)
-        overlap, union = (probability * inside).sum((2, 3)), torch.maximum(probability, inside).sum((2, 3))
-        measures = [overlap / union.clamp_min(1e-6), inside.mean((2, 3)).sqrt()]
+        measured = certainty(probability)
+        # Objects are small: the root of their share tells them apart better.
+        measures = [measured[:, :1], measured[:, 1:].sqrt()]
         judged: Tensor = self.quality(torch.cat([pool(features, probability), pool(features, valid), *measures], dim=1))
         return judged.squeeze(1)
 

@@ -219,7 +219,7 @@ class Heads(nn.Module):
         presence = self.presence(torch.cat(pooled, dim=1))
         # What quality learns is kept from the mask's features: it is to judge them, not to please itself.
         judged = [part.detach() for part in pooled]
-        quality = self.quality(torch.cat([*judged, _certainty(probability)], dim=1))
+        quality = self.quality(torch.cat([*judged, certainty(probability)], dim=1))
         return presence.squeeze(1), quality.squeeze(1)
 
 
@@ -227,7 +227,7 @@ def _head(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Dropout(0.1), nn.Linear(width, 1))
 
 
-def _certainty(probability: Tensor) -> Tensor:
+def certainty(probability: Tensor) -> Tensor:
     """(N, 1, H, W) -> (N, 2): the IoU to expect if the probabilities are right, and the share of cells in the mask."""
     inside = (probability > 0.5).to(probability.dtype)
     overlap, union = (probability * inside).sum(dim=(2, 3)), torch.maximum(probability, inside).sum(dim=(2, 3))

@@ -20,7 +20,15 @@ from ris_core.training.augment import View, fit_view
 from ris_core.training.collage import NAMED, Collage, CollageScene
 from ris_core.training.feature_cache import FeatureCache
 from ris_core.training.recipe import Recipe
-from ris_core.training.sampling import draw_samples, resample, weigh_photo, weigh_refs
+from ris_core.training.sampling import (
+    canvas_of,
+    draw_samples,
+    is_upright,
+    oriented_batches,
+    resample,
+    weigh_photo,
+    weigh_refs,
+)
 
 # The kind of an expression of which nobody said what it means: what a model answers is to be kept.
 RECALLED = "recalled"
@@ -105,7 +113,7 @@ class _PassPhotos(Dataset[TrainingBatch]):
 
     def _show(self, upright: bool) -> list[tuple[int, int]]:
         """(photo, how often it was shown already), for the photos of one orientation: as many as these are."""
-        photos = [index for index, photo in enumerate(self.photos) if _is_upright(photo) is upright]
+        photos = [index for index, photo in enumerate(self.photos) if is_upright(photo) is upright]
         if self.refs is None:
             return [(index, 0) for index in photos]
         weights = [weigh_photo(self.refs[str(self.photos[index][0].image)], self.recipe) for index in photos]
@@ -117,15 +125,8 @@ class _PassPhotos(Dataset[TrainingBatch]):
 
     def batches(self) -> list[list[int]]:
         """Numbers of what is shown, batched by orientation, shuffled."""
-        order, size = random.Random(self.order), self.recipe.photos
-        upright = [_is_upright(self.photos[index]) for index, _ in self.shown]
-        batches = []
-        for orientation in (True, False):
-            numbers = [number for number in range(len(self.shown)) if upright[number] is orientation]
-            order.shuffle(numbers)
-            batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        order.shuffle(batches)
-        return batches
+        upright = [is_upright(self.photos[index]) for index, _ in self.shown]
+        return oriented_batches(upright, self.recipe.photos, random.Random(self.order))
 
     def __getitem__(self, number: int) -> TrainingBatch:
         index, again = self.shown[number]
@@ -166,17 +167,12 @@ class _PassPhotos(Dataset[TrainingBatch]):
     def _view(self, sample: Sample, again: int) -> View:
         # Views that come again are the same for every seed, so that all runs can share what is kept of them.
         turn = f"view {(self.number + again) % self.recipe.views}" if self.recipe.views else f"{self.order} {again}"
-        long, short = self.recipe.side, self.recipe.side * 2 // 3
-        canvas = (long, short) if sample.height > sample.width else (short, long)
+        canvas = canvas_of(sample, self.recipe.side)
         return fit_view((sample.height, sample.width), canvas, random.Random(f"{turn} {sample.image.name}"))
 
 
 def _pixels(image: NDArray[np.uint8], view: View) -> Tensor:
     return torch.from_numpy(view.pixels(image)).permute(2, 0, 1).float()
-
-
-def _is_upright(photo: Sequence[Sample]) -> bool:
-    return photo[0].height > photo[0].width
 
 
 def _say(sample: Sample, mirrored: bool, rng: random.Random) -> str:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ris_core.data.folder import Sample, by_photo
 from ris_core.evaluation.clicker import Click, next_click, random_click
 from ris_core.losses import QUALITY_WEIGHT, mask_loss, quality_loss
-from ris_core.masks import Mask
+from ris_core.masks import Mask, bounding_box
 from ris_core.models.base import RISModel
 from ris_core.models.interactive import SURE, InteractiveLevel, VisualPrompts
 from ris_core.models.layers import valid_cells
@@ -29,7 +29,7 @@ from ris_core.models.output import LossWeights, Output
 from ris_core.training.augment import fit_view
 from ris_core.training.processes import Processes
 from ris_core.training.recipe import Recipe
-from ris_core.training.sampling import resample
+from ris_core.training.sampling import canvas_of, is_upright, oriented_batches, resample
 
 Often: TypeAlias = Callable[[Path], float] | None
 
@@ -68,7 +68,7 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
 
     def _show(self, photos: Sequence[list[Sample]], upright: bool, often: Often) -> list[list[Sample]]:
         """The photos of one orientation, as many as there are in every pass, those wanted more often several times."""
-        chosen = [photo for photo in photos if _is_upright(photo) is upright]
+        chosen = [photo for photo in photos if is_upright(photo) is upright]
         if often is None:
             return chosen
         times = resample([often(photo[0].image) for photo in chosen], random.Random(f"{self.order} {upright}").random())
@@ -76,20 +76,13 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
 
     def batches(self) -> list[list[int]]:
         """Numbers of photos, those of one orientation together, shuffled."""
-        rng, size = random.Random(self.order), self.recipe.photos
-        batches = []
-        for orientation in (True, False):
-            numbers = [number for number, photo in enumerate(self.photos) if _is_upright(photo) is orientation]
-            rng.shuffle(numbers)
-            batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        rng.shuffle(batches)
-        return batches
+        upright = [is_upright(photo) for photo in self.photos]
+        return oriented_batches(upright, self.recipe.photos, random.Random(self.order))
 
     def __getitem__(self, number: int) -> InteractiveBatch:
         samples = self.photos[number]
         first, rng = samples[0], random.Random(f"{self.order} {number} {samples[0].image.name}")
-        long, short = self.recipe.side, self.recipe.side * 2 // 3
-        canvas = (long, short) if first.height > first.width else (short, long)
+        canvas = canvas_of(first, self.recipe.side)
         view = fit_view((first.height, first.width), canvas, rng, ZOOM)
         targets, sentences = [], []
         for thing, sentence in _draw(samples, rng):
@@ -106,10 +99,6 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
             torch.from_numpy(np.array(targets, np.float32)).reshape(-1, 1, canvas[0] // 4, canvas[1] // 4),
             sentences,
         )
-
-
-def _is_upright(photo: Sequence[Sample]) -> bool:
-    return photo[0].height > photo[0].width
 
 
 def _draw(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[Sample, str]]:
@@ -258,7 +247,6 @@ def to_points(clicks: Sequence[Sequence[Click]]) -> tuple[Tensor, Tensor]:
 
 def _box(truth: Mask, rng: np.random.Generator) -> NDArray[np.float32]:
     """Around the thing, as roughly as people draw: each side off by a twentieth of the box. In pixels of the canvas."""
-    rows, columns = np.nonzero(truth.any(axis=1))[0], np.nonzero(truth.any(axis=0))[0]
-    box = 4.0 * np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
-    size = np.array([box[2] - box[0], box[3] - box[1]] * 2, np.float32)
-    return (box + rng.normal(0, 0.05, 4).astype(np.float32) * size).astype(np.float32)
+    left, top, across, down = 4 * np.array(bounding_box(truth), np.float32)
+    box, size = np.array([left, top, left + across, top + down]), np.array([across, down] * 2)
+    return np.asarray(box + rng.normal(0, 0.05, 4).astype(np.float32) * size, dtype=np.float32)

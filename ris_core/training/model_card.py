@@ -99,8 +99,7 @@ def clicks_card(
     words += [f"--often {dataset_name(dataset)}={share}" for dataset, share in often.items()]
     chosen = asdict(recipe)
     words += [f"--{option} {chosen[name]}" for option, name in _CLICKS.items()]
-    closed = f"{' '.join(words)}\n```\n"
-    card = _put(card, r"^```\n\Z", closed, f"## Commands\n```\n{closed}")
+    card = _with_command(card, " ".join(words))
     # In the place of an earlier one, else before what a card ends with.
     return _put(card, r"^## Clicks and boxes\n.*?(?=^## )|^(?=## (?:Data|Commands)\n)", "\n".join(section) + "\n")
 
@@ -109,6 +108,11 @@ def refit_card(card: str, point: OperatingPoint, reports: Reports, command: str)
     """A card with another operating point, its figures, and the command that fixed it; the rest stays as it is."""
     card = _put(card, r"^Operating point[^\n]*\n", f"{_operating_point(point)}\n")
     card = _put(card, r"^## Figures\n.*?(?=^## |\Z)", "\n".join([*_figures(reports), ""]))
+    return _with_command(card, command)
+
+
+def _with_command(card: str, command: str) -> str:
+    """The card with one more command at its end."""
     closed = f"{command}\n```\n"
     return _put(card, r"^```\n\Z", closed, f"## Commands\n```\n{closed}")
 

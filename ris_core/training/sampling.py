@@ -14,6 +14,28 @@ Ref: TypeAlias = tuple[bool, int]
 """Whether it has a target, and its number: what is drawn of a photo's expressions."""
 
 
+def is_upright(photo: Sequence[Sample]) -> bool:
+    """Whether a photo, given by its samples, is higher than wide."""
+    return photo[0].height > photo[0].width
+
+
+def canvas_of(sample: Sample, side: int) -> tuple[int, int]:
+    """(height, width) of the canvas for a sample's photo: `side` along the photo's longer side, else two thirds."""
+    short = side * 2 // 3
+    return (side, short) if is_upright([sample]) else (short, side)
+
+
+def oriented_batches(upright: Sequence[bool], size: int, order: random.Random) -> list[list[int]]:
+    """Numbers of photos, at most `size` of one orientation together, shuffled; upright: of each photo."""
+    batches = []
+    for orientation in (True, False):
+        numbers = [number for number in range(len(upright)) if upright[number] is orientation]
+        order.shuffle(numbers)
+        batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    order.shuffle(batches)
+    return batches
+
+
 def weigh_refs(samples: Sequence[Sample], weights: Sequence[float]) -> dict[str, dict[Ref, float]]:
     """Of each photo the weight of its refs: the largest of their sentences'."""
     photos: dict[str, dict[Ref, float]] = defaultdict(dict)

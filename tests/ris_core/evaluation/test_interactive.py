@@ -15,14 +15,13 @@ from ris_core.evaluation.interactive import (
     ClickReport,
     Thing,
     ThingFigures,
-    box_of,
     evaluate_clicks,
     grabcut,
     measure,
     things_of,
 )
 from ris_core.inference.prediction import Prediction
-from ris_core.inference.prompt import Box, Prompt
+from ris_core.inference.prompt import Box, Prompt, box_of
 from ris_core.masks import Mask, iou
 
 
