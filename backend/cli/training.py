@@ -137,7 +137,7 @@ def train_clicks(
     objects: Annotated[int, typer.Option(min=1, help="Objects asked for of a photo in each pass.")] = 4,
     often: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="DIR=NUMBER", help="How often its photos are shown, 1 being as often as others."),
+        typer.Option(metavar="DIR=NUMBER", help="How often a dataset's photos are shown; 1 is as often as others."),
     ] = None,
     rate: RateOption = Recipe.rate,
     side: SideOption = 288,
