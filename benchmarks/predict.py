@@ -30,8 +30,9 @@ from backend.settings import Settings
 from backend.web import ml_backend
 from backend.web.app import create_app
 from ris_core.images import read_image
-from ris_core.inference.predictor import Predictor, PreparedImage
+from ris_core.inference.predictor import Predictor
 from ris_core.inference.prompt import Point, Prompt
+from ris_core.inference.segmenter import PreparedImage
 
 REPEATS = 5 if os.environ.get("QUICK") else 20
 CLICKS = (Point(0.5, 0.5), Point(0.1, 0.1, positive=False))

@@ -22,7 +22,8 @@ from backend.projects.samples import SampleMask, corrections, photos
 from ris_core.evaluation.interactive import Thing
 from ris_core.evaluation.interactive import measure as evaluate
 from ris_core.images import read_image
-from ris_core.inference.predictor import Predictor, decide
+from ris_core.inference.predictor import Predictor
+from ris_core.inference.segmenter import decide
 from ris_core.masks import iou
 
 FOUND = 0.5

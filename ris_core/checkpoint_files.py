@@ -1,5 +1,7 @@
 """The files of a checkpoint, a folder of `model.safetensors`, `config.json` and `card.md`: found, named, copied.
 
+That of a zero-shot segmenter has no weights of its own: its `config.json` says which fetched ones it means, by digest.
+
 Knows no torch, whose import takes seconds: a version's name and its operating point are to be had before that. What
 is in the tensors is `checkpoint`'s matter.
 """
@@ -11,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ris_core.errors import CheckpointError
-from ris_core.files import atomic_dir, sha256
+from ris_core.files import atomic_dir, cache, sha256
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 FORMAT = 2
 # The keys of `ris_core.models.MODELS`.
 DESIGNS = ("vipa", "maris", "haris", "lda")
+# Those of `ris_core.zero_shot.catalogue`.
+ZERO_SHOT = ("grounding-dino+sam2", "grounding-dino+sam", "owlv2+sam2", "sam3", "clipseg", "florence-2")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class OperatingPoint:
     answer_presence: how much presence counts in a mask's score beside its quality: the power that it is raised to.
     names: the sentences that the model was taught as names. doubt: how much less a refusal counts the less what was
     asked is like one of them, see `calibration.belief`; 0 for not at all.
+    instance: score from which a thing counts that a zero-shot segmenter found; our models find no such.
     """
 
     side: int = 384
@@ -42,6 +47,7 @@ class OperatingPoint:
     answer_presence: float = 1.0
     names: Sequence[str] = ()
     doubt: float = 0.0
+    instance: float = 0.3
 
     def __post_init__(self) -> None:
         # JSON has no tuples.
@@ -73,14 +79,35 @@ def find(model: str | Path | None) -> Path:
     if model is None:
         return shipped()
     name = str(model)
-    if name not in DESIGNS or Path(name).is_dir():
+    if Path(name).is_dir() or name not in DESIGNS + ZERO_SHOT:
         return Path(model)
+    if name in ZERO_SHOT:
+        return _fetched(name)
     if folder := ships(name):
         return folder
     raise CheckpointError(
         f"No weights for {name} come with this version. Make some with `ris train --model {name} --dataset DIR "
         f"--out FOLDER`, then give that folder instead of {name!r}."
     )
+
+
+def pointer_folder(name: str) -> Path:
+    """Where fetching zero-shot segmenter `name` leaves its pointer: a checkpoint folder without weights."""
+    return cache() / "zero-shot" / name
+
+
+def _fetched(name: str) -> Path:
+    folder = pointer_folder(name)
+    if (folder / CONFIG).is_file():
+        return folder
+    raise CheckpointError(
+        f"The weights of {name} aren't on this machine. Run `ris fetch {name}`; `ris models` says more."
+    )
+
+
+def is_zero_shot(folder: Path) -> bool:
+    """Whether a checkpoint is a pointer to published weights. Raises CheckpointError if it can't be read."""
+    return read_config(folder)["model"] in ZERO_SHOT
 
 
 def digest(folder: Path) -> str:
@@ -100,13 +127,17 @@ def with_point(source: Path, point: OperatingPoint, folder: Path, card: str | No
     """
     config = read_config(source) | {"operating_point": asdict(point)}
     card = card or (source / CARD).read_text(encoding="utf-8")
-    write(folder, (source / WEIGHTS).read_bytes(), config, card)
+    write(folder, None if is_zero_shot(source) else (source / WEIGHTS).read_bytes(), config, card)
 
 
-def write(folder: Path, tensors: bytes, config: Mapping[str, Any], card: str) -> None:
-    """Write a checkpoint's three files at `folder`, all or none. Raises FileExistsError if it is there already."""
+def write(folder: Path, tensors: bytes | None, config: Mapping[str, Any], card: str) -> None:
+    """Write a checkpoint's three files at `folder`, all or none; `tensors`: None for a pointer, which has no weights.
+
+    Raises FileExistsError if it is there already.
+    """
     with atomic_dir(folder) as temporary:
-        (temporary / WEIGHTS).write_bytes(tensors)
+        if tensors is not None:
+            (temporary / WEIGHTS).write_bytes(tensors)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
 
@@ -127,7 +158,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} isn't a checkpoint: {CONFIG} is missing.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} can't be read: {error}.") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("model") not in DESIGNS:
+    if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("model") not in DESIGNS + ZERO_SHOT:
         raise CheckpointError(f"{folder / CONFIG} is of a format or model that this version doesn't know.")
     return config
 
@@ -138,5 +169,7 @@ def answers_clicks(folder: Path) -> bool:
     Raises CheckpointError if its configuration can't be read.
     """
     own, ours = read_config(folder), read_config(shipped())
+    if own["model"] in ZERO_SHOT:
+        return bool(own.get("clicks"))
     borrowed = bool(ours.get("interactive")) and ours["image_encoder"] == own["image_encoder"]
     return bool(own.get("interactive")) or borrowed

@@ -69,3 +69,8 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache() -> Path:
+    """The folder that fetched weights are kept in: `RIS_CACHE`, or else ~/.cache/ris."""
+    return Path(os.environ.get("RIS_CACHE") or "~/.cache/ris").expanduser()

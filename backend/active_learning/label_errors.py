@@ -22,13 +22,14 @@ from math import fsum
 from pathlib import Path
 from typing import Self
 
+from ris_core import segmenters
 from ris_core.data import Sample, read_folder
 from ris_core.evaluation.contact_sheet import contact_sheet
 from ris_core.evaluation.evaluate import Report, evaluate, evaluate_each
 from ris_core.evaluation.metrics import Score
 from ris_core.images import write_image
 from ris_core.inference.calibration import corrected, fit_correction
-from ris_core.inference.predictor import Predictor
+from ris_core.inference.segmenter import Segmenter
 
 # Below it there is nothing to tell a person about.
 LEAST = 0.3
@@ -84,7 +85,7 @@ def find_label_errors(
     pictures: a folder for sheets of them, with both masks on the photo. on_progress: hears how many corrections were
     looked at, of how many. Raises as `find_suspects`, and CheckpointError if the version can't be loaded.
     """
-    predictor, samples = Predictor.load(checkpoint), read_folder(snapshot)
+    predictor, samples = segmenters.load(checkpoint), read_folder(snapshot)
     ranked = find_suspects(predictor, samples, lambda done: on_progress(done, len(samples)))
     chosen = [(suspect, sample) for suspect, sample in ranked if suspect.suspicion >= LEAST][:count]
     sheets = _draw(pictures, predictor, [sample for _, sample in chosen]) if pictures else []
@@ -93,7 +94,7 @@ def find_label_errors(
 
 
 def find_suspects(
-    predictor: Predictor, samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda done: None
+    predictor: Segmenter, samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda done: None
 ) -> list[tuple[Suspect, Sample]]:
     """All corrections of a snapshot, the most suspicious first. Raises ImageError, DatasetError if it is damaged."""
     report = evaluate(predictor, samples, on_progress)
@@ -123,7 +124,7 @@ def certainties(report: Report) -> list[float]:
     return believed
 
 
-def _draw(folder: Path, predictor: Predictor, samples: Sequence[Sample]) -> list[Path]:
+def _draw(folder: Path, predictor: Segmenter, samples: Sequence[Sample]) -> list[Path]:
     """Sheets of the corrections with the version's masks over theirs, the worst first. Returns the files."""
     written = []
     for start in range(0, len(samples), _A_SHEET):

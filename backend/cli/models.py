@@ -54,16 +54,16 @@ def segment(
 ) -> None:
     """Find things in a photo, by words, by pointing, or by both: masks, an overlay picture and a table."""
     from backend.cli.places import read_prompts
+    from ris_core import segmenters
     from ris_core.images import read_image, write_image
     from ris_core.inference.instances import one_each, tell_apart
-    from ris_core.inference.predictor import Predictor
     from ris_core.overlay import draw
 
     folder = folder or Path(f"{photo.stem}-masks")
     image = read_image(photo)
     asked = read_prompts(prompts or [], points or [], beside or [], box, (image.shape[0], image.shape[1]))
     _check_writable(folder)
-    predictor = Predictor.load(model)
+    predictor = segmenters.load(model)
     prepared = predictor.embed(image)
     predictions = predictor.segment(prepared, asked)
     if instances:

@@ -23,8 +23,8 @@ from backend.home import env_file, home_folder
 from backend.queue import queue
 from backend.queue.names import KINDS, QUEUES
 from backend.settings import PREFIX
+from ris_core import segmenters
 from ris_core.files import atomic_write
-from ris_core.inference.predictor import Predictor
 
 SECRETS = ("password", "webhook_secret", "label_studio_token", "redis_url")
 
@@ -83,7 +83,7 @@ def weights(context: CheckContext) -> CheckResult:
     versions = services.registry(context.settings)
     version = versions.base if context.number is None else versions.current(context.number)
     start = time.perf_counter()
-    predictor = Predictor.load(version.folder)
+    predictor = segmenters.load(version.folder)
     predictor.segment(predictor.embed(np.zeros((64, 64, 3), np.uint8)), ["a cup"])
     return ok(f"{version.name} loads and answers a prompt in {time.perf_counter() - start:.1f} s.")
 

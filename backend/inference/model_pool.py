@@ -24,7 +24,7 @@ from ris_core.inference.prompt import Prompt
 
 if TYPE_CHECKING:
     from ris_core.inference.frame import Image
-    from ris_core.inference.predictor import Predictor, PreparedImage
+    from ris_core.inference.segmenter import PreparedImage, Segmenter
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class ModelPool:
         versions: int = 2,
         embeddings: int = 64,
         max_pixels: int = MAX_PIXELS,
-        load: Callable[[Path], Predictor] | None = None,
+        load: Callable[[Path], Segmenter] | None = None,
     ) -> None:
-        self._predictors: LRUCache[str, Predictor] = LRUCache(versions)
+        self._predictors: LRUCache[str, Segmenter] = LRUCache(versions)
         self._embeddings: LRUCache[str, PreparedImage] = LRUCache(embeddings)
         self._max_pixels = max_pixels
         self._load = load or _load
@@ -114,7 +114,7 @@ class ModelPool:
 
     def _segment(
         self,
-        predictor: Predictor,
+        predictor: Segmenter,
         images: Sequence[ImagePrompts],
         passes: int | None,
         guessed: Collection[str],
@@ -139,7 +139,7 @@ class ModelPool:
         # One of them is to blame: alone, each answers for itself.
         return [result for image in images for result in self._segment(predictor, [image], passes, guessed, apart)]
 
-    def _prepare(self, predictor: Predictor, requests: Sequence[ImagePrompts]) -> list[PreparedImage]:
+    def _prepare(self, predictor: Segmenter, requests: Sequence[ImagePrompts]) -> list[PreparedImage]:
         keys = [f"{predictor.fingerprint}:{request.identity}" for request in requests]
         kept = {key: self._embeddings[key] for key in keys if key in self._embeddings}
         new = {key: request.image for key, request in zip(keys, requests, strict=True) if key not in kept}
@@ -162,14 +162,14 @@ class ModelPool:
         else:
             _log.info("Version %s is loaded.", version.name)
 
-    def _predictor(self, version: Version) -> Predictor:
+    def _predictor(self, version: Version) -> Segmenter:
         if version.name not in self._predictors:
             self._predictors[version.name] = self._load(version.folder)
         return self._predictors[version.name]
 
 
 def _apart(
-    predictor: Predictor, image: PreparedImage, answers: Sequence[Prediction], sentences: Collection[str]
+    predictor: Segmenter, image: PreparedImage, answers: Sequence[Prediction], sentences: Collection[str]
 ) -> list[Prediction]:
     """The answers, those to `sentences` with their things told apart."""
     if not sentences:
@@ -179,8 +179,8 @@ def _apart(
     return [tell_apart(predictor, image, answer) if answer.prompt in sentences else answer for answer in answers]
 
 
-def _load(folder: Path) -> Predictor:
+def _load(folder: Path) -> Segmenter:
     """A version's predictor. Torch is imported here: it takes seconds, in which others are answered already."""
-    from ris_core.inference.predictor import Predictor  # noqa: PLC0415
+    from ris_core import segmenters  # noqa: PLC0415
 
-    return Predictor.load(folder)
+    return segmenters.load(folder)

@@ -10,11 +10,11 @@ from backend.datasets.snapshots import newest_snapshot, read_manifest
 from backend.learning.gate import ComparedExpression, Verdict, judge
 from backend.learning.versions import plain_name
 from backend.registry import Registry, Version
+from ris_core import segmenters
 from ris_core.data import read_folder
 from ris_core.evaluation.contact_sheet import contact_sheet
 from ris_core.evaluation.evaluate import Report, evaluate, evaluate_each
 from ris_core.images import write_image
-from ris_core.inference.predictor import Predictor
 
 OnProgress = Callable[[str, float], None]
 """Hears the stage, and the share of it that is done, 0 to 1."""
@@ -93,7 +93,7 @@ def compare_versions(before: Path, after: Path, snapshot: Path, on_progress: OnP
 
     def answered(folder: Path, done_before: int) -> Report:
         return evaluate(
-            Predictor.load(folder), samples, lambda done: on_progress("evaluating", (done_before + done) / total)
+            segmenters.load(folder), samples, lambda done: on_progress("evaluating", (done_before + done) / total)
         )
 
     old, new = answered(before, 0), answered(after, len(samples))
@@ -125,7 +125,7 @@ def draw(folder: Path, versions: tuple[Version, Version], answered: Comparison) 
 
     One of them is left out where nothing changed that way. Returns the files.
     """
-    predictors, written = [Predictor.load(version.folder) for version in versions], []
+    predictors, written = [segmenters.load(version.folder) for version in versions], []
     pairs = sorted(zip(answered.expressions, answered.before.samples, strict=True), key=lambda pair: _gain(pair[0]))
     worse = [sample for expression, sample in pairs if _gain(expression) < 0]
     better = [sample for expression, sample in reversed(pairs) if _gain(expression) > 0]

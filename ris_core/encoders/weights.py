@@ -6,7 +6,6 @@ Only safetensors are read here and nothing is downloaded: `fetch` does that, and
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ris_core.errors import CheckpointError
-from ris_core.files import sha256
+from ris_core.files import cache, sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,11 +32,6 @@ NETWORK = ("config.json",)
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # So many tensors are named in a message; the rest are counted.
 _NAMED = 5
-
-
-def cache() -> Path:
-    """The folder that fetched weights are kept in: `RIS_CACHE`, or else ~/.cache/ris."""
-    return Path(os.environ.get("RIS_CACHE") or "~/.cache/ris").expanduser()
 
 
 class WeightsSource(ABC):

@@ -16,7 +16,7 @@ from ris_core.evaluation.evaluate import EvaluatedSample, Report, evaluate_each
 from ris_core.images import write_image
 from ris_core.inference.calibration import BINS, Bin, calibration_error
 from ris_core.inference.frame import Image
-from ris_core.inference.predictor import Predictor
+from ris_core.inference.segmenter import Segmenter
 from ris_core.masks import Mask
 from ris_core.overlay import PALETTE, outline, tint
 
@@ -31,12 +31,12 @@ _HEADER = 36
 _SIDE, _MARGIN = 480, 70
 
 
-def write_pictures(folder: Path, predictor: Predictor, report: Report, convention: Convention = "original") -> None:
+def write_pictures(folder: Path, segmenter: Segmenter, report: Report, convention: Convention = "original") -> None:
     """Write reliability.png, best.jpg, worst.jpg and random.jpg; answers that are shown are asked for once more."""
     write_image(folder / "reliability.png", reliability_diagram(report.bins))
     for name, samples in choose_samples(report).items():
-        shown = [evaluated for sample in samples for evaluated in evaluate_each(predictor, [sample], convention)]
-        write_image(folder / f"{name}.jpg", contact_sheet(shown, f"{predictor.version}: {name}"))
+        shown = [evaluated for sample in samples for evaluated in evaluate_each(segmenter, [sample], convention)]
+        write_image(folder / f"{name}.jpg", contact_sheet(shown, f"{segmenter.version}: {name}"))
 
 
 def choose_samples(report: Report, count: int = _CELLS, seed: int = 0) -> dict[str, list[Sample]]:

@@ -29,7 +29,7 @@ from ris_core.inference.calibration import (
 )
 from ris_core.inference.frame import Image
 from ris_core.inference.prediction import Prediction, RawPrediction
-from ris_core.inference.predictor import Predictor, decide
+from ris_core.inference.segmenter import Segmenter, decide
 from ris_core.masks import Mask
 
 OnProgress = Callable[[int], None]
@@ -88,7 +88,7 @@ class EvaluatedSample(NamedTuple):
 
 
 def evaluate(
-    predictor: Predictor,
+    segmenter: Segmenter,
     samples: Sequence[Sample],
     on_progress: OnProgress | None = None,
     convention: Convention = "original",
@@ -98,7 +98,7 @@ def evaluate(
     Raises ImageError if a photo can't be read, DatasetError if a mask can't be decoded or a photo's size isn't as said.
     """
     done, scores, seconds = list[Sample](), list[Score](), 0.0
-    for evaluated in evaluate_each(predictor, samples, convention):
+    for evaluated in evaluate_each(segmenter, samples, convention):
         done.append(evaluated.sample)
         scores.append(evaluated.score)
         seconds += evaluated.seconds
@@ -108,13 +108,13 @@ def evaluate(
 
 
 def evaluate_each(
-    predictor: Predictor, samples: Sequence[Sample], convention: Convention = "original"
+    segmenter: Segmenter, samples: Sequence[Sample], convention: Convention = "original"
 ) -> Iterator[EvaluatedSample]:
     """Answer and judge every sample, photo by photo; raises as `evaluate` does."""
-    point = predictor.point
+    point = segmenter.point
     if convention == "lavt":
         point = replace(point, mask=0.5, presence=0.0)
-    for sample, image, raw, seconds in _predict(predictor, samples, convention):
+    for sample, image, raw, seconds in _predict(segmenter, samples, convention):
         prediction = decide(sample.sentence, raw, point)
         target = _target(sample, image) if sample.has_target else None
         judged = score(raw.probability >= point.mask, target, not prediction.present, prediction.score)
@@ -123,13 +123,13 @@ def evaluate_each(
 
 
 def calibrate(
-    predictor: Predictor,
+    segmenter: Segmenter,
     samples: Sequence[Sample],
     accepted: float | None = ACCEPTED,
     on_progress: OnProgress | None = None,
     names: Sequence[str] = (),
 ) -> OperatingPoint:
-    """Fix the operating point on validation data, at the photos' own size and the predictor's side.
+    """Fix the operating point on validation data, at the photos' own size and the segmenter's side.
 
     1. A pixel's threshold is the one of 0.2, 0.25 ... 0.6 with the highest mean IoU over the targets.
     2. A thing's is the highest, in thousandths, at which at least the share `accepted` of the targets are answered. Who
@@ -143,8 +143,8 @@ def calibrate(
     Raises DatasetError if none of the samples has a target, or all have where shares are balanced; and as `evaluate`.
     """
     trials = []
-    for sample, _, raw, _ in _predict(predictor, samples, "original"):
-        [distance] = predictor.distances([sample.sentence], names) if names else [0.0]
+    for sample, _, raw, _ in _predict(segmenter, samples, "original"):
+        [distance] = segmenter.distances([sample.sentence], names) if names else [0.0]
         trials.append(_Trial.of(sample, raw._replace(distance=distance)))
         if on_progress:
             on_progress(len(trials))
@@ -155,7 +155,7 @@ def calibrate(
     there = [trial.presence_at(best) for trial in targets]
     absent = [trial.presence_at(best) for trial in trials if not trial.has_target]
     lowest = balanced_presence_threshold(there, absent) if accepted is None else presence_threshold(there, accepted)
-    point = OperatingPoint(predictor.point.side, _MASK_THRESHOLDS[best], lowest, names=names)
+    point = OperatingPoint(segmenter.point.side, _MASK_THRESHOLDS[best], lowest, names=names)
     point = replace(
         point, answer_presence=_presence_power([trial for trial in trials if trial.shown(best, point)], best)
     )
@@ -209,15 +209,15 @@ class _Trial(NamedTuple):
 
 
 def _predict(
-    predictor: Predictor, samples: Sequence[Sample], convention: Convention
+    segmenter: Segmenter, samples: Sequence[Sample], convention: Convention
 ) -> Iterator[tuple[Sample, Image, RawPrediction, float]]:
     """Samples with their photo, what the model says and the seconds that it took, photo by photo."""
-    square = predictor.point.side if convention == "lavt" else None
+    square = segmenter.point.side if convention == "lavt" else None
     for photos in _together(samples):
         images = [_read(photo[0], square) for photo in photos]
         started = time.perf_counter()
         sentences = [[sample.sentence for sample in photo] for photo in photos]
-        predictions = predictor.predict_raw(list(zip(predictor.embed_all(images), sentences, strict=True)))
+        predictions = segmenter.predict_raw(list(zip(segmenter.embed_all(images), sentences, strict=True)))
         pace = (time.perf_counter() - started) / len(predictions)
         pairs = [(sample, image) for photo, image in zip(photos, images, strict=True) for sample in photo]
         yield from ((*pair, raw, pace) for pair, raw in zip(pairs, predictions, strict=True))

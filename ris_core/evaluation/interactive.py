@@ -14,8 +14,8 @@ from ris_core.errors import DatasetError
 from ris_core.evaluation.clicker import next_click
 from ris_core.inference.calibration import calibration_error, mean, reliability
 from ris_core.inference.frame import Image
-from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.inference.prompt import Box, Point, Prompt, box_of
+from ris_core.inference.segmenter import PreparedImage, Segmenter
 from ris_core.masks import Mask, iou
 
 CLICKS = 5
@@ -72,7 +72,7 @@ class ClickReport:
 
 
 def evaluate_clicks(
-    predictor: Predictor, samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
+    segmenter: Segmenter, samples: Sequence[Sample], on_progress: Callable[[int], None] | None = None
 ) -> ClickReport:
     """Ask for every object of the samples' photos that isn't tiny; `on_progress` hears how many photos are done.
 
@@ -80,7 +80,7 @@ def evaluate_clicks(
     """
     figures: list[ThingFigures] = []
     for number, (photo, things) in enumerate(things_of(samples), 1):
-        figures += measure(predictor, predictor.embed(photo.photo()), things)
+        figures += measure(segmenter, segmenter.embed(photo.photo()), things)
         if on_progress:
             on_progress(number)
     if not figures:
@@ -103,12 +103,12 @@ def things_of(samples: Sequence[Sample], least: float = LEAST) -> Iterator[tuple
             yield photo[0], large
 
 
-def measure(predictor: Predictor, image: PreparedImage, things: Sequence[Thing]) -> list[ThingFigures]:
+def measure(segmenter: Segmenter, image: PreparedImage, things: Sequence[Thing]) -> list[ThingFigures]:
     """Ask for things of one photo, by the simulated annotator of `clicker`; each round's prompts go together."""
-    by_click = _rounds(predictor, image, things, CLICKS)
-    boxes = predictor.segment(image, [Prompt(box=box_of(thing.mask)) for thing in things])
+    by_click = _rounds(segmenter, image, things, CLICKS)
+    boxes = segmenter.segment(image, [Prompt(box=box_of(thing.mask)) for thing in things])
     spoken = [thing for thing in things if thing.sentence]
-    words = dict(zip(map(id, spoken), _words(predictor, image, spoken), strict=True))
+    words = dict(zip(map(id, spoken), _words(segmenter, image, spoken), strict=True))
     nothing = (float("nan"), float("nan"))
     return [
         ThingFigures(*clicks, iou(box.mask, thing.mask), *words.get(id(thing), nothing))
@@ -135,7 +135,7 @@ def grabcut(image: Image, box: Box) -> Mask:
 
 
 def _rounds(
-    predictor: Predictor, image: PreparedImage, things: Sequence[Thing], clicks: int
+    segmenter: Segmenter, image: PreparedImage, things: Sequence[Thing], clicks: int
 ) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
     points: list[list[Point]] = [[] for _ in things]
     answers: list[Mask | None] = [None] * len(things)
@@ -144,20 +144,20 @@ def _rounds(
         for own, answer, thing in zip(points, answers, things, strict=True):
             own.extend(_click(answer if answer is not None else np.zeros_like(thing.mask), thing.mask))
         prompts = [Prompt(points=tuple(own), mask=answer) for own, answer in zip(points, answers, strict=True)]
-        predictions = predictor.segment(image, prompts)
+        predictions = segmenter.segment(image, prompts)
         answers = [prediction.mask for prediction in predictions]
         ious.append([iou(prediction.mask, thing.mask) for prediction, thing in zip(predictions, things, strict=True)])
         scores.append([prediction.score for prediction in predictions])
     return list(zip(zip(*ious, strict=True), zip(*scores, strict=True), strict=True))
 
 
-def _words(predictor: Predictor, image: PreparedImage, things: Sequence[Thing]) -> list[tuple[float, float]]:
+def _words(segmenter: Segmenter, image: PreparedImage, things: Sequence[Thing]) -> list[tuple[float, float]]:
     if not things:
         return []
-    said = predictor.segment(image, [thing.sentence for thing in things])
+    said = segmenter.segment(image, [thing.sentence for thing in things])
     clicks = [_click(answer.mask, thing.mask) for answer, thing in zip(said, things, strict=True)]
     prompts = [Prompt(thing.sentence, tuple(click)) for thing, click in zip(things, clicks, strict=True)]
-    mended = predictor.segment(image, prompts)
+    mended = segmenter.segment(image, prompts)
     return [
         (iou(answer.mask, thing.mask), iou(after.mask, thing.mask))
         for answer, after, thing in zip(said, mended, things, strict=True)

@@ -78,14 +78,15 @@ class Chooser:
         candidates = pieces(everything, threshold)
         if len(candidates) < 2:
             return shown
-        answer = self._among(text, candidates, said.probability)
+        answer = self.among(text, candidates, said.probability)
         if len(answer.chosen) == len(candidates):
             return shown
         kept = np.any([candidates[number] for number in answer.chosen], axis=0) | (everything < threshold)
         probability = np.where(kept, everything, np.float32(0))
         return shown._replace(probability=probability, quality=shown.quality * answer.expected)
 
-    def _among(self, text: TextFeatures, candidates: Sequence[Mask], said: Probability) -> Answer:
+    def among(self, text: TextFeatures, candidates: Sequence[Mask], said: Probability) -> Answer:
+        """Which of two or more candidates, HxW each, a sentence means; `said`: HxW, what its own map shows."""
         # On the CPU: moving a handful of boxes would take longer.
         text = TextFeatures(text.words.float().cpu(), text.key_padding_mask.cpu(), text.sentence.float().cpu())
         boxes = torch.tensor([[astuple(box_of(mask)) for mask in candidates]])

@@ -11,7 +11,8 @@ import numpy as np
 from ris_core.data.derive.words import mirror_words
 from ris_core.inference.frame import Image
 from ris_core.inference.prediction import RawPrediction
-from ris_core.inference.predictor import Predictor, PreparedImage
+from ris_core.inference.predictor import Predictor
+from ris_core.inference.segmenter import PreparedImage
 
 
 @dataclass(frozen=True)

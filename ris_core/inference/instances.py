@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ris_core.inference.prediction import Prediction
-from ris_core.inference.predictor import Predictor, PreparedImage
 from ris_core.inference.prompt import Point, Prompt
+from ris_core.inference.segmenter import PreparedImage, Segmenter
 from ris_core.masks import Mask, depth
 
 # Points clicked on, at most; enough for a dozen things.
@@ -37,9 +37,11 @@ _SPECK = 0.01
 _COARSE = 160
 
 
-def tell_apart(predictor: Predictor, image: PreparedImage, answer: Prediction) -> Prediction:
-    """The answer with its things; raises as `split` does."""
-    return replace(answer, things=split(predictor, image, answer.mask)) if answer.present else answer
+def tell_apart(segmenter: Segmenter, image: PreparedImage, answer: Prediction) -> Prediction:
+    """The answer with its things, which some models see by themselves; raises as `split` does."""
+    if answer.things:
+        return answer
+    return replace(answer, things=split(segmenter, image, answer.mask)) if answer.present else answer
 
 
 def one_each(answer: Prediction) -> list[Prediction]:
@@ -47,17 +49,17 @@ def one_each(answer: Prediction) -> list[Prediction]:
     return [replace(answer, mask=thing, things=()) for thing in answer.things] or [answer]
 
 
-def split(predictor: Predictor, image: PreparedImage, mask: Mask) -> list[Mask]:
+def split(segmenter: Segmenter, image: PreparedImage, mask: Mask) -> list[Mask]:
     """HxW bool of an answer -> disjoint masks, one a thing, largest first; together they are `mask`.
 
-    Raises PromptError if the model can't be clicked on, OutOfMemory as `Predictor.segment` does.
+    Raises PromptError if the model can't be clicked on, OutOfMemory as `Segmenter.segment` does.
     """
     if not mask.any():
         return []
     large = _without_specks(mask)
     seeds = _seeds(large)
     clicks = [Prompt(points=[_point(seed, mask.shape)]) for seed in seeds]
-    proposals = _Proposals(seeds, [answer.mask & large for answer in predictor.segment(image, clicks)], _parts(large))
+    proposals = _Proposals(seeds, [answer.mask & large for answer in segmenter.segment(image, clicks)], _parts(large))
     things = [thing for group in proposals.joined() for thing in proposals.apart(group)]
     return sorted(_partition(mask, things), key=lambda thing: -np.count_nonzero(thing))
 

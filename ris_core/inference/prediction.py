@@ -19,13 +19,15 @@ class RawPrediction(NamedTuple):
     """What the model says of one prompt, before the operating point.
 
     probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so.
-    distance: of the sentence from the nearest name that was taught, see `Predictor.distances`; 0 where none is known.
+    distance: of the sentence from the nearest name that was taught, see `Segmenter.distances`; 0 where none is known.
+    things: disjoint masks of the things that it consists of, from models that see such; empty from others.
     """
 
     probability: NDArray[np.float32]
     presence: float
     quality: float
     distance: float = 0.0
+    things: Sequence[Mask] = ()
 
 
 @dataclass(frozen=True)

@@ -5,31 +5,26 @@ state of a request.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from cachetools import LRUCache
 from torch import Tensor
-from torch.nn import functional as F
 
 from ris_core import checkpoint, checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders.base import TextEncoder, TextFeatures, fingerprint
-from ris_core.errors import PromptError
 from ris_core.files import sha256
-from ris_core.inference.calibration import belief, corrected
 from ris_core.inference.choosing import Chooser
 from ris_core.inference.frame import Frame, Image, fit, to_photos
 from ris_core.inference.naming import kind_phrase
 from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction, RawPrediction
-from ris_core.inference.prompt import Prompt
+from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Segmenter, clean
 from ris_core.inference.visual import VisualRequest, VisualSegmenter
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.interactive import InteractiveDecoder
@@ -43,21 +38,10 @@ _PHOTOS, _PROMPTS = 8, 32
 _CPU_PIXELS = 1 << 20
 
 
-@dataclass(frozen=True)
-class PreparedImage:
-    """A photo that prompts can be asked of. levels: what the model keeps of it, see `models.base.ImageEmbedding`.
+class Predictor(Segmenter):
+    """One of our models with its operating point, ready to answer."""
 
-    interactive: what its interactive decoder keeps, if it has one. Each prompt costs a decoder's pass alone; but with
-    early fusion nothing is kept for sentences but pixels, encoded anew each time.
-    """
-
-    levels: ImageEmbedding
-    frame: Frame
-    interactive: ImageEmbedding = ()
-
-
-class Predictor:
-    """A model with its operating point, ready to answer."""
+    wavers = True
 
     def __init__(
         self,
@@ -71,9 +55,8 @@ class Predictor:
 
         chooser: tells apart several things that a sentence may mean; without one, all are answered.
         """
+        super().__init__(point, version)
         self.model = model.place().eval()
-        self.point = point
-        self.version = version
         self._dtype = _best_dtype(self.model.device) if precision == "auto" else getattr(torch, precision)
         self._encode_text = _CachedTextEncoder(self.model.text_encoder)
         self._chooser = chooser
@@ -82,7 +65,6 @@ class Predictor:
         shared = other is self.model.text_encoder
         self._encode_choice = self._encode_text if shared else _CachedTextEncoder(other)
         self._visual = VisualSegmenter(self.model, self.autocast)
-        self._names: tuple[Sequence[str], Tensor] | None = None
 
     @classmethod
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
@@ -102,51 +84,15 @@ class Predictor:
         weights = fingerprint(self.model), fingerprint(self.model.image_encoder)
         return sha256("".join([*weights, str(self.point.side), str(self._dtype)]).encode())
 
-    def embed(self, image: Image) -> PreparedImage:
-        """HxWx3 uint8 RGB -> what any number of prompts can be asked of."""
-        return self.embed_all([image])[0]
-
     @torch.inference_mode()
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
-        """`embed` for many, those of one canvas encoded together. Raises OutOfMemory if not even one of them fits."""
+        """As `Segmenter.embed_all`, those of one canvas encoded together."""
         frames = [self.frame(image) for image in images]
         items = list(zip(images, frames, strict=True))
         return grouped(items, lambda item: item[1].canvas, lambda canvas: _PHOTOS, self._encode_images)
 
-    def segment(self, image: PreparedImage, prompts: Sequence[str | Prompt]) -> list[Prediction]:
-        """Answer each prompt, in order; one that points at something always with a mask.
-
-        Raises PromptError if one is empty, or points though the model was never trained to be pointed at; OutOfMemory
-        if not even one fits.
-        """
-        return self.segment_all([(image, prompts)])[0]
-
-    def segment_all(
-        self, requests: Sequence[tuple[PreparedImage, Sequence[str | Prompt]]], guessed: Collection[str] = ()
-    ) -> list[list[Prediction]]:
-        """`segment` for many photos: prompts are decoded together, whichever photo they are about.
-
-        guessed: sentences whose mask is wanted even where the model takes the thing for absent.
-        """
-        asked = [
-            (image, Prompt(prompt) if isinstance(prompt, str) else prompt)
-            for image, prompts in requests
-            for prompt in prompts
-        ]
-        worded = [(image, prompt) for image, prompt in asked if prompt.mask is None and not prompt.wordless]
-        raw = iter(self.predict_raw([(image, [prompt.sentence]) for image, prompt in worded]))
-        said = {id(prompt): next(raw) for _, prompt in worded}
-        shown = iter(self._point([(image, prompt, said.get(id(prompt))) for image, prompt in asked if prompt.visual]))
-        answers = iter(
-            next(shown)
-            if prompt.visual
-            else decide(prompt.sentence, said[id(prompt)], self.point, prompt.sentence in guessed)
-            for _, prompt in asked
-        )
-        return [[next(answers) for _ in prompts] for _, prompts in requests]
-
-    def _point(self, asked: Sequence[tuple[PreparedImage, Prompt, RawPrediction | None]]) -> list[Prediction]:
-        """Answers to prompts that point, what the model says to their sentences being known."""
+    def _point(self, asked: Sequence[PointedPrompt]) -> list[Prediction]:
+        """As `Segmenter._point`, those of one canvas decoded together."""
         requests = [
             VisualRequest(image.interactive, image.frame, prompt, said.probability if said else None)
             for image, prompt, said in asked
@@ -155,8 +101,8 @@ class Predictor:
 
     @torch.inference_mode()
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
-        """One after the other, what the model says of each prompt; raises as `segment` does."""
-        asked = [(image, _sentence(prompt)) for image, prompts in requests for prompt in prompts]
+        """As `Segmenter.predict_raw`, those of one canvas decoded together."""
+        asked = [(image, clean(prompt)) for image, prompts in requests for prompt in prompts]
         if self._chooser is None:
             return self._say(asked)
         kinds = [kind_phrase(sentence) for _, sentence in asked]
@@ -178,30 +124,14 @@ class Predictor:
         distances = self.distances([sentence for _, sentence in asked], self.point.names)
         return [one._replace(distance=distance) for one, distance in zip(raw, distances, strict=True)]
 
-    def distances(self, prompts: Sequence[str], names: Sequence[str]) -> list[float]:
-        """How far each prompt lies from the nearest of `names`: 1 - cosine of sentence vectors, [0, 2]; 0 without any.
-
-        The vectors of the names are kept as long as the same ones are given.
-        """
-        if not names or not prompts:
-            return [0.0] * len(prompts)
-        if self._names is None or self._names[0] != names:
-            self._names = names, F.normalize(self.vectors(names).float(), dim=1)
-        nearest = (F.normalize(self.vectors(prompts).float(), dim=1) @ self._names[1].T).amax(dim=1)
-        distances: list[float] = (1 - nearest).clamp_min(0).tolist()
-        return distances
-
     @torch.inference_mode()
     def vectors(self, prompts: Sequence[str]) -> Tensor:
-        """The sentence vectors of N prompts, (N, D)."""
-        return torch.cat([text.sentence for text in self._encode_text([_sentence(prompt) for prompt in prompts])])
+        """As `Segmenter.vectors`, by the model's own text encoder."""
+        return torch.cat([text.sentence for text in self._encode_text([clean(prompt) for prompt in prompts])])
 
     @torch.inference_mode()
     def deepest_features(self, image: PreparedImage) -> Tensor:
-        """(C, H, W), the deepest features of a photo, 0 where there is none: see `RISModel.deepest`.
-
-        Raises OutOfMemory if early fusion, which encodes the photo here, finds too little.
-        """
+        """As `Segmenter.deepest_features`: see `RISModel.deepest`. Early fusion encodes the photo here."""
 
         def read(images: Sequence[PreparedImage]) -> list[Tensor]:
             return [self.model.deepest(prepared.levels)[0].float() for prepared in images]
@@ -270,27 +200,6 @@ def _shipped_interactive(model: RISModel) -> InteractiveDecoder | None:
     return checkpoint.load(folder, merged=True)[0].interactive
 
 
-def decide(prompt: str, raw: RawPrediction, point: OperatingPoint, guessed: bool = False) -> Prediction:
-    """What the operating point makes of a raw prediction: a mask, or that the thing isn't there.
-
-    guessed: a mask all the same, if there is one.
-    """
-    mask = raw.probability >= point.mask
-    held_back = raw.presence < point.presence and bool(mask.any())
-    present = bool(mask.any()) and (guessed or not held_back)
-    score = expected_iou(present, raw.presence, raw.quality, point, raw.distance)
-    guess = expected_iou(True, raw.presence, raw.quality, point) if held_back else 0.0
-    shown = mask if present else np.zeros_like(mask)
-    return Prediction(prompt, shown, present, raw.presence, raw.quality, score, guess=guess)
-
-
-def expected_iou(present: bool, presence: float, quality: float, point: OperatingPoint, distance: float = 0.0) -> float:
-    """The IoU to expect of an answer, as the point corrects what the model says; numbers as in `RawPrediction`."""
-    if present:
-        return corrected(presence**point.answer_presence * quality, point.answer_scale, point.answer_shift)
-    return corrected(1 - presence, point.refusal_scale, point.refusal_shift) * belief(distance, point.doubt)
-
-
 class _CachedTextEncoder:
     """Keeps the `size` sentences used last: people repeat themselves, a project's prompts above all.
 
@@ -321,9 +230,3 @@ class _CachedTextEncoder:
 def _best_dtype(device: torch.device) -> torch.dtype:
     # Not bfloat16: its eight bits move the edges of masks, and values here are small enough for float16.
     return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def _sentence(prompt: str) -> str:
-    if not prompt.strip():
-        raise PromptError("The prompt is empty. Say what to find, for example: the cat.")
-    return " ".join(prompt.split())

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ris_core.inference.frame import Frame
 from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction, RawPrediction, Vector
-from ris_core.inference.predictor import Predictor, PreparedImage
+from ris_core.inference.segmenter import PreparedImage, Segmenter
 from ris_core.masks import Mask
 from ris_core.models.layers import rebuild
 
@@ -34,27 +34,29 @@ _NOTHING = 1e-6
 
 
 def assess(
-    predictor: Predictor, requests: Sequence[tuple[PreparedImage, Sequence[str]]], passes: int = 0, seed: int = 0
+    segmenter: Segmenter, requests: Sequence[tuple[PreparedImage, Sequence[str]]], passes: int = 0, seed: int = 0
 ) -> list[list[AssessedPrediction]]:
-    """`Predictor.segment_all`, which also says what it raises; without `passes` there is no disagreement."""
-    answers = predictor.segment_all(requests)
-    disagreement = iter(disagreements(predictor, requests, passes, seed) if passes else [])
+    """`Segmenter.segment_all`, which also says what it raises; without `passes`, or from a model that can't
+    be asked under dropout, there is no disagreement.
+    """
+    answers = segmenter.segment_all(requests)
+    disagreement = iter(disagreements(segmenter, requests, passes, seed) if passes and segmenter.wavers else [])
     return [
         [
             AssessedPrediction(**vars(prediction), embedding=embedding, disagreement=next(disagreement, None))
-            for prediction, embedding in zip(predictions, embed(predictor, image, predictions), strict=True)
+            for prediction, embedding in zip(predictions, embed(segmenter, image, predictions), strict=True)
         ]
         for (image, _), predictions in zip(requests, answers, strict=True)
     ]
 
 
 @torch.inference_mode()
-def embed(predictor: Predictor, image: PreparedImage, predictions: Sequence[Prediction]) -> list[Vector]:
+def embed(segmenter: Segmenter, image: PreparedImage, predictions: Sequence[Prediction]) -> list[Vector]:
     """The embeddings (D,) of answers about one photo. Raises OutOfMemory."""
     if not predictions:
         return []
-    sentences = predictor.vectors([prediction.prompt for prediction in predictions])
-    features = predictor.deepest_features(image)
+    sentences = segmenter.vectors([prediction.prompt for prediction in predictions])
+    features = segmenter.deepest_features(image)
     things = torch.stack([_inside(features, image.frame, prediction.mask) for prediction in predictions])
     directions = [F.normalize(vectors.float().cpu(), dim=1) for vectors in (sentences, things)]
     return list(torch.cat(directions, dim=1).numpy())
@@ -62,13 +64,13 @@ def embed(predictor: Predictor, image: PreparedImage, predictions: Sequence[Pred
 
 @torch.inference_mode()
 def disagreements(
-    predictor: Predictor, requests: Sequence[tuple[PreparedImage, Sequence[str]]], passes: int = PASSES, seed: int = 0
+    segmenter: Segmenter, requests: Sequence[tuple[PreparedImage, Sequence[str]]], passes: int = PASSES, seed: int = 0
 ) -> list[float]:
     """One after the other, how far each prompt's answers lie apart, [0, 1]; raises as `assess` does."""
     by_pass: list[list[RawPrediction]] = []
     for number in range(passes):
         thinned = {id(image): _thinned(image, seed + number) for image, _ in requests}
-        by_pass.append(predictor.predict_raw([(thinned[id(image)], prompts) for image, prompts in requests]))
+        by_pass.append(segmenter.predict_raw([(thinned[id(image)], prompts) for image, prompts in requests]))
     return [disagreement(answers) for answers in zip(*by_pass, strict=True)]
 
 

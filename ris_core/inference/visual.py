@@ -70,7 +70,7 @@ class VisualSegmenter:
         probabilities = to_photos(output.mask.float(), [request.frame for request in requests])
         qualities = output.quality.float().sigmoid().tolist()
         return [
-            _answer(request.prompt, probability, quality)
+            pointed_answer(request.prompt, probability, quality)
             for request, probability, quality in zip(requests, probabilities, qualities, strict=True)
         ]
 
@@ -86,7 +86,8 @@ def _ways(request: VisualRequest) -> list[VisualRequest]:
     return [request, request._replace(said=None)] if said is not None and pointed else [request]
 
 
-def _answer(prompt: Prompt, probability: NDArray[np.float32], quality: float) -> Prediction:
+def pointed_answer(prompt: Prompt, probability: NDArray[np.float32], quality: float) -> Prediction:
+    """HxW and the IoU expected -> the answer to who pointed; never without a mask."""
     mask = probability >= 0.5
     if prompt.box:
         mask = mask & _around(prompt.box, mask.shape)
@@ -137,9 +138,14 @@ def _prompts(requests: Sequence[VisualRequest], device: torch.device) -> VisualP
 def _earlier(request: VisualRequest) -> Tensor:
     """(1, H/4, W/4): the logits of what is to be mended, 0 where nothing is."""
     rows, columns = request.frame.canvas
-    if request.prompt.mask is not None:
-        share = to_grid(request.prompt.mask.astype(np.float32), request.frame)
-        return torch.from_numpy(SURE * (2 * share - 1))[None]
-    if request.said is not None:
-        return torch.logit(torch.from_numpy(to_grid(request.said, request.frame)), 1e-4).clamp(-_MOST, _MOST)[None]
-    return torch.zeros(1, rows // 4, columns // 4)
+    logits = earlier_logits(request.frame, request.prompt, request.said)
+    return torch.zeros(1, rows // 4, columns // 4) if logits is None else logits[None]
+
+
+def earlier_logits(frame: Frame, prompt: Prompt, said: NDArray[np.float32] | None) -> Tensor | None:
+    """(H/4, W/4) of the canvas: the logits of the answer to be mended, or of what the sentence found; None: neither."""
+    if prompt.mask is not None:
+        return torch.from_numpy(SURE * (2 * to_grid(prompt.mask.astype(np.float32), frame) - 1))
+    if said is not None:
+        return torch.logit(torch.from_numpy(to_grid(said, frame)), 1e-4).clamp(-_MOST, _MOST)
+    return None

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from ris_core import checkpoint, checkpoint_files
+from ris_core import checkpoint, checkpoint_files, segmenters
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data.datasets import Datasets
 from ris_core.data.readers.registry import dataset_name, held_out_splits
@@ -20,6 +20,7 @@ from ris_core.evaluation.evaluate import Report, calibrate, evaluate
 from ris_core.evaluation.interactive import evaluate_clicks
 from ris_core.evaluation.metrics import Figures
 from ris_core.inference.predictor import Predictor
+from ris_core.inference.segmenter import Segmenter
 from ris_core.models.base import RISModel
 from ris_core.training.design import begin
 from ris_core.training.interactive import InteractiveCourse
@@ -137,7 +138,7 @@ def calibrate_checkpoint(
     Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `evaluate.calibrate` does.
     """
     check_free(folder)
-    source, predictor = checkpoint_files.find(model), Predictor.load(model)
+    source, predictor = checkpoint_files.find(model), segmenters.load(model)
     reports = settle(predictor, datasets, accepted, on_progress)
     words = [f"--model {predictor.version}", *(f"--dataset {dataset_name(name)}" for name in datasets.samples)]
     rule = "--balance" if accepted is None else f"--accepted {accepted}"
@@ -157,7 +158,7 @@ def average_checkpoints(models: Sequence[str], folder: Path) -> Path:
     return _write(*average(folders), folder, mean_card(folders))
 
 
-def settle(predictor: Predictor, datasets: Datasets, accepted: float | None, on_progress: OnStage) -> Reports:
+def settle(predictor: Segmenter, datasets: Datasets, accepted: float | None, on_progress: OnStage) -> Reports:
     """Fix the predictor's operating point on the `val` splits -> how it does on all that is held out."""
     held_out = datasets.validation
     heard = partial(on_progress, "Fixing the operating point", total=len(held_out))

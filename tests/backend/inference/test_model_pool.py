@@ -22,7 +22,8 @@ from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, ImageError
 from ris_core.files import sha256
 from ris_core.inference.prediction import Prediction, RawPrediction
-from ris_core.inference.predictor import Predictor, PreparedImage
+from ris_core.inference.predictor import Predictor
+from ris_core.inference.segmenter import PreparedImage
 
 
 def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:

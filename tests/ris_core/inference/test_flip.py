@@ -52,7 +52,7 @@ def test_a_mirrored_photo_gets_the_mirrored_answer(model: LDA, images: list[np.n
     back = ask(predictor, [image[:, ::-1] for image in images], MIRRORED)
     for one, other in zip(there, back, strict=True):
         assert np.allclose(one.probability, other.probability[:, ::-1], atol=1e-5)
-        assert one[1:] == pytest.approx(other[1:], abs=1e-5)
+        assert one[1:4] == pytest.approx(other[1:4], abs=1e-5)
 
 
 def test_it_segments_as_any_predictor(model: LDA, images: list[np.ndarray]) -> None:

@@ -18,7 +18,8 @@ from ris_core.errors import OutOfMemory, PromptError
 from ris_core.images import read_image
 from ris_core.inference.calibration import belief, corrected
 from ris_core.inference.prediction import RawPrediction
-from ris_core.inference.predictor import Precision, Predictor, decide
+from ris_core.inference.predictor import Precision, Predictor
+from ris_core.inference.segmenter import decide
 from ris_core.models.base import ImageEmbedding
 from ris_core.models.lda import LDA
 from ris_core.models.output import Output

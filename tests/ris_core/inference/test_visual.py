@@ -9,8 +9,9 @@ import torch
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.errors import PromptError
 from ris_core.inference.frame import Frame, to_grid
-from ris_core.inference.predictor import Predictor, PreparedImage
+from ris_core.inference.predictor import Predictor
 from ris_core.inference.prompt import Box, Point, Prompt
+from ris_core.inference.segmenter import PreparedImage
 from ris_core.models.interactive import InteractiveOutput, VisualPrompts
 from ris_core.models.lda import LDA
 

@@ -1,0 +1,31 @@
+"""From a pointer to a segmenter that answers: the fetched weights are checked against it, and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from ris_core import checkpoint_files
+from ris_core.inference.choosing import Chooser
+from ris_core.inference.predictor import Precision
+from ris_core.zero_shot.network import ZeroShotNetwork
+from ris_core.zero_shot.pointer import parts_of
+from ris_core.zero_shot.segmenter import ZeroShotSegmenter
+
+# A network from the folders of its parts, by the names that the catalogue gives them; transformers is imported inside.
+NETWORKS: dict[str, Callable[[Mapping[str, Path]], ZeroShotNetwork]] = {}
+
+
+def load_zero_shot(folder: Path, precision: Precision = "auto") -> ZeroShotSegmenter:
+    """The segmenter that the pointer in a folder means. `precision`: of its weights; "auto" is half on a GPU.
+
+    Raises CheckpointError if weights that it points to are missing, or others than they were when it was made.
+    """
+    parts, point = parts_of(folder), checkpoint_files.operating_point(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    auto = torch.float16 if device.type == "cuda" else torch.float32
+    network = NETWORKS[checkpoint_files.read_config(folder)["model"]](parts)
+    network = network.to(device, auto if precision == "auto" else getattr(torch, precision))
+    return ZeroShotSegmenter(network, point, checkpoint_files.version(folder), Chooser.shipped())

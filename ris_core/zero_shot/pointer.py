@@ -1,0 +1,59 @@
+"""A zero-shot segmenter as a checkpoint: a folder that says which fetched weights it means, by file. No torch here.
+
+It is registered, promoted, compared, recalibrated and rolled back as any version is: a few hundred bytes instead of
+gigabytes, and its name changes with the weights, their commit and the operating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from ris_core.checkpoint_files import FORMAT, OperatingPoint, read_config, write
+from ris_core.errors import CheckpointError
+from ris_core.files import cache, sha256
+from ris_core.zero_shot.catalogue import Source, ZeroShotEntry
+
+
+def part_folder(source: Source, revision: str) -> Path:
+    """Where the files of a source at a commit are kept."""
+    return cache() / f"{source.repo.replace('/', '--')}-{revision[:8]}"
+
+
+def write_pointer(
+    entry: ZeroShotEntry, revisions: Mapping[str, str], point: OperatingPoint, folder: Path, card: str
+) -> None:
+    """Write the pointer to what was fetched, `revisions` by part. Raises FileExistsError if `folder` is there."""
+    sources = {}
+    for part, source in entry.sources.items():
+        kept = part_folder(source, revisions[part])
+        files = {name: sha256(kept / name) for name in (source.file, *source.beside)}
+        sources[part] = {"repo": source.repo, "revision": revisions[part], "folder": kept.name, "files": files}
+    config = {"format": FORMAT, "model": entry.name, "clicks": entry.clicks, "sources": sources}
+    write(folder, None, config | {"operating_point": asdict(point)}, card)
+
+
+def parts_of(folder: Path) -> dict[str, Path]:
+    """The folders of the weights that a pointer means, by part, each file of them checked.
+
+    Raises CheckpointError if a file is missing or was changed since the pointer was made.
+    """
+    config = read_config(folder)
+    name, parts = config["model"], {}
+    for part, source in config["sources"].items():
+        parts[part] = cache() / source["folder"]
+        for file, digest in source["files"].items():
+            _check(name, parts[part] / file, digest)
+    return parts
+
+
+def _check(name: str, path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: the weights of {name} aren't on this machine. Run `ris fetch {name}`."
+        )
+    if sha256(path) != digest:
+        raise CheckpointError(
+            f"{path} isn't the file that {name} was fetched with. Delete {path.parent} and run `ris fetch {name}`."
+        )
