@@ -53,7 +53,7 @@ def test_sixteen_threads_give_the_serial_results(name: str) -> None:
     for expected, found in zip(serial, threaded, strict=True):
         for one, other in zip(expected, found, strict=True):
             assert np.allclose(one.probability, other.probability, atol=1e-4)
-            assert one[1:] == pytest.approx(other[1:], abs=1e-4)
+            assert one[1:4] == pytest.approx(other[1:4], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
