@@ -25,9 +25,9 @@ from ris_core.inference.naming import kind_phrase
 from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction, RawPrediction
 from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Segmenter, clean
-from ris_core.inference.visual import VisualRequest, VisualSegmenter
+from ris_core.inference.visual import MOST, VisualRequest, VisualSegmenter
 from ris_core.models.base import ImageEmbedding, RISModel
-from ris_core.models.interactive import InteractiveDecoder
+from ris_core.models.interactive import InteractiveDecoder, VisualPrompts
 from ris_core.models.layers import join_photos, split_photos
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -179,10 +179,22 @@ class Predictor(Segmenter):
         images = [image.levels for image in {id(image): image for image, _ in items}.values()]
         with self.autocast():
             text = TextFeatures.join([text for _, text in items])
-            output = self.model(join_photos(images), text, torch.tensor(index, device=self.model.device))
+            numbers_of = torch.tensor(index, device=self.model.device)
+            output = self.model(join_photos(images), text, numbers_of)
+            kept = {id(image): image.interactive for image, _ in items}.values()
+            mask = self._refine(output.mask, list(kept), numbers_of)
         scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid().tolist()
-        probabilities = to_photos(output.mask.float(), [image.frame for image, _ in items])
+        probabilities = to_photos(mask, [image.frame for image, _ in items])
         return [RawPrediction(probability, *score) for probability, score in zip(probabilities, scores, strict=True)]
+
+    def _refine(self, logits: Tensor, kept: Sequence[ImageEmbedding], index: Tensor) -> Tensor:
+        """What words found, (N, 1, h, w) -> the mean with what the interactive decoder makes of that."""
+        decoder = self.model.interactive
+        if decoder is None or not all(kept):
+            return logits.float()
+        prompts = VisualPrompts.of_masks(logits.float().clamp(-MOST, MOST))
+        refined: Tensor = decoder(join_photos(list(kept)), prompts, index).mask.float()
+        return (logits.float() + refined) / 2
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that passes run in."""

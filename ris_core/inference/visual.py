@@ -23,7 +23,7 @@ from ris_core.models.interactive import SURE, VisualPrompts
 from ris_core.models.layers import join_photos
 
 # The logits of an earlier answer stay within this, as they were in training.
-_MOST = 6.0
+MOST = 6.0
 # What lies further outside a box than this share of it isn't meant.
 _SLACK = 0.03
 
@@ -147,5 +147,5 @@ def earlier_logits(frame: Frame, prompt: Prompt, said: NDArray[np.float32] | Non
     if prompt.mask is not None:
         return torch.from_numpy(SURE * (2 * to_grid(prompt.mask.astype(np.float32), frame) - 1))
     if said is not None:
-        return torch.logit(torch.from_numpy(to_grid(said, frame)), 1e-4).clamp(-_MOST, _MOST)
+        return torch.logit(torch.from_numpy(to_grid(said, frame)), 1e-4).clamp(-MOST, MOST)
     return None

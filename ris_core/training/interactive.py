@@ -40,6 +40,8 @@ ZOOM = (1.0, 2.1)
 _VISIBLE = 12.0
 # How often an object is asked for first by a box, and how often by words and a click; else by a click.
 _BOXES, _WORDS = 0.25, 0.25
+# How often all that a name means is asked for, by what the model finds for the name: an answer to be refined.
+_NAMED, _NAMES = 0.35, ("name", "synonym", "attribute", "plural")
 # How often the earlier answer isn't told with the next click, and how often only as a mask of yes and no.
 _FORGOTTEN, _BINARY = 0.25, 0.35
 _LOSS = LossWeights(entropy=1.0, dice=1.0)
@@ -48,7 +50,8 @@ _LOSS = LossWeights(entropy=1.0, dice=1.0)
 @dataclass(frozen=True)
 class InteractiveBatch:
     """B photos and N objects. pixels: (B, 3, H, W). valid: (B, 1, H, W). index: (N,). targets: (N, 1, H/4, W/4), the
-    share of each cell covered. sentences: N, each means its object among others; "" where none does.
+    share of each cell covered. sentences: N, each means its object among others; "" where none does. named: N, whether
+    the sentence alone asks first.
     """
 
     pixels: Tensor
@@ -56,6 +59,7 @@ class InteractiveBatch:
     index: Tensor
     targets: Tensor
     sentences: list[str]
+    named: list[bool]
 
 
 class ObjectPhotos(Dataset[InteractiveBatch]):
@@ -84,12 +88,13 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
         first, rng = samples[0], random.Random(f"{self.order} {number} {samples[0].image.name}")
         canvas = canvas_of(first, self.recipe.side)
         view = fit_view((first.height, first.width), canvas, rng, ZOOM)
-        targets, sentences = [], []
-        for thing, sentence in _draw(samples, rng):
+        targets, sentences, named = [], [], []
+        for thing, sentence, alone in _draw(samples, rng):
             target = view.target(thing.mask())
             if target.sum() >= _VISIBLE:
                 targets.append(target)
                 sentences.append(sentence)
+                named.append(alone)
             if len(targets) == self.recipe.present:
                 break
         return InteractiveBatch(
@@ -98,11 +103,15 @@ class ObjectPhotos(Dataset[InteractiveBatch]):
             torch.zeros(len(targets), dtype=torch.long),
             torch.from_numpy(np.array(targets, np.float32)).reshape(-1, 1, canvas[0] // 4, canvas[1] // 4),
             sentences,
+            named,
         )
 
 
-def _draw(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[Sample, str]]:
-    """The objects of a photo in a random order, each as a sample that means it alone, with a sentence that means it."""
+def _draw(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[Sample, str, bool]]:
+    """The objects of a photo in a random order, each as a sample that means it alone, with a sentence that means it.
+
+    Some of them are all that a name means instead, and said to be.
+    """
     objects: dict[int, list[Sample]] = {}
     for sample in samples:
         for segmentation in sample.segmentations:
@@ -111,8 +120,11 @@ def _draw(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[Sampl
     rng.shuffle(order)
     for key, meaning in order:
         chosen = rng.choice(meaning)
+        if chosen.kind in _NAMES and rng.random() < _NAMED:
+            yield chosen, chosen.sentence, True
+            continue
         [one] = [part for part in chosen.segmentations if id(part) == key][:1]
-        yield replace(chosen, segmentations=(one,)), chosen.sentence
+        yield replace(chosen, segmentations=(one,)), chosen.sentence, False
 
 
 def collate(photos: list[InteractiveBatch]) -> InteractiveBatch:
@@ -124,6 +136,7 @@ def collate(photos: list[InteractiveBatch]) -> InteractiveBatch:
         torch.arange(len(photos)).repeat_interleave(counts),
         torch.cat([photo.targets for photo in photos]),
         [sentence for photo in photos for sentence in photo.sentences],
+        [named for photo in photos for named in photo.named],
     )
 
 
@@ -169,7 +182,7 @@ class InteractiveCourse:
                 words = self._words(levels, batch, rng)
             embedding = self._decoder.read_levels(levels, batch.valid)
             cells = valid_cells(batch.valid, batch.targets)[batch.index]
-            session = _Session(batch.targets, cells, words, rng)
+            session = _Session(batch.targets, cells, words, batch.named, rng)
             return torch.stack([self._round(embedding, session, batch, cells) for _ in range(ROUNDS)]).mean()
 
     def _round(
@@ -184,7 +197,8 @@ class InteractiveCourse:
 
     def _words(self, levels: Sequence[Tensor], batch: InteractiveBatch, rng: np.random.Generator) -> Tensor:
         """(N, 1, H/4, W/4): what the model says to the sentences of some of the objects, 0 for the others."""
-        asked = [n for n, sentence in enumerate(batch.sentences) if sentence and rng.random() < _WORDS]
+        sentences = zip(batch.sentences, batch.named, strict=True)
+        asked = [n for n, (sentence, named) in enumerate(sentences) if sentence and (named or rng.random() < _WORDS)]
         logits = torch.zeros_like(batch.targets)
         if asked:
             text = self._model.encode_text([batch.sentences[n] for n in asked])
@@ -196,7 +210,9 @@ class InteractiveCourse:
 class _Session:
     """What was asked of N objects so far, and what is to be asked next."""
 
-    def __init__(self, targets: Tensor, cells: Tensor, words: Tensor, rng: np.random.Generator) -> None:
+    def __init__(
+        self, targets: Tensor, cells: Tensor, words: Tensor, named: Sequence[bool], rng: np.random.Generator
+    ) -> None:
         self._truths = (targets[:, 0] > 0.5).numpy()
         self._valid = (cells[:, 0] > 0).numpy()
         self._rng, self._mask = rng, words
@@ -204,6 +220,8 @@ class _Session:
         self._clicks: list[list[Click]] = [[] for _ in targets]
         for number, truth in enumerate(self._truths):
             worded = bool(words[number].any())
+            if named[number] and bool((words[number] > 0).any()):
+                continue
             if not worded and rng.random() < _BOXES and truth.any():
                 self._boxes[number] = torch.tensor(_box(truth, rng))
             elif rng.random() < 0.5:
