@@ -9,6 +9,7 @@ snapshots/<project>/<id>/   datasets that were trained on, see `backend.datasets
 pictures/                   each picture of them, once
 exports/<name>/             copies of snapshots
 learning/<project>/         state of a training that isn't at its end
+taught/<project>/           what a teacher said of tasks without annotation, see `backend.learning.teaching`
 spool/                      events that came while Valkey was away
 images/ features/ pairs/    caches: downloads, encoded photos, what predictions are ranked by
 valkey/ label-studio/       data of the servers that `ris up` starts
@@ -84,6 +85,11 @@ def categories_file(home: Path, project: int) -> Path:
 def rollout_lock(home: Path, project: int) -> Path:
     """Held while a project's predictions are made anew."""
     return _of_project(home, project, "refresh.lock")
+
+
+def taught_folder(home: Path, project: int) -> Path:
+    """What a teacher said of a project's tasks: notes, and dataset folders named by their content."""
+    return home / "taught" / str(project)
 
 
 def snapshots_folder(home: Path, project: int) -> Path:

@@ -25,7 +25,7 @@ from backend.prompts.text import clean
 from ris_core.errors import PromptError
 from ris_core.masks import Mask, decode_rle, encode_rle, iou
 
-EditKind = Literal["accepted", "corrected", "manual", "rejected"]
+EditKind = Literal["accepted", "corrected", "manual", "rejected", "taught"]
 
 # Two answers to one prompt whose masks agree more than this were asked for twice; parts of one answer don't overlap.
 _SAME = 0.5
@@ -36,9 +36,9 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class Edit:
     """What an annotator did to a prediction, see `backend.datasets.edits`.
 
-    kind: "accepted" (not a pixel is other), "corrected", "rejected" (nothing is left of it), or "manual" (nothing was
-    predicted). iou, changed_pixels: of the prediction and what was submitted; None where there is nothing to compare
-    with. version: of the prediction.
+    kind: "accepted" (not a pixel is other), "corrected", "rejected" (nothing is left of it), "manual" (nothing was
+    predicted), or "taught" (a model's answer that no annotator saw). iou, changed_pixels: of the prediction and what
+    was submitted; None where there is nothing to compare with. version: of the prediction.
     """
 
     kind: EditKind

@@ -100,8 +100,11 @@ def build_snapshot(
     home: Path,
     *,
     max_pixels: int = MAX_PIXELS,
+    parent: Path | None = None,
 ) -> Snapshot:
     """Write a project's corrections as a snapshot, or find the one that holds just these.
+
+    parent: the folder that it lies in. [that of the project's snapshots]
 
     One image is in memory at a time. A task whose image can't be had (`fetch` raises a `FetchError`), or isn't of its
     masks' size, is left out and reported. Any other error ends the build: where Label Studio itself is down, half a
@@ -120,7 +123,7 @@ def build_snapshot(
     instances = coco.instances(project, images, config, number_categories(home, project, config, used))
     refs = coco.refs(images, instances["categories"])
     documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
-    folder = _write(home, project, images, documents)
+    folder = _write(parent or snapshots_folder(home, project), images, documents)
     return Snapshot(folder, len(images), len(instances["annotations"]), len(refs), skipped)
 
 
@@ -191,11 +194,11 @@ def _path(value: str) -> str:
     return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
 
 
-def _write(home: Path, project: int, images: Sequence[coco.AnnotatedImage], documents: Mapping[str, bytes]) -> Path:
+def _write(parent: Path, images: Sequence[coco.AnnotatedImage], documents: Mapping[str, bytes]) -> Path:
     files = {f"images/{annotated.file_name}": annotated.image.digest for annotated in images}
     files |= {name: sha256(data) for name, data in documents.items()}
     manifest = _json({"format": FORMAT, "files": files})
-    folder = snapshots_folder(home, project) / sha256(manifest)
+    folder = parent / sha256(manifest)
     with exclusive(folder.parent / ".lock"):
         _sweep(folder.parent)
         if folder.exists():

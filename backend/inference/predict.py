@@ -232,7 +232,7 @@ def _answer(
     config, least = project_model.config, project_model.settings.prelabel_min_score if echo else 0.0
     answers = [
         answer if _confidence(answer) >= least else replace(answer, present=False)
-        for _, answer, _ in _combined(task, predictions)
+        for _, answer, _ in combined(task, predictions)
     ]
     size = answers[0].mask.shape[0], answers[0].mask.shape[1]
     score = min(map(_confidence, answers)) / (1 if any(answer.present for answer in answers) else 2)
@@ -257,10 +257,10 @@ def _answer(
     return _prediction(task, regions, score, project_model)
 
 
-def _combined(
+def combined(
     task: PromptedTask, predictions: Sequence[Prediction]
 ) -> Iterator[tuple[PromptRequest, Prediction, list[Prediction]]]:
-    """Each request with its answer, and the predictions of its sentences that this was made of."""
+    """Each request of a task with its answer, and the predictions of its sentences that this was made of."""
     rest = iter(predictions)
     for request in task.requests:
         own = [next(rest) for _ in request.asked]
@@ -270,7 +270,7 @@ def _combined(
 def _pairs(task: PromptedTask, predictions: Sequence[Prediction], least: float) -> list[Pair]:
     """What was asked of a task, each sentence once."""
     pairs: dict[str, Pair] = {}
-    for request, answer, own in _combined(task, predictions):
+    for request, answer, own in combined(task, predictions):
         assessed = [prediction for prediction in own if isinstance(prediction, AssessedPrediction)]
         measured = [prediction.disagreement for prediction in assessed if prediction.disagreement is not None]
         about = int(task.task["id"]), clean(request.prompt), _confidence(answer)

@@ -38,7 +38,7 @@ class Sample:
     refs of a split: the expressions of one ref mean the same objects. `coco_id` is COCO's number of the photo where
     a set says it that names its photos otherwise. `kind` says how the expression came about, see
     `derive.expressions.ExpressionKind`; `origin` how its mask did: "accepted" or "corrected" by an annotator, drawn
-    ("manual"), "absent", or "" for unknown.
+    ("manual"), "absent", "taught" by another model, or "" for unknown.
     """
 
     image: Path

@@ -12,10 +12,12 @@ from collections.abc import Collection, Sequence
 from ris_core.data.folder import Sample
 
 # What a person changed tells most, what was accepted is known already; masks of other origin lie between.
-_ORIGINS = {"corrected": 1.0, "rejected": 1.0, "accepted": 0.25}
+_ORIGINS = {"corrected": 1.0, "rejected": 1.0, "accepted": 0.25, "taught": 0.25}
 _USUAL = 0.75
 # Accepted masks are no more than this share of all that is drawn, before things that aren't there become fewer.
 _ACCEPTED = 0.25
+# What a teacher said is no more than half of it: people's word counts at least as much.
+_TAUGHT = 0.5
 # These are no more than this share in the end: base models learn one to three targets as well.
 _ABSENT = 0.25
 # So many times as often is drawn what hasn't been learnt from; the rest is drawn beside it, against forgetting.
@@ -35,6 +37,7 @@ def balance(samples: Sequence[Sample], new: Collection[int] = ()) -> list[float]
         / math.sqrt(given[sample.sentence])
         for sample in samples
     ]
+    weights = _limited(weights, [sample.origin == "taught" for sample in samples], _TAUGHT)
     weights = _limited(weights, [sample.origin == "accepted" for sample in samples], _ACCEPTED)
     return _limited(weights, [not sample.has_target for sample in samples], _ABSENT)
 

@@ -4,7 +4,7 @@ Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, sinc
 are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
 page; gRefCOCO's refs (`ann_id` and `category_id` are lists, [-1] where a sentence means nothing in the image), for
 whose readers `backend.datasets.formats.refer` is. Ours: `origin` of a ref, "accepted", "corrected", "rejected",
-"manual" or "absent", and `iou`, of the prediction with it.
+"manual", "absent" or "taught", and `iou`, of the prediction with it.
 """
 
 import shutil
