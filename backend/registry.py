@@ -219,15 +219,15 @@ class Registry:
     def prunable(self, project: int, keep: int) -> list[Version]:
         """What `prune` would delete, oldest first. Raises RegistryError."""
         current, previous = self.current(project), self.previous(project)
-        needed = {current.name, current.card.get("base"), previous and previous.name}
+        needed = {current.name, current.card.get("base"), current.card.get("start"), previous and previous.name}
         spare = [version for version in self.versions(project)[1:] if version.name not in needed]
         return spare[: max(0, len(spare) - keep)]
 
     def prune(self, project: int, keep: int) -> list[Version]:
         """Delete all but the newest `keep` versions; returns those that are gone.
 
-        The version in production, the one that it was trained from and the one that `rollback` goes back to stay in
-        any case, and don't count. Who has a version's files open can go on reading them.
+        The version in production, those that it was compared with and trained from, and the one that `rollback` goes
+        back to stay in any case, and don't count. Who has a version's files open can go on reading them.
         """
         with self._writing(project):
             self._sweep(project)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What a job's function does, with its arguments; and how a job of each status goes.
 _DOES = {
     "learn": "learns from the corrections of project {0}",
+    "distil": "learns what a teacher says about project {0}",
     "export": "exports project {0} as {1} to {2}",
     "prelabel": "works on batch {0}",
     "refresh": "looks whether project {0} is to be predicted anew",
@@ -37,6 +38,7 @@ _GOES = {
 }
 _RESULTS = {
     "learn": "{decision}: {reason}",
+    "distil": "{decision}: {reason}",
     "export": "{images} images, {annotations} masks, {refs} expressions in {out}",
     "prelabel": "{tasks} tasks in {seconds:.0f} s",
     "refresh": "Predictions: {state}",
@@ -57,6 +59,28 @@ def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
     say(f"{outcome['decision']}: {outcome['reason']}")
     if outcome["expressions"]:
         out.print(_comparison(outcome))
+
+
+def distil(
+    project: ProjectOption,
+    above: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Learn from answers whose expected IoU is at least this.")
+    ] = 0.9,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks to ask about, at most.")] = 500,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a small model what the one in production says of tasks that nobody annotated, beside all corrections."""
+    outcome = _result_of(lambda jobs: jobs.distil(project, above, tasks))
+    if as_json:
+        print(json.dumps(outcome))
+        return
+    say(f"{outcome['decision']}: {outcome['reason']}")
+    if taught := outcome.get("teaching"):
+        say(
+            f"{taught['teacher']} was asked about {taught['tasks']} tasks: {taught['found']} masks and "
+            f"{taught['refused']} refusals are worth {taught['above']:.2f} or more, {taught['unsure']} answers aren't."
+        )
+        out.print(_nearness(taught))
 
 
 def export(
@@ -147,6 +171,16 @@ def _comparison(outcome: Mapping[str, Any]) -> Table:
     table = Table("task", "prompt", "before", "after", title="IoU on held-out corrections")
     for row in outcome["expressions"]:
         table.add_row(str(row["task"]), escape(row["prompt"]), f"{row['before']:.2f}", f"{row['after']:.2f}")
+    return table
+
+
+def _nearness(taught: Mapping[str, Any]) -> Table:
+    """How near the student is to its teacher on what people said of held-out photos, label by label."""
+    student, teacher = taught["seconds"]["student"], taught["seconds"]["teacher"]
+    pace = f"{1000 * student:.0f} ms an expression instead of {1000 * teacher:.0f}"
+    table = Table("label", "expressions", "teacher", "student", title=f"IoU on held-out corrections; {pace}")
+    for row in taught["by_label"]:
+        table.add_row(escape(row["label"]), str(row["count"]), f"{row['teacher']:.2f}", f"{row['student']:.2f}")
     return table
 
 

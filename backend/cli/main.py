@@ -10,7 +10,7 @@ import typer
 
 from backend.cli.batches import cancel, prelabel, rank, refresh, resume
 from backend.cli.corrections import corrections, suspects
-from backend.cli.jobs import export, finetune, job, jobs
+from backend.cli.jobs import distil, export, finetune, job, jobs
 from backend.cli.listener import train_listener
 from backend.cli.local import demo, doctor, up, worker
 from backend.cli.models import convert, fetch, models, segment
@@ -34,7 +34,7 @@ COMMANDS = {
         train_listener,
         convert,
     ),
-    "In Label Studio": (up, demo, connect, finetune, corrections, export, doctor, suspects, worker),
+    "In Label Studio": (up, demo, connect, finetune, distil, corrections, export, doctor, suspects, worker),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),
 }

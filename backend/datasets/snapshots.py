@@ -127,6 +127,13 @@ def build_snapshot(
     return Snapshot(folder, len(images), len(instances["annotations"]), len(refs), skipped)
 
 
+def label_names(folder: Path) -> dict[int, str]:
+    """The label of what each ref of a snapshot means, by its number; nothing of those that mean nothing there."""
+    instances, refs = (json.loads((folder / name).read_bytes()) for name in ("instances.json", "refs.json"))
+    names = {category["id"]: category["name"] for category in instances["categories"]}
+    return {ref["ref_id"]: names[ref["category_id"][0]] for ref in refs if ref["category_id"][0] in names}
+
+
 def verify(folder: Path) -> None:
     """Raise DatasetError if a snapshot or an export has no manifest, or a file is missing or has another content."""
     for name, digest in read_manifest(folder).items():

@@ -27,6 +27,7 @@ from backend.labelstudio.label_config import Defaults
 from backend.learning import finetune, rollout
 from backend.learning.events import EventLog
 from backend.learning.finetune import LearningServices
+from backend.learning.teaching import TeachingSpec, teaching_spec
 from backend.learning.triggers import attempt
 from backend.queue.allow_list import GuardedJob
 from backend.queue.cancellation import JobStopped, Turn
@@ -47,15 +48,32 @@ def learn(project: int) -> dict[str, Any]:
 
     The job's record says how much is enough, see `JobQueue.learn`.
     """
-    settings, job = load(_number(project)), get_current_job()
+    job = get_current_job()
+    return _learn(project, job, min_new_of(job) if job else None)
+
+
+def distil(project: int, above: float, tasks: int) -> dict[str, Any]:
+    """Learn from what is annotated, and from what the version in production says of other tasks. Returns as `learn`."""
+    return _learn(project, get_current_job(), 0, teaching_spec(above, tasks))
+
+
+def _learn(project: int, job: Job | None, min_new: int | None, teaching: TeachingSpec | None = None) -> dict[str, Any]:
+    settings = load(_number(project))
     with memory_explained(settings, job), _label_studio(settings, job) as client:
         parts = LearningServices(client, services.image_resolver(settings), services.registry(settings), settings)
         _make_way("learn")
         log = EventLog(connect(settings.secret("redis_url"), patient=True), settings.home)
         queue, progress = JobQueue.from_settings(settings), JobProgress(job, finetune.STAGES)
-        min_new, name = (min_new_of(job), job.id) if job else (None, "")
-        learn = partial(finetune.learn, project, parts, min_new=min_new, stop=_should_stop(job), on_progress=progress)
-        return asdict(attempt(project, name, client, log, queue, learn))
+        learn = partial(
+            finetune.learn,
+            project,
+            parts,
+            min_new=min_new,
+            teaching=teaching,
+            stop=_should_stop(job),
+            on_progress=progress,
+        )
+        return asdict(attempt(project, job.id if job else "", client, log, queue, learn))
 
 
 def export(project: int, form: str, name: str) -> dict[str, Any]:

@@ -83,8 +83,12 @@ def compare(
     return VersionComparison(snapshot, (before, after), answered, verdict, tuple(sheets))
 
 
-def compare_versions(before: Path, after: Path, snapshot: Path, on_progress: OnProgress) -> Comparison:
+def compare_versions(
+    before: Path, after: Path, snapshot: Path, on_progress: OnProgress, known: Report | None = None
+) -> Comparison:
     """Have two checkpoints, one after the other, answer the held-out expressions of a snapshot ("evaluating").
+
+    known: what the first has answered already.
 
     Raises CheckpointError if one can't be loaded, DatasetError or ImageError if the snapshot is damaged.
     """
@@ -96,7 +100,7 @@ def compare_versions(before: Path, after: Path, snapshot: Path, on_progress: OnP
             segmenters.load(folder), samples, lambda done: on_progress("evaluating", (done_before + done) / total)
         )
 
-    old, new = answered(before, 0), answered(after, len(samples))
+    old, new = known or answered(before, 0), answered(after, len(samples))
     expressions = tuple(
         ComparedExpression(
             task=sample.image_id,

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,24 @@ Message = Mapping[str, Any]
 
 def train_together(
     processes: int,
-    snapshot: Path,
+    folders: Sequence[Path],
     spec: CandidateSpec,
     run: Path,
     on_progress: Callable[[float], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """`train_candidate` in so many processes. The samples are of the dataset folder `snapshot`, where each reads them.
+    """`train_candidate` in so many processes. The samples are of these dataset folders, where each reads them.
 
     Raises Interrupted if `stop` was true (the state of that step is saved), OutOfMemory if one of them was killed for
     it or said so, TrainingError if one of them failed; what it said besides is in the log.
     """
     refs = sorted({sample.ref_id for sample in spec.samples})
-    folders = {"base": spec.base.absolute(), "features": spec.features and spec.features.absolute()}
+    paths = {"base": spec.base.absolute(), "features": spec.features and spec.features.absolute()}
     content = {
         "processes": processes,
-        "snapshot": snapshot.absolute(),
+        "folders": [folder.absolute() for folder in folders],
         "run": run.absolute(),
-        "spec": {**vars(spec), "samples": refs, "new": sorted(spec.new), **folders},
+        "spec": {**vars(spec), "samples": refs, "new": sorted(spec.new), **paths},
     }
     run.mkdir(parents=True, exist_ok=True)
     atomic_write(run / _SPEC, json.dumps(content, default=str).encode())
@@ -170,7 +171,8 @@ def _send(**message: object) -> None:
 
 def _read_spec(content: Mapping[str, Any]) -> CandidateSpec:
     fields, refs = content["spec"], set(content["spec"]["samples"])
-    samples = [sample for sample in read_folder(Path(content["snapshot"])) if sample.ref_id in refs]
+    read = chain.from_iterable(read_folder(Path(folder)) for folder in content["folders"])
+    samples = [sample for sample in read if sample.ref_id in refs]
     features = fields["features"] and Path(fields["features"])
     return CandidateSpec(**{**fields, "base": Path(fields["base"]), "samples": samples, "features": features})
 

@@ -25,8 +25,11 @@ from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.label_config import Defaults
 from backend.learning.candidate import CandidateSpec, train_candidate
 from backend.learning.comparison import OnProgress, compare_versions, reference_scores
+from backend.learning.distil import Taught, teach
 from backend.learning.distributed import train_together
 from backend.learning.gate import ComparedExpression, judge
+from backend.learning.lineage import check_teacher, own_base, start_of
+from backend.learning.teaching import TeachingSpec
 from backend.registry import ProjectVersions, PromotionConflict, Registry, Version
 from backend.settings import Settings
 from ris_core import checkpoint_files
@@ -36,7 +39,7 @@ from ris_core.evaluation.metrics import Figures
 from ris_core.training.loop import Interrupted
 
 Decision = Literal["waiting", "kept", "promoted"]
-STAGES = ("waiting", "reading", "collecting", "training", "evaluating")
+STAGES = ("waiting", "reading", "collecting", "teaching", "training", "evaluating")
 """What `learn` reports, in this order."""
 
 
@@ -54,10 +57,11 @@ class LearningServices:
 class Outcome:
     """What came of learning.
 
+    base, start: the version in production, which it is compared with, and the one that was trained further.
     decision: "waiting" (nothing was trained), "kept" (for the record, not in production) or "promoted".
     new, needed: expressions since the last version, and how many it takes.
     before, after: `metrics.summarise` of `base` and of `version` over the held-out expressions.
-    gate: `gate.Verdict` on them.
+    gate: `gate.Verdict` on them. teaching: what a teacher had part in, see `distil.Taught.compare`.
     """
 
     project: int
@@ -66,11 +70,13 @@ class Outcome:
     new: int
     needed: int
     base: str
+    start: str | None = None
     version: str | None = None
     snapshot: str | None = None
     before: Figures | None = None
     after: Figures | None = None
     gate: Mapping[str, Any] | None = None
+    teaching: Mapping[str, Any] | None = None
     expressions: tuple[ComparedExpression, ...] = ()
     skipped: tuple[SkippedTask, ...] = ()
 
@@ -80,10 +86,14 @@ def learn(
     services: LearningServices,
     *,
     min_new: int | None = None,
+    teaching: TeachingSpec | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = lambda stage, share: None,
 ) -> Outcome:
     """Learn from a project's corrections, if `min_new` of them are new (0: any number, None: as the settings say).
+
+    teaching: learn from what the version in production says of other tasks, too; where that is the small model itself,
+    NoTeacher is raised.
 
     One learner a project at a time: a second call waits for the first ("waiting"). Once `stop` is true learning ends,
     and another call goes on from there.
@@ -100,7 +110,9 @@ def learn(
 
     with services.registry.learning(project, waiting=lambda: report("waiting", 0.0)):
         versions = finish_promotion(services.registry, project)
-        return _learn(versions, services, min_new, stop, report)
+        if teaching:
+            check_teacher(versions)
+        return _learn(versions, services, min_new, teaching, stop, report)
 
 
 def finish_promotion(registry: Registry, project: int) -> ProjectVersions:
@@ -121,13 +133,14 @@ def _learn(
     versions: ProjectVersions,
     services: LearningServices,
     min_new: int | None,
+    teaching: TeachingSpec | None,
     stop: Callable[[], bool],
     on_progress: OnProgress,
 ) -> Outcome:
-    settings, base = services.settings, versions.current
+    settings, base, start = services.settings, versions.current, start_of(versions)
     learnt = _learnt(versions, settings.home)
     needed = settings.finetune_min_new if min_new is None else min_new
-    waiting = Outcome(versions.project, "waiting", "", 0, needed, base.name)
+    waiting = Outcome(versions.project, "waiting", "", 0, needed, base.name, start.name)
     on_progress("reading", 0.0)
     annotated = read_project(services.client, versions.project, settings.home, Defaults.of(settings))
     corrections = annotated.corrections
@@ -148,13 +161,17 @@ def _learn(
     if len(new) < needed:
         return _wait(waiting, len(new), snapshot.skipped)
     training = [sample for sample in samples if sample.split == "train"]
+    taught = None
+    if teaching:
+        taught = teach(annotated, base, snapshot.folder, services, teaching, on_progress)
+        training += taught.samples
     if not training:
         held = "No sentence to train on: the photos annotated so far are held out. Annotate more."
         return replace(_wait(waiting, len(new), snapshot.skipped), reason=held)
     begun = replace(waiting, new=len(new), snapshot=snapshot.id, skipped=snapshot.skipped)
     photos, features = settings.finetune_photos, features_folder(settings.home)
-    spec = CandidateSpec(base.folder, training, settings.finetune_seconds, {task for task, _ in new}, photos, features)
-    return _improve(begun, versions, spec, snapshot.folder, services, stop, on_progress)
+    spec = CandidateSpec(start.folder, training, settings.finetune_seconds, {task for task, _ in new}, photos, features)
+    return _improve(begun, versions, spec, snapshot.folder, taught, services, stop, on_progress)
 
 
 def _wait(waiting: Outcome, new: int, skipped: tuple[SkippedTask, ...]) -> Outcome:
@@ -167,16 +184,19 @@ def _improve(
     versions: ProjectVersions,
     spec: CandidateSpec,
     snapshot: Path,
+    taught: Taught | None,
     services: LearningServices,
     stop: Callable[[], bool],
     on_progress: OnProgress,
 ) -> Outcome:
     """Train a candidate, compare it with the version in production, and register it."""
-    settings, run = services.settings, _run_folder(begun, services.settings)
+    settings, run = services.settings, _run_folder(begun, taught, services.settings)
     processes = _processes(spec.samples, settings)
-    train = train_candidate if processes == 1 else partial(train_together, processes, snapshot)
+    folders = [snapshot, taught.folder] if taught and taught.folder else [snapshot]
+    train = train_candidate if processes == 1 else partial(train_together, processes, folders)
     candidate = train(spec, run, lambda share: on_progress("training", share), stop)
-    comparison = compare_versions(spec.base, candidate, snapshot, on_progress)
+    known = taught.report if taught else None
+    comparison = compare_versions(versions.current.folder, candidate, snapshot, on_progress, known)
     verdict = judge(comparison.expressions, settings.finetune_min_validation, reference_scores(versions.current))
     outcome = replace(
         begun,
@@ -185,9 +205,10 @@ def _improve(
         before=comparison.before.figures,
         after=comparison.after.figures,
         gate=verdict.as_json(),
+        teaching=taught.compare(comparison, snapshot) if taught else None,
         expressions=comparison.expressions,
     )
-    calibrated = _calibrated(candidate, comparison.after, versions.base, run)
+    calibrated = _calibrated(candidate, comparison.after, own_base(versions), run)
     outcome = _register(outcome, calibrated, services.registry, verdict.reference_scores)
     shutil.rmtree(run)
     return outcome
@@ -240,10 +261,11 @@ def _trial(project: int, candidate: Path) -> str:
     )
 
 
-def _run_folder(begun: Outcome, settings: Settings) -> Path:
+def _run_folder(begun: Outcome, taught: Taught | None, settings: Settings) -> Path:
     """Where this training keeps its state; what is left of others of the project is of no use any more."""
     parent = learning_folder(settings.home, begun.project)
-    run = parent / f"{str(begun.snapshot)[:16]}-{begun.base}-{settings.finetune_photos}"
+    sources = [str(begun.snapshot)[:16], *([taught.folder.name[:16]] if taught and taught.folder else [])]
+    run = parent / "-".join([*sources, str(begun.start), str(settings.finetune_photos)])
     run.mkdir(parents=True, exist_ok=True)
     for other in parent.iterdir():
         if other != run:

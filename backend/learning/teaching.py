@@ -62,6 +62,13 @@ class TeachingSpec:
     tasks: int = 500
 
 
+def teaching_spec(above: object, tasks: object) -> TeachingSpec:
+    """From what a job carries. Raises BadRequest if it is no such."""
+    if isinstance(above, float | int) and 0 < above < 1 and isinstance(tasks, int) and tasks > 0:
+        return TeachingSpec(float(above), tasks)
+    raise BadRequest(f"{above!r:.20} of {tasks!r:.20} tasks: give a confidence between 0 and 1, and a number of tasks.")
+
+
 @dataclass(frozen=True)
 class Teaching:
     """What a teacher taught. teacher: its version. tasks: that it was asked about. found, refused: its answers above
@@ -143,8 +150,8 @@ class Teacher:
     def _prompted(self, task: Mapping[str, Any]) -> PromptedTask:
         """The task with what it is asked and its image; without one where it is held out: nothing is learnt there."""
         asked = self.model.prompted(task)
-        if not asked.requests and self._usual:
-            asked = replace(asked, requests=self._usual)
+        own = tuple(request for request in asked.requests if request.source != "name")
+        asked = replace(asked, requests=own or self._usual)
         if not asked.requests:
             return asked
         address = image_address(task, self.project.config)

@@ -15,7 +15,7 @@ from rq.job import Job
 
 from ris_core.errors import RisError
 
-FUNCTIONS = frozenset(f"backend.jobs.functions.{name}" for name in ("learn", "export", "prelabel", "refresh"))
+FUNCTIONS = frozenset(f"backend.jobs.functions.{name}" for name in ("learn", "distil", "export", "prelabel", "refresh"))
 
 # What RQ raises over a field that it can't read, an assertion among them.
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, AssertionError, TimeoutFormatError)

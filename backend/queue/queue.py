@@ -156,6 +156,13 @@ class JobQueue:
             self._queue.enqueue_job(job)
         return Ticket(job.id, new=True)
 
+    def distil(self, project: int, above: float, tasks: int) -> Ticket:
+        """Queue a training on what a teacher says of tasks without annotation, see `teaching.TeachingSpec`."""
+        job = self._job("distil", (project, above, tasks), LEARN_SECONDS)
+        with reachable():
+            self._training.enqueue_job(job)
+        return Ticket(job.id, new=True)
+
     def describe(self, job_id: str) -> dict[str, Any]:
         """A job as JSON: status, function, arguments, progress, result, error, times. Raises NotFound."""
         with reachable():

@@ -47,7 +47,7 @@ def samples(snapshot: Path) -> Sequence[Sample]:
 def train(base: Path, snapshot: Path, samples: Sequence[Sample], tmp_path: Path) -> Callable[..., Path]:
     def run(on_progress: Callable[[float], None] = lambda share: None, **changes: object) -> Path:
         spec = CandidateSpec(base, changes.pop("samples", samples), 600.0)  # type: ignore[arg-type]
-        return train_together(2, snapshot, spec, tmp_path / "run", on_progress, **changes)  # type: ignore[arg-type]
+        return train_together(2, [snapshot], spec, tmp_path / "run", on_progress, **changes)  # type: ignore[arg-type]
 
     return run
 
@@ -104,7 +104,7 @@ def test_they_end_when_the_one_that_started_them_is_killed(base: Path, snapshot:
         "from ris_core.data import read_folder\n"
         "base, snapshot, run = map(Path, sys.argv[1:])\n"
         "samples = [sample for sample in read_folder(snapshot) if sample.split == 'train']\n"
-        "train_together(2, snapshot, Spec(base, samples, 600.0), run, lambda share: print(share, flush=True))\n"
+        "train_together(2, [snapshot], Spec(base, samples, 600.0), run, lambda share: print(share, flush=True))\n"
     )
     command = [sys.executable, "-c", code, str(base), str(snapshot), str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:

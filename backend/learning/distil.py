@@ -1,0 +1,94 @@
+"""A small model learns from a large one: what is in production teaches, and the student is judged against it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.datasets.project import AnnotatedProject
+from backend.datasets.snapshots import label_names
+from backend.inference.model_pool import ModelPool
+from backend.inference.project_model import ProjectModels
+from backend.learning.comparison import Comparison, OnProgress
+from backend.learning.teaching import Teacher, Teaching, TeachingSpec
+from backend.registry import Version
+from ris_core import segmenters
+from ris_core.data.folder import Sample, read_folder
+from ris_core.errors import DatasetError
+from ris_core.evaluation.evaluate import Report, evaluate, recalibrate
+from ris_core.inference.calibration import mean
+
+if TYPE_CHECKING:
+    from backend.learning.finetune import LearningServices
+
+# What an absent thing is an example of, nobody says.
+_ABSENT = "(not there)"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher taught, and what it answered itself to the expressions that people hold it to."""
+
+    teaching: Teaching
+    report: Report
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """To be trained on."""
+        return self.teaching.samples
+
+    @property
+    def folder(self) -> Path | None:
+        """The dataset folder of `samples`; None if there are none."""
+        return self.teaching.folder
+
+    def compare(self, comparison: Comparison, snapshot: Path) -> dict[str, Any]:
+        """What was taught, and how near the student is: mean score a label, seconds an expression."""
+        names, rows = label_names(snapshot), defaultdict[str, list[tuple[float, float]]](list)
+        for sample, expression in zip(comparison.before.samples, comparison.expressions, strict=True):
+            rows[names.get(sample.ref_id, _ABSENT)].append((expression.before, expression.after))
+        by_label = [
+            {
+                "label": label,
+                "count": len(scores),
+                "teacher": mean([teacher for teacher, _ in scores]),
+                "student": mean([student for _, student in scores]),
+            }
+            for label, scores in sorted(rows.items())
+        ]
+        count = max(1, len(comparison.expressions))
+        seconds = {"teacher": self.report.seconds / count, "student": comparison.after.seconds / count}
+        return {**self.teaching.as_json(), "by_label": by_label, "seconds": seconds}
+
+
+def teach(
+    annotated: AnnotatedProject,
+    version: Version,
+    snapshot: Path,
+    services: LearningServices,
+    spec: TeachingSpec,
+    on_progress: OnProgress,
+) -> Taught:
+    """Ask `version` about a project's other tasks ("teaching"), believed as far as held-out corrections bear it out.
+
+    Raises DatasetError where these are fewer than it takes to compare versions, and as `Teacher.teach` does.
+    """
+    settings = services.settings
+    held_out = [sample for sample in read_folder(snapshot) if sample.split != "train"]
+    if len(held_out) < settings.finetune_min_validation:
+        raise DatasetError(
+            f"How sure {version.name} has to be can't be told: of {len(held_out)} corrections that are held out it "
+            f"takes {settings.finetune_min_validation}. Correct some more answers, then distil."
+        )
+    on_progress("teaching", 0.0)
+    segmenter = segmenters.load(version.folder)
+    report = evaluate(segmenter, held_out)
+    point = recalibrate(segmenter.point, report, segmenter.point)
+    pool = ModelPool(1, 1, settings.max_image_pixels, lambda folder: segmenter)
+    model = ProjectModels(services.registry, settings).of(annotated.number, annotated.config, version)
+    teacher = Teacher(model, point, annotated, services.client, services.images, pool)
+    return Taught(teacher.teach(spec, settings.home, partial(on_progress, "teaching")), report)
