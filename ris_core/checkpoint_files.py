@@ -34,6 +34,7 @@ class OperatingPoint:
     answer_presence: how much presence counts in a mask's score beside its quality: the power that it is raised to.
     names: the sentences that the model was taught as names. doubt: how much less a refusal counts the less what was
     asked is like one of them, see `calibration.belief`; 0 for not at all.
+    refinement: how much of the logits of what words found is what the interactive decoder makes of them, [0, 1].
     instance: score from which a thing counts that a zero-shot segmenter found; our models find no such.
     """
 
@@ -47,6 +48,7 @@ class OperatingPoint:
     answer_presence: float = 1.0
     names: Sequence[str] = ()
     doubt: float = 0.0
+    refinement: float = 0.0
     instance: float = 0.3
 
     def __post_init__(self) -> None:

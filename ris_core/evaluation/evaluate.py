@@ -155,7 +155,10 @@ def calibrate(
     there = [trial.presence_at(best) for trial in targets]
     absent = [trial.presence_at(best) for trial in trials if not trial.has_target]
     lowest = balanced_presence_threshold(there, absent) if accepted is None else presence_threshold(there, accepted)
-    point = OperatingPoint(segmenter.point.side, _MASK_THRESHOLDS[best], lowest, names=names)
+    kept = OperatingPoint(
+        segmenter.point.side, refinement=segmenter.point.refinement, instance=segmenter.point.instance
+    )
+    point = replace(kept, mask=_MASK_THRESHOLDS[best], presence=lowest, names=names)
     point = replace(
         point, answer_presence=_presence_power([trial for trial in trials if trial.shown(best, point)], best)
     )
@@ -249,6 +252,27 @@ def _target(sample: Sample, image: Image) -> Mask:
 def _resized(pixels: Image, size: tuple[int, int], resampling: Picture.Resampling) -> Image:
     """To (height, width), by Pillow as in LAVT's code: OpenCV smooths less and its nearest pixel is another."""
     return np.asarray(Picture.fromarray(pixels).resize(size[::-1], resampling))
+
+
+def fit_refinement(segmenter: Segmenter, samples: Sequence[Sample]) -> float:
+    """How much the interactive decoder is to have of masks, 0 or a half: what has the higher mean IoU over targets.
+
+    The segmenter's own share is left as it was.
+    """
+    point, targets = segmenter.point, [sample for sample in samples if sample.has_target]
+
+    def mean_iou(share: float) -> float:
+        segmenter.point = replace(point, refinement=share)
+        ious = [
+            score(raw.probability >= point.mask, _target(sample, image), False).iou
+            for sample, image, raw, _ in _predict(segmenter, targets, "original")
+        ]
+        return mean(ious)
+
+    try:
+        return max((0.0, 0.5), key=mean_iou) if targets else point.refinement
+    finally:
+        segmenter.point = point
 
 
 def presence_threshold(presence: Sequence[float], accepted: float) -> float:

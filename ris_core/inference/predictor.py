@@ -188,13 +188,13 @@ class Predictor(Segmenter):
         return [RawPrediction(probability, *score) for probability, score in zip(probabilities, scores, strict=True)]
 
     def _refine(self, logits: Tensor, kept: Sequence[ImageEmbedding], index: Tensor) -> Tensor:
-        """What words found, (N, 1, h, w) -> the mean with what the interactive decoder makes of that."""
-        decoder = self.model.interactive
-        if decoder is None or not all(kept):
+        """What words found, (N, 1, h, w), and in part what the interactive decoder makes of that."""
+        decoder, share = self.model.interactive, self.point.refinement
+        if decoder is None or not share:
             return logits.float()
         prompts = VisualPrompts.of_masks(logits.float().clamp(-MOST, MOST))
         refined: Tensor = decoder(join_photos(list(kept)), prompts, index).mask.float()
-        return (logits.float() + refined) / 2
+        return torch.lerp(logits.float(), refined, share)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision that passes run in."""

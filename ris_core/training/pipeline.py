@@ -4,6 +4,7 @@ Nothing of it prints: who calls hears how far it is, and gets the folder that wa
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from ris_core.data.datasets import Datasets
 from ris_core.data.readers.registry import dataset_name, held_out_splits
 from ris_core.errors import InputError
 from ris_core.evaluation.convention import ACCEPTED
-from ris_core.evaluation.evaluate import Report, calibrate, evaluate
+from ris_core.evaluation.evaluate import Report, calibrate, evaluate, fit_refinement
 from ris_core.evaluation.interactive import evaluate_clicks
 from ris_core.evaluation.metrics import Figures
 from ris_core.inference.predictor import Predictor
@@ -119,6 +120,8 @@ def train_clicks_checkpoint(
     if not is_first():
         return None
     predictor, reports = Predictor(trained, point, "candidate"), dict[tuple[str, ...], Figures]()
+    named = [sample for sample in datasets.validation if sample.kind == "name"]
+    predictor.point = replace(point, refinement=fit_refinement(predictor, named))
     for dataset, samples in datasets.samples.items():
         for split in held_out_splits(samples):
             chosen = [sample for sample in samples if sample.split == split and sample.has_target]
@@ -127,7 +130,7 @@ def train_clicks_checkpoint(
             if chosen:
                 reports[dataset_name(dataset), split] = evaluate_clicks(predictor, chosen, heard).figures
     card = clicks_card(source, recipe, list(datasets.samples), reports, shares)
-    return _write(trained, point, folder, card)
+    return _write(trained, predictor.point, folder, card)
 
 
 def calibrate_checkpoint(

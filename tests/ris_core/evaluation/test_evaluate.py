@@ -25,12 +25,14 @@ from ris_core.evaluation.evaluate import (
     calibrate,
     evaluate,
     evaluate_each,
+    fit_refinement,
     presence_threshold,
     recalibrate,
 )
 from ris_core.evaluation.metrics import Score, summarise
 from ris_core.inference.calibration import calibration_error, corrected
 from ris_core.inference.predictor import Predictor
+from ris_core.models.interactive import InteractiveOutput, VisualPrompts
 from ris_core.models.lda import LDA, LDAOptions
 
 
@@ -63,6 +65,30 @@ def test_figures_at_the_photos_own_size(tmp_path: Path) -> None:
     assert calibration_error(report.bins) == figures["ECE"]
     assert known.seen == [(10, 20, 3)]
     assert report.interval == pytest.approx((0.5 / 3, 0.5 / 3))
+
+
+@pytest.mark.parametrize(("sign", "share"), [(1.0, 0.5), (-1.0, 0.0)])
+def test_the_interactive_decoder_has_its_share_where_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: float, share: float
+) -> None:
+    """It says the truth, or the opposite of it."""
+    torch.manual_seed(0)
+    model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(rates=(1,), width=32))
+    model.add_interactive()
+    assert model.interactive is not None
+
+    def draw(self: object, embedding: object, prompts: VisualPrompts, index: torch.Tensor) -> InteractiveOutput:
+        mask = torch.full_like(prompts.mask, -40.0 * sign)
+        mask[..., : mask.shape[-1] // 4] = 40.0 * sign
+        return InteractiveOutput(mask, torch.zeros(len(mask)))
+
+    monkeypatch.setattr(type(model.interactive), "forward", draw)
+    point = OperatingPoint(side=64, mask=0.5, refinement=0.25)
+    predictor = Predictor(model, point, "untrained")
+    samples = [sample(tmp_path, "the left", left(5)), sample(tmp_path, "nothing", None)]
+    assert fit_refinement(predictor, samples) == share
+    assert predictor.point == point
+    assert fit_refinement(predictor, samples[1:]) == 0.25
 
 
 def test_lavts_convention(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ris_core.data.datasets import Datasets
 from ris_core.evaluation.interactive import evaluate_clicks
 from ris_core.inference.predictor import Predictor
 from ris_core.models.lda import LDA
-from ris_core.training.interactive import InteractiveCourse, ObjectPhotos
+from ris_core.training.interactive import InteractiveCourse, ObjectPhotos, _Session
 from ris_core.training.loop import train_course
 from ris_core.training.pipeline import train_clicks_checkpoint
 from ris_core.training.processes import Processes
@@ -38,7 +38,27 @@ def test_objects_are_asked_for_one_by_one_with_a_sentence_that_means_them(folder
         assert set(batch.sentences) <= {"both"}
         height, width = batch.pixels.shape[2:]
         assert batch.targets.shape == (len(batch.sentences), 1, height // 4, width // 4)
-        assert (batch.targets > 0.5).sum(dim=0).max() <= 1
+        alone = batch.targets[[not named for named in batch.named]]
+        assert (alone > 0.5).sum(dim=0).amax() <= 1 if len(alone) else True
+    assert {named for batch in batches for named in batch.named} == {True, False}
+
+
+def test_all_that_a_name_means_is_asked_for_by_what_the_model_finds(untrained: LDA, folder: Path) -> None:
+    """Then there is no click at first, but where the words found nothing."""
+    course = InteractiveCourse(untrained, read_folder(folder), RECIPE, ALONE)
+    batch = next(iter(course.batches(0, 0)))
+    rng = np.random.default_rng(0)
+    words = torch.full_like(batch.targets, -1.0)
+    words[0] = 1.0
+    cells = torch.ones_like(batch.targets)
+    session = _Session(batch.targets, cells, words, [True] * len(batch.sentences), rng)
+    labels = session.prompts().labels
+    assert (labels[0] == -1).all()
+    assert all(
+        (own >= 0).any() or not torch.isnan(box).any()
+        for own, box in zip(labels[1:], session.prompts().boxes[1:], strict=True)
+    )
+    assert torch.equal(session.prompts().mask, words)
 
 
 def test_photos_are_shown_as_often_as_wanted(folder: Path) -> None:
@@ -104,6 +124,7 @@ def test_a_checkpoint_gains_clicks_and_keeps_its_words(untrained: LDA, tmp_path:
     after = Predictor.load(tmp_path / "after")
     assert after.model.interactive is not None
     image = read_folder(folder)[0].photo()
+    after.point = replace(after.point, refinement=0.0)
     words = [predictor.predict_raw([(predictor.embed(image), ["the cat"])])[0] for predictor in (before, after)]
     assert np.array_equal(words[0].probability, words[1].probability)
     card = (tmp_path / "after" / CARD).read_text(encoding="utf-8")
