@@ -1,9 +1,9 @@
-"""Items through a model: those of one canvas together, as many as memory holds."""
+"""Items through a model: those of one shape together, as many as memory holds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -12,18 +12,19 @@ from ris_core.errors import OutOfMemory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Shape = TypeVar("Shape", bound=Hashable)
 
 
 def grouped(
     items: Sequence[Item],
-    canvas: Callable[[Item], tuple[int, int]],
-    size: Callable[[tuple[int, int]], int],
+    shape: Callable[[Item], Shape],
+    size: Callable[[Shape], int],
     run: Callable[[Sequence[Item]], list[Result]],
 ) -> list[Result]:
-    """`run` over items of one canvas, at most its `size` of them together -> the results in the items' order."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    """`run` over items of one shape, say of one canvas, at most its `size` of them together -> in their order."""
+    groups: dict[Shape, list[int]] = defaultdict(list)
     for number, item in enumerate(items):
-        groups[canvas(item)].append(number)
+        groups[shape(item)].append(number)
     results: dict[int, Result] = {}
     for shared, numbers in groups.items():
         batches = in_batches([items[number] for number in numbers], size(shared), run)

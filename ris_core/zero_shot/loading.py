@@ -10,12 +10,21 @@ import torch
 from ris_core import checkpoint_files
 from ris_core.inference.choosing import Chooser
 from ris_core.inference.predictor import Precision
+from ris_core.zero_shot.grounded import Grounded
+from ris_core.zero_shot.grounding_dino import GroundingDino
 from ris_core.zero_shot.network import ZeroShotNetwork
+from ris_core.zero_shot.owlv2 import Owlv2
 from ris_core.zero_shot.pointer import parts_of
+from ris_core.zero_shot.sam import Sam
+from ris_core.zero_shot.sam2 import Sam2
 from ris_core.zero_shot.segmenter import ZeroShotSegmenter
 
 # A network from the folders of its parts, by the names that the catalogue gives them; transformers is imported inside.
-NETWORKS: dict[str, Callable[[Mapping[str, Path]], ZeroShotNetwork]] = {}
+NETWORKS: dict[str, Callable[[Mapping[str, Path]], ZeroShotNetwork]] = {
+    "grounding-dino+sam2": lambda parts: Grounded(GroundingDino.load(parts["detector"]), Sam2.load(parts["masks"])),
+    "grounding-dino+sam": lambda parts: Grounded(GroundingDino.load(parts["detector"]), Sam.load(parts["masks"])),
+    "owlv2+sam2": lambda parts: Grounded(Owlv2.load(parts["detector"]), Sam2.load(parts["masks"])),
+}
 
 
 def load_zero_shot(folder: Path, precision: Precision = "auto") -> ZeroShotSegmenter:

@@ -53,16 +53,8 @@ class Drawn(NamedTuple):
     quality: float
 
 
-class ZeroShotNetwork(nn.Module, ABC):
-    """A published model. Frozen, in evaluation mode, called in inference mode.
-
-    Attributes:
-        clickable: whether `draw` answers.
-        photos_together: how many photos are encoded in one pass, at most.
-    """
-
-    clickable: bool = False
-    photos_together: int = 4
+class Published(nn.Module):
+    """A published network or a part of one. Frozen, in evaluation mode, called in inference mode."""
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +65,18 @@ class ZeroShotNetwork(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """The precision of its weights, and of what goes in."""
         return next(self.parameters()).dtype
+
+
+class ZeroShotNetwork(Published, ABC):
+    """A published model, or several of them as one.
+
+    Attributes:
+        clickable: whether `draw` answers.
+        photos_together: how many photos are encoded in one pass, at most.
+    """
+
+    clickable: bool = False
+    photos_together: int = 4
 
     @abstractmethod
     def encode(self, images: Sequence[Image]) -> list[PreparedImage]:

@@ -1,0 +1,214 @@
+"""Published models at a size that builds in no time, with random weights, in the files that the hub has of them.
+
+What a network finds with such weights means nothing; whether it is what the library finds means all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from ris_core import checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
+from ris_core.encoders.clip import letters
+from ris_core.encoders.minilm import vocabulary
+from ris_core.zero_shot.catalogue import CATALOGUE
+from ris_core.zero_shot.grounding_dino import GroundingDino
+from ris_core.zero_shot.loading import NETWORKS, load_zero_shot
+from ris_core.zero_shot.pointer import part_folder, write_pointer
+from ris_core.zero_shot.segmenter import ZeroShotSegmenter
+
+logging.disable_progress_bar()
+# Its canvas is no part of its configuration, and at the published size it would take seconds.
+GroundingDino.shortest, GroundingDino.longest = 96, 160
+
+# Of CLIP's tokenizer without merges: letters alone; the two words after them start and end a text.
+LETTERS = 512
+CLIP_TEXT = {
+    "vocab_size": LETTERS + 2,
+    "bos_token_id": LETTERS,
+    "eos_token_id": LETTERS + 1,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_PROMPTS = {"hidden_size": 32, "image_size": 256, "patch_size": 16, "mask_input_channels": 4}
+_MASKS = {
+    "hidden_size": 32,
+    "mlp_dim": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": 32,
+    "attention_downsample_rate": 2,
+}
+_BACKBONE_2 = {
+    "model_type": "sam2_hiera_det_model",
+    "hidden_size": 16,
+    "num_attention_heads": 1,
+    "image_size": [256, 256],
+    "blocks_per_stage": [1, 1, 2, 1],
+    "embed_dim_per_stage": [16, 32, 64, 128],
+    "num_attention_heads_per_stage": [1, 2, 4, 8],
+    "window_size_per_stage": [8, 4, 7, 4],
+    "global_attention_blocks": [3],
+    "window_positional_embedding_background_size": [7, 7],
+}
+_VISION_2 = {
+    "backbone_config": _BACKBONE_2,
+    "backbone_channel_list": [128, 64, 32, 16],
+    "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
+    "fpn_hidden_size": 32,
+}
+_MEMORY = {
+    "memory_attention_hidden_size": 32,
+    "memory_attention_num_layers": 1,
+    "memory_attention_num_attention_heads": 1,
+    "memory_attention_feed_forward_hidden_size": 32,
+    "memory_attention_rope_feat_sizes": [16, 16],
+    "memory_encoder_hidden_size": 32,
+    "memory_encoder_output_channels": 16,
+    "mask_downsampler_embed_dim": 32,
+    "memory_fuser_embed_dim": 32,
+    "memory_fuser_intermediate_dim": 32,
+    "memory_fuser_num_layers": 1,
+}
+
+
+def shaken(network: nn.Module, much: float = 0.05, seed: int = 0) -> Any:
+    """With every weight away from where it starts: positions and biases start at zero, and would prove nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=much)
+    return network.eval()
+
+
+def sam(folder: Path) -> None:
+    vision = {
+        "hidden_size": 32,
+        "output_channels": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 256,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+        "mlp_dim": 64,
+        "num_pos_feats": 16,
+        "initializer_range": 0.02,
+    }
+    prompts = _PROMPTS | {"image_embedding_size": 16}
+    config = transformers.SamConfig(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_MASKS, initializer_range=0.02
+    )
+    shaken(transformers.SamModel(config), 0.2).save_pretrained(folder)
+
+
+def sam2(folder: Path) -> None:
+    """As the hub has it: with the memory for videos, which photos have no use for."""
+    config = transformers.Sam2VideoConfig(
+        vision_config=_VISION_2, prompt_encoder_config=_PROMPTS, mask_decoder_config=_MASKS, image_size=256, **_MEMORY
+    )
+    shaken(transformers.Sam2VideoModel(config), 0.2).save_pretrained(folder)
+
+
+def grounding_dino(folder: Path) -> None:
+    """With the vocabulary of BERT that it was published with, which the package has."""
+    backbone = {
+        "model_type": "swin",
+        "image_size": 64,
+        "embed_dim": 12,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 4,
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+    text = {
+        "model_type": "bert",
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    config = transformers.GroundingDinoConfig(
+        backbone_config=backbone,
+        text_config=text,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        num_queries=20,
+        encoder_n_points=2,
+        decoder_n_points=2,
+    )
+    shaken(transformers.GroundingDinoForObjectDetection(config), 0.2).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(vocabulary()).save_pretrained(folder)
+
+
+def owlv2(folder: Path) -> None:
+    """Its tokenizer fills up with "!", as the published one does."""
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 96,
+        "patch_size": 16,
+    }
+    text = CLIP_TEXT | {"max_position_embeddings": 16, "pad_token_id": 0}
+    config = transformers.Owlv2Config(text_config=text, vision_config=vision, projection_dim=32)
+    shaken(transformers.Owlv2ForObjectDetection(config), 0.2).save_pretrained(folder)
+    words = letters(LETTERS)
+    words.pad_token = "!"
+    words.save_pretrained(folder)
+
+
+# What makes the files of a source of the catalogue, by its repository.
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "IDEA-Research/grounding-dino-tiny": grounding_dino,
+    "google/owlv2-base-patch16-ensemble": owlv2,
+    "facebook/sam2.1-hiera-tiny": sam2,
+    "facebook/sam-vit-base": sam,
+}
+
+
+def names() -> list[str]:
+    """The names of the catalogue that can be loaded here."""
+    return [name for name in CATALOGUE if name in NETWORKS]
+
+
+def pointer(name: str, cache_dir: Path, point: OperatingPoint | None = None) -> Path:
+    """The folder of a pointer to tiny weights, all laid below `cache_dir` where fetching lays them.
+
+    While `RIS_CACHE` is that folder, it can be loaded by name.
+    """
+    entry = CATALOGUE[name]
+    with mock.patch.dict(os.environ, RIS_CACHE=str(cache_dir)):
+        revisions = {part: source.revision or "0" * 40 for part, source in entry.sources.items()}
+        for part, source in entry.sources.items():
+            folder = part_folder(source, revisions[part])
+            if not folder.is_dir():
+                MAKERS[source.repo](folder)
+        folder = checkpoint_files.pointer_folder(name)
+        if not folder.is_dir():
+            write_pointer(entry, revisions, point or OperatingPoint(), folder, f"# {name}, tiny\n")
+    return folder
+
+
+def load(name: str, cache_dir: Path, precision: Any = "float32") -> ZeroShotSegmenter:
+    """The segmenter of that name over tiny weights."""
+    folder = pointer(name, cache_dir)
+    with mock.patch.dict(os.environ, RIS_CACHE=str(cache_dir)):
+        return load_zero_shot(folder, precision)
