@@ -22,7 +22,6 @@ from ris_core.zero_shot.pixels import Size, bounded_size, normalised, resized
 
 # Below this a side hasn't a cell of its own on the backbone's last level.
 _LEAST = 32
-_TOGETHER = 4
 # The model cuts a text at these, and words of one phrase don't see those of another.
 _CUTS = re.compile(r"[.?]")
 
@@ -55,7 +54,7 @@ class GroundingDino(Detector):
     def encode(self, images: Sequence[Image]) -> list[tuple[Tensor, ...]]:
         """As `Detector.encode`: the backbone's levels; photos of one size together, without any padding."""
         items = [(image, self._size(image)) for image in images]
-        return grouped(items, lambda item: item[1], lambda size: _TOGETHER, self._encode)
+        return grouped(items, lambda item: item[1], lambda size: self.photos_together, self._encode)
 
     def _size(self, image: Image) -> Size:
         height, width = image.shape[:2]

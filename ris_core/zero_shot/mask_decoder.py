@@ -17,8 +17,8 @@ from ris_core.inference.segmenter import PreparedImage
 from ris_core.zero_shot.network import Drawn, Pointed, Published
 from ris_core.zero_shot.pixels import normalised, padded, resized
 
-# Photos encoded together, and masks of one photo drawn together; more of them cost memory and gain nothing.
-_PHOTOS, _MASKS = 4, 16
+# Masks of one photo drawn together; more cost memory and gain nothing.
+_MASKS = 16
 
 
 class _Kind(NamedTuple):
@@ -56,7 +56,7 @@ class MaskDecoder(Published, ABC):
 
     def encode(self, images: Sequence[Image]) -> list[PreparedImage]:
         """Each HxWx3 uint8 RGB -> its levels. Raises OutOfMemory if not even one fits."""
-        return list(in_batches(images, _PHOTOS, self._encode))
+        return list(in_batches(images, self.photos_together, self._encode))
 
     def _encode(self, images: Sequence[Image]) -> list[PreparedImage]:
         frames = [self.frame(image) for image in images]

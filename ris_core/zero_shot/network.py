@@ -66,17 +66,20 @@ class Published(nn.Module):
         """The precision of its weights, and of what goes in."""
         return next(self.parameters()).dtype
 
+    @property
+    def photos_together(self) -> int:
+        """How many photos are encoded in one pass, at most; on a CPU more than one cost memory and gain nothing."""
+        return 4 if self.device.type == "cuda" else 1
+
 
 class ZeroShotNetwork(Published, ABC):
     """A published model, or several of them as one.
 
     Attributes:
         clickable: whether `draw` answers.
-        photos_together: how many photos are encoded in one pass, at most.
     """
 
     clickable: bool = False
-    photos_together: int = 4
 
     @abstractmethod
     def encode(self, images: Sequence[Image]) -> list[PreparedImage]:

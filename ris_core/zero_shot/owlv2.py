@@ -20,8 +20,6 @@ from ris_core.inference.passes import in_batches
 from ris_core.zero_shot.detector import Boxes, Detector, corners
 from ris_core.zero_shot.pixels import blurred_square, normalised
 
-_TOGETHER = 4
-
 
 class Owlv2(Detector):
     """Sentences are asked as they are, without a template around them."""
@@ -43,7 +41,7 @@ class Owlv2(Detector):
 
     def encode(self, images: Sequence[Image]) -> list[tuple[Tensor, ...]]:
         """As `Detector.encode`: of each patch its features (1, P, D) and its box (P, 4), as in `Boxes`."""
-        return list(in_batches(images, _TOGETHER, self._encode))
+        return list(in_batches(images, self.photos_together, self._encode))
 
     def _encode(self, images: Sequence[Image]) -> list[tuple[Tensor, ...]]:
         pixels = torch.stack([normalised(blurred_square(image, self._side), CLIP) for image in images])

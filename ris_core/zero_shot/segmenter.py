@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -16,17 +15,17 @@ from ris_core.encoders.base import TextFeatures
 from ris_core.errors import PromptError
 from ris_core.files import sha256
 from ris_core.inference.choosing import Chooser
-from ris_core.inference.frame import Frame, Image, to_photos
+from ris_core.inference.frame import Image, to_photos
 from ris_core.inference.naming import kind_phrase, names_place
-from ris_core.inference.passes import in_batches
+from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction, RawPrediction
 from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Segmenter, clean
 from ris_core.inference.visual import earlier_logits, pointed_answer
-from ris_core.zero_shot.network import Found, Pointed, ZeroShotNetwork
-from ris_core.zero_shot.suppression import distinct
+from ris_core.zero_shot.network import Drawn, Pointed, ZeroShotNetwork
+from ris_core.zero_shot.reading import pointed_part, read
 
-# Sentences asked of one photo together.
-_PROMPTS = 16
+# Asked of one photo together, sentences or places; more would keep too many masks at once.
+_PROMPTS = 8
 # Words of prompts are compared by this encoder, which comes with the package: networks have vectors of their own kinds.
 _WORDS = "minilm"
 
@@ -58,17 +57,19 @@ class ZeroShotSegmenter(Segmenter):
 
     @torch.inference_mode()
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
-        """As `Segmenter.predict_raw`, photo by photo."""
-        return [raw for image, prompts in requests for raw in self._say(image, [clean(prompt) for prompt in prompts])]
+        """As `Segmenter.predict_raw`, those about one photo together."""
+        asked = [(image, clean(prompt)) for image, prompts in requests for prompt in prompts]
+        return grouped(asked, lambda one: id(one[0]), lambda photo: _PROMPTS, self._say)
 
-    def _say(self, image: PreparedImage, sentences: Sequence[str]) -> list[RawPrediction]:
-        """What is found of each sentence, and of the several things that one means the one it chooses."""
+    def _say(self, requests: Sequence[tuple[PreparedImage, str]]) -> list[RawPrediction]:
+        """What is found of each sentence in one photo, and of the several things that one means those it chooses."""
+        image, sentences = requests[0][0], [sentence for _, sentence in requests]
         kinds = [kind_phrase(sentence) if self._chooses(sentence) else "" for sentence in sentences]
         # Asked once, however many sentences are about things of one kind.
         asked = list(dict.fromkeys([*sentences, *filter(None, kinds)]))
         found = in_batches(asked, _PROMPTS, lambda chunk: self.network.find(image, chunk, self.point.instance))
         answers = {
-            sentence: _read(one, image.frame, self.point.mask) for sentence, one in zip(asked, found, strict=True)
+            sentence: read(one, image.frame, self.point.mask) for sentence, one in zip(asked, found, strict=True)
         }
         return [
             self._choose(sentence, answers[sentence], answers[kind or sentence])
@@ -103,45 +104,18 @@ class ZeroShotSegmenter(Segmenter):
     def _point(self, asked: Sequence[PointedPrompt]) -> list[Prediction]:
         if asked and not self.network.clickable:
             raise PromptError(f"{self.version} answers words alone, no clicks and boxes. Use words, or another model.")
-        by_image: dict[int, list[int]] = defaultdict(list)
-        for number, one in enumerate(asked):
-            by_image[id(one.image)].append(number)
-        drawn: dict[int, Prediction] = {}
-        for numbers in by_image.values():
-            answers = in_batches([asked[number] for number in numbers], _PROMPTS, self._draw)
-            drawn |= dict(zip(numbers, answers, strict=True))
-        return [drawn[number] for number in range(len(asked))]
+        return grouped(asked, lambda one: id(one.image), lambda photo: _PROMPTS, self._draw)
 
     def _draw(self, asked: Sequence[PointedPrompt]) -> list[Prediction]:
         """Answers about one photo."""
         image, device = asked[0].image, self.network.device
-        answers = self.network.draw(image, [_pointed(one, device) for one in asked])
-        probabilities = to_photos(
-            torch.stack([answer.mask.float() for answer in answers])[:, None], [image.frame] * len(asked)
-        )
-        return [
-            pointed_answer(one.prompt, probability, min(1.0, max(0.0, answer.quality)))
-            for one, answer, probability in zip(asked, answers, probabilities, strict=True)
-        ]
+        drawn = self.network.draw(image, [_pointed(one, device) for one in asked])
+        return [_answer(one, answer) for one, answer in zip(asked, drawn, strict=True)]
 
 
-def _read(found: Found, frame: Frame, threshold: float) -> RawPrediction:
-    """What was found at the photo's size; where it consists of things, each of its pixels belongs to one of them."""
-    height, width = frame.size
-    probability = np.zeros((height, width), np.float32)
-    if not len(found.masks):
-        return RawPrediction(probability, found.presence, 0.0)
-    kept = (
-        distinct(found.masks.float().sigmoid() >= threshold, found.scores) if found.apart else range(len(found.masks))
-    )
-    owner = np.full((height, width), -1, np.int32)
-    for number in kept:
-        [own] = to_photos(found.masks[number].float()[None, None], [frame])
-        owner[(own >= threshold) & (own > probability)] = number
-        np.maximum(probability, own, out=probability)
-    quality = float((found.scores * found.qualities).max())
-    things = [thing for number in kept if (thing := owner == number).any()] if found.apart else []
-    return RawPrediction(probability, found.presence, min(1.0, quality), things=things)
+def _answer(asked: PointedPrompt, drawn: Drawn) -> Prediction:
+    [probability] = to_photos(drawn.mask.float()[None, None], [asked.image.frame])
+    return pointed_answer(asked.prompt, probability, min(1.0, max(0.0, drawn.quality)))
 
 
 def _pointed(asked: PointedPrompt, device: torch.device) -> Pointed:
@@ -154,5 +128,5 @@ def _pointed(asked: PointedPrompt, device: torch.device) -> Pointed:
     if around := prompt.box:
         sides = [around.left * columns, around.top * rows, around.right * columns, around.bottom * rows]
         box = torch.tensor(sides, device=device)
-    earlier = earlier_logits(frame, prompt, asked.said.probability if asked.said else None)
+    earlier = earlier_logits(frame, prompt, pointed_part(prompt, asked.said) if asked.said else None)
     return Pointed(points.to(device), labels.to(device), box, None if earlier is None else earlier.to(device))
