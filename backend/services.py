@@ -16,11 +16,12 @@ from backend.prompts.sentence_vectors import CachedSentenceVectors
 from backend.queue.queue import JobQueue, connect
 from backend.registry import Registry
 from backend.settings import Settings
+from ris_core import checkpoint_files
 
 
 def registry(settings: Settings) -> Registry:
-    """The versions of the model below home."""
-    return Registry(models_folder(settings.home))
+    """The versions of the model below home. Raises CheckpointError if RIS_MODEL names none that is at hand."""
+    return Registry(models_folder(settings.home), checkpoint_files.find(settings.model) if settings.model else None)
 
 
 def image_resolver(settings: Settings) -> ImageResolver:
@@ -38,7 +39,8 @@ def image_resolver(settings: Settings) -> ImageResolver:
 
 def model_pool(settings: Settings) -> ModelPool:
     """What loads versions of the model, and keeps the last ones and their image embeddings."""
-    return ModelPool(settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels)
+    limits = settings.cached_embeddings, settings.max_image_pixels
+    return ModelPool(settings.cached_versions, *limits, megabytes=settings.cached_megabytes)
 
 
 def project_models(settings: Settings) -> ProjectModels:

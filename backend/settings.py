@@ -82,8 +82,10 @@ class Settings(BaseSettings):
     max_waiting: int = _knob(4, "Predictions that may wait for the model; more are turned away.", ge=0)
     predict_seconds: float = _knob(90, "Time for one request; Label Studio itself gives up after 100.", gt=0)
 
+    model: str | None = _knob(None, "What projects start at: a folder, or a name of `ris models`.")
     cached_versions: PositiveInt = _knob(2, "Model versions that are kept in memory.")
-    cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory.")
+    cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory, at most.")
+    cached_megabytes: PositiveInt = _knob(1024, "Memory that they may take together, in MB; the GPU's, if it has them.")
 
     prompt_box: str = _knob("", "TextArea where prompts are typed; unset: the one that is named prompt, else smart.")
     prelabel_labels: bool = _knob(True, "Whether a batch asks for each label by its name where nothing else is asked.")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from backend.errors import LabelStudioNotFound
 from backend.labelstudio.client import LabelStudio
-from ris_core.checkpoint_files import DESIGNS
+from ris_core.checkpoint_files import DESIGNS, ZERO_SHOT
 
-_OURS = re.compile(rf"(?:{'|'.join(DESIGNS)})-[0-9a-f]{{8}}(?:[.#].*)?")
+_OURS = re.compile(rf"(?:{'|'.join(map(re.escape, DESIGNS + ZERO_SHOT))})-[0-9a-f]{{8}}(?:[.#].*)?")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from backend.batches.store import Batch, BatchSpec, BatchStore
 from backend.errors import BackendError
 from backend.labelstudio.client import LabelStudio
 from backend.queue.queue import JobQueue, reachable
+from backend.registry import Version
 
 if TYPE_CHECKING:
     # It brings torch.
@@ -127,14 +128,15 @@ def submit_project(
     *,
     view: int | None = None,
     force: bool = False,
+    version: Version | None = None,
 ) -> Batch:
-    """Have a project's tasks predicted by the version in production, or those of its tab number `view`.
+    """Have a project's tasks predicted, by the version in production if no other is given, or those of its tab `view`.
 
     prompts: asked of every task instead of its own, each with its label or None: the one it names. force: predict again
     what the version has predicted. Nothing is submitted where it raises PromptError, LabelStudioError, ConfigError or
     Unavailable.
     """
-    model = models.of_interface(project, client.project(project)["label_config"])
+    model = models.of_interface(project, client.project(project)["label_config"], version)
     # Now, and not in a worker an hour later, is the time to say that one can't be asked.
     model.requests_from_command(prompts)
     # Who gives prompts wants them asked, whatever was asked before.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ris_core.data import Sample
     from ris_core.data.datasets import Datasets
     from ris_core.evaluation.evaluate import Report
-    from ris_core.inference.predictor import Predictor
+    from ris_core.inference.segmenter import Segmenter
 
 
 def _of_start(usual: object, help: str, least: int | None = None) -> Any:
@@ -203,14 +203,14 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on a dataset."""
+    from ris_core import segmenters
     from ris_core.data.readers.registry import dataset_name
     from ris_core.evaluation.contact_sheet import write_pictures
     from ris_core.evaluation.evaluate import evaluate
     from ris_core.inference.flip import FlipPredictor
-    from ris_core.inference.predictor import Predictor
 
     samples = read_samples(dataset, split)
-    predictor = (FlipPredictor if flip else Predictor).load(model)
+    predictor = FlipPredictor.load(model) if flip else segmenters.load(model)
     if clicks:
         _evaluate_clicks(predictor, [sample for sample in samples if sample.has_target], dataset, as_json)
         return
@@ -226,7 +226,7 @@ def evaluate(
     _print_figures(report, f"{predictor.version} on {dataset_name(dataset)}, {how}")
 
 
-def _evaluate_clicks(predictor: Predictor, samples: Sequence[Sample], dataset: Path, as_json: bool) -> None:
+def _evaluate_clicks(predictor: Segmenter, samples: Sequence[Sample], dataset: Path, as_json: bool) -> None:
     from ris_core.data.readers.registry import dataset_name
     from ris_core.evaluation.interactive import evaluate_clicks
 

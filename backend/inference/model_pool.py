@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_MB = 1e6
+
 ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
 
@@ -56,9 +58,13 @@ class ModelPool:
         embeddings: int = 64,
         max_pixels: int = MAX_PIXELS,
         load: Callable[[Path], Segmenter] | None = None,
+        megabytes: int = 1024,
     ) -> None:
+        """Keeps so many versions, and embeddings of images: so many at most, and no more megabytes of them."""
         self._predictors: LRUCache[str, Segmenter] = LRUCache(versions)
-        self._embeddings: LRUCache[str, PreparedImage] = LRUCache(embeddings)
+        # Each takes its bytes, but no less than its share of the count: so neither is exceeded.
+        room, least = megabytes * _MB, megabytes * _MB / embeddings
+        self._embeddings: LRUCache[str, PreparedImage] = LRUCache(room, lambda image: max(image.bytes, least))
         self._max_pixels = max_pixels
         self._load = load or _load
         # Two inferences at once would share the same cores and finish later than one after the other.
@@ -146,7 +152,7 @@ class ModelPool:
         decoded = [self.read(image) if isinstance(image, bytes) else image for image in new.values()]
         prepared = kept | dict(zip(new, predictor.embed_all(decoded), strict=True))
         for key, image in new.items():
-            if isinstance(image, bytes):
+            if isinstance(image, bytes) and prepared[key].bytes <= self._embeddings.maxsize:
                 self._embeddings[key] = prepared[key]
         return [prepared[key] for key in keys]
 
@@ -164,8 +170,16 @@ class ModelPool:
 
     def _predictor(self, version: Version) -> Segmenter:
         if version.name not in self._predictors:
+            if len(self._predictors) == self._predictors.maxsize:
+                # Before the next one is loaded: a machine that holds one large model may not hold two.
+                self._forget(self._predictors.popitem()[1].fingerprint)
             self._predictors[version.name] = self._load(version.folder)
         return self._predictors[version.name]
+
+    def _forget(self, fingerprint: str) -> None:
+        """Let go of a version's embeddings: they are of no use to others."""
+        for key in [key for key in self._embeddings if key.startswith(fingerprint)]:
+            del self._embeddings[key]
 
 
 def _apart(
@@ -181,6 +195,11 @@ def _apart(
 
 def _load(folder: Path) -> Segmenter:
     """A version's predictor. Torch is imported here: it takes seconds, in which others are answered already."""
+    import torch  # noqa: PLC0415
+
     from ris_core import segmenters  # noqa: PLC0415
 
+    if torch.cuda.is_available():
+        # What a dropped version held is kept by torch otherwise.
+        torch.cuda.empty_cache()
     return segmenters.load(folder)

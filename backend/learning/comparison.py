@@ -8,7 +8,7 @@ from typing import Any
 from backend.datasets import fingerprints
 from backend.datasets.snapshots import newest_snapshot, read_manifest
 from backend.learning.gate import ComparedExpression, Verdict, judge
-from backend.learning.versions import plain_name
+from backend.learning.versions import find_version
 from backend.registry import Registry, Version
 from ris_core import segmenters
 from ris_core.data import read_folder
@@ -75,7 +75,7 @@ def compare(
     needed: as of `judge`. pictures: a folder for sheets of what changed most.
     Raises NotFound if the project has no version of that name, and what `compare_versions` does.
     """
-    before, after = (registry.version(project, plain_name(name)) for name in names)
+    before, after = (find_version(registry, project, name) for name in names)
     snapshot = newest_snapshot(home, project)
     answered = compare_versions(before.folder, after.folder, snapshot, on_progress)
     verdict = judge(answered.expressions, needed, reference_scores(before))

@@ -35,6 +35,12 @@ class PreparedImage:
     frame: Frame
     interactive: ImageEmbedding = ()
 
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        parts = (part for level in (*self.levels, *self.interactive) for part in level if isinstance(part, Tensor))
+        return sum(part.numel() * part.element_size() for part in parts)
+
 
 class PointedPrompt(NamedTuple):
     """A prompt that points at something in a photo. said: what the model says to its sentence, if it has one."""
