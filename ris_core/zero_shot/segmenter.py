@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import cached_property
 
 import numpy as np
@@ -122,11 +123,14 @@ def _pointed(asked: PointedPrompt, device: torch.device) -> Pointed:
     """As a network takes it: in pixels of the canvas."""
     prompt, frame = asked.prompt, asked.image.frame
     rows, columns = frame.inner
-    points = torch.tensor([[point.x * columns, point.y * rows] for point in prompt.points]).reshape(-1, 2)
-    labels = torch.tensor([int(point.positive) for point in prompt.points])
-    box = None
-    if around := prompt.box:
-        sides = [around.left * columns, around.top * rows, around.right * columns, around.bottom * rows]
-        box = torch.tensor(sides, device=device)
+    across = torch.tensor([columns, rows], dtype=torch.float32)
+    points = torch.tensor([(point.x, point.y) for point in prompt.points], dtype=torch.float32).reshape(-1, 2) * across
+    labels = torch.tensor([int(point.positive) for point in prompt.points], dtype=torch.long)
+    box = torch.tensor(astuple(prompt.box), dtype=torch.float32) * across.repeat(2) if prompt.box else None
     earlier = earlier_logits(frame, prompt, pointed_part(prompt, asked.said) if asked.said else None)
-    return Pointed(points.to(device), labels.to(device), box, None if earlier is None else earlier.to(device))
+    return Pointed(
+        points.to(device),
+        labels.to(device),
+        None if box is None else box.to(device),
+        None if earlier is None else earlier.to(device),
+    )

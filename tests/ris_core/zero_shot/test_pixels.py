@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+from zero_shot.photos import photo
 
 from ris_core.encoders.pixels import CLIP, IMAGENET
-from ris_core.inference.frame import Image
 from ris_core.zero_shot.pixels import (
     blurred_square,
     bounded_size,
@@ -23,12 +23,6 @@ from ris_core.zero_shot.pixels import (
 SIZES = [(60, 90), (90, 60), (64, 64), (7, 200), (333, 101), (2, 5)]
 # Rounding: the library scales to [0, 1] before it normalises.
 CLOSE = {"atol": 5e-6, "rtol": 0}
-
-
-def photo(height: int, width: int) -> Image:
-    noise = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    noise[: height // 2, : width // 2] = (200, 40, 90)
-    return noise
 
 
 @pytest.mark.parametrize("size", SIZES)
