@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import overload
 
 import cv2
@@ -56,7 +57,8 @@ def read(found: Found, frame: Frame, threshold: float) -> RawPrediction:
         return RawPrediction(np.zeros(frame.size, np.float32), found.presence, 0.0)
     logits, owners = _united(found.masks, numbers, frame.canvas)
     [probability] = to_photos(logits[None, None], [frame])
-    quality = min(1.0, float((found.scores * found.qualities).max()))
+    # Of what is there if anything is: presence counts once, beside quality.
+    quality = min(1.0, float((found.scores * found.qualities).max()) / max(found.presence, 1e-6))
     things = _things(owners, probability >= threshold, frame, numbers) if found.apart else ()
     return RawPrediction(probability, found.presence, quality, things=things)
 
@@ -87,11 +89,8 @@ def pointed_part(prompt: Prompt, said: RawPrediction) -> NDArray[np.float32] | N
 
     None where they found nothing, or something else than is pointed at.
     """
-    meant = np.zeros(said.probability.shape, np.bool_)
-    for thing in said.things:
-        if _is_pointed_at(prompt, thing):
-            meant |= thing
-    return np.where(meant, said.probability, np.float32(0)) if meant.any() else None
+    meant = [thing for thing in said.things if _is_pointed_at(prompt, thing)]
+    return np.where(reduce(np.logical_or, meant), said.probability, np.float32(0)) if meant else None
 
 
 def _is_pointed_at(prompt: Prompt, thing: Mask) -> bool:

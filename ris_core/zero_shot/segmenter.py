@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class ZeroShotSegmenter(Segmenter):
         [text] = [self._chooser.text_encoder([sentence])]
         answer = self._chooser.among(text, named.things, said.probability)
         things = [named.things[number] for number in answer.chosen]
-        probability = np.where(np.any(things, axis=0), named.probability, np.float32(0))
+        probability = np.where(reduce(np.logical_or, things), named.probability, np.float32(0))
         return named._replace(probability=probability, things=things, quality=named.quality * answer.expected)
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -181,6 +182,29 @@ def test_words_guide_a_click_on_what_they_found(segmenter: Load, name: str) -> N
         own.segment(image, [Prompt("the dog", points=click), Prompt(points=click)])
     with_words, without = drawn[-2:]
     assert with_words.mask is not None and float(with_words.mask.max()) > -6 and without.mask is None
+
+
+@every
+def test_any_photo(segmenter: Load, name: str) -> None:
+    own = segmenter(name)
+    for size in [(1, 1), (2, 300), (300, 2)]:
+        prompts = ["the dog", Prompt(points=[Point(1, 1)]), Prompt("cat", box=Box(0, 0, 1, 1))]
+        answers = own.segment(own.embed(photo(*size)), prompts)
+        assert [answer.mask.shape for answer in answers] == [size] * 3 and answers[1].mask.any()
+
+
+@every
+def test_threads_share_it(segmenter: Load, name: str) -> None:
+    own = segmenter(name)
+    images = [photo(60, 90, seed=seed) for seed in range(4)]
+
+    def answer(number: int) -> list[list[float]]:
+        prompts = [f"dog {number}", Prompt(points=[Point(0.1 * number, 0.5)])]
+        return [numbers(one) for one in own.segment(own.embed(images[number]), prompts)]
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(answer, [*range(4)] * 3))
+    assert together == [answer(number) for number in range(4)] * 3
 
 
 @every

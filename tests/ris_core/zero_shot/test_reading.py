@@ -59,10 +59,12 @@ def test_a_map_has_no_things() -> None:
     assert len(raw.things) == 0 and raw.probability[:, :55].min() > 0.9
 
 
-def test_quality_is_that_of_the_surest_and_at_most_one() -> None:
+def test_quality_is_that_of_the_surest_if_anything_is_there() -> None:
     masks = filled(STRETCHED, (0, 0, 0.4, 1), (0.5, 0, 1, 1))
-    assert read(found(masks, [0.5, 0.9], qualities=[0.9, 0.6]), STRETCHED, 0.5).quality == pytest.approx(0.54)
+    assert read(found(masks, [0.5, 0.9], qualities=[0.9, 0.6]), STRETCHED, 0.5).quality == pytest.approx(0.6)
     assert read(found(masks, [1.0, 0.9], qualities=[1.2, 0.6]), STRETCHED, 0.5).quality == 1.0
+    nothing = found(masks, [0.0, 0.0])
+    assert read(nothing, STRETCHED, 0.5).quality == 0.0
 
 
 @settings(max_examples=80, deadline=None)
