@@ -255,7 +255,8 @@ def _resized(pixels: Image, size: tuple[int, int], resampling: Picture.Resamplin
 
 
 def fit_refinement(segmenter: Segmenter, samples: Sequence[Sample]) -> float:
-    """How much the interactive decoder is to have of masks, 0 or a half: what has the higher mean IoU over targets.
+    """How much the interactive decoder is to have of masks, 0, a half or 1: what has the highest mean IoU over targets,
+    each at the threshold that suits it best.
 
     The segmenter's own share is left as it was.
     """
@@ -263,14 +264,11 @@ def fit_refinement(segmenter: Segmenter, samples: Sequence[Sample]) -> float:
 
     def mean_iou(share: float) -> float:
         segmenter.point = replace(point, refinement=share)
-        ious = [
-            score(raw.probability >= point.mask, _target(sample, image), False).iou
-            for sample, image, raw, _ in _predict(segmenter, targets, "original")
-        ]
-        return mean(ious)
+        trials = [_Trial.of(sample, raw) for sample, _, raw, _ in _predict(segmenter, targets, "original")]
+        return max(mean(ious) for ious in zip(*(trial.ious for trial in trials), strict=True))
 
     try:
-        return max((0.0, 0.5), key=mean_iou) if targets else point.refinement
+        return max((0.0, 0.5, 1.0), key=mean_iou) if targets else point.refinement
     finally:
         segmenter.point = point
 
