@@ -40,6 +40,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         "RIS_PRELABEL_REMEMBER=false\n"
     )
     log = home.parent / "up.log"
+    # Where fetched models are looked for, by what it starts and by the commands beside it.
+    os.environ["RIS_CACHE"] = str(home.parent / "cache")
     environment = {**os.environ, "RIS_HOME": str(home), "COLUMNS": "200"}
     with log.open("w") as output:
         command = [str(Path(sys.executable).with_name("ris")), "up"]
@@ -54,7 +56,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0, log.read_text()
-        del os.environ["RIS_HOME"]
+        del os.environ["RIS_HOME"], os.environ["RIS_CACHE"]
 
 
 @pytest.fixture(scope="session")
