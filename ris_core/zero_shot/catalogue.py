@@ -51,7 +51,13 @@ _SAM = Source("facebook/sam-vit-base", None, "Apache-2.0", 375)
 _OWL = Source(
     "google/owlv2-base-patch16-ensemble", "cfd3195ba4ea9592eec887ded089f4c08eff231d", "Apache-2.0", 620, beside=_TEXT
 )
-_CLIPSEG = Source("CIDAS/clipseg-rd64", "d5742706ddaa1cf7493b9785958bb16da104074f", "Apache-2.0", 600, beside=_TEXT)
+_CLIPSEG = Source(
+    "CIDAS/clipseg-rd64",
+    "d5742706ddaa1cf7493b9785958bb16da104074f",
+    "Apache-2.0",
+    600,
+    beside=(*_TEXT, "preprocessor_config.json"),
+)
 _FLORENCE = Source("florence-community/Florence-2-base", None, "MIT", 470, beside=_TEXT)
 _SAM3 = Source(
     "facebook/sam3",

@@ -10,6 +10,8 @@ import torch
 from ris_core import checkpoint_files
 from ris_core.inference.choosing import Chooser
 from ris_core.inference.predictor import Precision
+from ris_core.zero_shot.clipseg import CLIPSeg
+from ris_core.zero_shot.florence2 import Florence2
 from ris_core.zero_shot.grounded import Grounded
 from ris_core.zero_shot.grounding_dino import GroundingDino
 from ris_core.zero_shot.network import ZeroShotNetwork
@@ -17,6 +19,7 @@ from ris_core.zero_shot.owlv2 import Owlv2
 from ris_core.zero_shot.pointer import parts_of
 from ris_core.zero_shot.sam import Sam
 from ris_core.zero_shot.sam2 import Sam2
+from ris_core.zero_shot.sam3 import Sam3
 from ris_core.zero_shot.segmenter import ZeroShotSegmenter
 
 # A network from the folders of its parts, by the names that the catalogue gives them; transformers is imported inside.
@@ -24,6 +27,9 @@ NETWORKS: dict[str, Callable[[Mapping[str, Path]], ZeroShotNetwork]] = {
     "grounding-dino+sam2": lambda parts: Grounded(GroundingDino.load(parts["detector"]), Sam2.load(parts["masks"])),
     "grounding-dino+sam": lambda parts: Grounded(GroundingDino.load(parts["detector"]), Sam.load(parts["masks"])),
     "owlv2+sam2": lambda parts: Grounded(Owlv2.load(parts["detector"]), Sam2.load(parts["masks"])),
+    "sam3": lambda parts: Sam3.load(parts["model"]),
+    "clipseg": lambda parts: CLIPSeg.load(parts["model"]),
+    "florence-2": lambda parts: Florence2.load(parts["model"]),
 }
 
 

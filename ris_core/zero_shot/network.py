@@ -72,6 +72,13 @@ class Published(nn.Module):
         return 4 if self.device.type == "cuda" else 1
 
 
+def square_map(cells: Tensor) -> Tensor:
+    """(..., L, C) of a square canvas, row by row -> (..., C, h, w)."""
+    *before, count, channels = cells.shape
+    side = round(count**0.5)
+    return cells.transpose(-1, -2).reshape(*before, channels, side, side)
+
+
 class ZeroShotNetwork(Published, ABC):
     """A published model, or several of them as one.
 

@@ -13,9 +13,10 @@ from unittest import mock
 
 import torch
 import transformers
-from torch import nn
 from transformers import AutoTokenizer
 from transformers.utils import logging
+from zero_shot import tiny_whole
+from zero_shot.tiny_parts import CLIP_TEXT, LETTERS, MASKS, MEMORY, PROMPTS, shaken
 
 from ris_core import checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
@@ -31,26 +32,6 @@ logging.disable_progress_bar()
 # Its canvas is no part of its configuration, and at the published size it would take seconds.
 GroundingDino.shortest, GroundingDino.longest = 96, 160
 
-# Of CLIP's tokenizer without merges: letters alone; the two words after them start and end a text.
-LETTERS = 512
-CLIP_TEXT = {
-    "vocab_size": LETTERS + 2,
-    "bos_token_id": LETTERS,
-    "eos_token_id": LETTERS + 1,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-_PROMPTS = {"hidden_size": 32, "image_size": 256, "patch_size": 16, "mask_input_channels": 4}
-_MASKS = {
-    "hidden_size": 32,
-    "mlp_dim": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "iou_head_hidden_dim": 32,
-    "attention_downsample_rate": 2,
-}
 _BACKBONE_2 = {
     "model_type": "sam2_hiera_det_model",
     "hidden_size": 16,
@@ -69,28 +50,6 @@ _VISION_2 = {
     "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
     "fpn_hidden_size": 32,
 }
-_MEMORY = {
-    "memory_attention_hidden_size": 32,
-    "memory_attention_num_layers": 1,
-    "memory_attention_num_attention_heads": 1,
-    "memory_attention_feed_forward_hidden_size": 32,
-    "memory_attention_rope_feat_sizes": [16, 16],
-    "memory_encoder_hidden_size": 32,
-    "memory_encoder_output_channels": 16,
-    "mask_downsampler_embed_dim": 32,
-    "memory_fuser_embed_dim": 32,
-    "memory_fuser_intermediate_dim": 32,
-    "memory_fuser_num_layers": 1,
-}
-
-
-def shaken(network: nn.Module, much: float = 0.05, seed: int = 1) -> Any:
-    """With every weight away from where it starts: positions and biases start at zero, and would prove nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator), alpha=much)
-    return network.eval()
 
 
 def sam(folder: Path) -> None:
@@ -106,9 +65,9 @@ def sam(folder: Path) -> None:
         "num_pos_feats": 16,
         "initializer_range": 0.02,
     }
-    prompts = _PROMPTS | {"image_embedding_size": 16}
+    prompts = PROMPTS | {"image_embedding_size": 16}
     config = transformers.SamConfig(
-        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=_MASKS, initializer_range=0.02
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=MASKS, initializer_range=0.02
     )
     shaken(transformers.SamModel(config), 0.2).save_pretrained(folder)
 
@@ -116,7 +75,7 @@ def sam(folder: Path) -> None:
 def sam2(folder: Path) -> None:
     """As the hub has it: with the memory for videos, which photos have no use for."""
     config = transformers.Sam2VideoConfig(
-        vision_config=_VISION_2, prompt_encoder_config=_PROMPTS, mask_decoder_config=_MASKS, image_size=256, **_MEMORY
+        vision_config=_VISION_2, prompt_encoder_config=PROMPTS, mask_decoder_config=MASKS, image_size=256, **MEMORY
     )
     shaken(transformers.Sam2VideoModel(config), 0.2).save_pretrained(folder)
 
@@ -182,6 +141,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "google/owlv2-base-patch16-ensemble": owlv2,
     "facebook/sam2.1-hiera-tiny": sam2,
     "facebook/sam-vit-base": sam,
+    "facebook/sam3": tiny_whole.sam3,
+    "CIDAS/clipseg-rd64": tiny_whole.clipseg,
+    "florence-community/Florence-2-base": tiny_whole.florence2,
 }
 
 
