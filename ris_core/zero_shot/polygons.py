@@ -73,8 +73,9 @@ def filled(polygons: Sequence[Polygon], size: tuple[int, int]) -> Mask:
     """The mask (h, w) of a thing: what is inside any of its polygons; one without an area has no inside."""
     mask = np.zeros(size, np.uint8)
     for corners, _ in polygons:
-        # The middle of a bin is meant; a pixel's own middle is its whole number.
-        places = (corners + 0.5) * (size[1] / BINS, size[0] / BINS) - 0.5
-        if cv2.contourArea(corners.astype(np.float32)) > 0:
+        # Corners on one line enclose nothing, and would be drawn as that line.
+        if len(corners) > 2 and np.linalg.matrix_rank(corners - corners[0]) > 1:
+            # The middle of a bin is meant; a pixel's own middle is its whole number.
+            places = (corners + 0.5) * (size[1] / BINS, size[0] / BINS) - 0.5
             cv2.fillPoly(mask, [np.rint(places * 2**_SHIFT).astype(np.int32)], 1, shift=_SHIFT)
     return mask.astype(np.bool_)
