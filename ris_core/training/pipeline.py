@@ -141,7 +141,7 @@ def calibrate_checkpoint(
     Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `evaluate.calibrate` does.
     """
     check_free(folder)
-    source, predictor = checkpoint_files.find(model), segmenters.load(model)
+    source, predictor = segmenters.find(model), segmenters.load(model)
     reports = settle(predictor, datasets, accepted, on_progress)
     words = [f"--model {predictor.version}", *(f"--dataset {dataset_name(name)}" for name in datasets.samples)]
     rule = "--balance" if accepted is None else f"--accepted {accepted}"

@@ -41,6 +41,24 @@ class ZeroShotEntry:
         """MB, about."""
         return sum(source.megabytes for source in self.sources.values())
 
+    @property
+    def missing(self) -> str:
+        """What to tell who asks for it where its weights aren't: what to run, and what that takes."""
+        gated = " Its owners grant access one by one: `ris fetch` says how to ask." if self.gated else ""
+        return (
+            f"The weights of {self.name} aren't on this machine. Run `ris fetch {self.name}`: they take "
+            f"{_gigabytes(self.disk)} of disk, and {_gigabytes(self.memory)} of memory while it answers.{gated}"
+        )
+
+    @property
+    def gated(self) -> bool:
+        """Whether the owners of a part grant access one by one."""
+        return any(source.gated for source in self.sources.values())
+
+
+def _gigabytes(megabytes: int) -> str:
+    return f"{megabytes / 1000:.1f} GB"
+
 
 _TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _DINO = Source(

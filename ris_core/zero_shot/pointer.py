@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from ris_core.checkpoint_files import FORMAT, OperatingPoint, read_config, write
+from ris_core.checkpoint_files import CONFIG, FORMAT, OperatingPoint, pointer_folder, read_config, write
 from ris_core.errors import CheckpointError
 from ris_core.files import cache, sha256
-from ris_core.zero_shot.catalogue import Source, ZeroShotEntry
+from ris_core.zero_shot.catalogue import Source, ZeroShotEntry, find_zero_shot
 
 
 def part_folder(source: Source, revision: str) -> Path:
@@ -34,6 +34,17 @@ def write_pointer(
     write(folder, None, config | {"operating_point": asdict(point)}, card)
 
 
+def fetched(name: str) -> Path:
+    """The folder of the pointer that fetching a segmenter of the catalogue left.
+
+    Raises CheckpointError if it wasn't fetched, or there is no such segmenter.
+    """
+    entry, folder = find_zero_shot(name), pointer_folder(name)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(entry.missing)
+    return folder
+
+
 def parts_of(folder: Path) -> dict[str, Path]:
     """The folders of the weights that a pointer means, by part, each file of them checked.
 
@@ -50,9 +61,7 @@ def parts_of(folder: Path) -> dict[str, Path]:
 
 def _check(name: str, path: Path, digest: str) -> None:
     if not path.is_file():
-        raise CheckpointError(
-            f"{path} is missing: the weights of {name} aren't on this machine. Run `ris fetch {name}`."
-        )
+        raise CheckpointError(f"{path} is missing. {find_zero_shot(name).missing}")
     if sha256(path) != digest:
         raise CheckpointError(
             f"{path} isn't the file that {name} was fetched with. Delete {path.parent} and run `ris fetch {name}`."

@@ -101,8 +101,14 @@ def test_parts_that_overlap_are_one_mask() -> None:
     assert mask[25, 25] and mask[5, 5] and mask[45, 45] and not mask[5, 45]
 
 
-@pytest.mark.parametrize(
-    "corners", [[], [(5, 5)], [(5, 5), (900, 900)], [(5, 5), (500, 500), (900, 900)], [(7, 7)] * 4]
-)
+def test_a_polygon_that_crosses_itself_has_two_insides() -> None:
+    mask = filled([polygon((100, 100), (900, 900), (900, 100), (100, 900))], (50, 50))
+    assert mask[25, 10] and mask[25, 40] and not mask[5, 25] and not mask[45, 25]
+
+
+LINE = [(5, 5), (500, 500), (900, 900)]
+
+
+@pytest.mark.parametrize("corners", [[], LINE[:1], LINE[:2], LINE, [(7, 7)] * 4])
 def test_what_has_no_inside_is_nothing(corners: list[tuple[int, int]]) -> None:
     assert not filled([polygon(*corners)], (50, 50)).any()
