@@ -33,7 +33,7 @@ def choices_of(folder: Path, samples: Sequence[Sample]) -> list[tuple[Sample, fl
 
     Raises DatasetError if one of the folder's files isn't JSON.
     """
-    instances = _every_instance(read_json(folder / "refs.json"), read_json(folder / "instances.json"))
+    instances = every_instance(read_json(folder / "refs.json"), read_json(folder / "instances.json"))
     return [
         (sample, iou(replace(sample, segmentations=instances[sample.ref_id]).mask(), sample.mask()))
         for sample in samples
@@ -57,7 +57,7 @@ def advantage(model: Sequence[float], baseline: Sequence[float], photos: Sequenc
     return Advantage(mine, others, *interval)
 
 
-def _every_instance(refs: list[dict[str, Any]], instances: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
+def every_instance(refs: list[dict[str, Any]], instances: dict[str, Any]) -> dict[int, tuple[Any, ...]]:
     """ref_id -> the segmentations of its class in its photo, for refs that mean only some of them."""
     annotations = {annotation["id"]: annotation for annotation in instances["annotations"]}
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)

@@ -85,6 +85,7 @@ class Chooser:
         probability = np.where(kept, everything, np.float32(0))
         return shown._replace(probability=probability, quality=shown.quality * answer.expected)
 
+    @torch.inference_mode()
     def among(self, text: TextFeatures, candidates: Sequence[Mask], said: Probability) -> Answer:
         """Which of two or more candidates, HxW each, a sentence means; `said`: HxW, what its own map shows."""
         # On the CPU: moving a handful of boxes would take longer.
