@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
         channels, strides: of each level, fine to coarse; levels may share a stride.
         pyramid: the numbers of its shallow, middle and deep level, for models that read just three.
         square: whether it reads square canvases only.
-        fill: red, green and blue of the canvas beside the photo, in [0, 255].
+        fill: red, green and blue of the canvas beside the photo, in [0, 255]; as a pixel (3, 1, 1), `fill_pixel`.
         stages: each maps a state to the next; a state is a map (B, C, H, W), or a tuple with one.
         classifier: (1000, C), what classifies the last level as one of ImageNet's classes; None in most encoders.
     """
@@ -53,10 +53,14 @@ class ImageEncoder(nn.Module):
     fill: ClassVar[tuple[float, float, float]] = (0, 0, 0)
     stages: nn.ModuleList
     classifier: Tensor | None
+    fill_pixel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("classifier", None, persistent=False)
+        # A buffer, so that it lies where pixels do.
+        fill = torch.tensor(self.fill, dtype=torch.float32)[:, None, None]
+        self.register_buffer("fill_pixel", fill, persistent=False)
 
     @property
     def frozen(self) -> int:
@@ -113,12 +117,14 @@ class TextFeatures:
     """What a text encoder makes of N sentences.
 
     words: (N, L, D), special tokens among them. sentence: (N, D).
-    key_padding_mask: (N, L), True where there is no word.
+    key_padding_mask: (N, L), True where there is no word. lengths: how many words each has, where that is known
+    without asking the device.
     """
 
     words: Tensor
     key_padding_mask: Tensor
     sentence: Tensor
+    lengths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sentence)
@@ -127,24 +133,37 @@ class TextFeatures:
         """Some of the sentences, or all in another order."""
         return TextFeatures(self.words[index], self.key_padding_mask[index], self.sentence[index])
 
-    def trim(self) -> TextFeatures:
-        """Without the padding that all of them share."""
-        longest = int((~self.key_padding_mask).sum(dim=1).max())
-        return TextFeatures(self.words[:, :longest], self.key_padding_mask[:, :longest], self.sentence)
+    def each(self) -> list[TextFeatures]:
+        """One after the other, each without padding."""
+        lengths = self.lengths or tuple((~self.key_padding_mask).sum(dim=1).tolist())
+        return [
+            TextFeatures(
+                self.words[number : number + 1, :length],
+                self.key_padding_mask[number : number + 1, :length],
+                self.sentence[number : number + 1],
+                (length,),
+            )
+            for number, length in enumerate(lengths)
+        ]
 
     @staticmethod
     def join(parts: Sequence[TextFeatures]) -> TextFeatures:
         """One after the other, padded to the longest."""
+        if len(parts) == 1:
+            return parts[0]
         longest = max(part.words.shape[1] for part in parts)
         padded = [part._pad(longest) for part in parts]
         return TextFeatures(
             torch.cat([part.words for part in padded]),
             torch.cat([part.key_padding_mask for part in padded]),
             torch.cat([part.sentence for part in padded]),
+            tuple(length for part in parts for length in part.lengths),
         )
 
     def _pad(self, length: int) -> TextFeatures:
         extra = length - self.words.shape[1]
+        if not extra:
+            return self
         mask = F.pad(self.key_padding_mask, (0, extra), value=True)
         return TextFeatures(F.pad(self.words, (0, 0, 0, extra)), mask, self.sentence)
 

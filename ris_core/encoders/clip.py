@@ -107,6 +107,7 @@ class CLIPText(TransformerText):
     """Twelve transformer layers, 512 wide; the sentence is its last word, the end of text."""
 
     limit = 77
+    causal = True
 
     @classmethod
     def load(cls, name: str = _TEXT) -> CLIPText:

@@ -59,20 +59,24 @@ class Chooser:
 
     @torch.inference_mode()
     def choose(
-        self, sentence: str, text: TextFeatures, said: RawPrediction, named: RawPrediction | None, threshold: float
+        self,
+        sentence: str,
+        text: TextFeatures | None,
+        said: RawPrediction,
+        named: RawPrediction | None,
+        threshold: float,
     ) -> RawPrediction:
         """What the model says of a sentence, without the things that are of the kind but aren't meant.
 
         Args:
-            text: of the sentence.
+            text: of the sentence, on the CPU; may be None where it names no place.
             said: what the model says of it.
             named: what it says of the kind alone, see `naming.kind_phrase`; None where the sentence says no more.
             threshold: probability from which a pixel belongs to a mask.
         """
-        # A word that was never taught, for a thing that was under another.
-        shown = named if named and named.presence > said.presence else said
+        shown = likelier(said, named)
         # What is said of looks alone is the model's to see; and most prompts are names.
-        if not names_place(sentence):
+        if text is None or not names_place(sentence):
             return shown
         everything = (named or said).probability
         candidates = pieces(everything, threshold)
@@ -97,6 +101,11 @@ class Chooser:
         one = np.exp(logits - np.logaddexp.reduce(logits))
         every = float(choice.every.sigmoid())
         return expect(one, every, np.array([np.count_nonzero(mask) for mask in candidates], dtype=float))
+
+
+def likelier(said: RawPrediction, named: RawPrediction | None) -> RawPrediction:
+    """What is said of a sentence, or of its kind: a word that was never taught, for a thing that was under another."""
+    return named if named and named.presence > said.presence else said
 
 
 @dataclass(frozen=True, eq=False)

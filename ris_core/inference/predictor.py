@@ -4,7 +4,6 @@ state of a request.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -12,19 +11,21 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from cachetools import LRUCache
 from torch import Tensor
 
 from ris_core import checkpoint, checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
-from ris_core.encoders.base import TextEncoder, TextFeatures, fingerprint
+from ris_core.encoders.base import TextFeatures, fingerprint
+from ris_core.encoders.transfer import send
 from ris_core.files import sha256
+from ris_core.inference.canvas import on_canvas
 from ris_core.inference.choosing import Chooser
 from ris_core.inference.frame import Frame, Image, fit, to_photos
-from ris_core.inference.naming import kind_phrase
+from ris_core.inference.naming import kind_phrase, names_place
 from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction, RawPrediction
 from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Segmenter, clean
+from ris_core.inference.sentences import CachedTextEncoder, on_cpu
 from ris_core.inference.visual import MOST, VisualRequest, VisualSegmenter
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.interactive import InteractiveDecoder, VisualPrompts
@@ -58,12 +59,12 @@ class Predictor(Segmenter):
         super().__init__(point, version)
         self.model = model.place().eval()
         self._dtype = _best_dtype(self.model.device) if precision == "auto" else getattr(torch, precision)
-        self._encode_text = _CachedTextEncoder(self.model.text_encoder)
+        self._encode_text = CachedTextEncoder(self.model.text_encoder)
         self._chooser = chooser
         # A model that has changed its own text encoder, or has another, leaves the listener its own.
         other = chooser.text_encoder if chooser else self.model.text_encoder
         shared = other is self.model.text_encoder
-        self._encode_choice = self._encode_text if shared else _CachedTextEncoder(other)
+        self._encode_choice = self._encode_text if shared else CachedTextEncoder(other)
         self._visual = VisualSegmenter(self.model, self.autocast)
 
     @classmethod
@@ -109,11 +110,16 @@ class Predictor(Segmenter):
         others = [(image, kind) for (image, _), kind in zip(asked, kinds, strict=True) if kind]
         answers = self._say([*asked, *others])
         named = iter(answers[len(asked) :])
-        texts = self._encode_choice([sentence for _, sentence in asked])
+        texts = self._choice_texts([sentence for _, sentence in asked])
         return [
-            self._chooser.choose(sentence, text, said, next(named) if kind else None, self.point.mask)
-            for (_, sentence), text, said, kind in zip(asked, texts, answers[: len(asked)], kinds, strict=True)
+            self._chooser.choose(sentence, texts.get(sentence), said, next(named) if kind else None, self.point.mask)
+            for (_, sentence), said, kind in zip(asked, answers[: len(asked)], kinds, strict=True)
         ]
+
+    def _choice_texts(self, sentences: Sequence[str]) -> dict[str, TextFeatures]:
+        """What the listener reads of those sentences that it is asked about."""
+        choosing = list(dict.fromkeys(filter(names_place, sentences)))
+        return dict(zip(choosing, on_cpu(self._encode_choice(choosing)), strict=True))
 
     def _say(self, asked: Sequence[tuple[PreparedImage, str]]) -> list[RawPrediction]:
         """What the model says of each sentence, whichever of several things is meant."""
@@ -150,13 +156,8 @@ class Predictor(Segmenter):
         return max(1, min(_PROMPTS, _CPU_PIXELS // (canvas[0] * canvas[1])))
 
     def _encode_images(self, items: Sequence[tuple[Image, Frame]]) -> list[PreparedImage]:
-        canvas = items[0][1].canvas
-        pixels, valid = torch.zeros(len(items), 3, *canvas), torch.zeros(len(items), 1, *canvas)
-        for number, (image, frame) in enumerate(items):
-            rows, columns = frame.inner
-            pixels[number, :, :rows, :columns] = torch.from_numpy(fit(image, frame)).permute(2, 0, 1)
-            valid[number, :, :rows, :columns] = 1
-        pixels, valid = pixels.to(self.model.device), valid.to(self.model.device)
+        frames = [frame for _, frame in items]
+        pixels, valid = on_canvas([fit(image, frame) for image, frame in items], frames, self.model.device)
         with self.autocast():
             embedding, interactive = self._embed(pixels, valid)
         embeddings = zip(split_photos(embedding, len(items)), split_photos(interactive, len(items)), strict=True)
@@ -179,10 +180,10 @@ class Predictor(Segmenter):
         images = [image.levels for image in {id(image): image for image, _ in items}.values()]
         with self.autocast():
             text = TextFeatures.join([text for _, text in items])
-            numbers_of = torch.tensor(index, device=self.model.device)
-            output = self.model(join_photos(images), text, numbers_of)
+            photo = send(torch.tensor(index), self.model.device)
+            output = self.model(join_photos(images), text, photo)
             kept = {id(image): image.interactive for image, _ in items}.values()
-            mask = self._refine(output.mask, list(kept), numbers_of)
+            mask = self._refine(output.mask, list(kept), photo)
         scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid().tolist()
         probabilities = to_photos(mask, [image.frame for image, _ in items])
         return [RawPrediction(probability, *score) for probability, score in zip(probabilities, scores, strict=True)]
@@ -210,33 +211,6 @@ def _shipped_interactive(model: RISModel) -> InteractiveDecoder | None:
     if not config.get("interactive") or config["image_encoder"] != model.image_encoder.name:
         return None
     return checkpoint.load(folder, merged=True)[0].interactive
-
-
-class _CachedTextEncoder:
-    """Keeps the `size` sentences used last: people repeat themselves, a project's prompts above all.
-
-    Safe for threads: `_lock` is held over the cache, not while sentences are encoded.
-    """
-
-    def __init__(self, encoder: TextEncoder, size: int = 1024) -> None:
-        self._encoder = encoder
-        self._cache: LRUCache[str, TextFeatures] = LRUCache(size)
-        self._lock = threading.Lock()
-
-    def __call__(self, sentences: Sequence[str]) -> list[TextFeatures]:
-        """One for each, without padding; those that are new go through the encoder together."""
-        with self._lock:
-            features = {sentence: self._cache[sentence] for sentence in sentences if sentence in self._cache}
-        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in features]
-        encoded = dict(zip(new, in_batches(new, _PROMPTS, self._encode), strict=True))
-        with self._lock:
-            self._cache.update(encoded)
-        features |= encoded
-        return [features[sentence] for sentence in sentences]
-
-    def _encode(self, sentences: Sequence[str]) -> list[TextFeatures]:
-        features = self._encoder(sentences)
-        return [features[number : number + 1].trim() for number in range(len(sentences))]
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:

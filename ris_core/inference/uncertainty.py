@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ris_core.encoders.transfer import send
 from ris_core.inference.frame import Frame
 from ris_core.inference.prediction import PASSES, AssessedPrediction, Prediction, RawPrediction, Vector
 from ris_core.inference.segmenter import PreparedImage, Segmenter
@@ -101,7 +102,7 @@ def _drop(features: Tensor, valid: Tensor, generator: torch.Generator) -> Tensor
     by_cell = features.shape[-2:] == valid.shape[-2:]
     shape = (1, features.shape[1], 1, 1) if by_cell else (features.shape[-1],)
     kept = torch.rand(shape, generator=generator) >= _DROPPED
-    return features * (kept / (1 - _DROPPED)).to(features)
+    return features * send((kept / (1 - _DROPPED)).to(features.dtype), features.device)
 
 
 def _inside(features: Tensor, frame: Frame, mask: Mask) -> Tensor:
@@ -110,7 +111,7 @@ def _inside(features: Tensor, frame: Frame, mask: Mask) -> Tensor:
     canvas = np.zeros(frame.canvas, dtype=np.float32)
     canvas[:rows, :columns] = cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
     shares = cv2.resize(canvas, (features.shape[2], features.shape[1]), interpolation=cv2.INTER_AREA)
-    weights = torch.from_numpy(shares).to(features)
+    weights = send(torch.from_numpy(shares).to(features.dtype), features.device)
     inside = (features * weights).sum(dim=(1, 2))
     # A thin mask may touch no cell that counts as photo.
-    return inside if inside.any() else features.sum(dim=(1, 2))
+    return torch.where(inside.any(), inside, features.sum(dim=(1, 2)))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ris_core.encoders.transfer import send
 from ris_core.errors import PromptError
 from ris_core.inference.frame import Frame, to_grid, to_photos
 from ris_core.inference.prediction import Prediction
@@ -66,7 +67,7 @@ class VisualSegmenter:
         embedding = join_photos(list({id(request.embedding): request.embedding for request in requests}.values()))
         device = self._model.device
         with self._autocast():
-            output = decoder(embedding, _prompts(requests, device), torch.tensor(index, device=device))
+            output = decoder(embedding, _prompts(requests, device), send(torch.tensor(index), device))
         probabilities = to_photos(output.mask.float(), [request.frame for request in requests])
         qualities = output.quality.float().sigmoid().tolist()
         return [
@@ -132,7 +133,7 @@ def _prompts(requests: Sequence[VisualRequest], device: torch.device) -> VisualP
         if box := prompt.box:
             boxes[number] = torch.tensor([box.left * columns, box.top * rows, box.right * columns, box.bottom * rows])
     mask = torch.stack([_earlier(request) for request in requests])
-    return VisualPrompts(points.to(device), labels.to(device), boxes.to(device), mask.to(device))
+    return VisualPrompts(*(send(part, device) for part in (points, labels, boxes, mask)))
 
 
 def _earlier(request: VisualRequest) -> Tensor:

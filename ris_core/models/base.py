@@ -145,8 +145,7 @@ class RISModel(nn.Module):
         return self.image_encoder.tail(self.trunk(pixels, valid))
 
     def _filled(self, pixels: Tensor, valid: Tensor) -> Tensor:
-        fill = pixels.new_tensor(self.image_encoder.fill)[:, None, None]
-        return pixels * valid + fill * (1 - valid)
+        return pixels * valid + self.image_encoder.fill_pixel * (1 - valid)
 
     @abstractmethod
     def read_levels(self, levels: Sequence[Tensor], valid: Tensor) -> ImageEmbedding:

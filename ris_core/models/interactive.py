@@ -183,7 +183,8 @@ def _likeness(prompts: VisualPrompts, level: InteractiveLevel, stride: int) -> T
     """(N, _LIKENESS, H, W): how like each cell is to those that the prompts point at, -1 to 1; 0 where they don't."""
     keys = level.keys
     height, width = keys.shape[-2:]
-    at = (prompts.points / prompts.points.new_tensor([width * stride, height * stride])) * 2 - 1
+    column, row = prompts.points.unbind(2)
+    at = torch.stack([column / (width * stride), row / (height * stride)], dim=2) * 2 - 1
     # In float32: half precision can't tell where a click is.
     sampled = F.grid_sample(keys.float(), at[:, :, None], align_corners=False)[..., 0]  # (N, K, P)
     likeness = torch.einsum("nkp,nkhw->nphw", sampled.to(keys.dtype), keys)

@@ -230,8 +230,11 @@ def _head(inputs: int, width: int) -> nn.Sequential:
 def certainty(probability: Tensor) -> Tensor:
     """(N, 1, H, W) -> (N, 2): the IoU to expect if the probabilities are right, and the share of cells in the mask."""
     inside = (probability > 0.5).to(probability.dtype)
-    overlap, union = (probability * inside).sum(dim=(2, 3)), torch.maximum(probability, inside).sum(dim=(2, 3))
-    return torch.cat([overlap / union.clamp_min(1e-6), inside.mean(dim=(2, 3))], dim=1)
+    # In float32: half precision counts no further than 65,504 cells.
+    overlap, union = (
+        part.sum(dim=(2, 3), dtype=torch.float32) for part in (probability * inside, torch.maximum(probability, inside))
+    )
+    return torch.cat([(overlap / union.clamp_min(1e-6)).to(inside.dtype), inside.mean(dim=(2, 3))], dim=1)
 
 
 def steps_to_quarter(stride: int) -> int:
