@@ -76,11 +76,8 @@ def distil(
         return
     say(f"{outcome['decision']}: {outcome['reason']}")
     if taught := outcome.get("teaching"):
-        say(
-            f"{taught['teacher']} was asked about {taught['tasks']} tasks: {taught['found']} masks and "
-            f"{taught['refused']} refusals are worth {taught['above']:.2f} or more, {taught['unsure']} answers aren't."
-        )
-        out.print(_nearness(taught))
+        say(what_was_taught(taught))
+        out.print(nearness(taught))
 
 
 def export(
@@ -174,7 +171,15 @@ def _comparison(outcome: Mapping[str, Any]) -> Table:
     return table
 
 
-def _nearness(taught: Mapping[str, Any]) -> Table:
+def what_was_taught(taught: Mapping[str, Any]) -> str:
+    """A sentence about the `teaching` of an outcome."""
+    return (
+        f"{taught['teacher']} was asked about {taught['tasks']} tasks: {taught['found']} masks and "
+        f"{taught['refused']} refusals are worth {taught['above']:.2f} or more, {taught['unsure']} answers aren't."
+    )
+
+
+def nearness(taught: Mapping[str, Any]) -> Table:
     """How near the student is to its teacher on what people said of held-out photos, label by label."""
     student, teacher = taught["seconds"]["student"], taught["seconds"]["teacher"]
     pace = f"{1000 * student:.0f} ms an expression instead of {1000 * teacher:.0f}"

@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from backend.cli.jobs import nearness, what_was_taught
 from backend.cli.options import JsonOption
 from backend.home import home_folder
 from backend.queue.names import WorkerKind
@@ -88,7 +89,13 @@ def up() -> None:
     sys.exit(display.attend(lambda: up(home_folder(), display)))
 
 
-def demo(as_json: JsonOption = False) -> None:
+def demo(
+    teacher: Annotated[
+        Optional[str],
+        typer.Option(help="A zero-shot segmenter of `ris models` that teaches the small model.", show_default="none"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Run the whole loop without a person: pre-label, correct, learn, promote, export."""
     from backend.local.demo import run
     from backend.local.up import during
@@ -97,7 +104,7 @@ def demo(as_json: JsonOption = False) -> None:
 
     def work(settings: Settings) -> None:
         with stage_bar(console=display.console) as on_progress:
-            result = run(settings, display.say, on_progress)
+            result = run(settings, display.say, on_progress, teacher)
         if as_json:
             print(json.dumps(asdict(result), default=str))
         else:
@@ -138,6 +145,9 @@ def _show_demo(result: DemoResult, display: StudioDisplay) -> None:
         f"a project needs {result.usual_min_validation}.)"
     )
     display.console.print(_compared(result))
+    if result.teaching:
+        display.say(what_was_taught(result.teaching))
+        display.console.print(nearness(result.teaching))
     file = result.folder / "instances.json"
     display.say(f"{result.masks} masks in {file}, each equal to its annotation's bit for bit.")
     display.say(f"Look at them: {result.url}")

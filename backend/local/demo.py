@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
 from backend import services
@@ -21,18 +22,24 @@ from backend.home import exports_folder, project_env_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import Label, LabelConfig, parse
 from backend.labelstudio.regions import mask_regions, prompt_region, read_annotation
+from backend.learning import versions
 from backend.projects import samples
 from backend.projects.connect import LABEL_CONFIG, connect_backend
 from backend.projects.samples import SampleMask
 from backend.queue.queue import JobQueue
 from backend.settings import Settings
 from ris_core.data import split_of
+from ris_core.errors import CheckpointError
 from ris_core.files import atomic_write, sha256
 from ris_core.masks import Mask, decode_rle, iou
+from ris_core.zero_shot.stand_in import stand_in
 
 PROJECT = "ris demo"
 # Held-out expressions that the gate asks for here; the default is for projects, not for seven photos.
 _MIN_VALIDATION = 3
+# What a teacher's answers have to be worth to be learnt from, and how many tasks it is asked about.
+_SURE, _TAUGHT = 0.6, 50
+_NEVER = 1_000_000
 
 
 class DemoFailed(BackendError, code="demo_failed"):
@@ -70,7 +77,7 @@ class DemoResult:
 
     decision, reason: the gate's; asked of it here were only `min_validation` held-out expressions, and
     `usual_min_validation` of other projects. before, after: the versions that answered. masks: how many of the export
-    in `folder` equal their annotations, which are all. url: of the project's tasks.
+    in `folder` equal their annotations, which are all. url: of the project's tasks. teaching: see `finetune.Outcome`.
     """
 
     project: int
@@ -84,26 +91,39 @@ class DemoResult:
     masks: int
     folder: Path
     url: str
+    teaching: Mapping[str, Any] | None = None
 
 
-def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[[str, float], object]) -> DemoResult:
+def run(
+    settings: Settings,
+    say: Callable[[str], object],
+    on_progress: Callable[[str, float], object],
+    teacher: str | None = None,
+) -> DemoResult:
     """Run the loop in a new project. Raises BackendError if a step fails.
 
-    say: takes a sentence about what is done next. on_progress: as in `JobQueue.wait`.
+    say: takes a sentence about what is done next. on_progress: as in `JobQueue.wait`. teacher: the zero-shot segmenter
+    that is in production at first, and teaches the small model; a stand-in where its weights aren't on this machine.
     """
     config = parse(LABEL_CONFIG)
     with LabelStudio.from_settings(settings) as client:
         project = int(client.create_project(PROJECT, LABEL_CONFIG)["id"])
         photos = _import(client, project)
         prompts = sum(len(photo.masks) for photo in photos)
-        _lower_the_gate(settings, project, prompts)
+        # Below a teacher nothing is learnt before it is asked.
+        _lower_the_gate(settings, project, _NEVER if teacher else prompts)
         connect_backend(client, project, settings)
+        if teacher:
+            say(_put_in_production(settings, project, teacher))
+            _import_more(client, project)
         say(f"Project {project}: {len(photos)} photos, {prompts} prompts. Pre-labelling ...")
         version, before = _predict(client, project, photos, config)
         _correct(client, photos, config)
-        say(f"{prompts} corrections are submitted. Learning from them in the worker ...")
+        taught = f" and from what {version} says of other photos" if teacher else ""
+        say(f"{prompts} corrections are submitted. Learning from them{taught} in the worker ...")
         jobs = JobQueue.from_settings(settings)
-        outcome = _learnt(settings, project, jobs.wait(jobs.learn(project).job, on_progress))
+        ticket = jobs.distil(project, _SURE, _TAUGHT) if teacher else jobs.learn(project)
+        outcome = _learnt(settings, project, jobs.wait(ticket.job, on_progress))
         next_version, after = _predict(client, project, photos, config)
         name = f"demo-{project}"
         jobs.wait(jobs.export(project, "coco", name).job, on_progress)
@@ -120,6 +140,7 @@ def run(settings: Settings, say: Callable[[str], object], on_progress: Callable[
             _count_exact(client, project, config, folder),
             folder,
             f"{settings.label_studio_url}/projects/{project}/data",
+            outcome.get("teaching"),
         )
 
 
@@ -127,6 +148,31 @@ def _lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
     """Have this project learn once all its corrections are in, and be compared on the few that are held out."""
     lines = f"RIS_FINETUNE_MIN_NEW={prompts}\nRIS_FINETUNE_MIN_VALIDATION={_MIN_VALIDATION}\n"
     atomic_write(project_env_file(settings.home, project), lines.encode())
+
+
+def _put_in_production(settings: Settings, project: int, teacher: str) -> str:
+    """Promote the teacher, or a stand-in for it -> a sentence about it."""
+    registry = services.registry(settings)
+    try:
+        version, what = versions.find_version(registry, project, teacher), "teaches"
+    except CheckpointError as error:
+        pointer = stand_in(settings.home / "stand-in")
+        version = registry.add(project, pointer, {"origin": "stand-in with random weights"})
+        what = f"teaches in its place: a stand-in with random weights, whose masks mean nothing. {error}"
+    registry.promote(project, version.name)
+    return f"{version.name} {what}"
+
+
+def _import_more(client: LabelStudio, project: int) -> None:
+    """The photos mirrored, as tasks that nobody will annotate, each asked for its first prompt."""
+    first: dict[str, str] = {}
+    for mask in samples.corrections():
+        first.setdefault(mask.photo, mask.prompts[0])
+    for name, data in samples.photos():
+        file = io.BytesIO()
+        ImageOps.mirror(Image.open(io.BytesIO(data)).convert("RGB")).save(file, "PNG")
+        task = client.upload(project, f"mirrored-{Path(name).stem}.png", file.getvalue())[0]
+        client.update_task(task, {**client.task(task)["data"], "prompts": [first[name]]})
 
 
 def _import(client: LabelStudio, project: int) -> list[DemoPhoto]:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPSegForImageSegmentation, CLIPSegProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-from zero_shot import tiny_whole
 from zero_shot.photos import photo
 
 from ris_core.errors import CheckpointError
 from ris_core.zero_shot.clipseg import PROCESSOR, CLIPSeg
+from ris_core.zero_shot.stand_in import make_clipseg
 
 SENTENCES = ["the dog", "Two CATS on the left, behind it", "die Straße 犬 🐕", "x"]
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -25,7 +25,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("clipseg")
     torch.manual_seed(0)
-    tiny_whole.clipseg(made)
+    make_clipseg(made)
     return made
 
 

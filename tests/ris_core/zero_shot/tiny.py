@@ -27,6 +27,7 @@ from ris_core.zero_shot.grounding_dino import GroundingDino
 from ris_core.zero_shot.loading import NETWORKS, load_zero_shot
 from ris_core.zero_shot.pointer import part_folder, write_pointer
 from ris_core.zero_shot.segmenter import ZeroShotSegmenter
+from ris_core.zero_shot.stand_in import make_clipseg
 
 logging.disable_progress_bar()
 # Its canvas is no part of its configuration, and at the published size it would take seconds.
@@ -142,7 +143,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "facebook/sam2.1-hiera-tiny": sam2,
     "facebook/sam-vit-base": sam,
     "facebook/sam3": tiny_whole.sam3,
-    "CIDAS/clipseg-rd64": tiny_whole.clipseg,
+    "CIDAS/clipseg-rd64": make_clipseg,
     "florence-community/Florence-2-base": tiny_whole.florence2,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ris_core.zero_shot.florence2 import Florence2
 # Neither is part of its configuration.
 Florence2.side, Florence2.most_words = 96, 24
 
-SIDE_3, SIDE_CLIPSEG = 224, 80
+SIDE_3 = 224
 _LAYERS = {"num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -73,39 +72,6 @@ def sam3(folder: Path) -> None:
     tensors = {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     letters(LETTERS).save_pretrained(folder)
-
-
-def clipseg(folder: Path) -> None:
-    """At another side than its positions were learnt at, as the published one is used."""
-    vision = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 5,
-        "num_attention_heads": 2,
-        "image_size": 64,
-        "patch_size": 16,
-    }
-    config = transformers.CLIPSegConfig(
-        text_config=CLIP_TEXT | {"pad_token_id": LETTERS + 1},
-        vision_config=vision,
-        projection_dim=24,
-        extract_layers=[1, 2, 3],
-        reduce_dim=16,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=32,
-    )
-    network = shaken(transformers.CLIPSegForImageSegmentation(config), 0.1)
-    # Otherwise it is sure of everything.
-    network.decoder.transposed_convolution.weight.data.mul_(0.02)
-    network.save_pretrained(folder)
-    letters(LETTERS).save_pretrained(folder)
-    processor = {
-        "size": {"height": SIDE_CLIPSEG, "width": SIDE_CLIPSEG},
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
-        "resample": 2,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
 def florence2(folder: Path) -> None:
