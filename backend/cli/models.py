@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ris_core.encoders import EncoderCard
     from ris_core.inference.prediction import Prediction
     from ris_core.training.design import DesignCard
+    from ris_core.zero_shot.describe import ZeroShotCard
 
 # What has no words.
 _POINTED = "pointed at"
@@ -93,29 +95,65 @@ def models(as_json: JsonOption = False) -> None:
     """List the models, their encoders and the weights at hand."""
     from ris_core.encoders import describe_encoders
     from ris_core.training.design import describe_designs
+    from ris_core.zero_shot.describe import describe_zero_shot
 
-    designs, encoders = describe_designs(), describe_encoders()
+    designs, encoders, zero_shot = describe_designs(), describe_encoders(), describe_zero_shot()
     if as_json:
-        lists = {"models": map(asdict, designs), "encoders": map(asdict, encoders)}
+        lists = {"models": map(asdict, designs), "encoders": map(asdict, encoders), "zero_shot": map(asdict, zero_shot)}
         print(json.dumps({name: list(cards) for name, cards in lists.items()}, default=str))
         return
     out.print(_designs(designs))
     out.print(_encoders(encoders))
+    out.print(_zero_shot(zero_shot))
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="An encoder, see `ris models`.")],
+    name: Annotated[str, typer.Argument(help="An encoder or a zero-shot segmenter, see `ris models`.")],
     file: Annotated[
         Optional[Path],
         typer.Option(help="The downloaded file, or a folder of the hub's files.", show_default="download"),
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the licence, where it has to be agreed to.")] = False,
 ) -> None:
-    """Fetch an encoder's published weights, check them and keep them."""
-    from ris_core.encoders.fetch import fetch
+    """Fetch the published weights of an encoder or a zero-shot segmenter, check them and keep them."""
+    from ris_core.zero_shot.catalogue import CATALOGUE
 
-    with bar(f"Fetching {name}", None) as on_progress:
-        folder = fetch(name, file, on_progress)
+    notes: list[str] = []
+    if name in CATALOGUE:
+        from ris_core.zero_shot.fetch import fetch_zero_shot
+
+        _introduce(name, yes)
+        with bar(f"Fetching {name}", None) as on_progress:
+            folder = fetch_zero_shot(name, file, notes.append, on_progress)
+    else:
+        from ris_core.encoders.fetch import fetch
+
+        with bar(f"Fetching {name}", None) as on_progress:
+            folder = fetch(name, file, on_progress)
+    for note in notes:
+        say(note)
     say(f"{name} is in {folder}.")
+
+
+def _introduce(name: str, agreed: bool) -> None:
+    """Say what a zero-shot segmenter costs and under which licence it is, and ask where that has to be agreed to."""
+    from ris_core.files import cache
+    from ris_core.zero_shot.catalogue import find_zero_shot
+    from ris_core.zero_shot.describe import describe
+
+    card = describe(find_zero_shot(name))
+    say(
+        f"{name}, under {', '.join(card.licences)}: about {card.disk:,} MB in {cache()}, "
+        f"and {card.memory:,} MB of memory while it answers."
+    )
+    if card.free or agreed or card.version:
+        return
+    where = " and ".join(f"https://huggingface.co/{repository}" for repository in card.repositories.values())
+    if not sys.stdin.isatty():
+        raise InputError(f"The licence of {name} has to be agreed to: read it at {where}, then add --yes.")
+    if not typer.confirm(f"That licence has to be agreed to: read it at {where}. Do you agree?"):
+        say("Nothing was fetched.")
+        raise typer.Exit(1)
 
 
 def convert(
@@ -178,4 +216,17 @@ def _encoders(cards: Iterable[EncoderCard]) -> Table:
         channels, strides = (" ".join(map(str, numbers)) for numbers in (card.channels, card.strides))
         at_hand = "yes" if card.folder else f"no: ris fetch {card.name}"
         table.add_row(card.name, card.kind, channels, strides, card.source, at_hand)
+    return table
+
+
+def _zero_shot(cards: Iterable[ZeroShotCard]) -> Table:
+    table = Table(caption="`ris fetch NAME` brings what isn't at hand.")
+    # A name that is cut can't be typed.
+    table.add_column("zero-shot segmenter", no_wrap=True)
+    for title in ("good for", "licence", "disk, MB", "memory, MB", "clicks", "at hand"):
+        table.add_column(title, overflow="fold")
+    for card in cards:
+        clicks, at_hand = ("yes" if said else "no" for said in (card.clicks, card.version))
+        sizes = f"{card.disk:,}", f"{card.memory:,}"
+        table.add_row(card.name, card.good_for, ", ".join(card.licences), *sizes, clicks, at_hand)
     return table

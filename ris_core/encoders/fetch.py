@@ -6,27 +6,19 @@ What is pickled is read only once its SHA-256 is right, by a reader that makes n
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import httpx
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ris_core.downloads import OnProgress, download, explained, one_process
 from ris_core.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, find_entry
 from ris_core.encoders.weights import ORIGIN, WEIGHTS, Fetched, Hub, Official, Tensors, locate
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, sha256
-
-# Bytes so far, and in all where that is known.
-OnProgress: TypeAlias = Callable[[int, int | None], None]
-
-_SECONDS = 30
 
 
 def fetch(name: str, file: Path | None = None, on_progress: OnProgress | None = None) -> Path:
@@ -43,22 +35,12 @@ def fetch(name: str, file: Path | None = None, on_progress: OnProgress | None = 
     source = find_entry(IMAGE_ENCODERS | TEXT_ENCODERS, name).source
     if isinstance(source, Fetched):
         try:
-            with _alone(source.folder):
+            with one_process(source.folder):
                 if not _whole(name, source):
                     _install(name, source, file, on_progress)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{source.folder} can't be written: {error}") from None
     return locate(name, source)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; what one that was killed left there is swept up."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        for left in folder.parent.glob(f".{folder.name}.*/"):
-            shutil.rmtree(left)
-        yield
 
 
 def _whole(name: str, source: Fetched) -> bool:
@@ -127,13 +109,7 @@ def _unpickled(path: Path) -> Tensors:
 
 def _download(name: str, url: str, path: Path, on_progress: OnProgress | None) -> Path:
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_SECONDS) as response, path.open("wb") as file:
-            response.raise_for_status()
-            total = int(response.headers["content-length"]) if "content-length" in response.headers else None
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                if on_progress:
-                    on_progress(response.num_bytes_downloaded, total)
+        download(url, path, on_progress)
     except httpx.HTTPError as error:
         raise CheckpointError(
             f"{url} can't be downloaded: {error or type(error).__name__}. Fetch it where that works, "
@@ -147,10 +123,9 @@ def _download_commit(name: str, source: Hub, folder: Path | None = None) -> Path
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - few need it
 
     wanted = [source.file, *source.beside]
-    try:
+    otherwise = (
+        f"copy {', '.join(wanted)} of that commit to a folder where it works, then run "
+        f"`ris fetch {name} --file FOLDER` with it"
+    )
+    with explained(source.repo, f"{source} can't be downloaded", otherwise):
         return Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=wanted, local_dir=folder))
-    except Exception as error:  # noqa: BLE001 - what carries its requests differs by version, and so do its errors
-        raise CheckpointError(
-            f"{source} can't be downloaded: {error}. Copy {', '.join(wanted)} of that commit to a folder where it "
-            f"works, then run `ris fetch {name} --file FOLDER` with it."
-        ) from None

@@ -25,6 +25,11 @@ class Source:
     free: bool = True
     gated: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that are taken."""
+        return (self.file, *self.beside)
+
 
 @dataclass(frozen=True)
 class ZeroShotEntry:
