@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.errors import CheckpointError
 
 
@@ -33,13 +34,17 @@ class Source:
 
 @dataclass(frozen=True)
 class ZeroShotEntry:
-    """sources: by part. memory: of machine or GPU while it answers, in MB, about. clicks: whether it takes them."""
+    """sources: by part. memory: of machine or GPU while it answers, in MB, about. clicks: whether it takes them.
+
+    point: the thresholds that it begins with, as its users have them; scores that nobody has corrected.
+    """
 
     name: str
     sources: dict[str, Source]
     memory: int
     clicks: bool
     good_for: str
+    point: OperatingPoint
 
     @property
     def disk(self) -> int:
@@ -92,15 +97,23 @@ _SAM3 = Source(
     gated=True,
 )
 
+# A thing that a detector found is there.
+_DINO_POINT, _OWL_POINT = (OperatingPoint(presence=least, instance=least) for least in (0.35, 0.2))
+_SAM3_POINT, _CLIPSEG_POINT = OperatingPoint(instance=0.5), OperatingPoint(mask=0.4, presence=0.4)
+
 CATALOGUE = {
     entry.name: entry
     for entry in (
-        ZeroShotEntry("grounding-dino+sam2", {"detector": _DINO, "masks": _SAM2}, 2400, True, "things by name"),
-        ZeroShotEntry("grounding-dino+sam", {"detector": _DINO, "masks": _SAM}, 4500, True, "things by name"),
-        ZeroShotEntry("owlv2+sam2", {"detector": _OWL, "masks": _SAM2}, 1500, True, "many names at once"),
-        ZeroShotEntry("sam3", {"model": _SAM3}, 5600, True, "every thing of a kind"),
-        ZeroShotEntry("clipseg", {"model": _CLIPSEG}, 1100, False, "rough masks on a CPU"),
-        ZeroShotEntry("florence-2", {"model": _FLORENCE}, 2800, False, "full sentences"),
+        ZeroShotEntry(
+            "grounding-dino+sam2", {"detector": _DINO, "masks": _SAM2}, 2400, True, "things by name", _DINO_POINT
+        ),
+        ZeroShotEntry(
+            "grounding-dino+sam", {"detector": _DINO, "masks": _SAM}, 4500, True, "things by name", _DINO_POINT
+        ),
+        ZeroShotEntry("owlv2+sam2", {"detector": _OWL, "masks": _SAM2}, 1500, True, "many names at once", _OWL_POINT),
+        ZeroShotEntry("sam3", {"model": _SAM3}, 5600, True, "every thing of a kind", _SAM3_POINT),
+        ZeroShotEntry("clipseg", {"model": _CLIPSEG}, 1100, False, "rough masks on a CPU", _CLIPSEG_POINT),
+        ZeroShotEntry("florence-2", {"model": _FLORENCE}, 2800, False, "full sentences", OperatingPoint()),
     )
 }
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from ris_core import checkpoint_files
-from ris_core.checkpoint_files import OperatingPoint
 from ris_core.downloads import OnProgress, explained, newest_commit, one_process, share
 from ris_core.errors import CheckpointError
 from ris_core.files import cache
@@ -90,7 +89,7 @@ def _install(entry: ZeroShotEntry, copies: Path | None, folder: Path, on_note: O
             keep(missing, otherwise, share(on_progress, before, total))
     # A pointer that is there means files that are gone, or aren't what they were, or those of another commit.
     shutil.rmtree(folder, ignore_errors=True)
-    write_pointer(entry, revisions, OperatingPoint(), folder, _card(entry, revisions))
+    write_pointer(entry, revisions, entry.point, folder, _card(entry, revisions))
 
 
 def _pinned(folder: Path) -> dict[str, str]:
@@ -150,6 +149,6 @@ def _card(entry: ZeroShotEntry, revisions: Mapping[str, str]) -> str:
     )
     return (
         f"# {entry.name}\n\nPublished weights, used as they are; this folder only says which.\n\n{sources}\n\n"
-        "Its thresholds are those that its authors use, its scores aren't corrected to anything: "
+        "Its thresholds are usual ones, its scores aren't corrected to anything: "
         "`ris calibrate` does that.\n"
     )

@@ -115,3 +115,13 @@ def done(studio: Studio, *arguments: str) -> str:
     ran = studio.ris(*arguments)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
+
+
+def test_the_demo_teaches_with_a_stand_in_where_nothing_was_fetched(studio: Studio) -> None:
+    result = json.loads(done(studio, "demo", "--teacher", "sam3", "--json"))
+    assert result["before"].startswith("clipseg-")
+    assert result["teaching"]["teacher"] == result["before"].partition(".")[0]
+    assert result["teaching"]["tasks"] > 0
+    assert result["masks"] == 25
+    assert result["decision"] == "promoted", result["reason"]
+    assert result["after"].startswith("lda-")

@@ -111,7 +111,7 @@ RESULT = DemoResult(
 def ris(run_ris, monkeypatch: pytest.MonkeyPatch, make_settings):
     """`ris` on a studio that runs already, in which the demo needs no time."""
 
-    def run(settings, say, on_progress) -> DemoResult:
+    def run(settings, say, on_progress, teacher: str | None) -> DemoResult:
         say("Project 3: 2 photos, 3 prompts.")
         on_progress("learning", 0.5)
         return RESULT
