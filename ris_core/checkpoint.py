@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from ris_core.checkpoint_files import CONFIG, FORMAT, WEIGHTS, ZERO_SHOT, OperatingPoint, read_config, write
+from ris_core.checkpoint_files import CONFIG, FORMAT, WEIGHTS, OperatingPoint, trainable_config, write
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import merge, with_room, without_room
 from ris_core.encoders.weights import misfits
@@ -41,7 +41,8 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
             a model gives the same checkpoint.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another version, or its tensors don't fit the model.
+        CheckpointError: a file is missing, damaged or of another version, its tensors don't fit the model, or it is a
+            zero-shot segmenter.
     """
     config = trainable_config(folder)
     if tuning and tuning.encoders == "full" and config["tuning"]["encoders"] == "adapters":
@@ -89,17 +90,6 @@ def _load_to_train_in_full(folder: Path, tuning: Tuning) -> tuple[RISModel, Oper
 def tuning(folder: Path) -> Tuning:
     """What a checkpoint has changed of the encoders. Raises CheckpointError."""
     return Tuning(**trainable_config(folder)["tuning"])
-
-
-def trainable_config(folder: Path) -> dict[str, Any]:
-    """`read_config` of one of our models. Raises CheckpointError if it is none."""
-    config = read_config(folder)
-    if config["model"] in ZERO_SHOT:
-        raise CheckpointError(
-            f"{config['model']} is a published model that answers as it is, and isn't trained or mirrored here. "
-            "`ris distil` teaches a small model what it says."
-        )
-    return config
 
 
 def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:

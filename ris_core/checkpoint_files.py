@@ -14,13 +14,13 @@ from typing import Any
 
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, cache, sha256
+from ris_core.zero_shot.catalogue import CATALOGUE
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 FORMAT = 2
 # The keys of `ris_core.models.MODELS`.
 DESIGNS = ("vipa", "maris", "haris", "lda")
-# Those of `ris_core.zero_shot.catalogue`.
-ZERO_SHOT = ("grounding-dino+sam2", "grounding-dino+sam", "owlv2+sam2", "sam3", "clipseg", "florence-2")
+ZERO_SHOT = tuple(CATALOGUE)
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,40 @@ def _fetched(name: str) -> Path:
     folder = pointer_folder(name)
     if (folder / CONFIG).is_file():
         return folder
+    entry = CATALOGUE[name]
     raise CheckpointError(
-        f"The weights of {name} aren't on this machine. Run `ris fetch {name}`; `ris models` says more."
+        f"The weights of {name} aren't on this machine. Run `ris fetch {name}`: that takes about {entry.disk:,} MB of "
+        f"disk, and to answer {entry.memory:,} MB of memory."
     )
 
 
 def is_zero_shot(folder: Path) -> bool:
     """Whether a checkpoint is a pointer to published weights. Raises CheckpointError if it can't be read."""
     return read_config(folder)["model"] in ZERO_SHOT
+
+
+def trainable_config(folder: Path) -> dict[str, Any]:
+    """`read_config` of a model of ours, which training can go on with.
+
+    Raises CheckpointError if it is a zero-shot segmenter, or the name of one, and as `read_config` does.
+    """
+    by_name = str(folder) in ZERO_SHOT and not folder.is_dir()
+    config = {"model": str(folder)} if by_name else read_config(folder)
+    if config["model"] in ZERO_SHOT:
+        raise CheckpointError(
+            f"{folder} can't be trained or averaged: it is the zero-shot segmenter {config['model']}, used as it was "
+            "published. `ris distil` has a model of ours learn from its answers."
+        )
+    return config
+
+
+def find_trainable(model: str | Path | None) -> Path:
+    """`find` of a model of ours; raises as that does, and as `trainable_config`."""
+    if model is not None and str(model) in ZERO_SHOT:
+        trainable_config(Path(model))
+    folder = find(model)
+    trainable_config(folder)
+    return folder
 
 
 def digest(folder: Path) -> str:

@@ -146,6 +146,7 @@ def train_clicks(
     workers: WorkersOption = 1,
 ) -> None:
     """Train what answers clicks and boxes, on single objects of datasets; what answers words stays as it is."""
+    from ris_core.checkpoint_files import find_trainable
     from ris_core.training.pipeline import check_free, train_clicks_checkpoint
     from ris_core.training.processes import is_first
 
@@ -166,7 +167,9 @@ def train_clicks(
     if unknown := shares.keys() - set(dataset):
         raise InputError(f"--often {min(unknown)} is about no --dataset.")
     out.quiet = err.quiet = not is_first()
+    # Before datasets are read, which may take minutes.
     check_free(folder)
+    find_trainable(model)
     datasets = read_datasets(dataset)
     with bars() as on_progress:
         written = train_clicks_checkpoint(model, datasets, folder, run, recipe, on_progress, shares)
@@ -203,14 +206,12 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model on a dataset."""
-    from ris_core import segmenters
     from ris_core.data.readers.registry import dataset_name
     from ris_core.evaluation.contact_sheet import write_pictures
     from ris_core.evaluation.evaluate import evaluate
-    from ris_core.inference.flip import FlipPredictor
 
     samples = read_samples(dataset, split)
-    predictor = FlipPredictor.load(model) if flip else segmenters.load(model)
+    predictor = _load(model, flip)
     if clicks:
         _evaluate_clicks(predictor, [sample for sample in samples if sample.has_target], dataset, as_json)
         return
@@ -224,6 +225,17 @@ def evaluate(
         return
     how = f"{convention}, photos also mirrored" if flip else convention
     _print_figures(report, f"{predictor.version} on {dataset_name(dataset)}, {how}")
+
+
+def _load(model: str | None, flip: bool) -> Segmenter:
+    from ris_core import checkpoint_files, segmenters
+    from ris_core.inference.flip import FlipPredictor
+
+    if not flip:
+        return segmenters.load(model)
+    if checkpoint_files.is_zero_shot(checkpoint_files.find(model)):
+        raise InputError(f"--flip is for models of ours; {model} is a zero-shot segmenter. Leave it out.")
+    return FlipPredictor.load(model)
 
 
 def _evaluate_clicks(predictor: Segmenter, samples: Sequence[Sample], dataset: Path, as_json: bool) -> None:

@@ -100,7 +100,7 @@ def train_clicks_checkpoint(
     and writes. Raises InputError if `folder` isn't free, CheckpointError if `model` is none, and as `loop.train` does.
     """
     check_free(folder)
-    source, processes = checkpoint_files.find(model), join_processes()
+    source, processes = checkpoint_files.find_trainable(model), join_processes()
     torch.manual_seed(recipe.seed)
     trained, point = checkpoint.load(source, merged=True)
     shares = often or {}
@@ -157,7 +157,7 @@ def calibrate_checkpoint(
 def average_checkpoints(models: Sequence[str], folder: Path) -> Path:
     """Write the mean of checkpoints to `folder`, which is returned. Raises InputError, and as `soup.average`."""
     check_free(folder)
-    folders = [checkpoint_files.find(model) for model in models]
+    folders = [checkpoint_files.find_trainable(model) for model in models]
     return _write(*average(folders), folder, mean_card(folders))
 
 

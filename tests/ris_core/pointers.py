@@ -27,7 +27,7 @@ BRIGHT = 150
 
 
 class BrightNetwork(ZeroShotNetwork):
-    """Finds what is bright, whatever the sentence says, unless that says nothing. Around clicks it draws a square."""
+    """Finds what is bright unless a sentence says nothing, draws boxes, and squares around clicks."""
 
     clickable = True
 
@@ -58,12 +58,17 @@ class BrightNetwork(ZeroShotNetwork):
         return _grey(image)[None]
 
     def draw(self, image: PreparedImage, pointed: Sequence[Pointed]) -> list[Drawn]:
-        """A square of nine pixels around the first point."""
+        """The box, else a square of nine pixels around the first point."""
         drawn = []
         for one in pointed:
             mask = torch.full(image.frame.canvas, -8.0)
-            column, row = (int(value) for value in one.points[0])
-            mask[max(0, row - 4) : row + 5, max(0, column - 4) : column + 5] = 8.0
+            if one.box is None:
+                column, row = (int(value) for value in one.points[0])
+                sides = max(0, column - 4), max(0, row - 4), column + 5, row + 5
+            else:
+                sides = tuple(int(side) for side in one.box)
+            left, top, right, bottom = sides
+            mask[top:bottom, left:right] = 8.0
             drawn.append(Drawn(mask, 0.8))
         return drawn
 

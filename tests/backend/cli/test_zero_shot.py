@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapes
 from PIL import Image
 from pointers import fake_network, fake_pointer, make_commit
 
@@ -102,3 +103,54 @@ def test_weights_that_are_changed_are_not_used(ris: Run, tmp_path: Path, monkeyp
     code, _, err = ris("segment", str(photo(tmp_path / "a.png")), "the square", "--model", NAME)
     assert code == 1
     assert f"isn't the file that {NAME} was fetched with. Delete {weights.parent} and run `ris fetch {NAME}`." in err
+
+
+def test_what_a_fetch_takes_is_said_before(ris: Run, tmp_path: Path) -> None:
+    code, _, err = ris("segment", str(photo(tmp_path / "a.png")), "the square", "--model", "sam3")
+    assert code == 1
+    assert err == (
+        "ris: The weights of sam3 aren't on this machine. Run `ris fetch sam3`: that takes about 3,300 MB of disk, "
+        "and to answer 5,600 MB of memory.\n"
+    )
+
+
+def test_it_is_measured_and_calibrated(ris: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = str(shapes.make(tmp_path / "shapes", photos=14))
+    pointer = fake_pointer(NAME, tmp_path / "cache", monkeypatch)
+    code, out, err = ris("evaluate", "--dataset", dataset, "--model", NAME, "--json")
+    assert code == 0, err
+    assert json.loads(out)["model_version"] == checkpoint_files.version(pointer)
+    assert ris("evaluate", "--dataset", dataset, "--model", NAME, "--clicks")[0] == 0
+    code, _, err = ris("evaluate", "--dataset", dataset, "--model", NAME, "--flip")
+    assert (code, err) == (2, f"ris: --flip is for models of ours; {NAME} is a zero-shot segmenter. Leave it out.\n")
+
+    code, out, err = ris("calibrate", "--dataset", dataset, "--model", NAME, "--out", "again")
+    assert code == 0, err
+    again = tmp_path / "again"
+    assert checkpoint_files.is_zero_shot(again)
+    assert not (again / checkpoint_files.WEIGHTS).exists()
+    assert checkpoint_files.version(again) != checkpoint_files.version(pointer)
+    sources = [checkpoint_files.read_config(folder)["sources"] for folder in (pointer, again)]
+    assert sources[0] == sources[1]
+    code, out, err = ris("segment", str(photo(tmp_path / "a.png")), "the square", "--model", "again", "--json")
+    assert code == 0, err
+    assert json.loads(out)["model_version"] == checkpoint_files.version(again)
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_it_is_not_trained(ris: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: bool) -> None:
+    """Not by its name, nor by its folder."""
+    dataset = str(shapes.make(tmp_path / "shapes", photos=6))
+    names = [NAME]
+    if fetched:
+        names.append(str(fake_pointer(NAME, tmp_path / "cache", monkeypatch)))
+    for name in names:
+        for command in (
+            ("train", "--dataset", dataset, "--from", name, "--out", "out"),
+            ("train-clicks", "--dataset", dataset, "--model", name, "--out", "out"),
+            ("average", name, name, "--out", "out"),
+        ):
+            code, _, err = ris(*command)
+            assert code == 1, command
+            assert f"{name} can't be trained or averaged: it is the zero-shot segmenter {NAME}" in err
+            assert err.count("\n") == 1
