@@ -140,12 +140,12 @@ def passes(predictor: Predictor, image: Image) -> tuple[Callable[[], object], ..
 
     def bare(run: Callable[[], object]) -> Callable[[], object]:
         def action() -> None:
-            with torch.inference_mode(), predictor.autocast():
+            with torch.inference_mode():
                 run()
 
         return action
 
-    with torch.inference_mode(), predictor.autocast():
+    with torch.inference_mode():
         text = model.encode_text(sentence)
     return (
         bare(lambda: model.encode_image(pixels, valid)),

@@ -63,6 +63,11 @@ class ImageEncoder(nn.Module):
         self.register_buffer("fill_pixel", fill, persistent=False)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights; under autocast, inputs are converted further."""
+        return next(self.parameters()).dtype
+
+    @property
     def frozen(self) -> int:
         """How many of the stages, from the first on, training leaves as they are: none of their weights is trained."""
         trained = (any(weight.requires_grad for weight in stage.parameters()) for stage in self.stages)

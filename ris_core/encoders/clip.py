@@ -63,7 +63,7 @@ class CLIPImage(ImageEncoder):
 
     def stem(self, pixels: Tensor) -> State:
         """The patches' map and the class token."""
-        x = self.embed.patch_embedding(self.normalise(pixels))  # (B, C, H, W)
+        x = self.embed.patch_embedding(self.normalise(pixels).to(self.dtype))  # (B, C, H, W)
         first, others = self.embed.position_embedding.weight[:1], self.embed.position_embedding.weight[1:]
         side = round(len(others) ** 0.5)
         x = x + resized(others.T.reshape(1, -1, side, side), *x.shape[-2:])

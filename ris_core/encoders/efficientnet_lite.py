@@ -63,7 +63,8 @@ class EfficientNetLite(ImageEncoder):
 
     def stem(self, pixels: Tensor) -> Tensor:
         """The first convolution's map, at half the canvas' size."""
-        x: Tensor = self.first(((pixels - 127) / 128).contiguous(memory_format=torch.channels_last))
+        normalised = ((pixels - 127) / 128).to(self.dtype)
+        x: Tensor = self.first(normalised.contiguous(memory_format=torch.channels_last))
         return x
 
 

@@ -32,8 +32,8 @@ class MiniLM(TransformerText):
 
     def summary(self, words: Tensor, attention_mask: Tensor) -> Tensor:
         """The mean over the words, at unit length."""
-        weights = attention_mask.unsqueeze(2).to(words.dtype)
-        return F.normalize((words * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
+        words, weights = words.float(), attention_mask.unsqueeze(2).float()
+        return F.normalize((words * weights).sum(dim=1) / weights.sum(dim=1), dim=1).to(self.network.dtype)
 
 
 def vocabulary() -> Path:

@@ -26,7 +26,8 @@ class Normalise(nn.Module):
 
 
 def resized(positions: Tensor, height: int, width: int) -> Tensor:
-    """Positions (1, C, h, w) that were learnt on one grid -> (1, C, height, width)."""
+    """Positions (1, C, h, w) that were learnt on one grid -> (1, C, height, width), interpolated in float32."""
     if positions.shape[-2:] == (height, width):
         return positions
-    return F.interpolate(positions, size=(height, width), mode="bicubic", align_corners=False)
+    at_grid = F.interpolate(positions.float(), size=(height, width), mode="bicubic", align_corners=False)
+    return at_grid.to(positions.dtype)

@@ -109,7 +109,7 @@ class Sam(ImageEncoder):
 
     def stem(self, pixels: Tensor) -> Tensor:
         """The patches' map."""
-        x: Tensor = self.patches(self.normalise(pixels))  # (B, C, H, W)
+        x: Tensor = self.patches(self.normalise(pixels).to(self.dtype))  # (B, C, H, W)
         return x + resized(self.positions.permute(0, 3, 1, 2), *x.shape[-2:])
 
 

@@ -80,7 +80,7 @@ class Swin(ImageEncoder):
 
     def stem(self, pixels: Tensor) -> Tensor:
         """The patches' map."""
-        tokens, size = self.embed(self.normalise(pixels))
+        tokens, size = self.embed(self.normalise(pixels).to(self.dtype))
         return _map(tokens, size)
 
 

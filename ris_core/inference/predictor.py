@@ -5,7 +5,6 @@ state of a request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from ris_core.encoders.base import TextFeatures, fingerprint
 from ris_core.encoders.transfer import send
 from ris_core.files import sha256
 from ris_core.inference.canvas import on_canvas
+from ris_core.inference.casting import cast
 from ris_core.inference.choosing import Chooser
 from ris_core.inference.frame import Frame, Image, fit, to_photos
 from ris_core.inference.naming import kind_phrase, names_place
@@ -27,7 +27,7 @@ from ris_core.inference.prediction import Prediction, RawPrediction
 from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Segmenter, clean
 from ris_core.inference.sentences import CachedTextEncoder, on_cpu
 from ris_core.inference.visual import MOST, VisualRequest, VisualSegmenter
-from ris_core.models.base import ImageEmbedding, RISModel
+from ris_core.models.base import ImageEmbedding, RISModel, best_device
 from ris_core.models.interactive import InteractiveDecoder, VisualPrompts
 from ris_core.models.layers import join_photos, split_photos
 
@@ -52,20 +52,20 @@ class Predictor(Segmenter):
         precision: Precision = "auto",
         chooser: Chooser | None = None,
     ) -> None:
-        """`precision`: of the passes through encoder and decoder; "auto" is half on a GPU and float32 elsewhere.
+        """`precision`: of the weights, which are copied unless it is float32; "auto" is half on a GPU, else float32.
 
         chooser: tells apart several things that a sentence may mean; without one, all are answered.
         """
         super().__init__(point, version)
-        self.model = model.place().eval()
-        self._dtype = _best_dtype(self.model.device) if precision == "auto" else getattr(torch, precision)
+        device = best_device()
+        self._dtype = _best_dtype(device) if precision == "auto" else getattr(torch, precision)
+        self.model = model.place(device).eval() if self._dtype is torch.float32 else cast(model, self._dtype, device)
         self._encode_text = CachedTextEncoder(self.model.text_encoder)
         self._chooser = chooser
         # A model that has changed its own text encoder, or has another, leaves the listener its own.
-        other = chooser.text_encoder if chooser else self.model.text_encoder
-        shared = other is self.model.text_encoder
-        self._encode_choice = self._encode_text if shared else CachedTextEncoder(other)
-        self._visual = VisualSegmenter(self.model, self.autocast)
+        other = chooser.text_encoder if chooser else model.text_encoder
+        self._encode_choice = self._encode_text if other is model.text_encoder else CachedTextEncoder(other)
+        self._visual = VisualSegmenter(self.model)
 
     @classmethod
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
@@ -123,8 +123,7 @@ class Predictor(Segmenter):
 
     def _say(self, asked: Sequence[tuple[PreparedImage, str]]) -> list[RawPrediction]:
         """What the model says of each sentence, whichever of several things is meant."""
-        with self.autocast():
-            texts = self._encode_text([sentence for _, sentence in asked])
+        texts = self._encode_text([sentence for _, sentence in asked])
         items = [(image, text) for (image, _), text in zip(asked, texts, strict=True)]
         raw = grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
         distances = self.distances([sentence for _, sentence in asked], self.point.names)
@@ -142,8 +141,7 @@ class Predictor(Segmenter):
         def read(images: Sequence[PreparedImage]) -> list[Tensor]:
             return [self.model.deepest(prepared.levels)[0].float() for prepared in images]
 
-        with self.autocast():
-            [features] = in_batches([image], 1, read)
+        [features] = in_batches([image], 1, read)
         return features
 
     def frame(self, image: Image) -> Frame:
@@ -158,8 +156,7 @@ class Predictor(Segmenter):
     def _encode_images(self, items: Sequence[tuple[Image, Frame]]) -> list[PreparedImage]:
         frames = [frame for _, frame in items]
         pixels, valid = on_canvas([fit(image, frame) for image, frame in items], frames, self.model.device)
-        with self.autocast():
-            embedding, interactive = self._embed(pixels, valid)
+        embedding, interactive = self._embed(pixels, valid)
         embeddings = zip(split_photos(embedding, len(items)), split_photos(interactive, len(items)), strict=True)
         return [
             PreparedImage(words, frame, places) for (words, places), (_, frame) in zip(embeddings, items, strict=True)
@@ -178,12 +175,11 @@ class Predictor(Segmenter):
         numbers: dict[int, int] = {}
         index = [numbers.setdefault(id(image), len(numbers)) for image, _ in items]
         images = [image.levels for image in {id(image): image for image, _ in items}.values()]
-        with self.autocast():
-            text = TextFeatures.join([text for _, text in items])
-            photo = send(torch.tensor(index), self.model.device)
-            output = self.model(join_photos(images), text, photo)
-            kept = {id(image): image.interactive for image, _ in items}.values()
-            mask = self._refine(output.mask, list(kept), photo)
+        text = TextFeatures.join([text for _, text in items])
+        photo = send(torch.tensor(index), self.model.device)
+        output = self.model(join_photos(images), text, photo)
+        kept = {id(image): image.interactive for image, _ in items}.values()
+        mask = self._refine(output.mask, list(kept), photo)
         scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid().tolist()
         probabilities = to_photos(mask, [image.frame for image, _ in items])
         return [RawPrediction(probability, *score) for probability, score in zip(probabilities, scores, strict=True)]
@@ -196,12 +192,6 @@ class Predictor(Segmenter):
         prompts = VisualPrompts.of_masks(logits.float().clamp(-MOST, MOST))
         refined: Tensor = decoder(join_photos(list(kept)), prompts, index).mask.float()
         return torch.lerp(logits.float(), refined, share)
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """The precision that passes run in."""
-        if self._dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.model.device.type, self._dtype)
 
 
 def _shipped_interactive(model: RISModel) -> InteractiveDecoder | None:

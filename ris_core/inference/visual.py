@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -41,9 +40,8 @@ class VisualRequest(NamedTuple):
 class VisualSegmenter:
     """A model's interactive decoder, asked by prompts."""
 
-    def __init__(self, model: RISModel, autocast: Callable[[], AbstractContextManager[object]]) -> None:
-        """`autocast`: the precision that its passes run in."""
-        self._model, self._autocast = model, autocast
+    def __init__(self, model: RISModel) -> None:
+        self._model = model
 
     @torch.inference_mode()
     def segment(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
@@ -66,8 +64,7 @@ class VisualSegmenter:
         index = [numbers.setdefault(id(request.embedding), len(numbers)) for request in requests]
         embedding = join_photos(list({id(request.embedding): request.embedding for request in requests}.values()))
         device = self._model.device
-        with self._autocast():
-            output = decoder(embedding, _prompts(requests, device), send(torch.tensor(index), device))
+        output = decoder(embedding, _prompts(requests, device), send(torch.tensor(index), device))
         probabilities = to_photos(output.mask.float(), [request.frame for request in requests])
         qualities = output.quality.float().sigmoid().tolist()
         return [

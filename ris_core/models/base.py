@@ -94,7 +94,7 @@ class RISModel(nn.Module):
 
     def place(self, device: torch.device | None = None) -> RISModel:
         """Move model and encoders to `device`, or to the GPU if there is one. Models that share encoders move along."""
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or best_device()
         for part in (self, *self._encoders):
             part.to(device)
         return self
@@ -178,6 +178,11 @@ class RISModel(nn.Module):
             text: from `encode_text`.
             index: (N,) the photo of each sentence, in [0, B).
         """
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _is_trained(encoder: nn.Module) -> bool:

@@ -119,8 +119,9 @@ class Feedback(nn.Module):
         expected = self.expected(sentence).unsqueeze(1)  # (N, 1, C)
         if self.options.modulation == "sigmoid":
             return torch.sigmoid(expected)
-        cosine = F.cosine_similarity(gathered, expected, dim=2).unsqueeze(2)  # (N, HW, 1)
-        return (self.scale * cosine + self.bias).clamp(0, 1)
+        # In float32, as `layers.unit`.
+        cosine = F.cosine_similarity(gathered.float(), expected.float(), dim=2).unsqueeze(2)  # (N, HW, 1)
+        return (self.scale * cosine.to(gathered.dtype) + self.bias).clamp(0, 1)
 
     def forward(self, gathered: Tensor, sentence: Tensor) -> Tensor:
         """Z (N, HW, C), (N, D) -> FB (N, HW, C)."""

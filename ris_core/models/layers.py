@@ -122,6 +122,11 @@ def pool(features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bchw,bhw->bc", features, shares.squeeze(1).to(features.dtype))
 
 
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """At unit length along `dim`, measured in float32: half precision has no length short enough for none."""
+    return F.normalize(vectors.float(), dim=dim).to(vectors.dtype)
+
+
 def valid_cells(valid: Tensor, like: Tensor) -> Tensor:
     """(B, 1, H, W) of a canvas, 1 where there is photo -> the same at the grid of `like`: 1 where half or more is.
 

@@ -26,6 +26,7 @@ from ris_core.models.layers import (
     pool,
     project_level,
     steps_to_quarter,
+    unit,
     upsample,
     valid_cells,
 )
@@ -85,7 +86,7 @@ class LanguageDrivenAttention(nn.Module):
 
     def spatial_logits(self, level: LDALevel, sentence: Tensor) -> Tensor:
         """(N, C, H, W), (N, D) -> (N, 1, H, W): the correlation of each pixel with the sentence."""
-        query = F.normalize(self.spatial_query(sentence), dim=1)
+        query = unit(self.spatial_query(sentence), 1)
         correlation = torch.einsum("nchw,nc->nhw", level.keys, query).unsqueeze(1)
         logits: Tensor = self.spatial_scale * correlation + self.spatial_bias
         return logits

@@ -34,6 +34,7 @@ from ris_core.models.layers import (
     split_heads,
     steps_to_quarter,
     tokens,
+    unit,
     upsample,
     valid_cells,
 )
@@ -117,7 +118,7 @@ class Retrieval(nn.Module):
         """
         queries, keys = self.query(cues), self.key(cells)
         scores = (queries @ keys.transpose(1, 2)).float() / keys.shape[2] ** 0.5
-        cosines = torch.einsum("nc,nkc->nk", F.normalize(queries[:, 0], dim=1), F.normalize(keys, dim=2))
+        cosines = torch.einsum("nc,nkc->nk", unit(queries[:, 0], 1), unit(keys, 2))
         return scores, self.scale * cosines + self.bias
 
     def kept(self, scores: Tensor, valid: Tensor) -> Tensor:

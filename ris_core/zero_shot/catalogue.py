@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ris_core.checkpoint_files import OperatingPoint
 from ris_core.errors import CheckpointError
 
 
@@ -36,7 +37,7 @@ class Source:
 class ZeroShotEntry:
     """sources: by part. memory: of machine or GPU while it answers, in MB, about. clicks: whether it takes them.
 
-    point: the thresholds that it begins with, as its users have them; scores that nobody has corrected.
+    thresholds: those of `OperatingPoint` that it begins with, as its users have them.
     """
 
     name: str
@@ -44,7 +45,7 @@ class ZeroShotEntry:
     memory: int
     clicks: bool
     good_for: str
-    point: OperatingPoint
+    thresholds: Mapping[str, Any]
 
     @property
     def disk(self) -> int:
@@ -98,8 +99,8 @@ _SAM3 = Source(
 )
 
 # A thing that a detector found is there.
-_DINO_POINT, _OWL_POINT = (OperatingPoint(presence=least, instance=least) for least in (0.35, 0.2))
-_SAM3_POINT, _CLIPSEG_POINT = OperatingPoint(instance=0.5), OperatingPoint(mask=0.4, presence=0.4)
+_DINO_POINT, _OWL_POINT = ({"presence": least, "instance": least} for least in (0.35, 0.2))
+_SAM3_POINT, _CLIPSEG_POINT = {"instance": 0.5}, {"mask": 0.4, "presence": 0.4}
 
 CATALOGUE = {
     entry.name: entry
@@ -113,7 +114,7 @@ CATALOGUE = {
         ZeroShotEntry("owlv2+sam2", {"detector": _OWL, "masks": _SAM2}, 1500, True, "many names at once", _OWL_POINT),
         ZeroShotEntry("sam3", {"model": _SAM3}, 5600, True, "every thing of a kind", _SAM3_POINT),
         ZeroShotEntry("clipseg", {"model": _CLIPSEG}, 1100, False, "rough masks on a CPU", _CLIPSEG_POINT),
-        ZeroShotEntry("florence-2", {"model": _FLORENCE}, 2800, False, "full sentences", OperatingPoint()),
+        ZeroShotEntry("florence-2", {"model": _FLORENCE}, 2800, False, "full sentences", {}),
     )
 }
 

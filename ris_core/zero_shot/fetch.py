@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ris_core import checkpoint_files
+from ris_core.checkpoint_files import OperatingPoint
 from ris_core.downloads import OnProgress, explained, newest_commit, one_process, share
 from ris_core.errors import CheckpointError
 from ris_core.files import cache
@@ -89,7 +90,7 @@ def _install(entry: ZeroShotEntry, copies: Path | None, folder: Path, on_note: O
             keep(missing, otherwise, share(on_progress, before, total))
     # A pointer that is there means files that are gone, or aren't what they were, or those of another commit.
     shutil.rmtree(folder, ignore_errors=True)
-    write_pointer(entry, revisions, entry.point, folder, _card(entry, revisions))
+    write_pointer(entry, revisions, OperatingPoint(**entry.thresholds), folder, _card(entry, revisions))
 
 
 def _pinned(folder: Path) -> dict[str, str]:

@@ -32,5 +32,5 @@ class Small(ImageEncoder):
         self.eval()
 
     def stem(self, pixels: Tensor) -> Tensor:
-        x: Tensor = self.patches(pixels / 64 - 2)
+        x: Tensor = self.patches((pixels / 64 - 2).to(self.dtype))
         return x
