@@ -16,7 +16,7 @@ def on_canvas(photos: Sequence[Image], frames: Sequence[Frame], device: torch.de
 
     pixels: (N, 3, H, W) in [0, 255]. valid: (N, 1, H, W), 1 where there is photo; both float32, on `device`.
     """
-    place = _here if device.type == "cpu" else _there
+    place = _here if device.type == "cpu" else from_bytes
     return place(photos, frames, device)
 
 
@@ -30,7 +30,7 @@ def _here(photos: Sequence[Image], frames: Sequence[Frame], _device: torch.devic
     return pixels, valid
 
 
-def _there(photos: Sequence[Image], frames: Sequence[Frame], device: torch.device) -> tuple[Tensor, Tensor]:
+def from_bytes(photos: Sequence[Image], frames: Sequence[Frame], device: torch.device) -> tuple[Tensor, Tensor]:
     """A quarter of the bytes travel, and nobody waits for them."""
     height, width = frames[0].canvas
     staged = staging((len(photos), height, width, 3), torch.uint8, device).zero_()

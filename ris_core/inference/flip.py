@@ -12,7 +12,7 @@ from ris_core.data.derive.words import mirror_words
 from ris_core.inference.frame import Image
 from ris_core.inference.prediction import RawPrediction
 from ris_core.inference.predictor import Predictor
-from ris_core.inference.segmenter import PreparedImage
+from ris_core.inference.segmenter import PreparedImage, Segmenter
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class FlipPredictor(Predictor):
             MirroredPair(one.levels, one.frame, one.interactive, mirrored=other)
             for one, other in zip(straight, mirrored, strict=True)
         ]
+
+    # A mask alone can't be averaged: also where no more is wanted, both readings' probabilities are fetched.
+    _ask = Segmenter._ask
 
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
         """The mean of both readings; raises as `Predictor.predict_raw` does, and TypeError for others' images."""

@@ -55,10 +55,14 @@ def to_grid(values: NDArray[np.float32], frame: Frame, stride: int = 4) -> NDArr
     return np.asarray(cv2.resize(canvas, cells, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
+def to_canvas(logits: Tensor, frame: Frame) -> Tensor:
+    """(N, 1, h, w) logits on the canvas' grid -> (N, 1, H, W) probabilities of the canvas' pixels."""
+    return F.interpolate(logits, size=frame.canvas, mode="bilinear", align_corners=False).sigmoid()
+
+
 def to_photos(logits: Tensor, frames: Sequence[Frame]) -> list[NDArray[np.float32]]:
     """(N, 1, h, w) logits on the canvas' grid -> N HxW probabilities, each at its photo's own size."""
-    on_canvas = F.interpolate(logits, size=frames[0].canvas, mode="bilinear", align_corners=False)
-    probabilities = on_canvas[:, 0].sigmoid().cpu().numpy()
+    probabilities = to_canvas(logits, frames[0])[:, 0].cpu().numpy()
     return [_to_photo(probability, frame) for probability, frame in zip(probabilities, frames, strict=True)]
 
 

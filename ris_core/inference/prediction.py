@@ -21,6 +21,7 @@ class RawPrediction(NamedTuple):
     probability: HxW, P(a pixel belongs to the thing). presence: P(it is there). quality: the IoU expected if so.
     distance: of the sentence from the nearest name that was taught, see `Segmenter.distances`; 0 where none is known.
     things: disjoint masks of the things that it consists of, from models that see such; empty from others.
+    mask: HxW bool, where nothing else was asked for: at the operating point, and `probability` is empty then.
     """
 
     probability: NDArray[np.float32]
@@ -28,6 +29,7 @@ class RawPrediction(NamedTuple):
     quality: float
     distance: float = 0.0
     things: Sequence[Mask] = ()
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)

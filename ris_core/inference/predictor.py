@@ -4,11 +4,13 @@ state of a request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +19,16 @@ from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders.base import TextFeatures, fingerprint
 from ris_core.encoders.transfer import send
 from ris_core.files import sha256
+from ris_core.inference import readout
 from ris_core.inference.canvas import on_canvas
 from ris_core.inference.casting import cast
-from ris_core.inference.choosing import Chooser
-from ris_core.inference.frame import Frame, Image, fit, to_photos
+from ris_core.inference.choosing import Chooser, likelier
+from ris_core.inference.frame import Frame, Image, fit
 from ris_core.inference.naming import kind_phrase, names_place
 from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction, RawPrediction
-from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Segmenter, clean
+from ris_core.inference.readout import Heard
+from ris_core.inference.segmenter import PointedPrompt, PreparedImage, Question, Segmenter, clean
 from ris_core.inference.sentences import CachedTextEncoder, on_cpu
 from ris_core.inference.visual import MOST, VisualRequest, VisualSegmenter
 from ris_core.models.base import ImageEmbedding, RISModel, best_device
@@ -37,10 +41,17 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 _PHOTOS, _PROMPTS = 8, 32
 # On a CPU what is decoded together should fit its caches: so many pixels of canvas, eight prompts at 384x352.
 _CPU_PIXELS = 1 << 20
+# Probabilities that weren't fetched.
+_UNREAD = np.empty((0, 0), np.float32)
 
 
 class Predictor(Segmenter):
-    """One of our models with its operating point, ready to answer."""
+    """One of our models with its operating point, ready to answer.
+
+    Attributes:
+        masks_on_device: whether masks get their photos' sizes where the model lies, so that no probabilities have to be
+            fetched; else on the CPU, where OpenCV is faster than torch.
+    """
 
     wavers = True
 
@@ -65,7 +76,7 @@ class Predictor(Segmenter):
         # A model that has changed its own text encoder, or has another, leaves the listener its own.
         other = chooser.text_encoder if chooser else model.text_encoder
         self._encode_choice = self._encode_text if other is model.text_encoder else CachedTextEncoder(other)
-        self._visual = VisualSegmenter(self.model)
+        self.masks_on_device = device.type != "cpu"
 
     @classmethod
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
@@ -98,36 +109,71 @@ class Predictor(Segmenter):
             VisualRequest(image.interactive, image.frame, prompt, said.probability if said else None)
             for image, prompt, said in asked
         ]
-        return grouped(requests, lambda request: request.frame.canvas, self._prompts_together, self._visual.segment)
+        return VisualSegmenter(self.model, self._prompts_together, self.masks_on_device).segment(requests)
 
-    @torch.inference_mode()
     def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
         """As `Segmenter.predict_raw`, those of one canvas decoded together."""
-        asked = [(image, clean(prompt)) for image, prompts in requests for prompt in prompts]
-        if self._chooser is None:
-            return self._say(asked)
-        kinds = [kind_phrase(sentence) for _, sentence in asked]
-        others = [(image, kind) for (image, _), kind in zip(asked, kinds, strict=True) if kind]
-        answers = self._say([*asked, *others])
-        named = iter(answers[len(asked) :])
-        texts = self._choice_texts([sentence for _, sentence in asked])
+        return self._answer([Question(image, prompt) for image, prompts in requests for prompt in prompts])
+
+    def _ask(self, asked: Sequence[Question]) -> list[RawPrediction]:
+        """As `Segmenter._ask`: a mask is a small part of what its probabilities are to fetch from a GPU."""
+        return self._answer(asked) if self.masks_on_device else super()._ask(asked)
+
+    @torch.inference_mode()
+    def _answer(self, asked: Sequence[Question]) -> list[RawPrediction]:
+        """What the model says of each sentence or of its kind, less what the listener takes away."""
+        asked = [one._replace(sentence=clean(one.sentence)) for one in asked]
+        kinds = [kind_phrase(one.sentence) if self._chooser else "" for one in asked]
+        numbers = count(len(asked))
+        at_kind = [next(numbers) if kind else None for kind in kinds]
+        sentences = [(one.image, one.sentence) for one in asked]
+        sentences += [(one.image, kind) for one, kind in zip(asked, kinds, strict=True) if kind]
+        heard = self._hear(sentences)
+        raw = self._scored(heard, [sentence for _, sentence in sentences])
+        texts = self._choice_texts([one.sentence for one in asked])
+        raw = self._read(heard, raw, *_wanted(asked, at_kind, raw, texts))
+        pairs = [(raw[number], None if kind is None else raw[kind]) for number, kind in enumerate(at_kind)]
         return [
-            self._chooser.choose(sentence, texts.get(sentence), said, next(named) if kind else None, self.point.mask)
-            for (_, sentence), said, kind in zip(asked, answers[: len(asked)], kinds, strict=True)
+            self._chooser.choose(one.sentence, texts.get(one.sentence), *pair, self.point.mask)
+            if self._chooser
+            else pair[0]
+            for one, pair in zip(asked, pairs, strict=True)
         ]
 
     def _choice_texts(self, sentences: Sequence[str]) -> dict[str, TextFeatures]:
         """What the listener reads of those sentences that it is asked about."""
-        choosing = list(dict.fromkeys(filter(names_place, sentences)))
+        choosing = list(dict.fromkeys(filter(names_place, sentences))) if self._chooser else []
         return dict(zip(choosing, on_cpu(self._encode_choice(choosing)), strict=True))
 
-    def _say(self, asked: Sequence[tuple[PreparedImage, str]]) -> list[RawPrediction]:
-        """What the model says of each sentence, whichever of several things is meant."""
+    def _scored(self, heard: Sequence[Heard], sentences: Sequence[str]) -> list[RawPrediction]:
+        """What is said of each sentence but for its pixels."""
+        if not heard:
+            return []
+        distances = self._distances(sentences, self.point.names)
+        return [
+            RawPrediction(_UNREAD, presence, quality, distance)
+            for presence, quality, distance in readout.scores(heard, distances)
+        ]
+
+    def _read(
+        self, heard: Sequence[Heard], raw: list[RawPrediction], whole: set[int], masked: set[int]
+    ) -> list[RawPrediction]:
+        """With the probabilities of those numbers, and the masks of those."""
+        if not self.masks_on_device:
+            whole, masked = whole | masked, set()
+        read = dict(enumerate(raw))
+        for number, probability in zip(whole, readout.probabilities([heard[number] for number in whole]), strict=True):
+            read[number] = raw[number]._replace(probability=probability)
+        masks = readout.masks([heard[number] for number in masked], self.point.mask)
+        for number, mask in zip(masked, masks, strict=True):
+            read[number] = raw[number]._replace(mask=mask)
+        return list(read.values())
+
+    def _hear(self, asked: Sequence[tuple[PreparedImage, str]]) -> list[Heard]:
+        """What the decoder makes of each sentence, whichever of several things is meant."""
         texts = self._encode_text([sentence for _, sentence in asked])
         items = [(image, text) for (image, _), text in zip(asked, texts, strict=True)]
-        raw = grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
-        distances = self.distances([sentence for _, sentence in asked], self.point.names)
-        return [one._replace(distance=distance) for one, distance in zip(raw, distances, strict=True)]
+        return grouped(items, lambda item: item[0].frame.canvas, self._prompts_together, self._decode)
 
     @torch.inference_mode()
     def vectors(self, prompts: Sequence[str]) -> Tensor:
@@ -171,7 +217,7 @@ class Predictor(Segmenter):
         words = model.encode_image(pixels, valid) if model.early_fusion else model.read_levels(levels, valid)
         return words, decoder.read_levels(levels, valid)
 
-    def _decode(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[RawPrediction]:
+    def _decode(self, items: Sequence[tuple[PreparedImage, TextFeatures]]) -> list[Heard]:
         numbers: dict[int, int] = {}
         index = [numbers.setdefault(id(image), len(numbers)) for image, _ in items]
         images = [image.levels for image in {id(image): image for image, _ in items}.values()]
@@ -180,9 +226,9 @@ class Predictor(Segmenter):
         output = self.model(join_photos(images), text, photo)
         kept = {id(image): image.interactive for image, _ in items}.values()
         mask = self._refine(output.mask, list(kept), photo)
-        scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid().tolist()
-        probabilities = to_photos(mask, [image.frame for image, _ in items])
-        return [RawPrediction(probability, *score) for probability, score in zip(probabilities, scores, strict=True)]
+        scores = torch.stack([output.presence, output.quality], dim=1).float().sigmoid()
+        frames = [image.frame for image, _ in items]
+        return [Heard(*parts) for parts in zip(mask, scores, frames, strict=True)]
 
     def _refine(self, logits: Tensor, kept: Sequence[ImageEmbedding], index: Tensor) -> Tensor:
         """What words found, (N, 1, h, w), and in part what the interactive decoder makes of that."""
@@ -192,6 +238,23 @@ class Predictor(Segmenter):
         prompts = VisualPrompts.of_masks(logits.float().clamp(-MOST, MOST))
         refined: Tensor = decoder(join_photos(list(kept)), prompts, index).mask.float()
         return torch.lerp(logits.float(), refined, share)
+
+
+def _wanted(
+    asked: Sequence[Question], at_kind: Sequence[int | None], raw: Sequence[RawPrediction], placed: Collection[str]
+) -> tuple[set[int], set[int]]:
+    """The numbers of the answers whose probabilities are read, and of those whose masks alone are.
+
+    Most prompts are names: of what is said of one and of its kind, one holds, and no pixel of the other is fetched.
+    """
+    whole, masked = set[int](), set[int]()
+    for number, (one, kind) in enumerate(zip(asked, at_kind, strict=True)):
+        if one.sentence in placed:
+            whole |= {number} if kind is None else {number, kind}
+        else:
+            shown = kind if kind is not None and likelier(raw[number], raw[kind]) is raw[kind] else number
+            (whole if one.whole else masked).add(shown)
+    return whole, masked
 
 
 def _shipped_interactive(model: RISModel) -> InteractiveDecoder | None:

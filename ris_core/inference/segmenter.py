@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,6 +41,14 @@ class PreparedImage:
         """Memory that it takes."""
         parts = (part for level in (*self.levels, *self.interactive) for part in level if isinstance(part, Tensor))
         return sum(part.numel() * part.element_size() for part in parts)
+
+
+class Question(NamedTuple):
+    """A sentence about a photo. whole: whether its probabilities are wanted, and not a mask alone."""
+
+    image: PreparedImage
+    sentence: str
+    whole: bool = True
 
 
 class PointedPrompt(NamedTuple):
@@ -94,6 +103,10 @@ class Segmenter(ABC):
     def _point(self, asked: Sequence[PointedPrompt]) -> list[Prediction]:
         """Answers to prompts that point; raises as `segment` does."""
 
+    def _ask(self, asked: Sequence[Question]) -> list[RawPrediction]:
+        """As `predict_raw`, which it is here; others may leave out probabilities that aren't wanted."""
+        return self.predict_raw([(image, [sentence]) for image, sentence, _ in asked])
+
     def embed(self, image: Image) -> PreparedImage:
         """`embed_all` for one."""
         return self.embed_all([image])[0]
@@ -119,7 +132,7 @@ class Segmenter(ABC):
             for prompt in prompts
         ]
         worded = [(image, prompt) for image, prompt in asked if prompt.mask is None and not prompt.wordless]
-        raw = iter(self.predict_raw([(image, [prompt.sentence]) for image, prompt in worded]))
+        raw = iter(self._ask([Question(image, prompt.sentence, prompt.visual) for image, prompt in worded]))
         said = {id(prompt): next(raw) for _, prompt in worded}
         pointed = [PointedPrompt(image, prompt, said.get(id(prompt))) for image, prompt in asked if prompt.visual]
         shown = iter(self._point(pointed))
@@ -136,13 +149,17 @@ class Segmenter(ABC):
 
         The vectors of the names are kept as long as the same ones are given.
         """
+        distances: list[float] = self._distances(prompts, names).tolist()
+        return distances
+
+    def _distances(self, prompts: Sequence[str], names: Sequence[str]) -> Tensor:
+        """`distances` (N,), on the device where vectors are."""
         if not names or not prompts:
-            return [0.0] * len(prompts)
+            return torch.zeros(len(prompts))
         if self._names is None or self._names[0] != names:
             self._names = names, F.normalize(self.vectors(names).float(), dim=1)
         nearest = (F.normalize(self.vectors(prompts).float(), dim=1) @ self._names[1].T).amax(dim=1)
-        distances: list[float] = (1 - nearest).clamp_min(0).tolist()
-        return distances
+        return (1 - nearest).clamp_min(0)
 
 
 def decide(prompt: str, raw: RawPrediction, point: OperatingPoint, guessed: bool = False) -> Prediction:
@@ -150,7 +167,7 @@ def decide(prompt: str, raw: RawPrediction, point: OperatingPoint, guessed: bool
 
     guessed: a mask all the same, if there is one.
     """
-    mask = raw.probability >= point.mask
+    mask = raw.probability >= point.mask if raw.mask is None else raw.mask
     held_back = raw.presence < point.presence and bool(mask.any())
     present = bool(mask.any()) and (guessed or not held_back)
     score = expected_iou(present, raw.presence, raw.quality, point, raw.distance)

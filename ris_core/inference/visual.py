@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import cv2
@@ -14,14 +16,19 @@ from torch import Tensor
 
 from ris_core.encoders.transfer import send
 from ris_core.errors import PromptError
-from ris_core.inference.frame import Frame, to_grid, to_photos
+from ris_core.inference import readout
+from ris_core.inference.frame import Frame, to_grid
+from ris_core.inference.passes import grouped
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.prompt import Box, Point, Prompt
+from ris_core.inference.readout import Heard
 from ris_core.masks import Mask
 from ris_core.models.base import ImageEmbedding, RISModel
 from ris_core.models.interactive import SURE, VisualPrompts
 from ris_core.models.layers import join_photos
 
+# A pixel belongs to a mask from this probability on.
+_LIKELY = 0.5
 # The logits of an earlier answer stay within this, as they were in training.
 MOST = 6.0
 # What lies further outside a box than this share of it isn't meant.
@@ -40,21 +47,41 @@ class VisualRequest(NamedTuple):
 class VisualSegmenter:
     """A model's interactive decoder, asked by prompts."""
 
-    def __init__(self, model: RISModel) -> None:
-        self._model = model
+    def __init__(self, model: RISModel, together: Callable[[tuple[int, int]], int], masks_on_device: bool) -> None:
+        """together: how many prompts on a canvas go through the decoder at once, at most. Else as for `Predictor`."""
+        self._model, self._together, self._masks_on_device = model, together, masks_on_device
 
     @torch.inference_mode()
     def segment(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
-        """Answer prompts about photos of one canvas. Raises PromptError if the model can't be pointed at.
+        """Answer prompts, those about photos of one canvas together. Raises PromptError if it can't be pointed at.
 
         Where words found something, they may have found another thing than was pointed at: it is asked with and without
         them. A box alone is asked for with and without a click in its middle. What is likelier right is answered.
         """
-        ways = [_ways(request) for request in requests]
-        answers = iter(self._answers([way for own in ways for way in own]))
-        return [max((next(answers) for _ in own), key=lambda answer: answer.score) for own in ways]
+        if not requests:
+            return []
+        heard = grouped(requests, lambda request: request.frame.canvas, self._together, self._hear_ways)
+        qualities = iter(readout.scores([way for ways in heard for way in ways]))
+        best = [max(((next(qualities)[0], way) for way in ways), key=itemgetter(0)) for ways in heard]
+        prompts = [request.prompt for request in requests]
+        return self._draw(prompts, [way for _, way in best], [quality for quality, _ in best])
 
-    def _answers(self, requests: Sequence[VisualRequest]) -> list[Prediction]:
+    def _draw(self, prompts: Sequence[Prompt], heard: Sequence[Heard], qualities: Sequence[float]) -> list[Prediction]:
+        if not self._masks_on_device:
+            return list(map(pointed_answer, prompts, readout.probabilities(heard), qualities))
+        masks = readout.masks(heard, _LIKELY)
+        return [
+            _pointed_answer(prompt, mask, partial(_probability, one), quality)
+            for prompt, mask, one, quality in zip(prompts, masks, heard, qualities, strict=True)
+        ]
+
+    def _hear_ways(self, requests: Sequence[VisualRequest]) -> list[list[Heard]]:
+        """Each request's ways to be asked, answered."""
+        ways = [_ways(request) for request in requests]
+        answers = iter(self._hear([way for own in ways for way in own]))
+        return [[next(answers) for _ in own] for own in ways]
+
+    def _hear(self, requests: Sequence[VisualRequest]) -> list[Heard]:
         decoder = self._model.interactive
         if decoder is None:
             raise PromptError(
@@ -65,12 +92,13 @@ class VisualSegmenter:
         embedding = join_photos(list({id(request.embedding): request.embedding for request in requests}.values()))
         device = self._model.device
         output = decoder(embedding, _prompts(requests, device), send(torch.tensor(index), device))
-        probabilities = to_photos(output.mask.float(), [request.frame for request in requests])
-        qualities = output.quality.float().sigmoid().tolist()
-        return [
-            pointed_answer(request.prompt, probability, quality)
-            for request, probability, quality in zip(requests, probabilities, qualities, strict=True)
-        ]
+        qualities = output.quality.float().sigmoid()[:, None]
+        frames = [request.frame for request in requests]
+        return [Heard(*parts) for parts in zip(output.mask, qualities, frames, strict=True)]
+
+
+def _probability(heard: Heard) -> NDArray[np.float32]:
+    return readout.probabilities([heard])[0]
 
 
 def _ways(request: VisualRequest) -> list[VisualRequest]:
@@ -86,11 +114,17 @@ def _ways(request: VisualRequest) -> list[VisualRequest]:
 
 def pointed_answer(prompt: Prompt, probability: NDArray[np.float32], quality: float) -> Prediction:
     """HxW and the IoU expected -> the answer to who pointed; never without a mask."""
-    mask = probability >= 0.5
+    return _pointed_answer(prompt, probability >= _LIKELY, lambda: probability, quality)
+
+
+def _pointed_answer(
+    prompt: Prompt, mask: Mask, probability: Callable[[], NDArray[np.float32]], quality: float
+) -> Prediction:
+    """`pointed_answer` from the mask; the probabilities are read only where it is empty."""
     if prompt.box:
         mask = mask & _around(prompt.box, mask.shape)
     if not mask.any():
-        mask = _nearest(prompt, probability)
+        mask = _nearest(prompt, probability())
     return Prediction(prompt.sentence, mask, True, 1.0, quality, quality)
 
 

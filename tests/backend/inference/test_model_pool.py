@@ -21,7 +21,7 @@ from backend.registry import Version
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, ImageError
 from ris_core.files import sha256
-from ris_core.inference.prediction import Prediction, RawPrediction
+from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor
 from ris_core.inference.segmenter import PreparedImage
 
@@ -176,9 +176,9 @@ def test_whoever_asks_one_thread_infers(versions: list[Version]) -> None:
     seen = set()
 
     class Seen(Predictor):
-        def predict_raw(self, requests: Sequence[tuple[PreparedImage, Sequence[str]]]) -> list[RawPrediction]:
+        def embed_all(self, images: Sequence[np.ndarray]) -> list[PreparedImage]:
             seen.add(threading.get_ident())
-            return super().predict_raw(requests)
+            return super().embed_all(images)
 
     models = ModelPool(load=Seen.load)
     for number in range(3):

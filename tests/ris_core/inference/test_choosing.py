@@ -13,6 +13,7 @@ from ris_core.inference.prediction import RawPrediction
 from ris_core.inference.predictor import Predictor
 from ris_core.models.lda import LDA
 from ris_core.models.listener import Choice, Listener
+from ris_core.models.output import Output
 
 
 def blobs(*centres: tuple[float, float], size: tuple[int, int] = (120, 160), radius: float = 22) -> np.ndarray:
@@ -99,20 +100,28 @@ def test_the_surer_of_two_names_is_answered(chooser: Chooser) -> None:
     assert ask(chooser, "bloke", raw(said.probability, presence=0.9), named).presence == 0.9
 
 
-def test_a_predictor_asks_for_the_kind_and_answers_one(untrained: LDA, chooser: Chooser) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize("masks_on_device", [False, True])
+def test_a_predictor_asks_for_the_kind_and_answers_one(
+    untrained: LDA, chooser: Chooser, masks_on_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
 
-    class Known(Predictor):
-        def _say(self, sentences):  # type: ignore[no-untyped-def]
-            asked.extend(sentence for _, sentence in sentences)
-            return [raw(blobs((40, 60), (120, 60))) for _ in sentences]
+    def known(_photos: object, text: TextFeatures, _index: torch.Tensor) -> Output:
+        asked.append(len(text))
+        probability = torch.from_numpy(blobs((10, 15), (30, 15), size=(32, 40), radius=5.5))
+        logits = torch.logit(probability, 1e-6).expand(len(text), 1, -1, -1)
+        return Output(logits, torch.full((len(text),), 2.0), torch.zeros(len(text)))
 
-    predictor = Known(untrained, OperatingPoint(side=96, mask=0.5, presence=0.1), "test", chooser=chooser)
-    image = predictor.embed(np.zeros((120, 160, 3), np.uint8))
+    predictor = Predictor(untrained, OperatingPoint(side=160, mask=0.5, presence=0.1), "test", "float32", chooser)
+    predictor.masks_on_device = masks_on_device
+    monkeypatch.setattr(predictor.model, "forward", known)
+    image = predictor.embed(np.zeros((128, 160, 3), np.uint8))
     one, both = predictor.segment(image, ["the dog on the left", "dogs"])
-    assert asked == ["the dog on the left", "dogs", "dog"]
-    assert np.array_equal(one.mask, blobs((40, 60)) >= 0.5)
-    assert np.array_equal(both.mask, blobs((40, 60), (120, 60)) >= 0.5)
+    # The two, and "dog": what is on the left is one of all dogs.
+    assert asked == [3]
+    assert one.mask[:, :80].any() and not one.mask[:, 80:].any()
+    assert both.mask[:, 80:].any()
+    assert np.array_equal(one.mask[:, :80], both.mask[:, :80])
 
 
 @pytest.mark.parametrize(
