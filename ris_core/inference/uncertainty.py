@@ -95,7 +95,7 @@ def _thinned(image: PreparedImage, seed: int) -> PreparedImage:
         rebuild(level, [*(_drop(part, level[-1], generator) for part in level[:-1]), level[-1]])
         for level in image.levels
     )
-    return PreparedImage(levels, image.frame)
+    return PreparedImage(levels, image.frame, image.interactive)
 
 
 def _drop(features: Tensor, valid: Tensor, generator: torch.Generator) -> Tensor:

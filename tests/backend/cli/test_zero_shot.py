@@ -109,8 +109,8 @@ def test_what_a_fetch_takes_is_said_before(ris: Run, tmp_path: Path) -> None:
     code, _, err = ris("segment", str(photo(tmp_path / "a.png")), "the square", "--model", "sam3")
     assert code == 1
     assert err == (
-        "ris: The weights of sam3 aren't on this machine. Run `ris fetch sam3`: they take 3.3 GB of disk, and 5.6 GB of "
-        "memory while it answers. Its owners grant access one by one: `ris fetch` says how to ask.\n"
+        "ris: The weights of sam3 aren't on this machine. Run `ris fetch sam3`: they take 3.3 GB of disk, and 5.6 GB "
+        "of memory while it answers. Its owners grant access one by one: `ris fetch` says how to ask.\n"
     )
 
 
