@@ -3,9 +3,10 @@
     <root>/project-7/versions/lda-1a2b3c4d/   a checkpoint and its record (version.json); never changed again
     <root>/project-7/production.json          {"version": "lda-1a2b3c4d", ...}; replaced in one step
 
-Every project starts at the shipped model, the base version, which stays where it is. Readers take no lock and
-never see a half-written version or pointer: writers exclude each other, write aside and rename. One that is killed
-leaves at most a hidden folder, which the next one removes. Knows nothing of what a checkpoint holds.
+Every project starts at the base version, which stays where it is: the shipped model, or what the settings name. Readers
+take no lock and never see a half-written version or pointer: writers exclude each other, write aside and rename. One
+that is killed leaves at most a hidden folder, which the next one removes. Of what a checkpoint holds it knows no more
+than whether that can be trained: a zero-shot segmenter can't.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Pointer:
 class ProjectVersions:
     """What the registry holds of a project at one moment.
 
-    versions: the base version, then the project's own, oldest first. since, served: as of `Pointer`.
+    versions: those that come with the installation, the base version first, then the project's own, oldest first.
+    since, served, earlier: as of `Pointer`.
     """
 
     project: int
@@ -83,11 +85,31 @@ class ProjectVersions:
     since: str | None
     served: tuple[str, ...]
     versions: tuple[Version, ...]
+    earlier: tuple[str, ...] = ()
 
     @property
     def base(self) -> Version:
-        """The shipped model."""
+        """What the project started at."""
         return self.versions[0]
+
+    @property
+    def shipped(self) -> Version:
+        """The base version, or where that is a zero-shot segmenter the shipped model, which is listed beside it."""
+        return next(version for version in self.versions if not checkpoint_files.is_zero_shot(version.folder))
+
+    @property
+    def start(self) -> Version:
+        """What learning goes on from. Raises RegistryError if the version in production is missing.
+
+        The version in production. While a zero-shot segmenter serves, the last one before it that can be trained: that
+        was good enough once, and nobody took it back. Else `shipped`.
+        """
+        by_name = {version.name: version for version in self.versions}
+        for name in (self.current.name, *reversed(self.earlier)):
+            version = by_name.get(name)
+            if version and not checkpoint_files.is_zero_shot(version.folder):
+                return version
+        return self.shipped
 
     @property
     def current(self) -> Version:
@@ -107,9 +129,16 @@ class Registry:
 
     @cached_property
     def base(self) -> Version:
-        """The shipped model, looked up once. Raises CheckpointError if there is none."""
+        """What projects start at, looked up once. Raises CheckpointError if it is missing."""
         folder = self._shipped or checkpoint_files.shipped()
-        return Version(checkpoint_files.version(folder), folder, {"origin": "shipped"})
+        return _given(folder)
+
+    @cached_property
+    def given(self) -> tuple[Version, ...]:
+        """What comes with the installation: the base version, and the shipped model where that can't be trained."""
+        if not checkpoint_files.is_zero_shot(self.base.folder):
+            return (self.base,)
+        return self.base, _given(checkpoint_files.shipped())
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
@@ -149,7 +178,7 @@ class Registry:
             raise NotFound(f"Project {project} has no version {name}. It has {names}.") from None
 
     def versions(self, project: int) -> list[Version]:
-        """The base version, then the project's own, oldest first."""
+        """Those of `given`, then the project's own, oldest first."""
         own = []
         for folder in _subfolders(self._versions(project)):
             try:
@@ -158,7 +187,7 @@ class Registry:
                 # Else it was pruned meanwhile.
                 if folder.exists():
                     raise
-        return [self.base, *sorted(own, key=lambda version: (str(version.card.get("added")), version.name))]
+        return [*self.given, *sorted(own, key=lambda version: (str(version.card.get("added")), version.name))]
 
     def read(self, project: int) -> ProjectVersions:
         """All of it at one moment. Raises RegistryError."""
@@ -166,7 +195,9 @@ class Registry:
             pointer, versions = self.pointer(project), tuple(self.versions(project))
             # Else production has moved on in between, and a version may have been pruned.
             if self.pointer(project) == pointer:
-                return ProjectVersions(project, pointer.version, pointer.promoted, pointer.served, versions)
+                return ProjectVersions(
+                    project, pointer.version, pointer.promoted, pointer.served, versions, pointer.earlier
+                )
 
     def projects(self) -> list[int]:
         """The projects that have versions of their own."""
@@ -176,8 +207,9 @@ class Registry:
     def add(self, project: int, checkpoint_folder: Path, card: Mapping[str, Any]) -> Version:
         """Copy a checkpoint in as a version of its own, named by its content. Again: nothing changes."""
         name = checkpoint_files.version(checkpoint_folder)
-        if name == self.base.name:
-            return self.base
+        for version in self.given:
+            if name == version.name:
+                return version
         with self._writing(project):
             self._sweep(project)
             folder = self._versions(project) / name
@@ -218,16 +250,20 @@ class Registry:
 
     def prunable(self, project: int, keep: int) -> list[Version]:
         """What `prune` would delete, oldest first. Raises RegistryError."""
-        current, previous = self.current(project), self.previous(project)
-        needed = {current.name, current.card.get("base"), current.card.get("start"), previous and previous.name}
-        spare = [version for version in self.versions(project)[1:] if version.name not in needed]
+        versions, previous = self.read(project), self.previous(project)
+        current = versions.current
+        needed = {current.name, current.card.get("base"), current.card.get("start"), versions.start.name}
+        needed |= {previous.name} if previous else set()
+        own = versions.versions[len(self.given) :]
+        spare = [version for version in own if version.name not in needed]
         return spare[: max(0, len(spare) - keep)]
 
     def prune(self, project: int, keep: int) -> list[Version]:
         """Delete all but the newest `keep` versions; returns those that are gone.
 
-        The version in production, those that it was compared with and trained from, and the one that `rollback` goes
-        back to stay in any case, and don't count. Who has a version's files open can go on reading them.
+        The version in production, those that it was trained from and compared with, the one that `rollback` goes back
+        to and the one that learning goes on from stay in any case, and don't count. Who has a version's files open can
+        go on reading them.
         """
         with self._writing(project):
             self._sweep(project)
@@ -265,8 +301,9 @@ class Registry:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _version(self, project: int, name: str) -> Version:
-        if name == self.base.name:
-            return self.base
+        for version in self.given:
+            if name == version.name:
+                return version
         folder = self._versions(project) / name
         card = _read_json(folder / _RECORD) if _is_plain(name) else None
         if card is None:
@@ -288,6 +325,10 @@ class Registry:
 
     def _versions(self, project: int) -> Path:
         return self._folder(project) / "versions"
+
+
+def _given(folder: Path) -> Version:
+    return Version(checkpoint_files.version(folder), folder, {"origin": "shipped"})
 
 
 def _missing(project: int, name: str, base: Version) -> RegistryError:

@@ -1,4 +1,4 @@
-"""A candidate: the version in production trained further, within a given time. Knows no Label Studio, no registry.
+"""A candidate: an earlier version trained further, within a given time. Knows no Label Studio, no registry.
 
 All that a killed training needs to go on lies in its run folder: the plan, and the state after each pass.
 """

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from backend.datasets.project import AnnotatedProject
 from backend.datasets.snapshots import label_names
+from backend.errors import BackendError
 from backend.inference.model_pool import ModelPool
 from backend.inference.project_model import ProjectModels
 from backend.learning.comparison import Comparison, OnProgress
 from backend.learning.teaching import Teacher, Teaching, TeachingSpec
-from backend.registry import Version
-from ris_core import segmenters
+from backend.registry import ProjectVersions, Version
+from ris_core import checkpoint_files, segmenters
 from ris_core.data.folder import Sample, read_folder
 from ris_core.errors import DatasetError
 from ris_core.evaluation.evaluate import Report, evaluate, recalibrate
@@ -63,6 +64,19 @@ class Taught:
         count = max(1, len(comparison.expressions))
         seconds = {"teacher": self.report.seconds / count, "student": comparison.after.seconds / count}
         return {**self.teaching.as_json(), "by_label": by_label, "seconds": seconds}
+
+
+class NoTeacher(BackendError, code="no_teacher", status=409):
+    """What is in production is the small model itself."""
+
+
+def check_teacher(versions: ProjectVersions) -> None:
+    """Raise NoTeacher if what is in production could only teach itself."""
+    if not checkpoint_files.is_zero_shot(versions.current.folder):
+        raise NoTeacher(
+            f"{versions.production} is in production, a small model: it would learn from itself. Put a teacher there: "
+            f"`ris promote grounding-dino+sam2 --project {versions.project}`, for instance; `ris models` lists them."
+        )
 
 
 def teach(

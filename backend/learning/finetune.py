@@ -1,5 +1,8 @@
 """Learning from a project's corrections: snapshot, fine-tuning, comparison, and a new version if it is no worse.
 
+What is trained further (`start`) and what a candidate has to be no worse than (`base`, the version in production) are
+two things: a zero-shot segmenter in production can't be trained, but what was learnt may replace it.
+
 Label Studio's annotations are the source of truth: each run reads them all, so a run that died is simply started
 again. It then finds its snapshot, its training state and its version where it left them. One that is asked to stop does
 so within seconds, and leaves as much. Knows no HTTP and no queue.
@@ -25,10 +28,9 @@ from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.label_config import Defaults
 from backend.learning.candidate import CandidateSpec, train_candidate
 from backend.learning.comparison import OnProgress, compare_versions, reference_scores
-from backend.learning.distil import Taught, teach
+from backend.learning.distil import Taught, check_teacher, teach
 from backend.learning.distributed import train_together
 from backend.learning.gate import ComparedExpression, judge
-from backend.learning.lineage import check_teacher, own_base, start_of
 from backend.learning.teaching import TeachingSpec
 from backend.registry import ProjectVersions, PromotionConflict, Registry, Version
 from backend.settings import Settings
@@ -57,9 +59,9 @@ class LearningServices:
 class Outcome:
     """What came of learning.
 
-    base, start: the version in production, which it is compared with, and the one that was trained further.
     decision: "waiting" (nothing was trained), "kept" (for the record, not in production) or "promoted".
     new, needed: expressions since the last version, and how many it takes.
+    base: the version in production. start: the version that was trained further, most often the same.
     before, after: `metrics.summarise` of `base` and of `version` over the held-out expressions.
     gate: `gate.Verdict` on them. teaching: what a teacher had part in, see `distil.Taught.compare`.
     """
@@ -70,7 +72,7 @@ class Outcome:
     new: int
     needed: int
     base: str
-    start: str | None = None
+    start: str
     version: str | None = None
     snapshot: str | None = None
     before: Figures | None = None
@@ -137,7 +139,7 @@ def _learn(
     stop: Callable[[], bool],
     on_progress: OnProgress,
 ) -> Outcome:
-    settings, base, start = services.settings, versions.current, start_of(versions)
+    settings, base, start = services.settings, versions.current, versions.start
     learnt = _learnt(versions, settings.home)
     needed = settings.finetune_min_new if min_new is None else min_new
     waiting = Outcome(versions.project, "waiting", "", 0, needed, base.name, start.name)
@@ -208,7 +210,7 @@ def _improve(
         teaching=taught.compare(comparison, snapshot) if taught else None,
         expressions=comparison.expressions,
     )
-    calibrated = _calibrated(candidate, comparison.after, own_base(versions), run)
+    calibrated = _calibrated(candidate, comparison.after, versions.shipped, run)
     outcome = _register(outcome, calibrated, services.registry, verdict.reference_scores)
     shutil.rmtree(run)
     return outcome

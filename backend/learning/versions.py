@@ -17,7 +17,7 @@ from ris_core import checkpoint_files
 from ris_core.checkpoint_files import ZERO_SHOT
 
 # What a card says of where a version came from and what the gate said.
-_SHOWN = ("added", "origin", "base", "snapshot", "decision", "reason", "gate", "before", "after")
+_SHOWN = ("added", "origin", "base", "start", "snapshot", "decision", "reason", "gate", "before", "after")
 # A snapshot that was used so recently may be in use: an export copies it, a comparison reads it.
 _IN_USE_SECONDS = 3600
 

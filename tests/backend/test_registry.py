@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pointers import fake_pointer
 
 from backend.errors import NotFound, Unavailable
 from backend.registry import NothingEarlier, ProjectVersions, PromotionConflict, Registry, RegistryError, Version
@@ -539,3 +541,70 @@ def _killer(step: int) -> Callable[[str, tuple[object, ...]], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return hook
+
+
+@pytest.fixture
+def pointer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return fake_pointer("grounding-dino+sam2", tmp_path / "cache", monkeypatch)
+
+
+def test_learning_starts_at_what_serves(registry: Registry, candidate: Path) -> None:
+    assert registry.read(7).start == registry.base
+    version = registry.add(7, candidate, {})
+    assert registry.read(7).start == registry.base
+    registry.promote(7, version.name)
+    assert registry.read(7).start == version
+    registry.rollback(7)
+    assert registry.read(7).start == registry.base
+
+
+def test_a_zero_shot_segmenter_serves_and_another_learns(registry: Registry, candidate: Path, pointer: Path) -> None:
+    version, zero_shot = registry.add(7, candidate, {}), registry.add(7, pointer, {"origin": "zero-shot"})
+    assert re.fullmatch(r"grounding-dino\+sam2-[0-9a-f]{8}", zero_shot.name)
+    registry.promote(7, version.name)
+    registry.promote(7, zero_shot.name)
+    versions = registry.read(7)
+    assert (versions.current, versions.start, versions.shipped) == (zero_shot, version, registry.base)
+    # What was taken back isn't gone on from.
+    registry.rollback(7)
+    registry.rollback(7)
+    registry.promote(7, zero_shot.name)
+    assert registry.read(7).start == registry.base
+
+
+def test_what_learning_goes_on_from_is_not_pruned(registry: Registry, tmp_path: Path, pointer: Path) -> None:
+    learnt, trial = (registry.add(7, make_checkpoint(tmp_path / str(n), str(n)), {}) for n in range(2))
+    first = registry.add(7, pointer, {})
+    point = checkpoint_files.OperatingPoint(mask=0.4)
+    checkpoint_files.with_point(pointer, point, tmp_path / "again")
+    second = registry.add(7, tmp_path / "again", {})
+    for version in (learnt, first, second):
+        registry.promote(7, version.name)
+    assert registry.prune(7, 0) == [trial]
+    assert registry.read(7).start == learnt
+
+
+def test_a_project_may_start_at_a_zero_shot_segmenter(tmp_path: Path, candidate: Path, pointer: Path) -> None:
+    registry = Registry(tmp_path / "models", pointer)
+    ours = checkpoint_files.shipped()
+    versions = registry.read(7)
+    assert versions.current == versions.base == registry.current(7)
+    assert versions.base.folder == pointer
+    assert versions.start.folder == versions.shipped.folder == ours
+    assert [version.folder for version in registry.versions(7)] == [pointer, ours]
+    assert registry.add(7, ours, {}) == versions.shipped
+    # The shipped model can be put in its place without being copied, and pruning leaves both alone.
+    assert registry.promote(7, versions.shipped.name).folder == ours
+    assert registry.rollback(7) == registry.base
+    version = registry.add(7, candidate, {})
+    assert registry.prune(7, 0) == [version]
+    assert registry.versions(7) == list(registry.given)
+
+
+def test_the_shipped_model_is_found_by_name_whatever_projects_start_at(tmp_path: Path, pointer: Path) -> None:
+    """A project that went back to it keeps it when the settings change."""
+    ours = Registry(tmp_path / "models")
+    ours.promote(7, ours.add(7, pointer, {}).name)
+    ours.rollback(7)
+    assert ours.pointer(7).version == ours.base.name
+    assert Registry(tmp_path / "models", pointer).current(7) == ours.base

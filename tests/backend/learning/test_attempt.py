@@ -45,7 +45,7 @@ def attempted(redis: Redis, client: LabelStudio, log: EventLog) -> Callable[...,
 
 
 def outcome(decision: Decision) -> Outcome:
-    return Outcome(PROJECT, decision, "", new=2, needed=3, base="lda-1")
+    return Outcome(PROJECT, decision, "", new=2, needed=3, base="lda-1", start="lda-1")
 
 
 def test_what_changes_while_a_project_learns_is_news_afterwards(

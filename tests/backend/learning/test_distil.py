@@ -18,13 +18,13 @@ from studio import PROJECT, Studio, running
 
 from backend.errors import BadRequest
 from backend.home import taught_folder
-from backend.learning import candidate, lineage
+from backend.learning import candidate
+from backend.learning.distil import NoTeacher
 from backend.learning.finetune import STAGES, LearningServices, learn
-from backend.learning.lineage import NoTeacher, own_base, start_of
 from backend.learning.teaching import TeachingSpec, teaching_spec
 from backend.registry import Registry
 from backend.settings import Settings
-from ris_core import checkpoint
+from ris_core import checkpoint, checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint, version
 from ris_core.data import read_folder, split_of
 from ris_core.encoders import image_encoder, text_encoder
@@ -67,7 +67,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     model = LDA(image_encoder("efficientnet-lite2"), text_encoder("minilm"), LDAOptions(rates=(1,), width=32))
     checkpoint.save(model, OperatingPoint(side=96, mask=0.4), tmp_path / "small", "card")
-    monkeypatch.setattr(lineage.checkpoint_files, "shipped", lambda: tmp_path / "small")
+    monkeypatch.setattr(checkpoint_files, "shipped", lambda: tmp_path / "small")
     return tmp_path / "small"
 
 
@@ -156,14 +156,14 @@ def test_a_student_as_good_as_its_teacher_is_promoted(
     assert outcome.decision == "promoted", outcome.reason
     assert parts.registry.current(PROJECT).name == outcome.version
     # From here on the student is what is trained further, and nobody teaches.
-    assert start_of(parts.registry.read(PROJECT)).name == outcome.version
+    assert parts.registry.read(PROJECT).start.name == outcome.version
     with pytest.raises(NoTeacher, match="it would learn from itself"):
         learn(PROJECT, parts, min_new=0, teaching=SPEC)
     parts.registry.rollback(PROJECT)
     versions = parts.registry.read(PROJECT)
     assert versions.production == parts.registry.base.name
-    assert start_of(versions).name == outcome.version
-    assert own_base(versions).name.startswith("lda-")
+    # What was taken back is no start.
+    assert versions.start.name == versions.shipped.name == outcome.start
 
 
 def _nothing(image: Any, sentences: Any) -> list[Any]:

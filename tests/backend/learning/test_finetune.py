@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from annotated import absent, annotation, drawn, task, typed
+from pointers import fake_pointer
 from squares import SENTENCE, annotated_studio, correction, pictures
 from studio import PROJECT, Studio, running
 
@@ -364,3 +365,47 @@ def test_tasks_that_show_one_picture_are_about_one_photo(
     assert {each.task: each.has_target for each in same.expressions} == dict.fromkeys(range(9, 15), True) | {15: False}
     assert [each.before for each in same.expressions] == [each.after for each in same.expressions]
     assert [sample.image_id for sample in same.before.samples] == [each.task for each in same.expressions]
+
+
+def serve_zero_shot(parts: LearningServices, folder: Path) -> str:
+    version = parts.registry.add(PROJECT, folder, {"origin": "zero-shot"})
+    return parts.registry.promote(PROJECT, version.name).name
+
+
+def test_what_was_learnt_replaces_a_zero_shot_segmenter(
+    services: Callable[..., LearningServices], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses everything serves: ours is trained, compared with it, and put in its place."""
+    parts = services()
+    deaf = OperatingPoint(presence=0.95)
+    name = serve_zero_shot(parts, fake_pointer("owlv2+sam2", tmp_path / "weights", monkeypatch, deaf))
+    outcome = learn(PROJECT, parts)
+    assert (outcome.decision, outcome.base, outcome.start) == ("promoted", name, parts.registry.base.name)
+    version = parts.registry.current(PROJECT)
+    assert version.name == outcome.version
+    assert (version.card["base"], version.card["start"]) == (outcome.base, outcome.start)
+    assert [found.before for found in outcome.expressions] == [0.0] * 4
+    assert parts.registry.rollback(PROJECT).name == name
+    # The next run goes on from what serves now.
+    parts.registry.promote(PROJECT, version.name)
+    assert learn(PROJECT, parts).start == version.name
+
+
+def test_a_zero_shot_segmenter_stays_until_something_is_no_worse(
+    services: Callable[..., LearningServices], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one draws the square in every photo."""
+    parts = services()
+    name = serve_zero_shot(parts, fake_pointer("owlv2+sam2", tmp_path / "weights", monkeypatch))
+    outcome = learn(PROJECT, parts)
+    assert (outcome.decision, outcome.base, outcome.start) == ("kept", name, parts.registry.base.name)
+    assert [found.before for found in outcome.expressions] == [1.0] * 4
+    assert parts.registry.current(PROJECT).name == name
+    assert checkpoint_files.is_zero_shot(parts.registry.current(PROJECT).folder)
+    # Killed before it was promoted, what was learnt takes its place: the card says against whom it was compared.
+    card = {"decision": "promoted", "base": name, "start": outcome.start}
+    trial = tmp_path / "trial"
+    checkpoint_files.with_point(parts.registry.base.folder, OperatingPoint(side=96), trial)
+    version = parts.registry.add(PROJECT, trial, card)
+    finish_promotion(parts.registry, PROJECT)
+    assert parts.registry.current(PROJECT) == version
