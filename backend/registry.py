@@ -28,6 +28,8 @@ from ris_core.files import atomic_dir, atomic_write
 
 _RECORD = "version.json"
 _POINTER = "production.json"
+ZERO_SHOT = "zero-shot"
+"""The origin, on its card, of a version that is a zero-shot segmenter."""
 # So often one can go back, and so many versions are known to have served: a pointer stays a few kilobytes.
 _STEPS, _SERVED = 20, 100
 
@@ -177,10 +179,21 @@ class Registry:
             names = ", ".join(version.name for version in self.versions(project))
             raise NotFound(f"Project {project} has no version {name}. It has {names}.") from None
 
+    def find(self, project: int, name: str) -> Version:
+        """`version`, or by the name of a zero-shot segmenter that which is fetched: it becomes one of the project's.
+
+        Raises NotFound, CheckpointError if that segmenter isn't fetched.
+        """
+        if name not in checkpoint_files.ZERO_SHOT:
+            return self.version(project, name)
+        return self.add(project, checkpoint_files.find(name), {"origin": ZERO_SHOT})
+
     def versions(self, project: int) -> list[Version]:
         """Those of `given`, then the project's own, oldest first."""
-        own = []
+        own, given = [], {version.name for version in self.given}
         for folder in _subfolders(self._versions(project)):
+            if folder.name in given:
+                continue
             try:
                 own.append(self._version(project, folder.name))
             except RegistryError:
@@ -281,6 +294,12 @@ class Registry:
         return exclusive(self._folder(project) / "learning.lock", refusal, waiting)
 
     def _point(self, project: int, pointer: Pointer) -> None:
+        # What the settings name today they needn't name tomorrow, and a zero-shot segmenter is a few hundred bytes.
+        for version in self.given:
+            folder = self._versions(project) / version.name
+            is_named = version.name in (pointer.version, *pointer.earlier)
+            if is_named and checkpoint_files.is_zero_shot(version.folder) and not folder.exists():
+                self._write(folder, version.folder, version.card)
         atomic_write(self._folder(project) / _POINTER, _json(asdict(pointer)))
 
     def _earlier(self, project: int, pointer: Pointer) -> tuple[str, ...]:
@@ -328,7 +347,8 @@ class Registry:
 
 
 def _given(folder: Path) -> Version:
-    return Version(checkpoint_files.version(folder), folder, {"origin": "shipped"})
+    origin = ZERO_SHOT if checkpoint_files.is_zero_shot(folder) else "shipped"
+    return Version(checkpoint_files.version(folder), folder, {"origin": origin})
 
 
 def _missing(project: int, name: str, base: Version) -> RegistryError:

@@ -20,7 +20,7 @@ from ris_core import checkpoint_files
 
 
 def registry(settings: Settings) -> Registry:
-    """The versions of the model below home. Raises CheckpointError if RIS_MODEL names none that is at hand."""
+    """The versions of the model below home."""
     return Registry(models_folder(settings.home), checkpoint_files.find(settings.model) if settings.model else None)
 
 

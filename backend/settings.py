@@ -18,7 +18,8 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.home import DEFAULT_HOME, env_file, home_folder, project_env_file
-from ris_core.errors import RisError
+from ris_core import checkpoint_files
+from ris_core.errors import CheckpointError, RisError
 
 PREFIX = "RIS_"
 
@@ -82,7 +83,9 @@ class Settings(BaseSettings):
     max_waiting: int = _knob(4, "Predictions that may wait for the model; more are turned away.", ge=0)
     predict_seconds: float = _knob(90, "Time for one request; Label Studio itself gives up after 100.", gt=0)
 
-    model: str | None = _knob(None, "What projects start at: a folder, or a name of `ris models`.")
+    model: str | None = _knob(
+        None, "What projects start at: a folder, or the name of a zero-shot segmenter; unset: the shipped model."
+    )
     cached_versions: PositiveInt = _knob(2, "Model versions that are kept in memory.")
     cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory, at most.")
     cached_megabytes: PositiveInt = _knob(1024, "Memory that they may take together, in MB; the GPU's, if it has them.")
@@ -158,6 +161,16 @@ class Settings(BaseSettings):
                 "? is %3F, @ is %40, : is %3A, [ is %5B, % is %25), and the port as a number"
             )
         return secret
+
+    @field_validator("model")
+    @classmethod
+    def _model_at_hand(cls, value: str | None) -> str | None:
+        if value:
+            try:
+                checkpoint_files.version(checkpoint_files.find(value))
+            except CheckpointError as error:
+                raise ValueError(f"is {value}, which can't be used: {str(error).rstrip('.')}") from None
+        return value
 
     @model_validator(mode="after")
     def _leave_threads_free(self) -> Settings:

@@ -21,6 +21,7 @@ from backend.registry import Version
 if TYPE_CHECKING:
     # It brings torch.
     from backend.inference.project_model import ProjectModels
+    from backend.registry import Version
 
 _POLL_SECONDS = 0.5
 
@@ -130,8 +131,9 @@ def submit_project(
     force: bool = False,
     version: Version | None = None,
 ) -> Batch:
-    """Have a project's tasks predicted, by the version in production if no other is given, or those of its tab `view`.
+    """Have a project's tasks predicted, or those of its tab number `view`.
 
+    version: that answers. [the one in production]
     prompts: asked of every task instead of its own, each with its label or None: the one it names. force: predict again
     what the version has predicted. Nothing is submitted where it raises PromptError, LabelStudioError, ConfigError or
     Unavailable.

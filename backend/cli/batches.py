@@ -35,7 +35,9 @@ def prelabel(
     ] = None,
     model: Annotated[
         Optional[str],
-        typer.Option(help="A version, or a zero-shot segmenter of `ris models`.", show_default="the one in production"),
+        typer.Option(
+            metavar="VERSION", help="Version of the project, or zero-shot segmenter.", show_default="in production"
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Predict again what the version has predicted.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Don't wait.")] = False,
@@ -44,12 +46,12 @@ def prelabel(
     """Predict a project's tasks in the background, however many they are."""
     from backend import services
     from backend.batches.service import BatchStopped, submit_project
-    from backend.learning.versions import find_version
+    from backend.learning.versions import plain_name
 
     labelled = [(prompt, label) for prompt in prompts or []]
     with label_studio() as (settings, client):
         batches, models = services.batch_service(settings), services.project_models(settings)
-        version = find_version(services.registry(settings), project, model) if model else None
+        version = services.registry(settings).find(project, plain_name(model)) if model else None
         batch = submit_project(batches, client, models, project, labelled, view=view, force=force, version=version)
     if not detach:
         batch = _follow(batches, batch)

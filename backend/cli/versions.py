@@ -168,7 +168,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     numbers = gate.get("numbers") or {}
     score = "{before:.3f}→{after:.3f} ({expressions})".format(**numbers) if "after" in numbers else ""
     serves = "now" if row["production"] else "before" if row["served"] else ""
-    added = "shipped" if row["added"] is None else _day(row)[5:]
+    added = str(row["origin"]) if row["added"] is None else _day(row)[5:]
     # One that nobody can tell yet whether it is better is there to be tried.
     decision = "trial" if gate.get("decision") == "not yet" else str(gate.get("decision", ""))
     return row["name"], added, str(row["snapshot"] or "")[:8], score, decision, serves

@@ -24,7 +24,7 @@ from backend.labelstudio.task_data import image_address
 from backend.labelstudio.webhooks import ACTIONS, SECRET_HEADER, START_TRAINING
 from backend.projects.connect import BACKEND, backend_url, project_url
 from backend.settings import SettingsError
-from ris_core.checkpoint_files import answers_clicks
+from ris_core.checkpoint_files import answers_clicks, is_zero_shot
 from ris_core.images import read_image
 
 # What Label Studio gives /health and webhooks, and /setup (ML_TIMEOUT_HEALTH, WEBHOOK_TIMEOUT, ML_TIMEOUT_SETUP).
@@ -118,6 +118,11 @@ def clicks(context: CheckContext) -> CheckResult:
     tools = _config(context).pointing
     version = services.registry(context.settings).current(int(context.project["id"]))
     if not answers_clicks(version.folder):
+        if is_zero_shot(version.folder):
+            return warning(
+                f"Clicks and boxes aren't answered: {version.name} knows words alone.",
+                "Promote another version, or a zero-shot segmenter that `ris models` says clicks of.",
+            )
         return warning(
             f"Clicks and boxes aren't answered: {version.name} was never trained with them.",
             "Train its decoder (ris train-clicks), or promote a version over the shipped model's image encoder.",

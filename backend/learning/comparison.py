@@ -8,7 +8,6 @@ from typing import Any
 from backend.datasets import fingerprints
 from backend.datasets.snapshots import newest_snapshot, read_manifest
 from backend.learning.gate import ComparedExpression, Verdict, judge
-from backend.learning.versions import find_version
 from backend.registry import Registry, Version
 from ris_core import segmenters
 from ris_core.data import read_folder
@@ -73,9 +72,10 @@ def compare(
     """Have two versions answer the held-out expressions of the newest snapshot, and ask the gate about the second.
 
     needed: as of `judge`. pictures: a folder for sheets of what changed most.
-    Raises NotFound if the project has no version of that name, and what `compare_versions` does.
+    Raises NotFound if the project has no version of that name, and what `compare_versions` does. A zero-shot segmenter
+    may be named by its own name as well.
     """
-    before, after = (find_version(registry, project, name) for name in names)
+    before, after = (registry.find(project, plain_name(name)) for name in names)
     snapshot = newest_snapshot(home, project)
     answered = compare_versions(before.folder, after.folder, snapshot, on_progress)
     verdict = judge(answered.expressions, needed, reference_scores(before))

@@ -13,8 +13,6 @@ from backend.datasets.snapshots import prune_snapshots, spare_snapshots
 from backend.learning.rollout import refresh_soon
 from backend.queue.queue import JobQueue
 from backend.registry import Registry, Version
-from ris_core import checkpoint_files
-from ris_core.checkpoint_files import ZERO_SHOT
 
 # What a card says of where a version came from and what the gate said.
 _SHOWN = ("added", "origin", "base", "start", "snapshot", "decision", "reason", "gate", "before", "after")
@@ -65,24 +63,14 @@ def describe(registry: Registry, project: int) -> dict[str, Any]:
 def promote(registry: Registry, project: int, name: str, queue: JobQueue | None) -> ProductionChange:
     """Put a version into production, whatever the gate said of it, and have predictions made anew.
 
-    name: as for `find_version`. queue: None where there is none; workers then see to the predictions within a minute
-    of theirs. Raises NotFound, RegistryError, CheckpointError.
+    name: as the registry or as Label Studio has it, or that of a zero-shot segmenter, which becomes a version then.
+    queue: None where there is none; workers then see to the predictions within a minute of theirs. Raises NotFound,
+    RegistryError, or CheckpointError if that segmenter isn't fetched.
     """
     before = registry.current(project).name
-    version = registry.promote(project, find_version(registry, project, name).name).name
+    version = registry.promote(project, registry.find(project, plain_name(name)).name).name
     refresh_soon(queue, project)
     return ProductionChange(project, version, before, version != before)
-
-
-def find_version(registry: Registry, project: int, name: str) -> Version:
-    """A version of a project by its name, as the registry or as Label Studio has it; or the zero-shot segmenter called
-    so, which becomes one.
-
-    Raises NotFound if there is none, CheckpointError if the segmenter's weights aren't on this machine.
-    """
-    if name in ZERO_SHOT:
-        return registry.add(project, checkpoint_files.find(name), {"origin": "zero-shot"})
-    return registry.version(project, plain_name(name))
 
 
 def rollback(registry: Registry, project: int, queue: JobQueue | None) -> ProductionChange:

@@ -22,7 +22,6 @@ from backend.home import exports_folder, project_env_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import Label, LabelConfig, parse
 from backend.labelstudio.regions import mask_regions, prompt_region, read_annotation
-from backend.learning import versions
 from backend.projects import samples
 from backend.projects.connect import LABEL_CONFIG, connect_backend
 from backend.projects.samples import SampleMask
@@ -154,7 +153,7 @@ def _put_in_production(settings: Settings, project: int, teacher: str) -> str:
     """Promote the teacher, or a stand-in for it -> a sentence about it."""
     registry = services.registry(settings)
     try:
-        version, what = versions.find_version(registry, project, teacher), "teaches"
+        version, what = registry.find(project, teacher), "teaches"
     except CheckpointError as error:
         pointer = stand_in(settings.home / "stand-in")
         version = registry.add(project, pointer, {"origin": "stand-in with random weights"})

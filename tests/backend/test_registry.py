@@ -20,6 +20,7 @@ from pointers import fake_pointer
 from backend.errors import NotFound, Unavailable
 from backend.registry import NothingEarlier, ProjectVersions, PromotionConflict, Registry, RegistryError, Version
 from ris_core import checkpoint_files
+from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 
 STEPS = ("open", "os.", "shutil.", "tempfile.", "fcntl.")
@@ -608,3 +609,34 @@ def test_the_shipped_model_is_found_by_name_whatever_projects_start_at(tmp_path:
     ours.rollback(7)
     assert ours.pointer(7).version == ours.base.name
     assert Registry(tmp_path / "models", pointer).current(7) == ours.base
+
+
+def test_a_zero_shot_segmenter_is_found_by_its_name(registry: Registry, pointer: Path, tmp_path: Path) -> None:
+    version = registry.find(7, "grounding-dino+sam2")
+    assert version.name == checkpoint_files.version(pointer)
+    assert version.folder != pointer
+    assert version.card["origin"] == "zero-shot"
+    assert registry.find(7, "grounding-dino+sam2") == registry.find(7, version.name) == version
+    assert registry.versions(7) == [registry.base, version]
+    assert sorted(file.name for file in version.folder.iterdir()) == ["card.md", "config.json", "version.json"]
+    with pytest.raises(CheckpointError, match="ris fetch owlv2"):
+        registry.find(7, "owlv2+sam2")
+    with pytest.raises(NotFound, match="has no version yolo"):
+        registry.find(7, "yolo")
+    assert Registry(tmp_path / "models", pointer).find(8, "grounding-dino+sam2").folder == pointer
+
+
+def test_what_served_stays_when_the_settings_name_another(tmp_path: Path, candidate: Path, pointer: Path) -> None:
+    """Projects that ever left it: in production, or a step back."""
+    named = Registry(tmp_path / "models", pointer)
+    ours = named.add(7, candidate, {})
+    assert named.promote(7, ours.name) == ours
+    assert len(named.versions(7)) == 3, "it isn't listed twice"
+    now = Registry(tmp_path / "models")
+    assert now.current(7) == ours
+    assert now.read(7).start == ours
+    assert now.rollback(7).name == named.base.name
+    assert now.current(7).card["origin"] == "zero-shot"
+    assert now.read(7).start == now.base
+    assert now.prune(7, 0) == [ours]
+    assert Registry(tmp_path / "models", pointer).current(7) == named.base

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pointers import fake_pointer
 
+from backend import services
 from backend.home import project_env_file
 from backend.settings import Settings, SettingsError, load
+from ris_core import checkpoint_files
 
 
 @pytest.fixture
@@ -198,3 +201,28 @@ def test_a_wrong_knob_of_a_project_is_a_sentence(home: Path, line: str, sentence
     with pytest.raises(SettingsError, match=sentence):
         load(7)
     assert load(8)
+
+
+def test_the_model_that_projects_start_at_is_looked_for_at_once(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RIS_MODEL", "owlv2+sam2")
+    with pytest.raises(SettingsError) as raised:
+        load()
+    assert str(raised.value) == (
+        "RIS_MODEL is owlv2+sam2, which can't be used: The weights of owlv2+sam2 aren't on this machine. Run "
+        "`ris fetch owlv2+sam2`: that takes about 780 MB of disk, and to answer 1,500 MB of memory."
+    )
+    monkeypatch.setenv("RIS_MODEL", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match=r"^RIS_MODEL is .*nowhere, which can't be used: .* isn't a checkpoint"):
+        load()
+    folder = fake_pointer("owlv2+sam2", tmp_path / "cache", monkeypatch)
+    for named in ("owlv2+sam2", str(folder)):
+        monkeypatch.setenv("RIS_MODEL", named)
+        base = services.registry(load()).base
+        assert (base.folder, base.card["origin"]) == (folder, "zero-shot")
+    monkeypatch.setenv("RIS_MODEL", "vipa")
+    assert services.registry(load()).base.name.startswith("vipa-")
+    monkeypatch.delenv("RIS_MODEL")
+    assert services.registry(load()).base.folder == checkpoint_files.shipped()

@@ -51,6 +51,11 @@ def versions(shelf: Shelf) -> dict[str, int]:
         (f"{NEW}.999999#failed", False),
         (NEW, False),
         (f"{OLDER}.3fa2c1", False),
+        ("grounding-dino+sam2-0000000a.3fa2c1", True),
+        ("grounding-dino+sam-0000000a", True),
+        ("florence-2-0000000a.3fa2c1#failed", True),
+        ("grounding-dinoosam2-0000000a", False),
+        ("grounding-dino+sam2-v2", False),
         ("another-1234abcd", False),
         ("lda-v2", False),
         ("", False),
@@ -133,3 +138,10 @@ def test_broken_off_it_goes_on_with_what_is_left(
 
 def test_nothing_old_is_an_empty_list(shelf: Shelf, client: LabelStudio) -> None:
     assert prune(client) == []
+
+
+def test_the_name_of_a_zero_shot_segmenter_in_production_is_spared() -> None:
+    production = "owlv2+sam2-0000000a"
+    assert not is_old(f"{production}.3fa2c1", production, None)
+    assert is_old("owlv2+sam2-0000000b.3fa2c1", production, None)
+    assert is_old(f"{OLD}.3fa2c1", production, None)

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 from checkpoints import random_checkpoint
 from labelstudio.site import serve
+from pointers import fake_pointer
 from redis import Redis
 from shelf import PROJECT, TOKEN, Shelf, data
 
@@ -202,3 +203,52 @@ def test_a_refresh_says_where_label_studio_is_not_told(shelf: Shelf, ris: Run, m
 
 def test_the_command_offers_every_strategy() -> None:
     assert get_args(RankedBy) == ("confidence", *STRATEGIES)
+
+
+NAME = "grounding-dino+sam2"
+
+
+def test_a_zero_shot_segmenter_predicts_without_being_in_production(
+    shelf: Shelf,
+    work: Callable[[str], None],
+    order: Callable[..., dict[str, Any]],
+    ris: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its name, by the version that it then is, and by what Label Studio calls its predictions."""
+    monkeypatch.setenv("RIS_CACHE", str(tmp_path / "cache"))
+    code, _, error = ris("prelabel", "--model", NAME, "--detach")
+    assert (code, error.count("\n")) == (1, 1)
+    assert f"Run `ris fetch {NAME}`" in error
+    pointer = fake_pointer(NAME, tmp_path / "cache", monkeypatch)
+    batch = order("--model", NAME)
+    assert batch["model"] == checkpoint_files.version(pointer)
+    assert batch["version"].startswith(f"{batch['model']}.")
+    registry = services.registry(load())
+    assert registry.version(PROJECT, batch["model"]).card["origin"] == "zero-shot"
+    assert registry.current(PROJECT) == registry.base
+    work(batch["id"])
+    assert shelf.rows("SELECT DISTINCT model_version FROM prediction") == [(batch["version"],)]
+    assert shelf.rows("SELECT COUNT(*) FROM prediction") == [(5,)]
+    for again in (batch["model"], batch["version"]):
+        assert order("--model", again)["version"] == batch["version"]
+    assert order()["model"] == registry.base.name
+    code, _, error = ris("prelabel", "--model", "lda-00000000", "--detach")
+    assert code != 0
+    assert "has no version lda-00000000" in error
+
+
+def test_projects_may_start_at_a_zero_shot_segmenter(
+    shelf: Shelf,
+    work: Callable[[str], None],
+    order: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pointer = fake_pointer(NAME, tmp_path / "cache", monkeypatch)
+    monkeypatch.setenv("RIS_MODEL", NAME)
+    batch = order()
+    assert batch["model"] == checkpoint_files.version(pointer)
+    work(batch["id"])
+    assert shelf.rows("SELECT DISTINCT model_version FROM prediction") == [(batch["version"],)]

@@ -12,6 +12,7 @@ import pytest
 from checkpoints import random_checkpoint
 from held_out import PROJECT, snapshot
 from labelstudio.site import serve
+from pointers import fake_pointer
 from redis import Redis
 from shelf import PROJECT as SHELVED
 from shelf import TOKEN, Shelf, data
@@ -175,3 +176,37 @@ def test_old_predictions_are_shown_first_and_deleted_on_demand(
     assert run_ris(*prune, "--yes")[:2] == (0, f"{said}Deleted: 2 predictions.\n")
     rows = shelf.rows("SELECT model_version, COUNT(*) FROM prediction GROUP BY model_version")
     assert dict(rows) == {OLD: 1, current: 3}
+
+
+def test_a_zero_shot_segmenter_is_promoted_by_name_listed_and_taken_back(
+    ris: Run, registry: Registry, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIS_CACHE", str(tmp_path / "cache"))
+    code, _, error = ris("promote", "owlv2+sam2")
+    assert (code, "Run `ris fetch owlv2+sam2`" in error) == (1, True)
+    name = checkpoint_files.version(fake_pointer("owlv2+sam2", tmp_path / "cache", monkeypatch))
+    base = registry.base.name
+    for named in ("owlv2+sam2", name, f"{name}.3fa2c1"):
+        assert f"{name} is in production in project {PROJECT}" in ris("promote", named)[1]
+    [_, row] = json.loads(ris("versions", "--json")[1])["versions"]
+    assert (row["name"], row["origin"], row["production"]) == (name, "zero-shot", True)
+    assert name in ris("versions")[1]
+    assert ris("rollback")[1].startswith(f"{base} is in production in project {PROJECT} again, in place of {name}.")
+
+
+def test_a_zero_shot_segmenter_is_compared(
+    ris: Run,
+    registry: Registry,
+    checkpoints: dict[str, Path],
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    snapshot(home)
+    pointer = fake_pointer("owlv2+sam2", tmp_path / "cache", monkeypatch)
+    before = registry.add(PROJECT, checkpoints["refuses"], {}).name
+    code, printed, error = ris("compare", before, "owlv2+sam2", "--json")
+    assert code == 0, error
+    compared = json.loads(printed)
+    assert compared["after"]["version"] == checkpoint_files.version(pointer)
+    assert compared["expressions"]
