@@ -39,8 +39,9 @@ def image_resolver(settings: Settings) -> ImageResolver:
 
 def model_pool(settings: Settings) -> ModelPool:
     """What loads versions of the model, and keeps the last ones and their image embeddings."""
-    limits = settings.cached_embeddings, settings.max_image_pixels
-    return ModelPool(settings.cached_versions, *limits, megabytes=settings.cached_megabytes)
+    return ModelPool(
+        settings.cached_versions, settings.cached_embeddings, settings.max_image_pixels, size=settings.cached_megabytes
+    )
 
 
 def project_models(settings: Settings) -> ProjectModels:

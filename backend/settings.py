@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
     cached_versions: PositiveInt = _knob(2, "Model versions that are kept in memory.")
     cached_embeddings: PositiveInt = _knob(64, "Image embeddings that are kept in memory, at most.")
-    cached_megabytes: PositiveInt = _knob(1024, "Memory that they may take together, in MB; the GPU's, if it has them.")
+    cached_megabytes: PositiveInt = _knob(1024, "Megabytes of them that are kept, at most, in the model's memory.")
 
     prompt_box: str = _knob("", "TextArea where prompts are typed; unset: the one that is named prompt, else smart.")
     prelabel_labels: bool = _knob(True, "Whether a batch asks for each label by its name where nothing else is asked.")

@@ -5,6 +5,7 @@ Knows versions, images and prompts; knows nothing of tasks, HTTP or Label Studio
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from cachetools import LRUCache
 
 from backend.errors import Unavailable
+from backend.inference.embedding_cache import MEGABYTE, EmbeddingCache
 from backend.registry import Version
 from ris_core.errors import InputError, OutOfMemory, RisError
 from ris_core.images import MAX_PIXELS, read_image
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MB = 1e6
 
 ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
@@ -58,13 +59,11 @@ class ModelPool:
         embeddings: int = 64,
         max_pixels: int = MAX_PIXELS,
         load: Callable[[Path], Segmenter] | None = None,
-        megabytes: int = 1024,
+        size: int = 1024,
     ) -> None:
-        """Keeps so many versions, and embeddings of images: so many at most, and no more megabytes of them."""
+        """versions, embeddings: that are kept, at most. size: of the embeddings, in MB, at most."""
         self._predictors: LRUCache[str, Segmenter] = LRUCache(versions)
-        # Each takes its bytes, but no less than its share of the count: so neither is exceeded.
-        room, least = megabytes * _MB, megabytes * _MB / embeddings
-        self._embeddings: LRUCache[str, PreparedImage] = LRUCache(room, lambda image: max(image.bytes, least))
+        self._embeddings = EmbeddingCache(embeddings, size * MEGABYTE)
         self._max_pixels = max_pixels
         self._load = load or _load
         # Two inferences at once would share the same cores and finish later than one after the other.
@@ -140,20 +139,25 @@ class ModelPool:
                 answers = [list(assessed) for assessed in assess(predictor, sentences, passes)]
             return [_apart(predictor, image, own, apart) for image, own in zip(prepared, answers, strict=True)]
         except (InputError, OutOfMemory) as error:
+            if isinstance(error, OutOfMemory):
+                # What is only kept makes room for what is asked.
+                self._embeddings.forget()
+                _release()
             if len(images) == 1:
                 return [error]
         # One of them is to blame: alone, each answers for itself.
         return [result for image in images for result in self._segment(predictor, [image], passes, guessed, apart)]
 
     def _prepare(self, predictor: Segmenter, requests: Sequence[ImagePrompts]) -> list[PreparedImage]:
-        keys = [f"{predictor.fingerprint}:{request.identity}" for request in requests]
-        kept = {key: self._embeddings[key] for key in keys if key in self._embeddings}
+        fingerprint, keys = predictor.fingerprint, [request.identity for request in requests]
+        found = {key: self._embeddings.get(fingerprint, key) for key in keys}
+        kept = {key: prepared for key, prepared in found.items() if prepared is not None}
         new = {key: request.image for key, request in zip(keys, requests, strict=True) if key not in kept}
         decoded = [self.read(image) if isinstance(image, bytes) else image for image in new.values()]
         prepared = kept | dict(zip(new, predictor.embed_all(decoded), strict=True))
         for key, image in new.items():
-            if isinstance(image, bytes) and prepared[key].bytes <= self._embeddings.maxsize:
-                self._embeddings[key] = prepared[key]
+            if isinstance(image, bytes):
+                self._embeddings.put(fingerprint, key, prepared[key])
         return [prepared[key] for key in keys]
 
     def _warm(self, version: Version) -> None:
@@ -170,16 +174,19 @@ class ModelPool:
 
     def _predictor(self, version: Version) -> Segmenter:
         if version.name not in self._predictors:
-            if len(self._predictors) == self._predictors.maxsize:
-                # Before the next one is loaded: a machine that holds one large model may not hold two.
-                self._forget(self._predictors.popitem()[1].fingerprint)
+            # Before the next one is loaded: memory may not hold both.
+            while len(self._predictors) >= self._predictors.maxsize:
+                self._drop()
             self._predictors[version.name] = self._load(version.folder)
         return self._predictors[version.name]
 
-    def _forget(self, fingerprint: str) -> None:
-        """Let go of a version's embeddings: they are of no use to others."""
-        for key in [key for key in self._embeddings if key.startswith(fingerprint)]:
-            del self._embeddings[key]
+    def _drop(self) -> None:
+        """Give back what the predictor that was used longest ago holds, and its embeddings."""
+        fingerprint = self._predictors.popitem()[1].fingerprint
+        # Versions that differ in their operating point alone share embeddings.
+        if all(other.fingerprint != fingerprint for other in self._predictors.values()):
+            self._embeddings.forget(fingerprint)
+        _release()
 
 
 def _apart(
@@ -193,13 +200,18 @@ def _apart(
     return [tell_apart(predictor, image, answer) if answer.prompt in sentences else answer for answer in answers]
 
 
+def _release() -> None:
+    """Give memory that nothing refers to any more back to the machine, and to the GPU."""
+    import torch  # noqa: PLC0415 - see `_load`
+
+    # A predictor is part of circles: counting references doesn't free it.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _load(folder: Path) -> Segmenter:
     """A version's predictor. Torch is imported here: it takes seconds, in which others are answered already."""
-    import torch  # noqa: PLC0415
-
     from ris_core import segmenters  # noqa: PLC0415
 
-    if torch.cuda.is_available():
-        # What a dropped version held is kept by torch otherwise.
-        torch.cuda.empty_cache()
     return segmenters.load(folder)

@@ -8,6 +8,7 @@ from typing import Any
 from backend.datasets import fingerprints
 from backend.datasets.snapshots import newest_snapshot, read_manifest
 from backend.learning.gate import ComparedExpression, Verdict, judge
+from backend.learning.versions import plain_name
 from backend.registry import Registry, Version
 from ris_core import segmenters
 from ris_core.data import read_folder

@@ -183,7 +183,7 @@ def pretrained(kind: type[Model], folder: Path, **options: Any) -> Model:
     """
     loader: Any = kind
     try:
-        with _quiet():
+        with quiet():
             model, report = loader.from_pretrained(
                 folder,
                 local_files_only=True,
@@ -208,7 +208,7 @@ def tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes a second
 
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} doesn't hold a tokenizer: {error}") from None
@@ -235,7 +235,8 @@ def _some(faults: list[str]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without what transformers reports of reading and writing."""
     # Its report names every tensor of a checkpoint that an encoder has no use for.
     from transformers.utils import logging  # noqa: PLC0415 - takes a second
 

@@ -38,7 +38,7 @@ def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]],
     while start < len(items):
         try:
             results = run(items[start : start + size])
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if size == 1:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,10 +37,9 @@ class PreparedImage:
     interactive: ImageEmbedding = ()
 
     @property
-    def bytes(self) -> int:
-        """Memory that it takes."""
-        parts = (part for level in (*self.levels, *self.interactive) for part in level if isinstance(part, Tensor))
-        return sum(part.numel() * part.element_size() for part in parts)
+    def nbytes(self) -> int:
+        """Of all tensors that it holds, each counted once."""
+        return sum({(tensor.data_ptr(), tensor.nbytes): tensor.nbytes for tensor in _tensors(self)}.values())
 
 
 class Question(NamedTuple):
@@ -160,6 +159,19 @@ class Segmenter(ABC):
             self._names = names, F.normalize(self.vectors(names).float(), dim=1)
         nearest = (F.normalize(self.vectors(prompts).float(), dim=1) @ self._names[1].T).amax(dim=1)
         return (1 - nearest).clamp_min(0)
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Those in an embedding, however a model nests them."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
 
 
 def decide(prompt: str, raw: RawPrediction, point: OperatingPoint, guessed: bool = False) -> Prediction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 
 import numpy as np
 import torch
@@ -68,14 +68,15 @@ class ZeroShotSegmenter(Segmenter):
         kinds = [kind_phrase(sentence) if self._chooses(sentence) else "" for sentence in sentences]
         # Asked once, however many sentences are about things of one kind.
         asked = list(dict.fromkeys([*sentences, *filter(None, kinds)]))
-        found = in_batches(asked, _PROMPTS, lambda chunk: self.network.find(image, chunk, self.point.instance))
-        answers = {
-            sentence: read(one, image.frame, self.point.mask) for sentence, one in zip(asked, found, strict=True)
-        }
+        answers = dict(zip(asked, in_batches(asked, _PROMPTS, partial(self._find, image)), strict=True))
         return [
             self._choose(sentence, answers[sentence], answers[kind or sentence])
             for sentence, kind in zip(sentences, kinds, strict=True)
         ]
+
+    def _find(self, image: PreparedImage, sentences: Sequence[str]) -> list[RawPrediction]:
+        found = self.network.find(image, sentences, self.point.instance)
+        return [read(one, image.frame, self.point.mask) for one in found]
 
     def _chooses(self, sentence: str) -> bool:
         return self._chooser is not None and names_place(sentence)
@@ -99,7 +100,8 @@ class ZeroShotSegmenter(Segmenter):
     @torch.inference_mode()
     def deepest_features(self, image: PreparedImage) -> Tensor:
         """As `Segmenter.deepest_features`."""
-        return self.network.features(image).float()
+        [features] = in_batches([image], 1, lambda images: [self.network.features(one).float() for one in images])
+        return features
 
     @torch.inference_mode()
     def _point(self, asked: Sequence[PointedPrompt]) -> list[Prediction]:

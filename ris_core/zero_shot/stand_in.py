@@ -15,6 +15,7 @@ import torch
 
 from ris_core.checkpoint_files import CONFIG, OperatingPoint
 from ris_core.encoders.clip import letters
+from ris_core.encoders.weights import quiet
 from ris_core.files import atomic_dir
 from ris_core.zero_shot.catalogue import find_zero_shot
 from ris_core.zero_shot.pointer import part_folder, write_pointer
@@ -69,8 +70,9 @@ def make_clipseg(folder: Path) -> None:
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
         # Otherwise it is sure of everything.
         network.decoder.transposed_convolution.weight.mul_(0.02)
-    network.eval().save_pretrained(folder)
-    letters(_LETTERS).save_pretrained(folder)
+    with quiet():
+        network.eval().save_pretrained(folder)
+        letters(_LETTERS).save_pretrained(folder)
     processor = {"size": {"height": SIDE, "width": SIDE}, "resample": 2}
     scale = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor | scale), encoding="utf-8")

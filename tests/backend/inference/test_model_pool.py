@@ -8,22 +8,27 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import random_checkpoint
 from PIL import Image
+from pointers import BrightNetwork, fake_pointer
 
 from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
 from backend.registry import Version
-from ris_core import checkpoint_files
-from ris_core.errors import CheckpointError, ImageError
+from ris_core import checkpoint_files, segmenters
+from ris_core.errors import CheckpointError, ImageError, OutOfMemory, PromptError
 from ris_core.files import sha256
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor
-from ris_core.inference.segmenter import PreparedImage
+from ris_core.inference.prompt import Point, Prompt
+from ris_core.inference.segmenter import PreparedImage, Segmenter
 
 
 def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -33,7 +38,7 @@ def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def segment(
-    models: ModelPool, version: Version, image: bytes, prompts: Sequence[str], deadline: float
+    models: ModelPool, version: Version, image: bytes, prompts: Sequence[str | Prompt], deadline: float
 ) -> Sequence[Prediction]:
     """The answer for one image; what is wrong with it is raised."""
     (result,) = models.segment_all(version, [ImagePrompts(image, prompts, sha256(image))], deadline)
@@ -205,3 +210,117 @@ def test_threads_share_one_model(versions: list[Version]) -> None:
     assert len(answers) == 12
     assert len(loads.folders) == 1
     assert loads.embeddings == 3
+
+
+NAME = "owlv2+sam2"
+
+
+def zero_shot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Version:
+    folder = fake_pointer(NAME, tmp_path / "cache", monkeypatch)
+    return Version(checkpoint_files.version(folder), folder)
+
+
+def test_embeddings_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This segmenter keeps the pixels themselves: 1,000,000 bytes an image here."""
+    version, loads = zero_shot(tmp_path, monkeypatch), EncodedImages()
+    models = ModelPool(load=loads, size=2)
+    for shade in (1, 2, 1, 2, 3, 2, 3, 1):
+        segment(models, version, picture(shade, (1000, 333)), ["the cat"], soon())
+    assert loads.encoded == [1, 2, 3, 1]
+    # One that is larger than all that may be kept is answered and not kept, and costs the others nothing.
+    for _ in range(2):
+        segment(models, version, picture(9, (1000, 1000)), ["the cat"], soon())
+    segment(models, version, picture(1, (1000, 333)), ["the cat"], soon())
+    assert loads.encoded == [1, 2, 3, 1, 9, 9]
+
+
+class EncodedImages:
+    """Loads for real, and notes the shade of each image that is encoded."""
+
+    def __init__(self) -> None:
+        self.encoded: list[int] = []
+
+    def __call__(self, folder: Path) -> Segmenter:
+        segmenter = segmenters.load(folder)
+        embed_all = segmenter.embed_all
+
+        def note(images: Sequence[np.ndarray]) -> list[PreparedImage]:
+            self.encoded += [int(image[0, 0, 0]) for image in images]
+            return embed_all(images)
+
+        segmenter.embed_all = note  # type: ignore[method-assign]
+        return segmenter
+
+
+def test_a_version_that_is_dropped_gives_its_memory_back(
+    versions: list[Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the next one is loaded; embeddings of a version that stays stay too."""
+    loaded: list[weakref.ref[Segmenter]] = []
+    alive: list[int] = []
+
+    def load(folder: Path) -> Segmenter:
+        alive.append(sum(ref() is not None for ref in loaded))
+        segmenter = segmenters.load(folder)
+        loaded.append(weakref.ref(segmenter))
+        return segmenter
+
+    models = ModelPool(versions=1, load=load)
+    for version in (versions[0], zero_shot(tmp_path, monkeypatch), versions[1]):
+        segment(models, version, picture(1), ["the cat"], soon())
+        assert len(models._embeddings) == 1
+    assert alive == [0, 0, 0]
+
+
+def test_versions_that_differ_in_their_point_alone_share_embeddings(versions: list[Version], tmp_path: Path) -> None:
+    point = checkpoint_files.operating_point(versions[0].folder)
+    checkpoint_files.with_point(versions[0].folder, replace(point, presence=0.9), tmp_path / "other")
+    other = Version(checkpoint_files.version(tmp_path / "other"), tmp_path / "other")
+    loads = Loads()
+    models = ModelPool(versions=2, load=loads)
+    for version in (versions[0], other, versions[1], other):
+        segment(models, version, picture(1), ["the cat"], soon())
+    assert len(loads.folders) == 3
+    assert loads.embeddings == 2
+
+
+def test_a_version_that_cant_be_loaded_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = zero_shot(tmp_path, monkeypatch)
+    for weights in (tmp_path / "cache").glob("facebook*/*.safetensors"):
+        weights.unlink()
+    with pytest.raises(CheckpointError, match=r"aren't on this machine. Run `ris fetch owlv2\+sam2`"):
+        segment(ModelPool(), version, picture(1), ["the cat"], soon())
+
+
+@pytest.mark.parametrize("step", ["encode", "find", "draw"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=["gpu", "cpu"])
+def test_no_memory_is_an_answer_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    """And what was only kept is given back first."""
+    version, models = zero_shot(tmp_path, monkeypatch), ModelPool()
+    segment(models, version, picture(1), ["the cat"], soon())
+    assert len(models._embeddings) == 1
+
+    def fail(*_: object) -> None:
+        raise error
+
+    prompt = Prompt(points=(Point(0.5, 0.5),)) if step == "draw" else "the cat"
+    with monkeypatch.context() as patch:
+        patch.setattr(BrightNetwork, step, fail)
+        with pytest.raises(OutOfMemory, match=r"Memory ran out on a single photo or prompt\. Use a smaller model"):
+            segment(models, version, picture(2), [prompt], soon())
+    assert len(models._embeddings) == 0
+    assert segment(models, version, picture(2), ["the cat"], soon())
+
+
+def test_a_click_is_answered_on_the_embedding_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, loads = zero_shot(tmp_path, monkeypatch), EncodedImages()
+    models = ModelPool(load=loads)
+    segment(models, version, picture(7), ["the cat"], soon())
+    [answer] = segment(models, version, picture(7), [Prompt(points=(Point(0.5, 0.5),))], soon())
+    assert answer.present
+    assert loads.encoded == [7]
+    monkeypatch.setattr(BrightNetwork, "clickable", False)
+    with pytest.raises(PromptError, match=r"owlv2\+sam2-[0-9a-f]{8} answers words alone"):
+        segment(models, version, picture(7), [Prompt(points=(Point(0.5, 0.5),))], soon())
