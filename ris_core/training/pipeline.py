@@ -30,7 +30,7 @@ from ris_core.training.model_card import Reports, clicks_card, mean_card, refit_
 from ris_core.training.preview import preview_samples, validate
 from ris_core.training.processes import is_first, join_processes
 from ris_core.training.recipe import Design, Recipe
-from ris_core.training.soup import average
+from ris_core.training.soup import average, check_several
 from ris_core.tuning import Tuning
 
 
@@ -157,6 +157,7 @@ def calibrate_checkpoint(
 def average_checkpoints(models: Sequence[str], folder: Path) -> Path:
     """Write the mean of checkpoints to `folder`, which is returned. Raises InputError, and as `soup.average`."""
     check_free(folder)
+    check_several(models)
     folders = [checkpoint_files.find_trainable(model) for model in models]
     return _write(*average(folders), folder, mean_card(folders))
 

@@ -20,8 +20,7 @@ def average(folders: Sequence[Path]) -> tuple[RISModel, OperatingPoint]:
     Raises InputError if there are fewer than two, CheckpointError if one can't be loaded, or is of another design,
     encoders, switches or tuning than the first.
     """
-    if len(folders) < 2:
-        raise InputError("A mean takes two checkpoints or more. Name another.")
+    check_several(folders)
     model, point = checkpoint.load(folders[0])
     states = [model.own_state()]
     for folder in folders[1:]:
@@ -34,6 +33,12 @@ def average(folders: Sequence[Path]) -> tuple[RISModel, OperatingPoint]:
         states.append(other.own_state())
     model.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]}, strict=False)
     return model, point
+
+
+def check_several(models: Sequence[object]) -> None:
+    """Raise an InputError if that is nothing to take a mean of."""
+    if len(models) < 2:
+        raise InputError("A mean takes two checkpoints or more. Name another.")
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

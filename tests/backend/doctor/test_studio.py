@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from labelstudio.site import Answer, Asked, serve
 from labelstudio.tokens import json_web_token
+from pointers import fake_pointer
 from ports import free_port
 
 from backend.doctor import studio
@@ -288,3 +290,12 @@ def test_an_interface_in_which_each_click_needs_its_label(chain: Chain) -> None:
     labels = '<KeyPointLabels name="point" toName="image"><Label value="cat"/></KeyPointLabels>'
     interface(chain, '<KeyPoint name="point" toName="image" smart="true" smartOnly="true"/>', labels)
     chain.expect("clicks", "warning", "In point a label has to be chosen", remedy="Keep label selected")
+
+
+def test_a_zero_shot_segmenter_without_clicks_is_told(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.knobs["model"] = str(fake_pointer("clipseg", tmp_path / "cache", monkeypatch))
+    chain.expect("clicks", "warning", "clipseg-", remedy="a zero-shot segmenter that `ris models` says clicks of")
+    chain.knobs["model"] = str(fake_pointer("owlv2+sam2", tmp_path / "cache", monkeypatch))
+    chain.expect("clicks", "ok", "behind Auto-Detect")
