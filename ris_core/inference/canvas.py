@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ris_core.encoders.transfer import send, staging
-from ris_core.inference.frame import Frame, Image
+from ris_core.inference.frame import Frame, Image, fit
+
+# Each photo's resizing takes a millisecond or two, and OpenCV has threads of its own.
+_THREADS = 4
+
+
+class Fitter:
+    """Photos brought to the size at which a model reads them: on a CPU when they are needed; else in threads, while the
+    device still works on those before.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._threads = None if device.type == "cpu" else ThreadPoolExecutor(_THREADS, "fit")
+
+    def __call__(self, photos: Sequence[Image], frames: Sequence[Frame]) -> list[Callable[[], Image]]:
+        """HxWx3 each -> what gives the photo at `Frame.inner`."""
+        if self._threads is None:
+            return [partial(fit, *pair) for pair in zip(photos, frames, strict=True)]
+        return [self._threads.submit(fit, *pair).result for pair in zip(photos, frames, strict=True)]
 
 
 def on_canvas(photos: Sequence[Image], frames: Sequence[Frame], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ state of a request.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -20,10 +20,10 @@ from ris_core.encoders.base import TextFeatures, fingerprint
 from ris_core.encoders.transfer import send
 from ris_core.files import sha256
 from ris_core.inference import readout
-from ris_core.inference.canvas import on_canvas
+from ris_core.inference.canvas import Fitter, on_canvas
 from ris_core.inference.casting import cast
 from ris_core.inference.choosing import Chooser, likelier
-from ris_core.inference.frame import Frame, Image, fit
+from ris_core.inference.frame import Frame, Image
 from ris_core.inference.naming import kind_phrase, names_place
 from ris_core.inference.passes import grouped, in_batches
 from ris_core.inference.prediction import Prediction, RawPrediction
@@ -77,6 +77,7 @@ class Predictor(Segmenter):
         other = chooser.text_encoder if chooser else model.text_encoder
         self._encode_choice = self._encode_text if other is model.text_encoder else CachedTextEncoder(other)
         self.masks_on_device = device.type != "cpu"
+        self._fit = Fitter(device)
 
     @classmethod
     def load(cls, model: Path | str | None = None, precision: Precision = "auto") -> Predictor:
@@ -100,7 +101,7 @@ class Predictor(Segmenter):
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
         """As `Segmenter.embed_all`, those of one canvas encoded together."""
         frames = [self.frame(image) for image in images]
-        items = list(zip(images, frames, strict=True))
+        items = list(zip(self._fit(images, frames), frames, strict=True))
         return grouped(items, lambda item: item[1].canvas, lambda canvas: _PHOTOS, self._encode_images)
 
     def _point(self, asked: Sequence[PointedPrompt]) -> list[Prediction]:
@@ -199,9 +200,9 @@ class Predictor(Segmenter):
             return _PROMPTS
         return max(1, min(_PROMPTS, _CPU_PIXELS // (canvas[0] * canvas[1])))
 
-    def _encode_images(self, items: Sequence[tuple[Image, Frame]]) -> list[PreparedImage]:
+    def _encode_images(self, items: Sequence[tuple[Callable[[], Image], Frame]]) -> list[PreparedImage]:
         frames = [frame for _, frame in items]
-        pixels, valid = on_canvas([fit(image, frame) for image, frame in items], frames, self.model.device)
+        pixels, valid = on_canvas([fitted() for fitted, _ in items], frames, self.model.device)
         embedding, interactive = self._embed(pixels, valid)
         embeddings = zip(split_photos(embedding, len(items)), split_photos(interactive, len(items)), strict=True)
         return [

@@ -24,7 +24,7 @@ from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.base import ImageEncoder
 from ris_core.inference import predictor as module
-from ris_core.inference.canvas import from_bytes, on_canvas
+from ris_core.inference.canvas import on_canvas
 from ris_core.inference.casting import cast
 from ris_core.inference.frame import Frame
 from ris_core.inference.predictor import Predictor
@@ -138,14 +138,6 @@ def test_who_waits_at_the_door_is_counted() -> None:
         torch.ones(3).to(META)
         torch.ones(3).to(META, non_blocking=True)
     assert (arrivals.count, arrivals.waiting, made.waiting) == (2, 1, 2)
-
-
-def test_photos_travel_as_bytes_and_arrive_as_they_are() -> None:
-    images = photos((48, 64), (40, 64), (64, 30))
-    frames = [Frame((64, 64), image.shape[:2], image.shape[:2]) for image in images]
-    cpu = torch.device("cpu")
-    for one, other in zip(on_canvas(images, frames, cpu), from_bytes(images, frames, cpu), strict=True):
-        assert torch.equal(one, other)
 
 
 class Operations(TorchDispatchMode):
