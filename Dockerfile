@@ -41,6 +41,6 @@ CMD ["label-studio", "start", "--no-browser", "--internal-host", "0.0.0.0", "--p
 
 FROM runtime AS ris
 COPY --from=ris-build /opt/venv /opt/venv
-ENV RIS_HOME=/data RIS_HOST=0.0.0.0
+ENV RIS_HOME=/data RIS_CACHE=/data/fetched RIS_HOST=0.0.0.0
 EXPOSE 9090
 CMD ["gunicorn", "-c", "python:backend.web.gunicorn_conf", "backend.web.wsgi:app"]
