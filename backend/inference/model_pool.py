@@ -139,12 +139,15 @@ class ModelPool:
                 answers = [list(assessed) for assessed in assess(predictor, sentences, passes)]
             return [_apart(predictor, image, own, apart) for image, own in zip(prepared, answers, strict=True)]
         except (InputError, OutOfMemory) as error:
-            if isinstance(error, OutOfMemory):
-                # What is only kept makes room for what is asked.
-                self._embeddings.forget()
-                _release()
-            if len(images) == 1:
-                return [error]
+            failure = error.with_traceback(None)
+            # Else it holds the frames of the pass that failed, and with them its tensors.
+            failure.__context__ = None
+        if isinstance(failure, OutOfMemory):
+            # What is only kept makes room for what is asked.
+            self._embeddings.forget()
+            release_memory()
+        if len(images) == 1:
+            return [failure]
         # One of them is to blame: alone, each answers for itself.
         return [result for image in images for result in self._segment(predictor, [image], passes, guessed, apart)]
 
@@ -186,7 +189,7 @@ class ModelPool:
         # Versions that differ in their operating point alone share embeddings.
         if all(other.fingerprint != fingerprint for other in self._predictors.values()):
             self._embeddings.forget(fingerprint)
-        _release()
+        release_memory()
 
 
 def _apart(
@@ -200,7 +203,7 @@ def _apart(
     return [tell_apart(predictor, image, answer) if answer.prompt in sentences else answer for answer in answers]
 
 
-def _release() -> None:
+def release_memory() -> None:
     """Give memory that nothing refers to any more back to the machine, and to the GPU."""
     import torch  # noqa: PLC0415 - see `_load`
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backend.datasets.project import AnnotatedProject
 from backend.datasets.snapshots import label_names
 from backend.errors import BackendError
-from backend.inference.model_pool import ModelPool
+from backend.inference.model_pool import ModelPool, release_memory
 from backend.inference.project_model import ProjectModels
 from backend.learning.comparison import Comparison, OnProgress
 from backend.learning.teaching import Teacher, Teaching, TeachingSpec
@@ -91,16 +91,30 @@ def teach(
 
     Raises DatasetError where these are fewer than it takes to compare versions, and as `Teacher.teach` does.
     """
-    settings = services.settings
     held_out = [sample for sample in read_folder(snapshot) if sample.split != "train"]
-    if len(held_out) < settings.finetune_min_validation:
+    needed = services.settings.finetune_min_validation
+    if len(held_out) < needed:
         raise DatasetError(
             f"How sure {version.name} has to be can't be told: of {len(held_out)} corrections that are held out it "
-            f"takes {settings.finetune_min_validation}. Correct some more answers, then distil."
+            f"takes {needed}. Correct some more answers, then distil."
         )
-    on_progress("teaching", 0.0)
-    segmenter = segmenters.load(version.folder)
-    report = evaluate(segmenter, held_out)
+    taught = _teach(annotated, version, held_out, services, spec, on_progress)
+    # The student needs what the teacher held.
+    release_memory()
+    return taught
+
+
+def _teach(
+    annotated: AnnotatedProject,
+    version: Version,
+    held_out: Sequence[Sample],
+    services: LearningServices,
+    spec: TeachingSpec,
+    on_progress: OnProgress,
+) -> Taught:
+    settings, segmenter = services.settings, segmenters.load(version.folder)
+    # Whoever wants it to stop is heard at each of them.
+    report = evaluate(segmenter, held_out, lambda done: on_progress("teaching", 0.0))
     point = recalibrate(segmenter.point, report, segmenter.point)
     pool = ModelPool(1, 1, settings.max_image_pixels, lambda folder: segmenter)
     model = ProjectModels(services.registry, settings).of(annotated.number, annotated.config, version)

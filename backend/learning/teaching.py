@@ -7,6 +7,7 @@ nothing at all.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from backend.datasets.snapshots import build_snapshot
 from backend.errors import BadRequest, FetchError
 from backend.home import taught_folder
 from backend.inference.model_pool import ImagePrompts, ModelPool
-from backend.inference.predict import GROUP, combined
+from backend.inference.predict import combined
 from backend.inference.project_model import ProjectModel, PromptedTask
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
@@ -42,7 +43,7 @@ from backend.prompts.text import clean
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data.folder import Sample, read_folder
 from ris_core.data.splits import split_of
-from ris_core.errors import InputError, OutOfMemory
+from ris_core.errors import DatasetError, InputError, OutOfMemory
 from ris_core.files import sha256
 from ris_core.inference.prediction import Prediction
 from ris_core.inference.segmenter import expected_iou
@@ -52,6 +53,8 @@ from ris_core.masks import encode_rle
 _PATIENCE = 24 * 3600.0
 # Sentences of people that are asked about tasks which ask for nothing by themselves.
 _SENTENCES = 12
+# Tasks asked together: what is asked to stop does so between them.
+_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,13 @@ class Teacher:
         """
         tasks = list(islice(self._unannotated(), spec.tasks))
         notes = TeachingNotes(taught_folder(home, self.project.number) / f"{self.model.name}.jsonl")
-        new = [task for task in tasks if task["id"] not in notes.said]
-        for start in range(0, len(new), GROUP):
+        keys = {task["id"]: self._key(task) for task in tasks}
+        new = [task for task in tasks if not notes.knows(task["id"], keys[task["id"]])]
+        for start in range(0, len(new), _TOGETHER):
             on_progress((len(tasks) - len(new) + start) / len(tasks))
-            notes.add(self._ask(new[start : start + GROUP]))
-        said = {task["id"]: notes.said.get(task["id"], []) for task in tasks}
+            notes.add(self._ask(new[start : start + _TOGETHER]), keys)
+        failed = {skipped.task for skipped in notes.skipped}
+        said = {task["id"]: [] if task["id"] in failed else notes.said.get(task["id"], []) for task in tasks}
         return self._collect(spec, tasks, said, notes.skipped, home)
 
     def _unannotated(self) -> Iterator[Mapping[str, Any]]:
@@ -149,15 +154,27 @@ class Teacher:
 
     def _prompted(self, task: Mapping[str, Any]) -> PromptedTask:
         """The task with what it is asked and its image; without one where it is held out: nothing is learnt there."""
-        asked = self.model.prompted(task)
-        own = tuple(request for request in asked.requests if request.source != "name")
-        asked = replace(asked, requests=own or self._usual)
+        asked = self._asked(task)
         if not asked.requests:
             return asked
         address = image_address(task, self.project.config)
         image = self.images.fetch(address, task["id"], self.project.credentials)
         identity = sha256(image)
         return replace(asked, image=image, identity=identity) if split_of(identity) == "train" else asked
+
+    def _asked(self, task: Mapping[str, Any]) -> PromptedTask:
+        asked = self.model.prompted(task)
+        own = tuple(request for request in asked.requests if request.source != "name")
+        return replace(asked, requests=own or self._usual)
+
+    def _key(self, task: Mapping[str, Any]) -> str:
+        """Changes with the address of a task's image and with what it is asked; empty if it can't be asked."""
+        try:
+            requests = self._asked(task).requests
+            asked = [(request.prompt, request.negatives, label_name(request.label)) for request in requests]
+            return sha256(json.dumps([image_address(task, self.project.config), asked]).encode())
+        except (InputError, BadRequest):
+            return ""
 
     @cached_property
     def _usual(self) -> tuple[PromptRequest, ...]:
@@ -197,14 +214,19 @@ class Teacher:
         )
         if not items:
             return counted
-        snapshot = build_snapshot(
-            self.project.number,
-            Corrections(tuple(items), ()),
-            self.project.config,
-            lambda item: self.images.fetch(item.image, item.task, self.project.credentials),
-            home,
-            parent=taught_folder(home, self.project.number),
-        )
+        try:
+            snapshot = build_snapshot(
+                self.project.number,
+                Corrections(tuple(items), ()),
+                self.project.config,
+                lambda item: self.images.fetch(item.image, item.task, self.project.credentials),
+                home,
+                max_pixels=self.model.settings.max_image_pixels,
+                parent=taught_folder(home, self.project.number),
+            )
+        except DatasetError as error:
+            # Corrections are enough to learn from.
+            return replace(counted, skipped=(*counted.skipped, SkippedTask(items[0].task, str(error))))
         # By the same rule as people's: a photo that is held out is never learnt from, whoever labelled it.
         samples = read_folder(snapshot.folder, "train")
         return replace(counted, folder=snapshot.folder, samples=samples, skipped=(*counted.skipped, *snapshot.skipped))

@@ -32,6 +32,7 @@ class TeachingNotes:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.said: dict[int, list[TaughtAnswer]] = {}
+        self._keys: dict[int, str] = {}
         self.skipped: list[SkippedTask] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         whole, _, cut = path.read_bytes().rpartition(b"\n") if path.is_file() else (b"", b"", b"")
@@ -39,17 +40,22 @@ class TeachingNotes:
             os.truncate(path, len(whole) + 1 if whole else 0)
         for line in whole.splitlines():
             noted = json.loads(line)
+            self._keys[noted["task"]] = noted["key"]
             self.said[noted["task"]] = [TaughtAnswer(**one) for one in noted["said"]]
 
-    def add(self, answers: Mapping[int, list[TaughtAnswer] | SkippedTask]) -> None:
-        """Write answers down; tasks that couldn't be asked may be asked again."""
+    def knows(self, task: int, key: str) -> bool:
+        """Whether just that was asked of a task; `key` changes with what is asked, and of which image."""
+        return bool(key) and self._keys.get(task) == key
+
+    def add(self, answers: Mapping[int, list[TaughtAnswer] | SkippedTask], keys: Mapping[int, str]) -> None:
+        """Write answers down with their tasks' keys; tasks that couldn't be asked may be asked again."""
         lines = []
         for task, said in answers.items():
             if isinstance(said, SkippedTask):
                 self.skipped.append(said)
                 continue
-            self.said[task] = said
-            lines.append(json.dumps({"task": task, "said": [asdict(one) for one in said]}) + "\n")
+            self.said[task], self._keys[task] = said, keys[task]
+            lines.append(json.dumps({"task": task, "key": keys[task], "said": [asdict(one) for one in said]}) + "\n")
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
             file.flush()

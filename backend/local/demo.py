@@ -164,11 +164,16 @@ def _put_in_production(settings: Settings, project: int, teacher: str) -> str:
 
 
 def _import_more(client: LabelStudio, project: int) -> None:
-    """The photos mirrored, as tasks that nobody will annotate, each asked for its first prompt."""
+    """The photos mirrored, as tasks that nobody will annotate, each asked for its first prompt.
+
+    None of those that are held out: their mirror images would tell.
+    """
     first: dict[str, str] = {}
     for mask in samples.corrections():
         first.setdefault(mask.photo, mask.prompts[0])
     for name, data in samples.photos():
+        if split_of(sha256(data)) != "train":
+            continue
         file = io.BytesIO()
         ImageOps.mirror(Image.open(io.BytesIO(data)).convert("RGB")).save(file, "PNG")
         task = client.upload(project, f"mirrored-{Path(name).stem}.png", file.getvalue())[0]

@@ -40,6 +40,8 @@ from backend.settings import Settings
 
 # The longest fine-tuning that RIS_FINETUNE_SECONDS allows, and two hours to fetch pictures and to compare versions.
 LEARN_SECONDS = 8 * 3600
+# A teacher may take a minute a task on a CPU.
+DISTIL_SECONDS = 24 * 3600
 EXPORT_SECONDS = 3600
 # To list a large project's tasks; a batch predicts them.
 REFRESH_SECONDS = 1800
@@ -158,7 +160,7 @@ class JobQueue:
 
     def distil(self, project: int, above: float, tasks: int) -> Ticket:
         """Queue a training on what a teacher says of tasks without annotation, see `teaching.TeachingSpec`."""
-        job = self._job("distil", (project, above, tasks), LEARN_SECONDS)
+        job = self._job("distil", (project, above, tasks), DISTIL_SECONDS)
         with reachable():
             self._training.enqueue_job(job)
         return Ticket(job.id, new=True)

@@ -8,6 +8,7 @@ Killed here, then what?
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -78,7 +79,7 @@ def _install(entry: ZeroShotEntry, copies: Path | None, folder: Path, on_note: O
             continue
         if copies and copy is None:
             raise CheckpointError(f"{copies} has no folder {part!r}: it should have {_layout(entry)}.")
-        missing = copied(source, copy) if copy else _on_hub(source, revision, otherwise, on_note)
+        missing = copied(source, copy) if copy else _on_hub(source, _commit(revision), otherwise, on_note)
         revisions[part] = missing.revision
         wanted.append(missing)
     _check_disk(entry.name, wanted)
@@ -99,6 +100,11 @@ def _pinned(folder: Path) -> dict[str, str]:
         sources = checkpoint_files.read_config(folder)["sources"]
         return {part: str(source["revision"]) for part, source in sources.items()}
     return {}
+
+
+def _commit(revision: str | None) -> str | None:
+    """A revision that the hub knows; that of a copy may be the digest of its weights instead."""
+    return revision if revision and re.fullmatch("[0-9a-f]{40}", revision) else None
 
 
 def _copy_of(entry: ZeroShotEntry, part: str, copies: Path | None) -> Path | None:

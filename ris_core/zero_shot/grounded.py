@@ -41,11 +41,11 @@ class Grounded(ZeroShotNetwork):
         return [self._find(image, boxes, least) for boxes in self.detector.detect(image.levels[0], sentences)]
 
     def _find(self, image: PreparedImage, found: Boxes, least: float) -> Found:
-        boxes, scores = found
+        # What lies beside the photo, or has no inside, can't be drawn, and isn't there.
+        inside = (found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)
+        boxes, scores = found.boxes[inside], found.scores[inside]
         presence = float(scores.max()) if len(scores) else 0.0
-        # What lies beside the photo, or has no inside, can't be drawn.
-        usable = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & (scores >= least)
-        boxes, scores = boxes[usable], scores[usable]
+        boxes, scores = boxes[scores >= least], scores[scores >= least]
         kept = distinct_boxes(boxes, scores, _MOST)
         drawn = self.draw(image, _pointed(boxes[kept], image))
         if not drawn:

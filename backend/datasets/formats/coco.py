@@ -146,4 +146,5 @@ def _origin(expression: Expression) -> Document:
     if edit is None:
         return {}
     iou = {} if edit.iou is None else {"iou": round(edit.iou, _IOU_DIGITS)}
-    return {"origin": edit.kind if expression.regions or edit.kind == "rejected" else "absent", **iou}
+    told = bool(expression.regions) or edit.kind in ("rejected", "taught")
+    return {"origin": edit.kind if told else "absent", **iou}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from annotated import task
+from annotated import absent, annotation, drawn, task, typed
 from bright import BrightNetwork, install
 from squares import SENTENCE, annotated_studio, correction, picture, pictures
 from studio import PROJECT, Studio, running
@@ -131,6 +131,42 @@ def test_what_was_taught_is_apart_from_what_people_said(services: Callable[..., 
         assert (sample.mask() == truth[sample.image_id][1]).mean() > 0.99
 
 
+def test_what_the_teacher_refuses_is_its_word_too(services: Callable[..., LearningServices], studio: Studio) -> None:
+    """People said of one photo that something isn't there, and the teacher says so of all others."""
+    (_, mask), ring = pictures()[0], "the dark ring"
+    studio.tasks[0] = task(1, annotation(1, drawn("a", mask, "cat", SENTENCE), typed(ring), absent()))
+    parts = services()
+    outcome = learn(PROJECT, parts, min_new=0, teaching=TeachingSpec(above=0.6, tasks=20))
+    assert outcome.teaching is not None
+    count = len(to_train_on())
+    assert (outcome.teaching["found"], outcome.teaching["refused"]) == (count, count)
+    home = parts.settings.home
+    taught = read_folder(taught_folder(home, PROJECT) / outcome.teaching["taught"], "train")
+    assert {(sample.sentence, sample.has_target) for sample in taught} == {(SENTENCE, True), (ring, False)}
+    assert {sample.origin for sample in taught} == {"taught"}
+    people = read_folder(home / "snapshots" / str(PROJECT) / str(outcome.snapshot), "train")
+    weights = balance([*people, *taught * 50])
+    assert sum(weights[len(people) :]) / sum(weights) <= 0.5 + 1e-9
+
+
+def test_what_people_ask_since_then_is_asked_anew(services: Callable[..., LearningServices], studio: Studio) -> None:
+    parts = services()
+    first = learn(PROJECT, parts, min_new=0, teaching=SPEC)
+    BrightNetwork.encoded = 0
+    again = learn(PROJECT, parts, min_new=0, teaching=TeachingSpec(above=0.5, tasks=20))
+    assert first.teaching is not None
+    assert again.teaching is not None
+    # Another threshold asks nothing anew: the held-out photos alone.
+    assert BrightNetwork.encoded == 4
+    (_, mask), other = pictures()[1], "the light square"
+    studio.tasks[1] = task(2, annotation(2, drawn("a", mask, "cat", other)))
+    BrightNetwork.encoded = 0
+    more = learn(PROJECT, parts, min_new=0, teaching=SPEC)
+    assert more.teaching is not None
+    assert more.teaching["found"] == 2 * len(to_train_on())
+    assert BrightNetwork.encoded == 4 + len(to_train_on())
+
+
 def test_people_count_at_least_as_much_as_the_teacher(services: Callable[..., LearningServices]) -> None:
     parts = services()
     outcome = learn(PROJECT, parts, min_new=0, teaching=SPEC)
@@ -184,7 +220,7 @@ def test_corrections_alone_train_the_small_model_below_a_teacher(
 def test_a_run_that_was_killed_asks_only_what_it_had_not_asked(
     services: Callable[..., LearningServices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.learning.teaching.GROUP", 2)
+    monkeypatch.setattr("backend.learning.teaching._TOGETHER", 2)
     parts = services()
 
     def die(stage: str, share: float) -> None:
