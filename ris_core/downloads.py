@@ -123,11 +123,16 @@ def share(on_progress: OnProgress, before: int, total: int) -> OnProgress:
     return lambda done, _: on_progress(before + done, total)
 
 
+def is_commit(revision: str) -> bool:
+    """Whether that is how the hub names a commit."""
+    return bool(_COMMIT.fullmatch(revision))
+
+
 def commit_of(folder: Path, name: str) -> str | None:
     """The commit that a copy of a file came from: as the hub's client notes it beside, or names the folder."""
     note = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
     first = note.read_text(encoding="utf-8").split("\n")[0].strip() if note.is_file() else folder.resolve().name
-    return first if _COMMIT.fullmatch(first) else None
+    return first if is_commit(first) else None
 
 
 @contextmanager

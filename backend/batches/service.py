@@ -21,7 +21,6 @@ from backend.registry import Version
 if TYPE_CHECKING:
     # It brings torch.
     from backend.inference.project_model import ProjectModels
-    from backend.registry import Version
 
 _POLL_SECONDS = 0.5
 

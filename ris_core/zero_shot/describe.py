@@ -42,7 +42,7 @@ def describe(entry: ZeroShotEntry) -> ZeroShotCard:
         good_for=entry.good_for,
         licences=tuple(dict.fromkeys(source.licence for source in sources)),
         free=all(source.free for source in sources),
-        gated=any(source.gated for source in sources),
+        gated=entry.gated,
         disk=entry.disk,
         memory=entry.memory,
         clicks=entry.clicks,

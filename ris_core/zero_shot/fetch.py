@@ -8,7 +8,6 @@ Killed here, then what?
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from ris_core import checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
-from ris_core.downloads import OnProgress, explained, newest_commit, one_process, share
+from ris_core.downloads import OnProgress, explained, is_commit, newest_commit, one_process, share
 from ris_core.errors import CheckpointError
 from ris_core.files import cache
 from ris_core.zero_shot.catalogue import Source, ZeroShotEntry, find_zero_shot
@@ -104,7 +103,7 @@ def _pinned(folder: Path) -> dict[str, str]:
 
 def _commit(revision: str | None) -> str | None:
     """A revision that the hub knows; that of a copy may be the digest of its weights instead."""
-    return revision if revision and re.fullmatch("[0-9a-f]{40}", revision) else None
+    return revision if revision and is_commit(revision) else None
 
 
 def _copy_of(entry: ZeroShotEntry, part: str, copies: Path | None) -> Path | None:
