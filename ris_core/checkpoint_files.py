@@ -14,7 +14,7 @@ from typing import Any
 
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, cache, sha256
-from ris_core.zero_shot.catalogue import CATALOGUE
+from ris_core.zero_shot_catalogue import CATALOGUE
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 FORMAT = 2

@@ -116,7 +116,7 @@ def fetch(
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the licence, where it has to be agreed to.")] = False,
 ) -> None:
     """Fetch the published weights of an encoder or a zero-shot segmenter, check them and keep them."""
-    from ris_core.zero_shot.catalogue import CATALOGUE
+    from ris_core.zero_shot_catalogue import CATALOGUE
 
     notes: list[str] = []
     if name in CATALOGUE:
@@ -138,8 +138,8 @@ def fetch(
 def _introduce(name: str, agreed: bool) -> None:
     """Say what a zero-shot segmenter costs and under which licence it is, and ask where that has to be agreed to."""
     from ris_core.files import cache
-    from ris_core.zero_shot.catalogue import find_zero_shot
     from ris_core.zero_shot.describe import describe
+    from ris_core.zero_shot_catalogue import find_zero_shot
 
     card = describe(find_zero_shot(name))
     say(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError
 from ris_core.files import cache
-from ris_core.zero_shot.catalogue import CATALOGUE, ZeroShotEntry
+from ris_core.zero_shot_catalogue import CATALOGUE, ZeroShotEntry
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from ris_core.checkpoint_files import OperatingPoint
 from ris_core.downloads import OnProgress, explained, is_commit, newest_commit, one_process, share
 from ris_core.errors import CheckpointError
 from ris_core.files import cache
-from ris_core.zero_shot.catalogue import Source, ZeroShotEntry, find_zero_shot
 from ris_core.zero_shot.parts import WantedPart, at_hand, copied, keep, published
 from ris_core.zero_shot.pointer import parts_of, write_pointer
+from ris_core.zero_shot_catalogue import Source, ZeroShotEntry, find_zero_shot
 
 _MB = 1_000_000
 # Beside the files themselves: the pointer, notes, blocks that are half full.

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from ris_core.downloads import OnProgress, commit_files, commit_of, download_from_hub, explained, share
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, cache, sha256
-from ris_core.zero_shot.catalogue import Source
 from ris_core.zero_shot.pointer import part_folder
+from ris_core.zero_shot_catalogue import Source
 
 ORIGIN = "origin.json"
 _SAFE = ".safetensors"

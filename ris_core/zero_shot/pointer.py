@@ -13,7 +13,7 @@ from pathlib import Path
 from ris_core.checkpoint_files import CONFIG, FORMAT, OperatingPoint, pointer_folder, read_config, write
 from ris_core.errors import CheckpointError
 from ris_core.files import cache, sha256
-from ris_core.zero_shot.catalogue import Source, ZeroShotEntry, find_zero_shot
+from ris_core.zero_shot_catalogue import Source, ZeroShotEntry, find_zero_shot
 
 
 def part_folder(source: Source, revision: str) -> Path:

@@ -17,8 +17,8 @@ from ris_core.checkpoint_files import CONFIG, OperatingPoint
 from ris_core.encoders.clip import letters
 from ris_core.encoders.weights import quiet
 from ris_core.files import atomic_dir
-from ris_core.zero_shot.catalogue import find_zero_shot
 from ris_core.zero_shot.pointer import part_folder, write_pointer
+from ris_core.zero_shot_catalogue import find_zero_shot
 
 # The side of its canvas, in pixels.
 SIDE = 96

@@ -14,9 +14,9 @@ from ris_core.checkpoint_files import OperatingPoint, pointer_folder
 from ris_core.inference.frame import Frame, Image
 from ris_core.inference.segmenter import PreparedImage
 from ris_core.zero_shot import loading
-from ris_core.zero_shot.catalogue import find_zero_shot
 from ris_core.zero_shot.network import Drawn, Found, Pointed, ZeroShotNetwork
 from ris_core.zero_shot.pointer import part_folder, write_pointer
+from ris_core.zero_shot_catalogue import find_zero_shot
 
 NAME = "grounding-dino+sam2"
 _REVISION = "0" * 40

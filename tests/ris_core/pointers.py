@@ -17,9 +17,9 @@ from ris_core.checkpoint_files import OperatingPoint
 from ris_core.inference.frame import Frame, Image
 from ris_core.inference.segmenter import PreparedImage
 from ris_core.zero_shot import loading
-from ris_core.zero_shot.catalogue import CATALOGUE, Source
 from ris_core.zero_shot.network import Drawn, Found, Pointed, ZeroShotNetwork
 from ris_core.zero_shot.pointer import part_folder, write_pointer
+from ris_core.zero_shot_catalogue import CATALOGUE, Source
 
 REVISION = "ab" * 20
 # Of pixels, as a mean over colours.

@@ -14,7 +14,7 @@ from PIL import Image
 from pointers import fake_network, fake_pointer, make_commit
 
 from ris_core import checkpoint_files
-from ris_core.zero_shot.catalogue import CATALOGUE
+from ris_core.zero_shot_catalogue import CATALOGUE
 
 NAME = "grounding-dino+sam2"
 Run = Callable[..., tuple[int, str, str]]

@@ -21,10 +21,10 @@ from pointers import make_commit
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
-from ris_core.zero_shot.catalogue import CATALOGUE
 from ris_core.zero_shot.fetch import fetch_zero_shot
 from ris_core.zero_shot.parts import ORIGIN
 from ris_core.zero_shot.pointer import part_folder, parts_of
+from ris_core.zero_shot_catalogue import CATALOGUE
 
 NAME = "grounding-dino+sam2"
 DINO, SAM2 = CATALOGUE[NAME].sources["detector"], CATALOGUE[NAME].sources["masks"]

@@ -29,10 +29,10 @@ from ris_core.inference.prompt import Box, Point, Prompt
 from ris_core.inference.segmenter import PreparedImage, decide
 from ris_core.inference.uncertainty import assess
 from ris_core.training.pipeline import calibrate_checkpoint
-from ris_core.zero_shot.catalogue import CATALOGUE
 from ris_core.zero_shot.loading import NETWORKS
 from ris_core.zero_shot.pointer import fetched
 from ris_core.zero_shot.segmenter import ZeroShotSegmenter
+from ris_core.zero_shot_catalogue import CATALOGUE
 
 Load = Callable[[str], ZeroShotSegmenter]
 every = pytest.mark.parametrize("name", CATALOGUE)

@@ -22,12 +22,12 @@ from ris_core import checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.encoders.clip import letters
 from ris_core.encoders.minilm import vocabulary
-from ris_core.zero_shot.catalogue import CATALOGUE
 from ris_core.zero_shot.grounding_dino import GroundingDino
 from ris_core.zero_shot.loading import NETWORKS, load_zero_shot
 from ris_core.zero_shot.pointer import part_folder, write_pointer
 from ris_core.zero_shot.segmenter import ZeroShotSegmenter
 from ris_core.zero_shot.stand_in import make_clipseg
+from ris_core.zero_shot_catalogue import CATALOGUE
 
 logging.disable_progress_bar()
 # Its canvas is no part of its configuration, and at the published size it would take seconds.
