@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backend.datasets.dataset import Dataset, read_dataset_folder
 from backend.datasets.formats import EXPORT_FORMATS
+from backend.datasets.formats.options import ExportOptions
 from backend.datasets.project import read_project, snapshot_project
-from backend.datasets.snapshots import MANIFEST, Snapshot, read_manifest, write_manifest
+from backend.datasets.snapshots import MANIFEST, read_manifest, write_manifest
 from backend.errors import BadRequest
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
@@ -18,6 +20,7 @@ from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir
 from ris_core.images import MAX_PIXELS
 
+_DEFAULTS = ExportOptions()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -52,7 +55,7 @@ def export_project(
     _check_replaceable(out)
     annotated = read_project(client, project, home, defaults)
     snapshot = snapshot_project(annotated, images, home, max_pixels)
-    left_out = export_snapshot(snapshot, out, fmt)
+    left_out = export_dataset(read_dataset_folder(snapshot.folder), out, fmt)
     return {
         "project": project,
         "format": fmt,
@@ -66,8 +69,10 @@ def export_project(
     }
 
 
-def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> Mapping[str, int]:
-    """Write a snapshot to the folder `out` in one of EXPORT_FORMATS. Returns what that can't say, see there.
+def export_dataset(
+    dataset: Dataset, out: Path, fmt: str = "coco", options: ExportOptions = _DEFAULTS
+) -> Mapping[str, int]:
+    """Write a dataset to the folder `out` in one of EXPORT_FORMATS. Returns what that can't say, see there.
 
     An earlier export at `out` is replaced once the new one is complete. Raises DatasetError if `out` holds
     anything else, and leaves it alone.
@@ -78,10 +83,9 @@ def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> Mapping
     for leftover in (previous, fresh):
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_dir(fresh) as folder:
-        left_out = EXPORT_FORMATS[fmt](snapshot.folder, folder)
-        # By which a later export knows what it may replace. A copy of a snapshot has one.
-        if not (folder / MANIFEST).exists():
-            write_manifest(folder)
+        left_out = EXPORT_FORMATS[fmt].write(dataset, folder, options)
+        # By which a later export knows what it may replace.
+        write_manifest(folder)
     if out.exists():
         out.rename(previous)
     fresh.rename(out)

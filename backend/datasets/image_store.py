@@ -6,8 +6,6 @@
 <root>/pixels/<xx>/<digest>     the same by the SHA-256 of the pixels
 """
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +82,6 @@ class ImageStore:
             if not first.exists():
                 atomic_write(first, digest.encode())
         return first.read_text()
-
-
-def link(source: Path, target: Path) -> None:
-    """Give a file a second name; copy it where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _describe(path: Path, digest: str, original: str) -> StoredImage:

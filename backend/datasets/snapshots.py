@@ -16,17 +16,20 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.datasets.annotations import Correction, Corrections, SkippedTask
 from backend.datasets.categories import number_categories
-from backend.datasets.formats import coco
-from backend.datasets.image_store import ImageStore, StoredImage, link
+from backend.datasets.dataset import Dataset, compact_json
+from backend.datasets.formats.coco import write_documents
+from backend.datasets.formats.options import link
+from backend.datasets.image_store import ImageStore, StoredImage
+from backend.datasets.instances import categories_of, dataset_image
 from backend.errors import FetchError
 from backend.home import pictures_folder, snapshots_folder
 from backend.labelstudio.label_config import LabelConfig
@@ -119,12 +122,23 @@ def build_snapshot(
         raise DatasetError(f"None of project {project}'s tasks can be used. Task {first.task}: {first.reason}")
     if not images:
         raise DatasetError(f"Project {project} has no submitted annotation yet. Annotate a task in Label Studio first.")
-    used = {drawn.label for image in images for drawn in image.correction.objects}
-    instances = coco.instances(project, images, config, number_categories(home, project, config, used))
-    refs = coco.refs(images, instances["categories"])
-    documents = {"instances.json": _json(instances), "refs.json": _json(refs)}
-    folder = _write(parent or snapshots_folder(home, project), images, documents)
-    return Snapshot(folder, len(images), len(instances["annotations"]), len(refs), skipped)
+    used = {drawn.label for correction, _ in images for drawn in correction.objects}
+    numbers = number_categories(home, project, config, used)
+    rows = [dataset_image(correction, image, file_name(correction, image), numbers) for correction, image in images]
+    dataset = Dataset(describe(project), categories_of(numbers, config), lambda: iter(rows))
+    folder = _write(parent or snapshots_folder(home, project), dataset)
+    return Snapshot(
+        folder,
+        len(rows),
+        sum(len(image.instances) for image in rows),
+        sum(len(image.refs) for image in rows),
+        skipped,
+    )
+
+
+def describe(project: int) -> str:
+    """What a project's dataset says that it is."""
+    return f"Corrections of Label Studio project {project}"
 
 
 def label_names(folder: Path) -> dict[int, str]:
@@ -145,7 +159,7 @@ def verify(folder: Path) -> None:
 def write_manifest(folder: Path) -> None:
     """Write the manifest of all files in a folder."""
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
-    (folder / MANIFEST).write_bytes(_json({"format": FORMAT, "files": files}))
+    (folder / MANIFEST).write_bytes(compact_json({"format": FORMAT, "files": files}))
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -159,21 +173,21 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 def _fetch_images(
     corrections: Sequence[Correction], fetch: FetchImage, store: ImageStore
-) -> tuple[list[coco.AnnotatedImage], list[SkippedTask]]:
+) -> tuple[list[tuple[Correction, StoredImage]], list[SkippedTask]]:
     """The corrections whose image can be had and is of their masks' size, and the others with the reason."""
     images, skipped = [], []
     for correction in corrections:
         try:
-            sizes = [drawn.rle["size"] for drawn in correction.objects]
-            image = store.add(fetch(correction), (sizes[0][0], sizes[0][1]) if sizes else None)
-            _check_size(correction, image)
-            images.append(coco.AnnotatedImage(correction, image, _file_name(correction, image)))
+            images.append((correction, store_image(correction, fetch(correction), store)))
         except (InputError, FetchError) as error:
             skipped.append(SkippedTask(correction.task, str(error)))
     return images, skipped
 
 
-def _check_size(correction: Correction, image: StoredImage) -> None:
+def store_image(correction: Correction, data: bytes, store: ImageStore) -> StoredImage:
+    """Keep a correction's picture as it was shown. Raises ImageError if it isn't one of its masks' size."""
+    sizes = [drawn.rle["size"] for drawn in correction.objects]
+    image = store.add(data, (sizes[0][0], sizes[0][1]) if sizes else None)
     for drawn in correction.objects:
         height, width = drawn.rle["size"]
         if (height, width) != (image.height, image.width):
@@ -181,9 +195,10 @@ def _check_size(correction: Correction, image: StoredImage) -> None:
                 f"Task {correction.task}'s masks were drawn on {width} x {height} pixels, but its picture "
                 f"has {image.width} x {image.height}. Annotate it again."
             )
+    return image
 
 
-def _file_name(correction: Correction, image: StoredImage) -> str:
+def file_name(correction: Correction, image: StoredImage) -> str:
     """`<task>_<base name>`: unique, and free of whatever else the image's address holds."""
     stem = (
         re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(_path(correction.image)).stem)[:_LONGEST_NAME].strip("._")
@@ -201,23 +216,27 @@ def _path(value: str) -> str:
     return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
 
 
-def _write(parent: Path, images: Sequence[coco.AnnotatedImage], documents: Mapping[str, bytes]) -> Path:
-    files = {f"images/{annotated.file_name}": annotated.image.digest for annotated in images}
-    files |= {name: sha256(data) for name, data in documents.items()}
-    manifest = _json({"format": FORMAT, "files": files})
-    folder = parent / sha256(manifest)
-    with exclusive(folder.parent / ".lock"):
-        _sweep(folder.parent)
-        if folder.exists():
-            # It is the newest again.
-            os.utime(folder)
-            return folder
-        with atomic_dir(folder) as temporary:
-            (temporary / "images").mkdir()
-            for annotated in images:
-                link(annotated.image.path, temporary / "images" / annotated.file_name)
-            for name, data in {**documents, MANIFEST: manifest}.items():
-                (temporary / name).write_bytes(data)
+def _write(parent: Path, dataset: Dataset) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(parent / ".lock"):
+        _sweep(parent)
+        with TemporaryDirectory(dir=parent, prefix=".documents.") as documents:
+            write_documents(dataset, Path(documents))
+            files = {f"images/{image.file_name}": image.digest for image in dataset.images()}
+            files |= {path.name: sha256(path) for path in Path(documents).iterdir()}
+            manifest = compact_json({"format": FORMAT, "files": files})
+            folder = parent / sha256(manifest)
+            if folder.exists():
+                # It is the newest again.
+                os.utime(folder)
+                return folder
+            with atomic_dir(folder) as temporary:
+                (temporary / "images").mkdir()
+                for image in dataset.images():
+                    link(image.path, temporary / "images" / image.file_name)
+                for path in Path(documents).iterdir():
+                    path.rename(temporary / path.name)
+                (temporary / MANIFEST).write_bytes(manifest)
     return folder
 
 
@@ -225,7 +244,3 @@ def _sweep(parent: Path) -> None:
     # Nobody else writes while the lock is held, so hidden folders are what killed writers left.
     for folder in parent.glob(".*/"):
         shutil.rmtree(folder)
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()

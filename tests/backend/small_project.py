@@ -14,6 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from backend.datasets.annotations import Correction, read_corrections
+from backend.datasets.dataset import read_dataset_folder
+from backend.datasets.export import export_dataset
 from backend.datasets.snapshots import Snapshot, build_snapshot
 from backend.errors import FetchFailed
 
@@ -64,6 +66,14 @@ def build(
         return photos[correction.task]
 
     return build_snapshot(3, read_corrections(tasks, CONFIG), CONFIG, fetch, home, **options)
+
+
+def export_snapshot(snapshot: Snapshot, out: Path, fmt: str = "coco") -> Mapping[str, int]:
+    return write_snapshot(snapshot.folder, out, fmt)
+
+
+def write_snapshot(folder: Path, out: Path, fmt: str) -> Mapping[str, int]:
+    return export_dataset(read_dataset_folder(folder), out, fmt)
 
 
 def load(snapshot: Snapshot, name: str) -> Any:

@@ -1,150 +1,164 @@
-"""COCO's `instances.json` and gRefCOCO's `refs.json`, the documents of a snapshot. Knows no HTTP and no time.
+"""COCO's `instances.json`, gRefCOCO's `refs.json` and `images/`: what a snapshot holds and `ris train` reads.
 
-Masks are compressed run lengths, so holes and specks stay; `iscrowd` is 0, since trainers drop crowds. Ids
-are hashes of Label Studio's ids: the same region has the same id in every export. Sources: COCO's data format
-page; gRefCOCO's refs (`ann_id` and `category_id` are lists, [-1] where a sentence means nothing in the image), for
-whose readers `backend.datasets.formats.refer` is. Ours: `origin` of a ref, "accepted", "corrected", "rejected",
-"manual", "absent" or "taught", and `iou`, of the prediction with it.
+Masks are compressed run lengths, so holes and specks stay; on request polygons, each with what it costs. `iscrowd` is
+0, since trainers drop crowds. Sources: COCO's data format page; gRefCOCO's refs (`ann_id` and `category_id` are lists,
+[-1] where a sentence means nothing in the image), for whose readers `backend.datasets.formats.refer` is. Ours: `ls` of
+an annotation, where it comes from; `split` and `sha256` of an image; `origin` of a ref, "accepted", "corrected",
+"rejected", "manual", "absent" or "taught", and `iou`, of the prediction with it.
 """
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from backend.datasets.annotations import Correction, DrawnObject, Expression
-from backend.datasets.image_store import StoredImage
-from backend.labelstudio.label_config import LabelConfig
+from backend.datasets.dataset import Dataset, DatasetImage, Instance, Json, Ref, compact_json
+from backend.datasets.formats.options import ExportOptions
+from backend.labelstudio.masks.polygon import outlines
 from ris_core.data.folder import NO_TARGET
-from ris_core.data.splits import split_of
-from ris_core.files import sha256
-from ris_core.masks import bounding_box
-
-Document = dict[str, Any]
+from ris_core.masks import iou, segmentation_to_mask
 
 _LICENSE = {"id": 1, "name": "As the owner of the images says", "url": ""}
-# 48 bits: among a million regions two share an id with a chance of 1 in 500, and any JSON reader is exact.
-_ID_DIGITS = 12
 _IOU_DIGITS = 4
 
 
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """An image and the correction that annotates it; `file_name` is the image's name inside the dataset."""
-
-    correction: Correction
-    image: StoredImage
-    file_name: str
+def write(dataset: Dataset, out: Path, options: ExportOptions) -> Mapping[str, int]:
+    """Masks as run lengths: exact."""
+    return _write(dataset, out, options, instance_row)
 
 
-def stable_id(*parts: object) -> int:
-    """A positive 48-bit id that depends on `parts` alone."""
-    return int(sha256("/".join(map(str, parts)).encode())[:_ID_DIGITS], 16) or 1
+def write_polygons(dataset: Dataset, out: Path, options: ExportOptions) -> Mapping[str, int]:
+    """Masks as polygons, for tools that read nothing else. `polygon` of an annotation says what that costs."""
+    return _write(dataset, out, options, lambda image, instance: _polygon_row(image, instance, options.tolerance))
 
 
-def instances(
-    project: int, images: Sequence[AnnotatedImage], config: LabelConfig, numbers: Mapping[str, int]
-) -> Document:
-    """`instances.json`: image ids are task ids; categories are the labels with their `numbers`, by number."""
+def parts_of_instances(dataset: Dataset) -> Json:
+    """The parts of `instances.json` that don't grow with the pictures."""
     return {
-        "info": {"description": f"Corrections of Label Studio project {project}", "version": "1"},
+        "info": {"description": dataset.description, "version": "1"},
         "licenses": [_LICENSE],
-        "images": [_image(image) for image in images],
-        "annotations": [
-            _annotation(image.correction, drawn, numbers) for image in images for drawn in image.correction.objects
+        "categories": [
+            {"id": category.number, "name": category.name, "supercategory": category.supercategory}
+            for category in dataset.categories
         ],
-        "categories": _categories(numbers, config),
     }
 
 
-def refs(images: Sequence[AnnotatedImage], categories: Iterable[Mapping[str, Any]]) -> list[Document]:
-    """`refs.json`: one entry a sentence of a task. The photo decides the split, for good."""
-    ids = {str(category["name"]): int(category["id"]) for category in categories}
-    return [_ref(image, expression, ids) for image in images for expression in image.correction.expressions]
+def image_row(image: DatasetImage, folder: str = "") -> Json:
+    """A picture in `instances.json`. folder: what stands before its name."""
+    return {
+        "id": image.number,
+        "file_name": folder + image.file_name,
+        "width": image.width,
+        "height": image.height,
+        "license": _LICENSE["id"],
+        "sha256": image.digest,
+        "split": image.split,
+    }
 
 
-def write(snapshot: Path, out: Path) -> Mapping[str, int]:
-    """Copy a snapshot, which holds these documents already: real copies, so that editing them can't harm it."""
-    shutil.copytree(snapshot, out, dirs_exist_ok=True)
+def instance_row(image: DatasetImage, instance: Instance) -> Json:
+    """An object in `instances.json`."""
+    return {
+        "id": instance.number,
+        "image_id": image.number,
+        "category_id": instance.category,
+        "segmentation": dict(instance.rle),
+        "area": instance.area,
+        "bbox": instance.bbox,
+        "iscrowd": 0,
+        "ls": dict(instance.provenance),
+    }
+
+
+def ref_row(image: DatasetImage, ref: Ref) -> Json:
+    """A sentence in `refs.json`."""
+    return {
+        "ref_id": ref.number,
+        "image_id": image.number,
+        "ann_id": list(ref.instances) or [NO_TARGET],
+        "category_id": sorted({image.categories[number] for number in ref.instances}) or [NO_TARGET],
+        "file_name": image.file_name,
+        "split": image.split,
+        **ref.told,
+        "sent_ids": [ref.number],
+        "sentences": [
+            {"sent_id": ref.number, "sent": ref.sentence, "raw": ref.raw, "tokens": ref.sentence.split()},
+        ],
+    }
+
+
+def write_documents(
+    dataset: Dataset,
+    out: Path,
+    row: Callable[[DatasetImage, Instance], Json] = instance_row,
+    place: Callable[[DatasetImage], object] = lambda image: None,
+) -> None:
+    """Write `instances.json` and `refs.json` into a folder, and have each picture placed. One picture is in memory."""
+    with (
+        _Rows(out / "images.rows") as images,
+        _Rows(out / "annotations.rows") as annotations,
+        _Rows(out / "refs.rows") as refs,
+    ):
+        for image in dataset.images():
+            place(image)
+            images.add(image_row(image))
+            for instance in image.instances:
+                annotations.add(row(image, instance))
+            for ref in image.refs:
+                refs.add(ref_row(image, ref))
+        parts = {name: compact_json(part) for name, part in parts_of_instances(dataset).items()}
+        pieces: dict[str, bytes | _Rows] = {**parts, "images": images, "annotations": annotations}
+        with (out / "instances.json").open("wb") as file:
+            for number, (name, piece) in enumerate(sorted(pieces.items())):
+                file.write(b"{" if number == 0 else b",")
+                file.write(compact_json(name) + b":")
+                file.writelines([piece] if isinstance(piece, bytes) else piece.as_list())
+            file.write(b"}")
+        with (out / "refs.json").open("wb") as file:
+            file.writelines(refs.as_list())
+
+
+class _Rows:
+    """Rows of a JSON list, kept in a file until all are there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file, self._any = path, path.open("wb"), False
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._path.unlink()
+
+    def add(self, row: Any) -> None:
+        self._file.write((b"," if self._any else b"") + compact_json(row))
+        self._any = True
+
+    def as_list(self) -> Iterator[bytes]:
+        self._file.flush()
+        yield b"["
+        with self._path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+        yield b"]"
+
+
+def _write(
+    dataset: Dataset, out: Path, options: ExportOptions, row: Callable[[DatasetImage, Instance], Json]
+) -> Mapping[str, int]:
+    write_documents(dataset, out, row, lambda image: options.place(image, out / "images" / image.file_name))
     return {}
 
 
-def _categories(numbers: Mapping[str, int], config: LabelConfig) -> list[Document]:
-    # The first tag that has the label. Which one had a label that is gone isn't known, and the first stands in.
-    tags = {name: [control.name for control in config.controls if control.label(name)] for name in numbers}
-    return [
-        {"id": number, "name": name, "supercategory": [*tags[name], config.controls[0].name][0]}
-        for name, number in sorted(numbers.items(), key=itemgetter(1))
-    ]
-
-
-def _image(annotated: AnnotatedImage) -> Document:
-    return {
-        "id": annotated.correction.task,
-        "file_name": annotated.file_name,
-        "width": annotated.image.width,
-        "height": annotated.image.height,
-        "license": _LICENSE["id"],
-        "sha256": annotated.image.digest,
+def _polygon_row(image: DatasetImage, instance: Instance, tolerance: float) -> Json:
+    mask = instance.mask()
+    rings = outlines(mask, tolerance)
+    polygons = [ring.ravel().tolist() for ring in rings]
+    read_back = segmentation_to_mask(polygons, image.height, image.width)
+    cost = {
+        "iou": round(iou(mask, read_back), 6),
+        "changed_pixels": int((mask != read_back).sum()),
+        "parts": len(rings),
     }
-
-
-def _annotation(correction: Correction, drawn: DrawnObject, categories: Mapping[str, int]) -> Document:
-    mask = drawn.mask()
-    said = [expression for expression in correction.expressions if drawn.region in expression.regions]
-    versions = [said_of.edit.version for said_of in said if said_of.edit and drawn.origin != "manual"]
-    return {
-        "id": stable_id(correction.annotation, drawn.region),
-        "image_id": correction.task,
-        "category_id": categories[drawn.label],
-        "segmentation": dict(drawn.rle),
-        "area": int(np.count_nonzero(mask)),
-        "bbox": bounding_box(mask),
-        "iscrowd": 0,
-        "ls": {
-            "task": correction.task,
-            "annotation": correction.annotation,
-            "region": drawn.region,
-            "origin": drawn.origin,
-            "parent_prediction": correction.parent_prediction,
-            "completed_by": correction.completed_by,
-            "ground_truth": correction.ground_truth,
-            "prompts": [expression.prompt for expression in said],
-            "model_version": next(filter(None, versions), None),
-            "score": drawn.score,
-        },
-    }
-
-
-def _ref(annotated: AnnotatedImage, expression: Expression, categories: Mapping[str, int]) -> Document:
-    correction = annotated.correction
-    sentence = expression.cleaned
-    identity = stable_id(correction.task, sentence)
-    labels = {drawn.region: categories[drawn.label] for drawn in correction.objects}
-    return {
-        "ref_id": identity,
-        "image_id": correction.task,
-        "ann_id": [stable_id(correction.annotation, region) for region in expression.regions] or [NO_TARGET],
-        "category_id": sorted({labels[region] for region in expression.regions}) or [NO_TARGET],
-        "file_name": annotated.file_name,
-        "split": split_of(annotated.image.original),
-        **_origin(expression),
-        "sent_ids": [identity],
-        "sentences": [
-            {"sent_id": identity, "sent": sentence, "raw": expression.prompt, "tokens": sentence.split()},
-        ],
-    }
-
-
-def _origin(expression: Expression) -> Document:
-    """How the answer came about, and how near the prediction was to it, where that is known."""
-    edit = expression.edit
-    if edit is None:
-        return {}
-    iou = {} if edit.iou is None else {"iou": round(edit.iou, _IOU_DIGITS)}
-    told = bool(expression.regions) or edit.kind in ("rejected", "taught")
-    return {"origin": edit.kind if told else "absent", **iou}
+    return {**instance_row(image, instance), "segmentation": polygons, "polygon": cost}

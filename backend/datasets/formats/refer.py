@@ -16,51 +16,47 @@ Sources: refer.py in lichengunc/refer; grefer.py, refcoco.py and grefcoco.py in 
 
 import json
 import pickle
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from backend.datasets.dataset import Dataset, DatasetImage, Instance, Json, compact_json
+from backend.datasets.formats.coco import instance_row, ref_row, write_documents
+from backend.datasets.formats.options import ExportOptions
 from backend.labelstudio.masks.polygon import outlines
-from ris_core.data.folder import meant_annotations, read_json
-from ris_core.masks import decode_rle
-
-Document = dict[str, Any]
 
 _SPLITS = {"test": "testA"}
 # Python 2's, in which the published files are written: whatever code reads those reads it.
 _PROTOCOL = 2
 
 
-def write_refcoco(snapshot: Path, out: Path) -> Mapping[str, int]:
+def write_refcoco(dataset: Dataset, out: Path, options: ExportOptions) -> Mapping[str, int]:
     """One ref an object. Expressions that mean several objects or none are left out: REFER knows no such ref."""
-    instances, refs = read_json(snapshot / "instances.json"), read_json(snapshot / "refs.json")
-    objects: dict[int, list[Document]] = defaultdict(list)
-    left_out: Counter[str] = Counter()
-    for ref in refs:
-        meant = meant_annotations(ref)
-        if len(meant) == 1:
-            objects[meant[0]].append(ref)
-        else:
-            left_out["mean several objects" if meant else "mean nothing in their picture"] += len(ref["sentences"])
-    categories = {each["id"]: each["category_id"] for each in instances["annotations"]}
-    grouped = [_object_ref(number, categories[number], group) for number, group in objects.items()]
-    _write(snapshot, out, "refcoco", instances, "images/mscoco/images/train2014")
+    refs, left_out = [], Counter[str]()
+    for image in dataset.images():
+        objects: dict[int, list[Json]] = defaultdict(list)
+        for ref in image.refs:
+            if len(ref.instances) == 1:
+                objects[ref.instances[0]].append(ref_row(image, ref))
+            else:
+                what = "mean several objects" if ref.instances else "mean nothing in their picture"
+                left_out[f"expressions that {what}"] += 1
+        refs += [_object_ref(number, image.categories[number], group) for number, group in objects.items()]
+    _write(dataset, out / "refcoco", out / "images/mscoco/images/train2014", options)
     # Texts and numbers made anew: how often a pickle names an object depends on which of them are one in memory.
-    (out / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(json.loads(json.dumps(grouped)), _PROTOCOL))
+    (out / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(json.loads(json.dumps(refs)), _PROTOCOL))
     return left_out
 
 
-def write_grefcoco(snapshot: Path, out: Path) -> Mapping[str, int]:
-    """Every ref of the snapshot; none is left out."""
-    instances, refs = read_json(snapshot / "instances.json"), read_json(snapshot / "refs.json")
-    _write(snapshot, out, "grefcoco", instances, "images/train2014")
-    (out / "grefcoco" / "grefs(unc).json").write_bytes(_json([_general_ref(ref) for ref in refs]))
+def write_grefcoco(dataset: Dataset, out: Path, options: ExportOptions) -> Mapping[str, int]:
+    """Every ref of the dataset; none is left out."""
+    refs = [_general_ref(ref_row(image, ref)) for image in dataset.images() for ref in image.refs]
+    _write(dataset, out / "grefcoco", out / "images/train2014", options)
+    (out / "grefcoco" / "grefs(unc).json").write_bytes(compact_json(refs))
     return {}
 
 
-def _object_ref(number: int, category: int, refs: Sequence[Document]) -> Document:
+def _object_ref(number: int, category: int, refs: Sequence[Json]) -> Json:
     """All that is said of one object. Its ref has its number, as `annToRef` of REFER knows one ref an object."""
     first = refs[0]
     name = PurePosixPath(first["file_name"])
@@ -78,22 +74,17 @@ def _object_ref(number: int, category: int, refs: Sequence[Document]) -> Documen
     }
 
 
-def _general_ref(ref: Document) -> Document:
-    lists = {key: ref[key] if isinstance(ref[key], list) else [ref[key]] for key in ("ann_id", "category_id")}
-    return ref | lists | {"split": _SPLITS.get(ref["split"], ref["split"])}
+def _general_ref(ref: Json) -> Json:
+    return ref | {"split": _SPLITS.get(ref["split"], ref["split"])}
 
 
-def _write(snapshot: Path, out: Path, dataset: str, instances: Document, photos: str) -> None:
+def _write(dataset: Dataset, folder: Path, photos: Path, options: ExportOptions) -> None:
     """All but the refs."""
-    annotations = [each | {"segmentation": _polygons(each)} for each in instances["annotations"]]
-    shutil.copytree(snapshot / "images", out / photos)
-    (out / dataset).mkdir()
-    (out / dataset / "instances.json").write_bytes(_json(instances | {"annotations": annotations}))
+    folder.mkdir(parents=True)
+    write_documents(dataset, folder, _row, lambda image: options.place(image, photos / image.file_name))
+    (folder / "refs.json").unlink()
 
 
-def _polygons(annotation: Document) -> list[list[int]]:
-    return [ring.astype(int).ravel().tolist() for ring in outlines(decode_rle(annotation["segmentation"]))]
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+def _row(image: DatasetImage, instance: Instance) -> Json:
+    polygons = [ring.astype(int).ravel().tolist() for ring in outlines(instance.mask())]
+    return {**instance_row(image, instance), "segmentation": polygons}

@@ -43,18 +43,19 @@ def polygon(part: Mask, tolerance: float) -> Ring:
     return _bridged(outline if len(outline) > 2 else exact, [hole for hole in simple if len(hole) > 2])
 
 
-def outlines(mask: Mask) -> list[Ring]:
-    """The exact outline of each part of a mask (HxW bool), holes bridged, from the top down; none of an empty one.
+def outlines(mask: Mask, tolerance: float = 0.0) -> list[Ring]:
+    """The outline of each part of a mask (HxW bool), holes bridged, from the top down; none of an empty one.
 
-    Every edge but a bridge's lies on the grid of pixel corners and no two parts share a pixel: so COCO's own fill
-    (maskApi.c's rleFrPoly: even-odd, in which a way there and back is nothing) gives the very mask, its parts added up.
+    tolerance: in pixels. At 0 every edge but a bridge's lies on the grid of pixel corners and no two parts share a
+    pixel: so COCO's own fill (maskApi.c's rleFrPoly: even-odd, in which a way there and back is nothing) gives the
+    very mask, its parts added up.
     """
     count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     rings = []
     for number in range(1, count):
         left, top, across, down = (int(side) for side in boxes[number, :4])
         part = numbers[top : top + down, left : left + across] == number
-        rings.append(polygon(part, 0) + np.array([left, top]))
+        rings.append(polygon(part, tolerance) + np.array([left, top]))
     return rings
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from annotated import annotation, drawn, task
 from pycocotools.coco import COCO
-from small_project import PHOTOS, TASKS, blob, build, contents
+from small_project import PHOTOS, TASKS, blob, build, contents, export_snapshot
 from studio import PROJECT, Studio, running
 
-from backend.datasets import snapshots
-from backend.datasets.export import export_project, export_snapshot
+from backend.datasets.export import export_project
+from backend.datasets.formats import options
 from backend.datasets.snapshots import read_manifest, verify
 from backend.errors import BadRequest, LabelStudioError
 from ris_core.errors import DatasetError
@@ -78,7 +78,7 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(snapshots.shutil, "copytree", full)
+        patch.setattr(options.shutil, "copyfile", full)
         export_snapshot(snapshot, out)
     assert contents(out) == before
     export_snapshot(snapshot, out)
@@ -117,8 +117,8 @@ def test_a_project_is_exported_whole(tmp_path: Path, studio: Studio) -> None:
 def test_an_export_that_fails_leaves_the_last_one(tmp_path: Path, studio: Studio) -> None:
     out, home = tmp_path / "out", tmp_path / "home"
     with running(studio, tmp_path / "cache") as (client, images, site):
-        with pytest.raises(BadRequest, match="Choose from coco, refcoco, grefcoco"):
-            export_project(client, images, PROJECT, out, home=home, fmt="yolo")
+        with pytest.raises(BadRequest, match="Choose from coco, coco-polygons, refcoco"):
+            export_project(client, images, PROJECT, out, home=home, fmt="yodel")
         assert not site.asked
         export_project(client, images, PROJECT, out, home=home)
         before = contents(out)

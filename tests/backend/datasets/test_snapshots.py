@@ -145,11 +145,11 @@ def test_file_names_are_plain_and_give_nothing_away(tmp_path: Path, image: str, 
 
 
 def test_a_kill_leaves_no_half_snapshot(tmp_path: Path) -> None:
-    """The process dies once two images are linked, and again when all is written but the manifest."""
-    for owner, name in ((snapshots, "link"), (Path, "write_bytes")):
+    """The process dies once two images are linked, between the documents, and when all is written but the manifest."""
+    for owner, name, at in ((snapshots, "link", 3), (Path, "rename", 2), (Path, "write_bytes", 1)):
         child = os.fork()
         if child == 0:
-            die_in(owner, name, at=3)
+            die_in(owner, name, at=at)
             build(tmp_path)
             os._exit(0)
         _, status = os.waitpid(child, 0)

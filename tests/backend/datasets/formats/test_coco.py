@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from pycocotools.coco import COCO
 from small_project import HEIGHT, PHOTOS, TASKS, WIDTH, blob, build, load, photo, saved_anew
 
 from backend.datasets.annotations import Edit, read_corrections
+from backend.datasets.dataset import Dataset
 from backend.datasets.formats import coco
 from backend.datasets.image_store import StoredImage
+from backend.datasets.instances import categories_of, dataset_image
 from backend.datasets.snapshots import Snapshot, build_snapshot
 from backend.labelstudio import label_config
 from ris_core.data import read_folder
@@ -51,12 +54,14 @@ def test_every_mask_is_label_studios_bit_for_bit(tmp_path: Path) -> None:
 @given(st.lists(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=24)), min_size=1, max_size=3))
 def test_any_mask_with_any_holes_is_exact(masks: list[np.ndarray]) -> None:
     tasks = [task(n, annotation(n, drawn("r", mask, prompt="it"))) for n, mask in enumerate(masks, 1)]
-    items = [
-        coco.AnnotatedImage(item, StoredImage("0" * 64, Path("p"), 24, 24, ".png", "0" * 64), f"{item.task}.png")
-        for item in read_corrections(tasks, CONFIG).items
+    stored = StoredImage("0" * 64, Path("p"), 24, 24, ".png", "0" * 64)
+    images = [
+        dataset_image(item, stored, f"{item.task}.png", {"cat": 1}) for item in read_corrections(tasks, CONFIG).items
     ]
     dataset = COCO()
-    dataset.dataset = json.loads(json.dumps(coco.instances(1, items, CONFIG, {"cat": 1})))
+    with TemporaryDirectory() as folder:
+        coco.write_documents(Dataset("", categories_of({"cat": 1}, CONFIG), lambda: iter(images)), Path(folder))
+        dataset.dataset = json.loads((Path(folder) / "instances.json").read_text())
     dataset.createIndex()
     decoded = {entry["image_id"]: dataset.annToMask(entry) for entry in dataset.anns.values()}
     expected = {n: mask for n, mask in enumerate(masks, 1) if mask.any()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco_mask
-from small_project import HEIGHT, PHOTOS, TASKS, WIDTH, blob, build, contents, load, photo
+from small_project import HEIGHT, PHOTOS, TASKS, WIDTH, blob, build, contents, export_snapshot, load, photo
 from studio import PROJECT, Studio, running
 
 from backend.datasets.annotations import Expression, read_corrections
-from backend.datasets.export import export_project, export_snapshot
+from backend.datasets.dataset import read_dataset_folder
+from backend.datasets.export import export_project
 from backend.datasets.formats import EXPORT_FORMATS, refer
+from backend.datasets.formats.options import ExportOptions
 from backend.datasets.snapshots import Snapshot, build_snapshot, verify
 from ris_core.data import read_dataset, read_folder
 from ris_core.data.datasets import Datasets
@@ -155,7 +158,10 @@ def test_a_refer_style_reader_reads_refcoco(exported: tuple[Path, dict[str, Any]
         with Image.open(reader.pictures / name) as picture:
             assert picture.size == (WIDTH, HEIGHT)
     assert (report["refs"], report["annotations"]) == (2, 5)
-    assert report["left_out"] == {"mean several objects": 1, "mean nothing in their picture": 1}
+    assert report["left_out"] == {
+        "expressions that mean several objects": 1,
+        "expressions that mean nothing in their picture": 1,
+    }
     verify(out)
 
 
@@ -230,12 +236,14 @@ def test_the_same_snapshot_gives_the_same_bytes_and_replaces_any_export(tmp_path
     export_snapshot(snapshot, out, fmt)
     before = contents(out)
     script = (
-        "import sys; from pathlib import Path; from backend.datasets.formats import EXPORT_FORMATS;"
-        "out = Path(sys.argv[3]); out.mkdir(); EXPORT_FORMATS[sys.argv[1]](Path(sys.argv[2]), out)"
+        "import sys; from pathlib import Path; from small_project import write_snapshot;"
+        "write_snapshot(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[1])"
     )
     other = tmp_path / "other"
-    subprocess.run([sys.executable, "-c", script, fmt, str(snapshot.folder), str(other)], check=True, timeout=60)
-    assert {**contents(other), "manifest.json": before["manifest.json"]} == before
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), *sys.path]))}
+    command = [sys.executable, "-c", script, fmt, str(snapshot.folder), str(other)]
+    subprocess.run(command, check=True, timeout=60, env={**os.environ, **paths})
+    assert contents(other) == before
     for earlier in EXPORT_FORMATS:
         export_snapshot(snapshot, out, earlier)
         export_snapshot(snapshot, out, fmt)
@@ -295,8 +303,8 @@ def test_any_masks_come_back_exactly(
     outs = {name: folder / name for name in ("refcoco", "grefcoco")}
     for out in outs.values():
         out.mkdir()
-    assert refer.write_grefcoco(folder, outs["grefcoco"]) == {}
-    refer.write_refcoco(folder, outs["refcoco"])
+    assert refer.write_grefcoco(read_dataset_folder(folder), outs["grefcoco"], ExportOptions("leave")) == {}
+    refer.write_refcoco(read_dataset_folder(folder), outs["refcoco"], ExportOptions("leave"))
     general, single = GRefer(outs["grefcoco"]).said(), Refer(outs["refcoco"]).said()
     assert same(general, truth)
     assert same(single, {key: truth[key] for key in single})
