@@ -278,6 +278,7 @@ def test_any_masks_come_back_exactly(
 ) -> None:
     folder = tmp_path_factory.mktemp("folder")
     (folder / "images").mkdir()
+    (folder / "images" / "7_a.png").write_bytes(b"a picture")
     rows = [
         {
             "id": n,
@@ -303,8 +304,8 @@ def test_any_masks_come_back_exactly(
     outs = {name: folder / name for name in ("refcoco", "grefcoco")}
     for out in outs.values():
         out.mkdir()
-    assert refer.write_grefcoco(read_dataset_folder(folder), outs["grefcoco"], ExportOptions("leave")) == {}
-    refer.write_refcoco(read_dataset_folder(folder), outs["refcoco"], ExportOptions("leave"))
+    assert refer.write_grefcoco(read_dataset_folder(folder), outs["grefcoco"], ExportOptions()) == {}
+    refer.write_refcoco(read_dataset_folder(folder), outs["refcoco"], ExportOptions())
     general, single = GRefer(outs["grefcoco"]).said(), Refer(outs["refcoco"]).said()
     assert same(general, truth)
     assert same(single, {key: truth[key] for key in single})
