@@ -53,7 +53,8 @@ class DrawnObject:
 
     label: a label's value; where the mask has none, the one that its sentence names; without a sentence, "unlabelled".
     origin: Label Studio's "manual", "prediction" (accepted as it was) or "prediction-changed". score: of the answer
-    that it is or was, 0..1, where the annotation still has it.
+    that it is or was, 0..1, where the annotation still has it. shape: "rectangle" or "ellipse" where that is filled,
+    which is no mask of a thing. sources: the annotations whose consensus it is.
     """
 
     region: str
@@ -61,6 +62,8 @@ class DrawnObject:
     rle: Mapping[str, Any]
     origin: str
     score: float | None = None
+    shape: str = ""
+    sources: tuple[int, ...] = ()
 
     def mask(self) -> Mask:
         """HxW bool."""

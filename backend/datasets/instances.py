@@ -64,6 +64,8 @@ def _instance(correction: Correction, drawn: DrawnObject, numbers: Mapping[str, 
         "prompts": [expression.prompt for expression in said],
         "model_version": next(filter(None, versions), None),
         "score": drawn.score,
+        **({"shape": drawn.shape} if drawn.shape else {}),
+        **({"consensus": list(drawn.sources)} if drawn.sources else {}),
     }
     return Instance(stable_id(correction.annotation, drawn.region), numbers[drawn.label], drawn.rle, provenance)
 
