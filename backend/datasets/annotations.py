@@ -16,8 +16,8 @@ import numpy as np
 
 from backend.errors import BadRequest
 from backend.labelstudio.label_config import UNLABELLED, LabelConfig, label_name
-from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, read_annotation, says_where
-from backend.labelstudio.task_data import image_address
+from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, Tell, read_annotation, says_where
+from backend.labelstudio.task_data import group_of, image_address
 from backend.prompts.label_matching import find_label
 from backend.prompts.request import PromptRequest
 from backend.prompts.requests import RequestBuilder
@@ -92,7 +92,7 @@ class Correction:
     """The annotation of one task that counts. image: its address in the task's data. lead_time: seconds of work.
 
     unanswered: sentences that were asked for, and of which it says nothing. shapes: what is drawn, but is no mask.
-    remarks: for the people who look after the project.
+    remarks: for the people who look after the project. group: what it shares with those in the same split, "" nothing.
     """
 
     task: int
@@ -107,6 +107,7 @@ class Correction:
     unanswered: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
     remarks: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,30 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
     annotation = chosen_annotation(annotations)
     if annotation is None:
         return None
-    read, own = read_annotation(annotation.get("result"), config), _own_requests(task, config)
+    return with_disagreement(read_submitted(task, annotation, config), annotation, annotations)
+
+
+def with_disagreement(
+    correction: Correction, annotation: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]
+) -> Correction:
+    """The correction, which the annotation is read as, with a remark on each later one in which nothing is drawn."""
+    return replace(correction, remarks=(*correction.remarks, *_disagreements(annotation, annotations)))
+
+
+def read_submitted(
+    task: Mapping[str, Any], annotation: Mapping[str, Any], config: LabelConfig, tell: Tell | None = None
+) -> Correction:
+    """What one of a task's annotations says.
+
+    tell: called with what is wrong with a region, which is left out; of shapes that aren't masks nothing is said then.
+    Without it, the first region that can't be read raises RegionError. Raises BadRequest if the task has no image where
+    the interface looks.
+    """
+    read, own = read_annotation(annotation.get("result"), config, tell), _own_requests(task, config)
+    for mask in read.masks:
+        # What was offered and erased is an answer.
+        if tell and not mask.mask.any() and not _was_offered(mask):
+            tell("empty", mask.region_id, f"Region {mask.region_id} has no pixel: it is left out.")
     masks = [mask for mask in read.masks if mask.mask.any()]
     spoken = _once(masks, _sentences(masks, read, own, config))
     masks = [mask for mask, _ in spoken]
@@ -203,7 +227,8 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
         lead_time=annotation.get("lead_time"),
         unanswered=tuple(unanswered),
         shapes=read.shapes,
-        remarks=tuple(_remarks(annotation, annotations, masks, read)),
+        remarks=tuple(_remarks(masks, read if tell is None else replace(read, shapes=()))),
+        group=group_of(task, config),
     )
     erased = [Offer(mask.prompt, mask.label) for mask in read.masks if not mask.mask.any() and _was_offered(mask)]
     return with_rejections(correction, erased, frozenset(), Edit("rejected", 0.0))
@@ -294,12 +319,7 @@ def _own_requests(task: Mapping[str, Any], config: LabelConfig) -> list[PromptRe
     return []
 
 
-def _remarks(
-    annotation: Mapping[str, Any],
-    annotations: Iterable[Mapping[str, Any]],
-    masks: Sequence[AnnotatedMask],
-    read: AnnotatedMasks,
-) -> Iterator[str]:
+def _remarks(masks: Sequence[AnnotatedMask], read: AnnotatedMasks) -> Iterator[str]:
     labels = {mask.label for mask in masks}
     kinds = {shape.kind for shape in read.shapes if not (shape.labels & labels or (masks and not shape.labels))}
     if kinds:
@@ -308,6 +328,9 @@ def _remarks(
         if mask.further:
             further = ", ".join(mask.further)
             yield f"region {mask.region_id} has several labels: {mask.label} counts, left out: {further}"
+
+
+def _disagreements(annotation: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for other in annotations if says_where(annotation.get("result")) else ():
         is_later = not other.get("was_cancelled") and _precedence(other) > _precedence(annotation)
         if is_later and _person(other) != _person(annotation):

@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.datasets.annotations import Correction, Corrections, SkippedTask
 from backend.datasets.categories import number_categories
@@ -33,6 +32,7 @@ from backend.datasets.instances import categories_of, dataset_image
 from backend.errors import FetchError
 from backend.home import pictures_folder, snapshots_folder
 from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.task_data import path_of
 from backend.locks import exclusive
 from ris_core.errors import DatasetError, ImageError, InputError
 from ris_core.files import atomic_dir, sha256
@@ -201,19 +201,10 @@ def store_image(correction: Correction, data: bytes, store: ImageStore) -> Store
 def file_name(correction: Correction, image: StoredImage) -> str:
     """`<task>_<base name>`: unique, and free of whatever else the image's address holds."""
     stem = (
-        re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(_path(correction.image)).stem)[:_LONGEST_NAME].strip("._")
+        re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(path_of(correction.image)).stem)[:_LONGEST_NAME].strip("._")
         or "image"
     )
     return f"{correction.task}_{stem}{image.suffix}"
-
-
-def _path(value: str) -> str:
-    """The path in an image's address."""
-    if value.startswith("data:"):
-        return ""
-    parts = urlsplit(value)
-    # Label Studio's local files: /data/local-files/?d=folder/name.png
-    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
 
 
 def _write(parent: Path, dataset: Dataset) -> Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -151,9 +151,12 @@ class JobQueue:
         job = partial(self._job, "refresh", (project,), REFRESH_SECONDS, RUNNER_RESULT_SECONDS)
         return self._once(f"ris:refreshing:{project}", job, self._queue)
 
-    def export(self, project: int, form: str, name: str) -> Ticket:
-        """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to."""
-        job = self._job("export", (project, form, name), EXPORT_SECONDS)
+    def export(self, project: int, name: str, spec: Mapping[str, Any]) -> Ticket:
+        """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to.
+
+        spec: fields of `backend.datasets.export.ExportSpec`.
+        """
+        job = self._job("export", (project, name, dict(spec)), EXPORT_SECONDS)
         with reachable():
             self._queue.enqueue_job(job)
         return Ticket(job.id, new=True)

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from small_project import PHOTOS, TASKS, blob, build, contents, export_snapshot
 from studio import PROJECT, Studio, running
 
-from backend.datasets.export import export_project
+from backend.datasets.export import ExportSpec, export_project
 from backend.datasets.formats import options
 from backend.datasets.snapshots import read_manifest, verify
 from backend.errors import BadRequest, LabelStudioError
@@ -77,7 +77,7 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(DatasetError, match="The disk is full"):
         patch.setattr(options.shutil, "copyfile", full)
         export_snapshot(snapshot, out)
     assert contents(out) == before
@@ -100,7 +100,7 @@ def test_a_project_is_exported_whole(tmp_path: Path, studio: Studio) -> None:
     with running(studio, tmp_path / "cache") as (client, images, _):
         report = export_project(client, images, PROJECT, out, home=tmp_path / "home")
     assert (report["images"], report["annotations"], report["refs"]) == (118, 118, 117)
-    assert [skipped["task"] for skipped in report["skipped"]] == [120]
+    assert [problem["task"] for problem in report["listed"]] == [120]
     assert json.loads(json.dumps(report))["out"] == str(out)
     verify(out)
     dataset = COCO(out / "instances.json")
@@ -118,7 +118,7 @@ def test_an_export_that_fails_leaves_the_last_one(tmp_path: Path, studio: Studio
     out, home = tmp_path / "out", tmp_path / "home"
     with running(studio, tmp_path / "cache") as (client, images, site):
         with pytest.raises(BadRequest, match="Choose from coco, coco-polygons, refcoco"):
-            export_project(client, images, PROJECT, out, home=home, fmt="yodel")
+            export_project(client, images, PROJECT, out, home=home, spec=ExportSpec(format="yodel"))
         assert not site.asked
         export_project(client, images, PROJECT, out, home=home)
         before = contents(out)
