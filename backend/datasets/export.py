@@ -40,6 +40,8 @@ OnProgress = Callable[[str, float], object]
 _DEFAULTS = ExportOptions()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_TOLERANT = 100.0
+# Problems of something that is drawn, but not taken.
+_HIDES = ("region", "unknown tag")
 # A job's result holds so many problems; the export's report.json all of them.
 _MOST_LISTED = 100
 
@@ -209,7 +211,7 @@ def _chosen(records: ProjectRecords, staged: Staging, spec: ExportSpec) -> Itera
             annotation.correction
             for annotation in counting
             # It would look as if nothing were there.
-            if annotation.correction.objects or not any(problem.kind == "region" for problem in annotation.problems)
+            if annotation.correction.objects or not any(problem.kind in _HIDES for problem in annotation.problems)
         ]
         if corrections:
             yield record.task, corrections

@@ -9,7 +9,7 @@
 The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time: the same
 annotations of the same predictions give the same id, also after the predictions were deleted, as long as home keeps
 what was measured of them (`backend.datasets.edits`) and the numbers of categories (`backend.datasets.categories`).
-Training reads it; an export is a copy of it.
+Training reads it.
 """
 
 import json
@@ -73,7 +73,7 @@ def newest_snapshot(home: Path, project: int) -> Path:
     if not folders:
         raise DatasetError(
             f"Project {project} has no snapshot to compare on. Annotate, then `ris finetune --project {project}` "
-            "or `ris export` makes one."
+            "makes one."
         )
     return folders[0]
 
