@@ -10,7 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -137,7 +137,7 @@ def export_project(
             lambda share: on_progress(STAGES[1], share),
         )
         _check(project, staged, spec)
-        dataset = _dataset(project, staged, config, home, lambda share: on_progress(STAGES[2], share))
+        dataset = _dataset(project, staged, config, home, spec, lambda share: on_progress(STAGES[2], share))
         left_out = export_dataset(dataset, out, spec.format, spec.options)
         counts = dict(staged.counts)
         counts["refs"] -= sum(count for what, count in left_out.items() if what.startswith("expressions "))
@@ -231,7 +231,12 @@ def _check(project: int, staged: Staging, spec: ExportSpec) -> None:
 
 
 def _dataset(
-    project: int, staged: Staging, config: LabelConfig, home: Path, on_progress: Callable[[float], object]
+    project: int,
+    staged: Staging,
+    config: LabelConfig,
+    home: Path,
+    spec: ExportSpec,
+    on_progress: Callable[[float], object],
 ) -> Dataset:
     numbers = number_categories(home, project, config, staged.labels)
     total = len(staged)
@@ -239,7 +244,8 @@ def _dataset(
     def images() -> Iterator[DatasetImage]:
         for number, image in enumerate(staged.images(numbers)):
             on_progress(number / total)
-            yield image
+            # Where the file is there, nothing tells where it came from.
+            yield image if spec.images == "leave" else replace(image, source="")
 
     return Dataset(describe(project), categories_of(numbers, config), images)
 

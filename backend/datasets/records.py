@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import backend
-from backend.datasets.annotations import Correction, DrawnObject, Edit, Expression, read_submitted
+from backend.datasets.annotations import Correction, DrawnObject, Edit, Expression, read_submitted, with_disagreement
 from backend.datasets.problems import Problem
 from backend.errors import BadRequest
 from backend.home import records_file
@@ -204,9 +204,14 @@ def read_record(task: Mapping[str, Any], config: LabelConfig) -> TaskRecord:
         problems: list[Problem] = []
         try:
             correction = _read_drawings(task, annotation, config, problems)
+            correction = with_disagreement(correction, annotation, task["annotations"])
         except BadRequest as error:
             return TaskRecord(number, (), (Problem("task", number, str(error)),))
         about = {name: annotation[name] for name in _KEPT if name in annotation}
+        problems += [
+            Problem("remark", number, f"{remark[:1].upper()}{remark[1:]}.", correction.annotation)
+            for remark in correction.remarks
+        ]
         about["says_where"] = says_where(annotation.get("result"))
         annotations.append(SubmittedAnnotation(about, correction, tuple(problems)))
     return TaskRecord(number, tuple(annotations))
@@ -227,8 +232,6 @@ def _read_drawings(
         if drawn.label not in known:
             what = f'Region {drawn.region} has the label "{drawn.label}", which the interface hasn\'t: it is kept.'
             tell("unknown label", drawn.region, what)
-    for remark in correction.remarks:
-        tell("remark", "", f"{remark[:1].upper()}{remark[1:]}.")
     return correction
 
 

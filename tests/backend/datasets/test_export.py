@@ -204,7 +204,10 @@ def test_pictures_are_copied_linked_or_left(tmp_path: Path, images: str) -> None
     _, out = exported(
         tmp_path, Studio(TASKS, {entry["data"]["image"]: PHOTOS[entry["id"]] for entry in TASKS}), images=images
     )
-    names = [image["file_name"] for image in COCO(out / "instances.json").dataset["images"]]
+    rows = COCO(out / "instances.json").dataset["images"]
+    sources = [row.get("source") for row in rows]
+    assert sources == ([entry["data"]["image"] for entry in TASKS[:5]] if images == "leave" else [None] * 5)
+    names = [row["file_name"] for row in rows]
     assert len(names) == 5
     for name in names:
         path = out / "images" / name
