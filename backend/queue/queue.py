@@ -42,7 +42,7 @@ from backend.settings import Settings
 LEARN_SECONDS = 8 * 3600
 # A teacher may take a minute a task on a CPU.
 DISTIL_SECONDS = 24 * 3600
-EXPORT_SECONDS = 3600
+EXPORT_SECONDS = 8 * 3600
 # To list a large project's tasks; a batch predicts them.
 REFRESH_SECONDS = 1800
 # A runner makes room for others after minutes: this is for one that hangs.
