@@ -5,7 +5,7 @@ why, is in docs/gestures.md; which offered regions were deleted, `backend.datase
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -234,20 +234,34 @@ def read_submitted(
     return with_rejections(correction, erased, frozenset(), Edit("rejected", 0.0))
 
 
-def chosen_annotation(annotations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def something_is_drawn(annotation: Mapping[str, Any]) -> bool:
+    """Whether anything is drawn in an annotation as the API gives it, `result` included."""
+    return says_where(annotation.get("result"))
+
+
+def chosen_annotation(
+    annotations: Sequence[Mapping[str, Any]], is_drawn: Callable[[Mapping[str, Any]], bool] = something_is_drawn
+) -> Mapping[str, Any] | None:
     """The annotation that counts; None if all were skipped.
 
     Ground truth first, then the one updated last. One in which nothing is drawn gives way to another person's in which
-    something is.
+    something is. is_drawn: whether anything is, for annotations that come without their `result`.
     """
-    submitted = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
-    # Of each person the last: who empties an annotation takes back what they drew.
-    of_people = {_person(annotation): annotation for annotation in sorted(submitted, key=_precedence)}
-    last = max(submitted, key=_precedence, default=None)
-    if last is None or last.get("ground_truth") or says_where(last.get("result")):
+    last = max(submitted(annotations), key=precedence, default=None)
+    if last is None or last.get("ground_truth") or is_drawn(last):
         return last
-    drawn = [annotation for annotation in of_people.values() if says_where(annotation.get("result"))]
-    return max(drawn, key=_precedence, default=last)
+    drawn = [annotation for annotation in last_of_people(annotations) if is_drawn(annotation)]
+    return max(drawn, key=precedence, default=last)
+
+
+def submitted(annotations: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The annotations but the skipped ones."""
+    return [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+
+
+def last_of_people(annotations: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each person the last annotation by `precedence`: who empties an annotation takes back what they drew."""
+    return list({person_of(item): item for item in sorted(submitted(annotations), key=precedence)}.values())
 
 
 def with_rejections(
@@ -298,14 +312,16 @@ def _is_marked(label: str | None, shapes: Iterable[Shape]) -> bool:
     return any(not shape.labels or label in shape.labels for shape in shapes)
 
 
-def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
+def precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
+    """By which annotations of one task are ordered: whether it is ground truth, when it was updated, its id."""
     # As text, "02:23Z" would sort after "02:23.85Z": times are compared as times.
     updated = annotation.get("updated_at") or annotation.get("created_at")
     when = datetime.fromisoformat(updated) if updated else _NEVER
     return bool(annotation.get("ground_truth")), when, int(annotation["id"])
 
 
-def _person(annotation: Mapping[str, Any]) -> str:
+def person_of(annotation: Mapping[str, Any]) -> str:
+    """Whose annotation it is, by the person's id; "None" where that isn't known."""
     person = annotation.get("completed_by")
     # Some of Label Studio's answers describe the person, who may change.
     return str(person.get("id") if isinstance(person, dict) else person)
@@ -332,8 +348,8 @@ def _remarks(masks: Sequence[AnnotatedMask], read: AnnotatedMasks) -> Iterator[s
 
 def _disagreements(annotation: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for other in annotations if says_where(annotation.get("result")) else ():
-        is_later = not other.get("was_cancelled") and _precedence(other) > _precedence(annotation)
-        if is_later and _person(other) != _person(annotation):
+        is_later = not other.get("was_cancelled") and precedence(other) > precedence(annotation)
+        if is_later and person_of(other) != person_of(annotation):
             yield (
                 f"people disagree: annotation {other['id']} came later and has nothing drawn, annotation "
                 f"{annotation['id']} has, and counts. Look again, and mark the right one as ground truth"
