@@ -22,8 +22,9 @@ from backend.datasets.formats.options import ExportOptions, ImageFiles
 from backend.datasets.image_store import ImageStore
 from backend.datasets.instances import categories_of
 from backend.datasets.records import ProjectRecords, open_records
+from backend.datasets.replacing import check_replaceable, replacing
 from backend.datasets.selection import Policy, select
-from backend.datasets.snapshots import MANIFEST, describe, read_manifest, write_manifest
+from backend.datasets.snapshots import describe, write_manifest
 from backend.datasets.staging import Chosen, Staging, measured, stage, staging
 from backend.errors import BadRequest
 from backend.home import pictures_folder
@@ -31,7 +32,6 @@ from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver, project_credentials
 from backend.labelstudio.label_config import Defaults, LabelConfig, parse
 from ris_core.errors import DatasetError
-from ris_core.files import atomic_dir
 from ris_core.images import MAX_PIXELS
 
 STAGES = ("reading annotations", "fetching pictures", "writing")
@@ -166,35 +166,12 @@ def export_dataset(
     An earlier export at `out` is replaced once the new one is complete. finish: adds further files to the folder.
     Raises DatasetError if `out` holds anything else, and leaves it alone, or the disk is full.
     """
-    check_replaceable(out)
-    previous, fresh = (out.with_name(f".{out.name}.{name}") for name in ("previous", "new"))
-    # Left behind only by a process that was killed.
-    for leftover in (previous, fresh, *out.parent.glob(f".{fresh.name}.*")):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with _disk_full_explained(out), atomic_dir(fresh) as folder:
+    with _disk_full_explained(out), replacing(out) as folder:
         left_out = EXPORT_FORMATS[fmt].write(dataset, folder, options)
         finish(folder, left_out)
         # By which a later export knows what it may replace.
         write_manifest(folder)
-    if out.exists():
-        out.rename(previous)
-    fresh.rename(out)
-    shutil.rmtree(previous, ignore_errors=True)
     return left_out
-
-
-def check_replaceable(out: Path) -> None:
-    """Raise DatasetError if there is anything at `out` that no export wrote."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise DatasetError(f"{out} is a file. Choose a folder to export to.")
-    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
-    foreign = files - {*read_manifest(out), MANIFEST}
-    if foreign:
-        raise DatasetError(
-            f"{out} holds {min(foreign)}, which no export wrote. Move it away, or export to another folder."
-        )
 
 
 def _chosen(records: ProjectRecords, staged: Staging, spec: ExportSpec) -> Iterator[Chosen]:

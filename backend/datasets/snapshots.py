@@ -164,11 +164,19 @@ def write_manifest(folder: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, str]:
     """File names of a snapshot or an export, relative to it -> SHA-256. Raises DatasetError if it has no manifest."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    with suppress(OSError):
+        if (files := parse_manifest((folder / MANIFEST).read_bytes())) is not None:
+            return files
+    raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
+
+
+def parse_manifest(data: bytes) -> dict[str, str] | None:
+    """A manifest's content -> file names and their SHA-256; nothing if it isn't that of a snapshot or an export."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        manifest = json.loads(data)
         if manifest["format"] == FORMAT:
             return {str(name): str(digest) for name, digest in manifest["files"].items()}
-    raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
+    return None
 
 
 def _fetch_images(
