@@ -170,11 +170,11 @@ def read_manifest(folder: Path) -> dict[str, str]:
     raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
 
 
-def parse_manifest(data: bytes) -> dict[str, str] | None:
-    """A manifest's content -> file names and their SHA-256; nothing if it isn't that of a snapshot or an export."""
+def parse_manifest(data: bytes, fmt: str = FORMAT) -> dict[str, str] | None:
+    """A manifest's content -> file names and their SHA-256; nothing if it isn't a manifest of that format."""
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         manifest = json.loads(data)
-        if manifest["format"] == FORMAT:
+        if manifest["format"] == fmt:
             return {str(name): str(digest) for name, digest in manifest["files"].items()}
     return None
 
