@@ -12,6 +12,7 @@ import typer
 
 from backend.cli.jobs import result_of
 from backend.cli.options import JsonOption, ProjectOption
+from backend.cli.publishing import ToOption, check_publishing, publish_export
 from backend.terminal import say
 
 _FORMATS = "What to write: coco, coco-polygons, refcoco, grefcoco, panoptic, yolo, masks, voc or parquet."
@@ -34,6 +35,7 @@ def export(
     tolerance: Annotated[float, typer.Option(help="How far a polygon may be off its outline, in pixels.")] = 0.0,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if anything has to be left out or looked at.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html, a page with figures and pictures.")] = True,
+    to: ToOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export a project's annotations as a dataset: masks exact, prompts beside them."""
@@ -55,12 +57,16 @@ def export(
     )
     folder = name or f"project-{project}-{format}"
     check_name(folder)
+    check_publishing(to)
+    made = exports_folder(load().home) / folder
     outcome = result_of(lambda jobs: jobs.export(project, folder, spec))
     if as_json:
-        print(json.dumps(outcome))
+        print(json.dumps(outcome | ({"published": publish_export(made, to)} if to else {})))
         return
-    for line in _export_sentences(outcome, exports_folder(load().home) / folder):
+    for line in _export_sentences(outcome, made):
         say(line)
+    if to:
+        say(f"Published to {publish_export(made, to)}")
 
 
 def _export_sentences(outcome: Mapping[str, Any], folder: Path) -> Iterator[str]:

@@ -57,7 +57,12 @@ def publish(folder: Path, destination: str, on_progress: OnProgress = lambda don
         export = FinishedExport.read(folder)
         with exclusive(_hidden(folder, place.name, "lock")):
             place.check()
-            place.put(export, on_progress)
+            try:
+                place.put(export, on_progress)
+            except (OSError, PublishError):
+                # If its files were replaced under our hands, that is why.
+                export.check_unchanged()
+                raise
     return place.name
 
 
