@@ -18,6 +18,11 @@ from ports import free_port
 
 SERVER = Path(__file__).parents[2] / ".venv-moto" / "bin" / "moto_server"
 _SECONDS = 60
+# moto wants to know who asks, and believes it.
+_SOMEBODY = {
+    "Authorization": "AWS4-HMAC-SHA256 Credential=somebody/20261121/us-east-1/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+}
 _XML = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 
@@ -26,6 +31,7 @@ class S3:
     """environment: what a process needs to be let in."""
 
     url: str
+    client: httpx.Client
 
     @property
     def environment(self) -> dict[str, str]:
@@ -38,19 +44,19 @@ class S3:
         }
 
     def make_bucket(self, name: str) -> str:
-        httpx.put(f"{self.url}/{name}").raise_for_status()
+        self.client.put(f"/{name}").raise_for_status()
         return name
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
-        httpx.put(f"{self.url}/{bucket}/{quote(key)}", content=data).raise_for_status()
+        self.client.put(f"/{bucket}/{quote(key)}", content=data).raise_for_status()
 
     def get(self, bucket: str, key: str) -> bytes | None:
-        answer = httpx.get(f"{self.url}/{bucket}/{quote(key)}")
+        answer = self.client.get(f"/{bucket}/{quote(key)}")
         return None if answer.status_code == 404 else answer.raise_for_status().content
 
     def times(self, bucket: str) -> Mapping[str, str]:
         """Key -> when it was written, in seconds."""
-        answer = httpx.get(f"{self.url}/{bucket}", params={"list-type": "2", "encoding-type": "url"})
+        answer = self.client.get(f"/{bucket}", params={"list-type": "2", "encoding-type": "url"})
         entries = ElementTree.fromstring(answer.raise_for_status().content)
         assert entries.findtext(f"{_XML}IsTruncated") == "false"
         return {
@@ -75,18 +81,20 @@ def serving(**environment: str) -> Iterator[S3]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait(f"http://127.0.0.1:{port}", process)
-        yield S3(f"http://127.0.0.1:{port}")
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, headers=_SOMEBODY) as client:
+            _wait(client, process)
+            yield S3(url, client)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _SECONDS
     while True:
         try:
-            httpx.get(f"{url}/moto-api/data.json").raise_for_status()
+            client.get("/moto-api/data.json").raise_for_status()
         except httpx.HTTPError:
             assert process.poll() is None, "moto's server ended by itself."
             assert time.monotonic() < end, "moto's server doesn't answer."

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
-import httpx
 import publisher
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -34,7 +33,7 @@ from backend.errors import PublishError
 from ris_core.errors import DatasetError
 from ris_core.files import sha256
 
-KILLS, SEED = int(os.environ.get("PUBLISH_KILLS", "40")), int(os.environ.get("KILL_SEED", "0"))
+KILLS, SEED = int(os.environ.get("PUBLISH_KILLS", "25")), int(os.environ.get("KILL_SEED", "0"))
 
 Files = Mapping[str, bytes]
 NAMES = [
@@ -462,7 +461,7 @@ def test_credentials_that_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     # From the first request but the one that looks whether it is up, and the one that makes the bucket.
     with serving() as strict:
         strict.make_bucket("mine")
-        httpx.post(f"{strict.url}/moto-api/reset-auth", content="0").raise_for_status()
+        strict.client.post("/moto-api/reset-auth", content="0").raise_for_status()
         for name, value in strict.environment.items():
             monkeypatch.setenv(name, value)
         for destination in ("s3://mine/at", "s3://mine/x.zip"):
