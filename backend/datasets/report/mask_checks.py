@@ -53,10 +53,10 @@ def shape_of(mask: Mask) -> Shape:
     if not len(rows):
         return Shape(0, 0, 0)
     cut = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8), 1)
-    _, _, parts, _ = cv2.connectedComponentsWithStats(cut, connectivity=8)
+    _, parts = cv2.connectedComponents(cut, connectivity=8)
     # Beside holes there is the outside. Diagonal neighbours don't connect it: they connect the mask.
     empty, _ = cv2.connectedComponents(1 - cut, connectivity=4)
-    areas = parts[1:, cv2.CC_STAT_AREA]
+    areas = np.bincount(parts.ravel())[1:]
     return Shape(len(areas), empty - 2, int((areas < TINY).sum()) if len(areas) > 1 else 0)
 
 

@@ -12,13 +12,14 @@ from backend.datasets.report.figures import AREA_EDGES
 from backend.datasets.report.thumbnails import Card
 
 _MOST_ROWS = 200
-_WORST_TASKS = 20
+_WORST_TASKS, _SHOWN_PAIRS = 20, 12
 _ORIGINS = {
     "manual": "drawn by hand",
     "prediction": "accepted",
     "prediction-changed": "changed",
     "unknown": "not known",
 }
+_TARGETS = {"one": "one object", "several": "several objects", "none": "nothing there"}
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def render(report: Json, cards: Sequence[Card]) -> str:
         report=report,
         cards=cards,
         most=_MOST_ROWS,
+        shown=_SHOWN_PAIRS,
         labels=sorted(report["labels"], key=lambda label: (-label["instances"], label["name"])),
         areas=_between(AREA_EDGES, _share),
         origins=bars((_ORIGINS.get(name, name), count) for name, count in masks["origins"].items()),
         words=bars(zip(_words(prompts["word_edges"]), prompts["words"], strict=True)),
         ious=bars(zip(_between(prompts["iou_edges"], str), prompts["ious"], strict=True)),
-        targets=bars((f"{what} target" + "s" * (what == "several"), n) for what, n in prompts["targets"].items()),
+        targets=bars((_TARGETS[what], count) for what, count in prompts["targets"].items()),
         agreement=agreement_tables(report["agreement"] or {}),
         looks=sum(check["status"] == "look" for check in report["checks"]),
     )
@@ -93,7 +95,7 @@ def _records(value: Any) -> list[Mapping[str, Any]]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key, cell in row.items() if not isinstance(cell, Mapping)))
     return Table(
-        [column.replace("_", " ").replace("iou", "IoU") for column in columns],
+        [column.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice") for column in columns],
         [[_cell(row.get(column)) for column in columns] for row in rows],
     )
 

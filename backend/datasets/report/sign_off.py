@@ -27,7 +27,7 @@ def checks(report: Json) -> list[Check]:
         *_labels(report["labels"]),
         _problems(report["problems"]),
         *_masks(report),
-        _predictions(report["prompts"], report["findings"]),
+        _predictions(report["prompts"], report["findings"], report["thresholds"]),
         _left_out(report["left_out"]),
     ]
 
@@ -45,7 +45,7 @@ def _duplicates(duplicates: Json | None) -> Iterator[Check]:
         return
     leaks, pairs = duplicates["leaks"], duplicates["pairs"]
     yield _counted(
-        "Photos in two splits", leaks, "pairs of near duplicates lie across splits: held-out figures flatter"
+        "Photos in two splits", leaks, "pairs of near duplicates across splits, by which held-out figures flatter"
     )
     yield _counted("Photos twice in a split", pairs - leaks, "pairs of near duplicates within one split")
 
@@ -72,9 +72,9 @@ def _masks(report: Json) -> Iterator[Check]:
     named = {
         "empty": ("Empty masks", "masks of no pixel"),
         "tiny": ("Tiny masks", f"masks of fewer than {thresholds['tiny']} pixels"),
-        "specks": ("Specks", f"masks with stray parts of fewer than {thresholds['tiny']} pixels"),
+        "specks": ("Specks", f"masks with parts of fewer than {thresholds['tiny']} pixels"),
         "duplicate": ("Things drawn twice", f"pairs of one label with an IoU of {thresholds['duplicate']} or more"),
-        "overlap": ("Overlaps", f"further pairs share {thresholds['overlap']:.0%} of the smaller mask or more"),
+        "overlap": ("Overlaps", f"other pairs that share at least {thresholds['overlap']:g} of the smaller mask"),
     }
     for kind, (name, says) in named.items():
         yield _counted(name, findings.get(kind, {"count": 0})["count"], says)
@@ -84,11 +84,12 @@ def _masks(report: Json) -> Iterator[Check]:
         yield Check("Filled shapes", "look", f"not outlines of things: {kinds}")
 
 
-def _predictions(prompts: Json, findings: Json) -> Check:
+def _predictions(prompts: Json, findings: Json, thresholds: Json) -> Check:
     if not prompts["compared"]:
         return Check("Predictions far off", "unknown", "no prompt has a prediction that is still known")
     low = findings.get("low IoU", {"count": 0})["count"]
-    return _counted("Predictions far off", low, f"of {prompts['compared']:,} that are known: model or mask is wrong")
+    says = f"IoU below {thresholds['low_iou']:g} with what was submitted, of {prompts['compared']:,} that are known"
+    return _counted("Predictions far off", low, says)
 
 
 def _left_out(left_out: Mapping[str, int]) -> Check:
@@ -97,7 +98,7 @@ def _left_out(left_out: Mapping[str, int]) -> Check:
 
 
 def _counted(name: str, count: int, says: str) -> Check:
-    return Check(name, "look" if count else "ok", f"{count:,} {says}" if count else "none")
+    return Check(name, "look" if count else "ok", f"{says}: {count:,}" if count else "none")
 
 
 def _listed(names: Sequence[str]) -> str:

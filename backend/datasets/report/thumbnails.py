@@ -44,8 +44,8 @@ class Card:
 
     @property
     def refs(self) -> tuple[Ref, ...]:
-        """What is said of it."""
-        return self.image.refs
+        """What is said of it, what was predicted worst first."""
+        return tuple(sorted(self.image.refs, key=lambda ref: ref.told.get("iou", 1.0)))
 
     @property
     def alt(self) -> str:
