@@ -19,7 +19,7 @@ The share of pairs with at most so many bits that differ:
 
 In Clothing Co-Parsing five photos are there twice, at distances of 2 to 8; these were looked at. So what is told is one
 photo as a rule, and a photo cropped by more, mirrored or turned goes unnoticed. Pictures without detail, such as blank
-ones, are near duplicates of each other. 100,000 hashes are compared in 2 s on one core.
+ones, are near duplicates of each other. 100,000 hashes are compared in 2 to 3 s on one core.
 """
 
 from collections import defaultdict
