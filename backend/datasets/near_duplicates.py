@@ -18,7 +18,7 @@ The share of pairs with at most so many bits that differ:
     1,279,195 pairs of different photos, how many             0        0        6
 
 In Clothing Co-Parsing five photos are there twice, at distances of 2 to 8; all pairs up to 10 were looked at. So what
-is told is one photo as a rule. A photo cropped by more, mirrored or turned goes unnoticed, and mostly one that was taken
+is told is one photo as a rule. A photo cropped by more, mirrored or turned goes unnoticed, and mostly one taken
 a moment later: one of the six. Pictures without detail, such as blank ones, are near duplicates of each other. 100,000
 hashes are compared in 2 to 3 s on one core.
 """
