@@ -8,21 +8,27 @@ import errno
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
+from backend.datasets.agreement import Agreement
+from backend.datasets.annotations import Correction, last_of_people
 from backend.datasets.categories import number_categories
+from backend.datasets.consensus import Method, NoConsensus, consensus
 from backend.datasets.dataset import Dataset, DatasetImage
 from backend.datasets.edits import EditLedger
 from backend.datasets.formats import EXPORT_FORMATS
 from backend.datasets.formats.options import ExportOptions, ImageFiles
 from backend.datasets.image_store import ImageStore
 from backend.datasets.instances import categories_of
-from backend.datasets.records import ProjectRecords, open_records
+from backend.datasets.near_duplicates import find_near_duplicates
+from backend.datasets.problems import Problem
+from backend.datasets.records import ProjectRecords, SubmittedAnnotation, open_records, says_where
 from backend.datasets.replacing import check_replaceable, replacing
+from backend.datasets.report import write_report
 from backend.datasets.selection import Policy, select
 from backend.datasets.snapshots import describe, write_manifest
 from backend.datasets.staging import Chosen, Staging, measured, stage, staging
@@ -34,7 +40,7 @@ from backend.labelstudio.label_config import Defaults, LabelConfig, parse
 from ris_core.errors import DatasetError
 from ris_core.images import MAX_PIXELS
 
-STAGES = ("reading annotations", "fetching pictures", "writing")
+STAGES = ("reading annotations", "fetching pictures", "writing", "report")
 OnProgress = Callable[[str, float], object]
 
 _DEFAULTS = ExportOptions()
@@ -42,6 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_TOLERANT = 100.0
 # Problems of something that is drawn, but not taken.
 _HIDES = ("region", "unknown tag")
+_METHODS: Mapping[str, Method] = {"consensus-vote": "vote", "consensus-staple": "staple"}
 # A job's result holds so many problems; the export's report.json all of them.
 _MOST_LISTED = 100
 
@@ -126,22 +133,33 @@ def export_project(
     workshop = out.with_name(f".{out.name}.staged")
     with open_records(home, project) as records, _folder(workshop), staging(workshop) as staged:
         read = records.update(client, project, xml, defaults, lambda share: on_progress(STAGES[0], share))
-        chosen = _chosen(records, staged, spec)
-        ledger = EditLedger(home, project)
+        agreement, ledger = Agreement(), EditLedger(home, project)
+        store = ImageStore(pictures_folder(home), max_pixels)
         stage(
-            measured(chosen, ledger, lambda ids: client.predictions_of(project, ids), config),
+            measured(
+                _chosen(records, staged, spec, agreement),
+                ledger,
+                lambda ids: client.predictions_of(project, ids),
+                config,
+            ),
             len(records),
             staged,
             lambda correction: images.fetch(correction.image, correction.task, credentials),
-            ImageStore(pictures_folder(home), max_pixels),
+            store,
             lambda share: on_progress(STAGES[1], share),
         )
         _check(project, staged, spec)
-        dataset = _dataset(project, staged, config, home, spec, lambda share: on_progress(STAGES[2], share))
-        left_out = export_dataset(dataset, out, spec.format, spec.options)
+        dataset = _dataset(project, staged, config, home, spec)
+
+        def finish(folder: Path, left_out: Mapping[str, int]) -> None:
+            if spec.report:
+                on_progress(STAGES[3], 0.0)
+                _write_report(dataset, folder, spec, staged, agreement, store, left_out)
+
+        shown = _with_progress(dataset, len(staged), lambda share: on_progress(STAGES[2], share))
+        left_out = export_dataset(shown, out, spec.format, spec.options, finish)
         counts = dict(staged.counts)
         counts["refs"] -= sum(count for what, count in left_out.items() if what.startswith("expressions "))
-        problems = sorted(staged.problems, key=lambda problem: (problem.task, problem.annotation or 0, problem.region))
     return {
         "project": project,
         "format": spec.format,
@@ -149,8 +167,8 @@ def export_project(
         **counts,
         "left_out": dict(left_out),
         "read": read,
-        "problems": dict(Counter(problem.kind for problem in problems)),
-        "listed": [asdict(problem) for problem in problems[:_MOST_LISTED]],
+        "problems": dict(Counter(problem.kind for problem in staged.problems)),
+        "listed": [asdict(problem) for problem in _in_order(staged.problems)[:_MOST_LISTED]],
     }
 
 
@@ -174,24 +192,40 @@ def export_dataset(
     return left_out
 
 
-def _chosen(records: ProjectRecords, staged: Staging, spec: ExportSpec) -> Iterator[Chosen]:
+def _chosen(records: ProjectRecords, staged: Staging, spec: ExportSpec, agreement: Agreement) -> Iterator[Chosen]:
     """What counts of each task. What is wrong with that becomes a problem."""
     for record in records:
         staged.problems.extend(record.problems)
-        submitted = {annotation.correction.annotation: annotation for annotation in record.annotations}
-        about = [annotation.about for annotation in record.annotations]
-        selected = select(about, spec.annotations, lambda entry: bool(entry["says_where"]))
-        counting = [submitted[int(entry["id"])] for entry in selected]
+        read = {annotation.correction.annotation: annotation for annotation in record.annotations}
+        heads = [annotation.head for annotation in record.annotations]
+        agreement.add([read[int(head["id"])].correction for head in last_of_people(heads)])
+        counting = [read[int(head["id"])] for head in select(heads, spec.annotations, says_where)]
         for annotation in counting:
             staged.problems.extend(annotation.problems)
-        corrections = [
-            annotation.correction
-            for annotation in counting
-            # It would look as if nothing were there.
-            if annotation.correction.objects or not any(problem.kind in _HIDES for problem in annotation.problems)
-        ]
+        corrections = [annotation.correction for annotation in counting if not _hides_something(annotation)]
+        if len(corrections) > 1 and spec.annotations in _METHODS:
+            corrections = list(_agreed(corrections, _METHODS[spec.annotations], staged))
         if corrections:
             yield record.task, corrections
+
+
+def _hides_something(annotation: SubmittedAnnotation) -> bool:
+    """Whether something is drawn, but nothing of it taken: it would look as if nothing were there."""
+    return not annotation.correction.objects and any(problem.kind in _HIDES for problem in annotation.problems)
+
+
+def _agreed(corrections: Sequence[Correction], method: Method, staged: Staging) -> Iterator[Correction]:
+    """The consensus, if there is one. What it leaves out becomes a problem."""
+    task, known = corrections[0].task, {remark for correction in corrections for remark in correction.remarks}
+    try:
+        agreed = consensus(corrections, method)
+    except NoConsensus as error:
+        staged.problems.append(Problem("disagreement", task, str(error)))
+        return
+    for remark in agreed.remarks:
+        if remark not in known:
+            staged.problems.append(Problem("disagreement", task, f"{remark[:1].upper()}{remark[1:]}."))
+    yield agreed
 
 
 def _check(project: int, staged: Staging, spec: ExportSpec) -> None:
@@ -207,24 +241,52 @@ def _check(project: int, staged: Staging, spec: ExportSpec) -> None:
         )
 
 
-def _dataset(
-    project: int,
-    staged: Staging,
-    config: LabelConfig,
-    home: Path,
-    spec: ExportSpec,
-    on_progress: Callable[[float], object],
-) -> Dataset:
+def _dataset(project: int, staged: Staging, config: LabelConfig, home: Path, spec: ExportSpec) -> Dataset:
     numbers = number_categories(home, project, config, staged.labels)
-    total = len(staged)
 
     def images() -> Iterator[DatasetImage]:
-        for number, image in enumerate(staged.images(numbers)):
-            on_progress(number / total)
+        for image in staged.images(numbers):
             # Where the file is there, nothing tells where it came from.
             yield image if spec.images == "leave" else replace(image, source="")
 
     return Dataset(describe(project), categories_of(numbers, config), images)
+
+
+def _with_progress(dataset: Dataset, total: int, on_progress: Callable[[float], object]) -> Dataset:
+    def images() -> Iterator[DatasetImage]:
+        for number, image in enumerate(dataset.images()):
+            on_progress(number / total)
+            yield image
+
+    return replace(dataset, images=images)
+
+
+def _write_report(
+    dataset: Dataset,
+    folder: Path,
+    spec: ExportSpec,
+    staged: Staging,
+    agreement: Agreement,
+    store: ImageStore,
+    left_out: Mapping[str, int],
+) -> None:
+    agreed = agreement.as_json()
+    write_report(
+        dataset,
+        folder,
+        problems=_in_order(staged.problems),
+        agreement=agreed if agreed["tasks"] else None,
+        duplicates=find_near_duplicates(dataset.images(), lambda image: store.perceptual_hash(image.digest)),
+        left_out=left_out,
+        format_name=spec.format,
+        polygon_tolerance=None if EXPORT_FORMATS[spec.format].is_exact else spec.tolerance,
+    )
+
+
+def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+    return sorted(
+        problems, key=lambda problem: (problem.task, problem.annotation or 0, problem.region, problem.message)
+    )
 
 
 @contextmanager

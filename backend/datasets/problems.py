@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Problem:
     """kind: "task", without what it needs; "image", that can't be had; "region", that can't be read or isn't taken;
     "unknown label" or "unknown tag", which the interface hasn't; "rotated", a shape whose box isn't what was drawn;
-    "empty", a mask of no pixel; "remark", for people who look after the project.
+    "empty", a mask of no pixel; "disagreement", what a consensus leaves out; "remark", for people who look after it.
 
     message: one sentence or more for people. region: Label Studio's id, "" where it isn't about one.
     """

@@ -24,13 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import backend
-from backend.datasets.annotations import Correction, DrawnObject, Edit, Expression, read_submitted, with_disagreement
+from backend.datasets.annotations import (
+    Correction,
+    DrawnObject,
+    Edit,
+    Expression,
+    read_submitted,
+    something_is_drawn,
+    with_disagreement,
+)
 from backend.datasets.problems import Problem
 from backend.errors import BadRequest
 from backend.home import records_file
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import UNLABELLED, Defaults, LabelConfig, parse
-from backend.labelstudio.regions import Shape, says_where
+from backend.labelstudio.regions import Shape
 from backend.labelstudio.responses import Json
 from backend.labelstudio.shapes import FilledShape, filled_shapes
 from backend.locks import exclusive
@@ -45,9 +53,9 @@ _KEPT = ("id", "created_at", "updated_at", "completed_by", "ground_truth", "was_
 
 @dataclass(frozen=True)
 class SubmittedAnnotation:
-    """An annotation that was read. about: what Label Studio says of it, without its result, and `says_where`."""
+    """An annotation that was read. head: what Label Studio says of it but its result, and whether that says where."""
 
-    about: Mapping[str, Any]
+    head: Mapping[str, Any]
     correction: Correction
     problems: tuple[Problem, ...]
 
@@ -59,6 +67,11 @@ class TaskRecord:
     task: int
     annotations: tuple[SubmittedAnnotation, ...]
     problems: tuple[Problem, ...] = ()
+
+
+def says_where(head: Mapping[str, Any]) -> bool:
+    """Whether anything is drawn in an annotation, by its head."""
+    return bool(head["says_where"])
 
 
 class ProjectRecords:
@@ -207,13 +220,13 @@ def read_record(task: Mapping[str, Any], config: LabelConfig) -> TaskRecord:
             correction = with_disagreement(correction, annotation, task["annotations"])
         except BadRequest as error:
             return TaskRecord(number, (), (Problem("task", number, str(error)),))
-        about = {name: annotation[name] for name in _KEPT if name in annotation}
+        head = {name: annotation[name] for name in _KEPT if name in annotation}
         problems += [
             Problem("remark", number, f"{remark[:1].upper()}{remark[1:]}.", correction.annotation)
             for remark in correction.remarks
         ]
-        about["says_where"] = says_where(annotation.get("result"))
-        annotations.append(SubmittedAnnotation(about, correction, tuple(problems)))
+        head["says_where"] = something_is_drawn(annotation)
+        annotations.append(SubmittedAnnotation(head, correction, tuple(problems)))
     return TaskRecord(number, tuple(annotations))
 
 
@@ -268,7 +281,7 @@ def _names(region: str) -> Iterator[str]:
 def _record_of(document: Json) -> TaskRecord:
     annotations = (
         SubmittedAnnotation(
-            entry["about"], correction_of(entry["correction"]), tuple(Problem(**row) for row in entry["problems"])
+            entry["head"], correction_of(entry["correction"]), tuple(Problem(**row) for row in entry["problems"])
         )
         for entry in document["annotations"]
     )

@@ -139,7 +139,10 @@ def merged(corrections: Sequence[Correction], image: StoredImage, numbers: Mappi
 
 def _stored(corrections: Sequence[Correction], fetch: Callable[[Correction], bytes], store: ImageStore) -> StoredImage:
     sizes = [drawn.rle["size"] for correction in corrections for drawn in correction.objects]
-    return store.add(fetch(corrections[0]), (sizes[0][0], sizes[0][1]) if sizes else None)
+    image = store.add(fetch(corrections[0]), (sizes[0][0], sizes[0][1]) if sizes else None)
+    # Kept with the picture: here, where several are worked on at a time.
+    store.perceptual_hash(image.digest)
+    return image
 
 
 def _keep(corrections: Sequence[Correction], image: StoredImage, staged: Staging) -> None:

@@ -117,7 +117,7 @@ def test_a_project_is_exported_whole(tmp_path: Path, studio: Studio) -> None:
     masks = {e["image_id"]: dataset.annToMask(e) for e in dataset.anns.values() if e["image_id"] in truth}
     assert masks.keys() == truth.keys()
     assert all(np.array_equal(masks[n], truth[n]) for n in truth)
-    assert len(read_manifest(out)) == 118 + 2
+    assert len(read_manifest(out)) == 118 + 4
     # Nothing in an export tells where the pictures came from.
     assert b"127.0.0.1" not in b"".join(path.read_bytes() for path in out.glob("*.json"))
 

@@ -22,7 +22,7 @@ from small_project import TASKS, blob
 
 from backend.datasets import records as module
 from backend.datasets.annotations import read_task
-from backend.datasets.records import TaskRecord, correction_of, open_records, read_record
+from backend.datasets.records import TaskRecord, correction_of, open_records, read_record, says_where
 from backend.home import records_file
 from backend.labelstudio.label_config import Defaults, parse
 
@@ -70,7 +70,7 @@ def test_records_say_what_annotations_say(tmp_path: Path) -> None:
     for record, entry in zip(records, TASKS, strict=False):
         (submitted,) = record.annotations
         assert submitted.correction == read_task(entry, CONFIG)
-        assert submitted.about["says_where"] is (record.task not in (3, 5))
+        assert says_where(submitted.head) is (record.task not in (3, 5))
 
 
 @pytest.mark.parametrize("count", [5, 120])
