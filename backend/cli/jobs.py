@@ -102,7 +102,7 @@ def export(
     counts = f"{report['images']} images, {report['annotations']} masks, {report['refs']} expressions"
     say(f"{counts} in {exports_folder(load().home) / folder}")
     for what, count in report["left_out"].items():
-        say(f"Left out: {count} expressions that {what}. `--format coco` and `grefcoco` have all.")
+        say(f"Left out: {count} {what}. `--format coco` has all.")
     for skipped in report["skipped"]:
         say(f"Left out: task {skipped['task']}. {skipped['reason']}")
 

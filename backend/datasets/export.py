@@ -47,7 +47,7 @@ def export_project(
     """Export a project's corrections to the folder `out`; an earlier export there is replaced.
 
     Returns a report for JSON: project, snapshot, out, the numbers of images, annotations and refs, left_out (how many
-    expressions the format can't say, by what they do), and skipped, a list of {task, reason}. Raises BadRequest if
+    things the format can't say, by what they are), and skipped, a list of {task, reason}. Raises BadRequest if
     there is no such format, DatasetError if there is nothing to export or `out` holds something else, and
     LabelStudioError.
     """
@@ -63,7 +63,7 @@ def export_project(
         "snapshot": snapshot.id,
         "images": snapshot.images,
         "annotations": snapshot.annotations,
-        "refs": snapshot.refs - sum(left_out.values()),
+        "refs": snapshot.refs - sum(count for what, count in left_out.items() if what.startswith("expressions")),
         "left_out": dict(left_out),
         "skipped": [asdict(task) for task in (*snapshot.skipped, *annotated.corrections.remarks)],
     }

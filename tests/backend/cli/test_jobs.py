@@ -28,7 +28,7 @@ OUTCOME = {
     "expressions": [{"task": 5, "prompt": "the [/red] cat", "before": 0.5, "after": 0.75}],
 }
 REPORT = {
-    **{"images": 2, "annotations": 3, "refs": 4, "left_out": {"mean several objects": 5}},
+    **{"images": 2, "annotations": 3, "refs": 4, "left_out": {"expressions that mean several objects": 5}},
     "skipped": [{"task": 9, "reason": "Its picture is gone."}],
 }
 
@@ -253,7 +253,7 @@ def test_an_export_says_where_it_is_and_what_was_left_out(
         0,
         [
             f"2 images, 3 masks, 4 expressions in {tmp_path / 'exports' / 'project-7-coco'}",
-            "Left out: 5 expressions that mean several objects. `--format coco` and `grefcoco` have all.",
+            "Left out: 5 expressions that mean several objects. `--format coco` has all.",
             "Left out: task 9. Its picture is gone.",
         ],
     )
