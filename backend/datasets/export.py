@@ -21,6 +21,8 @@ from ris_core.files import atomic_dir
 from ris_core.images import MAX_PIXELS
 
 _DEFAULTS = ExportOptions()
+# What ultralytics leaves beside the labels that it has read.
+_CACHE = re.compile(r"labels/\w+\.cache")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -99,6 +101,7 @@ def _check_replaceable(out: Path) -> None:
     if not out.is_dir():
         raise DatasetError(f"{out} is a file. Choose a folder to export to.")
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    files = {name for name in files if not _CACHE.fullmatch(name)}
     foreign = files - {*read_manifest(out), MANIFEST}
     if foreign:
         raise DatasetError(

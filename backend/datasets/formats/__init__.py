@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.datasets.dataset import Dataset
-from backend.datasets.formats import coco, masks, panoptic, refer, voc
+from backend.datasets.formats import coco, masks, panoptic, refer, voc, yolo
 from backend.datasets.formats.options import ExportOptions
 
 Write = Callable[[Dataset, Path, ExportOptions], Mapping[str, int]]
@@ -31,6 +31,7 @@ EXPORT_FORMATS: Mapping[str, ExportFormat] = {
     "refcoco": ExportFormat(refer.write_refcoco, "what the REFER API reads, one object a prompt"),
     "grefcoco": ExportFormat(refer.write_grefcoco, "what gRefCOCO's readers take, several objects or none too"),
     "panoptic": ExportFormat(panoptic.write, "COCO panoptic: a PNG of segment ids a picture"),
+    "yolo": ExportFormat(yolo.write, "YOLO segmentation, which ultralytics trains on", is_exact=False),
     "masks": ExportFormat(masks.write, "semantic masks: a PNG of class indices a picture"),
     "voc": ExportFormat(voc.write, "Pascal VOC: masks of classes and of objects, and boxes"),
 }

@@ -32,7 +32,7 @@ class ExportOptions:
 
     def place_as(self, image: DatasetImage, target: Path) -> bool:
         """The same; saved anew if the target's suffix, .jpg or .png, is another's. Returns whether it was."""
-        if self.images == "leave" or _suffix(image) == target.suffix:
+        if self.images == "leave" or _kind(image.file_name) == _kind(target.name):
             self.place(image, target)
             return False
         write_image(target, read_image(image.path))
@@ -47,6 +47,6 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _suffix(image: DatasetImage) -> str:
-    suffix = Path(image.file_name).suffix.lower()
+def _kind(name: str) -> str:
+    suffix = Path(name).suffix.lower()
     return ".jpg" if suffix in (".jpeg", ".jpe", ".jfif") else suffix
