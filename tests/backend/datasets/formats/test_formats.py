@@ -24,7 +24,8 @@ def some(folder: Path, alive: list[weakref.ref[DatasetImage]]) -> Dataset:
             alive.append(weakref.ref(image))
             yield image
             del image
-            assert sum(reference() is not None for reference in alive) <= 1
+            # The last one of a format's first way through the pictures may be there yet on its second.
+            assert sum(reference() is not None for reference in alive) <= 2
 
     return Dataset("Some", CATEGORIES, images)
 
