@@ -5,7 +5,7 @@
     SegmentationObject/  the same, the index of an object, which counts those of the annotation from 1
     Annotations/         <picture>.xml: the objects, each with its name and box
     ImageSets/Segmentation/, ImageSets/Main/   train.txt, val.txt, trainval.txt, test.txt
-    labelmap.txt         the classes' names, a line each, from index 0, the background
+    labelmap.txt         by index the classes' names and colours, as CVAT and Datumaro write and read it
 
 A pixel is of one object: that which was drawn last; boxes are of the whole mask. 255 means void there, "don't count",
 and nothing of ours does: 254 classes, and objects a picture, are the most. Readers look for `.jpg` alone, so other
@@ -13,7 +13,7 @@ pictures are saved anew. Source: the VOC2012 development kit's documentation.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -26,6 +26,7 @@ from backend.datasets.formats.label_maps import (
     LabelMap,
     Stems,
     class_indices,
+    colours,
     label_map,
     one_line,
     write_indices,
@@ -61,8 +62,14 @@ def write(dataset: Dataset, out: Path, options: ExportOptions) -> Mapping[str, i
     for name, listed in lists.items():
         for folder in ("Segmentation", "Main"):
             write_lines(out / "ImageSets" / folder / f"{name}.txt", listed)
-    write_lines(out / "labelmap.txt", ["background", *names.values()])
+    write_lines(out / "labelmap.txt", _label_map_lines(["background", *names.values()]))
     return left_out
+
+
+def _label_map_lines(names: Sequence[str]) -> Iterator[str]:
+    yield "# label:color_rgb:parts:actions"
+    for name, colour in zip(names, colours().tolist(), strict=False):
+        yield f"{name}:{','.join(map(str, colour))}::"
 
 
 def _objects(image: DatasetImage) -> tuple[LabelMap, Counter[str]]:

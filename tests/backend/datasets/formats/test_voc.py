@@ -64,7 +64,10 @@ def test_any_masks_come_back_but_for_what_lies_below_others(
     image = made_image(7, drawn, folder, split=split)
     left_out = dict(written("voc", made_dataset([image]), folder / "out", OPTIONS))
     reader = Voc(folder / "out", split)
-    names = (folder / "out" / "labelmap.txt").read_text("utf-8").splitlines()
+    comment, *lines = (folder / "out" / "labelmap.txt").read_text("utf-8").splitlines()
+    names = [line.rsplit(":", 3)[0] for line in lines]
+    assert comment.startswith("#")
+    assert [line.rsplit(":", 3)[1:] for line in lines][1] == ["128,0,0", "", ""]
     assert names == ["background", *(category.name for category in CATEGORIES)]
     objects = painted(drawn, range(1, len(drawn) + 1))
     classes = painted(drawn, [1 + n % 3 for n in range(len(drawn))])
