@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.labelstudio.masks.polygon import Ring, simplify, simplify_ring
-from ris_core.masks import Mask
+from ris_core.masks import Mask, bounding_box
 
 _Ring = NDArray[np.intp]
 """Nx2, in halves of pixels: every point of an outline."""
@@ -44,9 +44,10 @@ def parts_of(mask: Mask) -> int:
 
 def _rings(mask: Mask) -> list[_Ring]:
     """The outlines of parts and of holes. Each pixel is four, so that an outline passes it on the side it is of."""
-    halves = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    left, top, width, height = (int(side) for side in bounding_box(mask))
+    halves = mask[top : top + height, left : left + width].astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(halves, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return [contour[:, 0].astype(np.intp) for contour in contours]
+    return [contour[:, 0].astype(np.intp) + 2 * np.array([left, top]) for contour in contours]
 
 
 def _bridges(rings: Sequence[_Ring]) -> list[tuple[int, int]]:

@@ -187,6 +187,14 @@ def test_our_own_layout_has_one_type_a_field(exported: tuple[Path, dict[str, Any
     assert report["left_out"] == {}
 
 
+@pytest.mark.parametrize("exported", ["masks"], indirect=True)
+def test_a_format_without_expressions_reports_none(exported: tuple[Path, dict[str, Any]]) -> None:
+    _, report = exported
+    assert (report["refs"], report["annotations"]) == (0, 5)
+    assert report["left_out"]["expressions, for which it has no place"] == 4
+    assert len(report["left_out"]) > 1, "what isn't an expression doesn't count as one"
+
+
 def many(home: Path) -> Snapshot:
     """Photos of all splits, each with an object of two sentences, a sentence of two objects, and one of none."""
     tasks = [task(n, annotation(n, drawn("a", blob(n)), drawn("b", blob(n + 50), "dog"))) for n in range(1, 25)]

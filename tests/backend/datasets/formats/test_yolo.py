@@ -240,3 +240,11 @@ def check_read(read: Mapping[str, Any], image: DatasetImage) -> None:
         assert np.array_equal(mask, instance.mask())
         corner, size = box[:2] - box[2:] / 2, box[2:]
         assert np.abs(np.concatenate([corner, size]) - instance.bbox).max() < 0.13
+
+
+def test_a_pixel_of_a_very_wide_picture_is_found_again(tmp_path: Path) -> None:
+    mask = np.zeros((3, 30_000), bool)
+    mask[1, 29_999] = mask[2, 29_998] = True
+    written("yolo", made_dataset([made_image(1, [mask], tmp_path)]), tmp_path / "out")
+    [(_, read)] = labels(tmp_path / "out" / "labels" / "train" / "1_photo.txt", *mask.shape)
+    assert np.array_equal(read, mask)
