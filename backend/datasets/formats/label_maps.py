@@ -16,7 +16,7 @@ LabelMap = NDArray[np.int32]
 """HxW: the value of each pixel, 0 where nothing was drawn."""
 
 SPLITS = ("train", "val", "test")
-NO_PLACE = "expressions, for which it has no place"
+NO_PLACE = "expressions for which it has no place"
 _WHOLLY = "objects that lie wholly below others"
 _PARTLY = "parts of objects that lie below others"
 _COLOURS = 256

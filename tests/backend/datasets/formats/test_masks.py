@@ -50,7 +50,7 @@ def test_nothing_is_left_out_where_objects_of_one_class_overlap(tmp_path: Path) 
     drawn = [np.eye(HEIGHT, WIDTH, dtype=bool), np.ones((HEIGHT, WIDTH), bool)]
     image = made_image(1, drawn, tmp_path, categories=[5, 5], refs={"both": (0, 1), "none": ()})
     left_out = written("masks", made_dataset([image]), tmp_path / "out")
-    assert left_out == {"expressions, for which it has no place": 2}
+    assert left_out == {"expressions for which it has no place": 2}
     assert (indices(tmp_path / "out" / "masks" / "1_photo.png") == 2).all()
 
 

@@ -16,7 +16,7 @@ from small_project import build, export_snapshot
 
 from backend.datasets.formats.options import ExportOptions
 
-NO_PLACE = "expressions, for which it has no place"
+NO_PLACE = "expressions for which it has no place"
 WHOLLY, PARTLY = "objects that lie wholly below others", "parts of objects that lie below others"
 
 

@@ -191,7 +191,7 @@ def test_our_own_layout_has_one_type_a_field(exported: tuple[Path, dict[str, Any
 def test_a_format_without_expressions_reports_none(exported: tuple[Path, dict[str, Any]]) -> None:
     _, report = exported
     assert (report["refs"], report["annotations"]) == (0, 5)
-    assert report["left_out"]["expressions, for which it has no place"] == 4
+    assert report["left_out"]["expressions for which it has no place"] == 4
     assert len(report["left_out"]) > 1, "what isn't an expression doesn't count as one"
 
 

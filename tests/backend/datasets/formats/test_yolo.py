@@ -145,7 +145,7 @@ def hard_images(folder: Path) -> list[DatasetImage]:
 def test_a_folder_for_a_reader_of_its_own(tmp_path: Path) -> None:
     images = hard_images(tmp_path)
     left_out = written("yolo", made_dataset(images), tmp_path / "out")
-    assert left_out == {"expressions, for which it has no place": 1}
+    assert left_out == {"expressions for which it has no place": 1}
     data = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text("utf-8"))
     assert data == {
         **{split: f"images/{split}" for split in SPLITS},
