@@ -11,6 +11,7 @@ TORCH_INDEX ?=
 
 VENV := .venv/bin
 LABEL_STUDIO := .venv-label-studio
+MOTO := .venv-moto
 UV := $(VENV)/uv pip install --quiet
 NETWORK := Check that this machine reaches the package index and has 5 GB free, then run make again.
 
@@ -25,7 +26,7 @@ help:
 up: .venv/.installed $(LABEL_STUDIO)/.installed
 	@exec $(VENV)/ris up
 
-test: .venv/.installed-dev $(LABEL_STUDIO)/.installed
+test: .venv/.installed-dev $(LABEL_STUDIO)/.installed $(MOTO)/.installed
 	$(VENV)/pytest -n 2 --dist worksteal -m "not e2e"
 	$(VENV)/pytest -m e2e
 
@@ -46,7 +47,7 @@ bench-%: .venv/.installed-dev
 	QUICK=$(QUICK) DATA="$(DATA)" $(VENV)/python benchmarks/$*.py
 
 clean:
-	rm -rf .venv $(LABEL_STUDIO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(LABEL_STUDIO) $(MOTO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip installs torch, since it may know of a small CPU build that uv can't see; uv, far quicker, installs the rest.
@@ -76,4 +77,10 @@ $(LABEL_STUDIO)/.installed: constraints-label-studio.txt | .venv/.torch
 		$(VENV)/uv venv --quiet --allow-existing --python $(VENV)/python $(LABEL_STUDIO)
 	@scripts/step 'Label Studio' '$(NETWORK)' \
 		$(UV) --python $(LABEL_STUDIO)/bin/python -c constraints-label-studio.txt label-studio
+	@touch $@
+
+$(MOTO)/.installed: constraints-moto.txt | .venv/.torch
+	@scripts/step 'Environment for the S3 that tests talk to' '$(NETWORK)' \
+		$(VENV)/uv venv --quiet --allow-existing --python $(VENV)/python $(MOTO)
+	@scripts/step 'That S3' '$(NETWORK)' $(UV) --python $(MOTO)/bin/python -c constraints-moto.txt 'moto[server]'
 	@touch $@

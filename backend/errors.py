@@ -10,6 +10,7 @@ BackendError 500
 ├── TooLarge 413
 ├── TooMany 429
 ├── Unavailable 503
+├── PublishError
 ├── StartError
 │   └── AlreadyRunning
 ├── FetchError 422
@@ -78,6 +79,10 @@ class TooMany(BackendError, code="too_many", status=429):
 
 class Unavailable(BackendError, code="unavailable", status=503):
     """It can't be done now, but perhaps later."""
+
+
+class PublishError(BackendError, code="publish_failed"):
+    """An export can't be put where it should go."""
 
 
 class StartError(BackendError, code="start_failed"):

@@ -82,6 +82,11 @@ def categories_file(home: Path, project: int) -> Path:
     return _of_project(home, project, "categories.json")
 
 
+def records_file(home: Path, project: int) -> Path:
+    """What a project's annotations say, as exports have read them: a cache."""
+    return _of_project(home, project, "records.sqlite")
+
+
 def rollout_lock(home: Path, project: int) -> Path:
     """Held while a project's predictions are made anew."""
     return _of_project(home, project, "refresh.lock")

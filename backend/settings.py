@@ -31,7 +31,7 @@ _MIB = 1 << 20
 _SPARE_THREADS = 3
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 # What a project's own file may set.
-_OWN = ("finetune_", "prelabel_", "prompt_box")
+_OWN = ("finetune_", "prelabel_", "prompt_box", "split_by")
 
 
 class SettingsError(RisError, code="bad_settings"):
@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     )
     prelabel_tolerance: float = _knob(1.0, "How far polygons may run from a mask's outline, in pixels.", ge=0, le=100)
     prelabel_smallest: float = _knob(0.0005, "Least part that counts, as a share of the picture.", ge=0, lt=1)
+
+    split_by: str = _knob("", "Field of task data, such as patient, whose tasks all go into one split; unset: none.")
 
     finetune_min_new: PositiveInt = _knob(10, "New corrections before the model learns from them.")
     finetune_minutes: int = _knob(0, "Minutes after which it learns from fewer; 0: never.", ge=0)

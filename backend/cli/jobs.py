@@ -1,11 +1,11 @@
-"""`ris finetune`, `export`, `jobs` and `job`: what the workers are to do, how it goes and what came of it."""
+"""`ris finetune`, `distil`, `jobs` and `job`: what the workers are to do, how it goes and what came of it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _DOES = {
     "learn": "learns from the corrections of project {0}",
     "distil": "learns what a teacher says about project {0}",
-    "export": "exports project {0} as {1} to {2}",
+    "export": "exports project {0} to {1}",
     "prelabel": "works on batch {0}",
     "refresh": "looks whether project {0} is to be predicted anew",
 }
@@ -44,15 +44,10 @@ _RESULTS = {
     "refresh": "Predictions: {state}",
 }
 
-_FORMATS = (
-    "coco: exact run lengths, with refs.json for the prompts; refcoco: what the REFER API reads, one object a prompt; "
-    "grefcoco: what gRefCOCO's readers take, several objects or none too."
-)
-
 
 def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
     """Learn from a project's corrections now, however few are new."""
-    outcome = _result_of(lambda jobs: jobs.learn(project, min_new=0))
+    outcome = result_of(lambda jobs: jobs.learn(project, min_new=0))
     if as_json:
         print(json.dumps(outcome))
         return
@@ -70,7 +65,7 @@ def distil(
     as_json: JsonOption = False,
 ) -> None:
     """Teach a small model what the one in production says of tasks that nobody annotated, beside all corrections."""
-    outcome = _result_of(lambda jobs: jobs.distil(project, above, tasks))
+    outcome = result_of(lambda jobs: jobs.distil(project, above, tasks))
     if as_json:
         print(json.dumps(outcome))
         return
@@ -78,33 +73,6 @@ def distil(
     if taught := outcome.get("teaching"):
         say(what_was_taught(taught))
         out.print(nearness(taught))
-
-
-def export(
-    project: ProjectOption,
-    format: Annotated[str, typer.Option(help=_FORMATS)] = "coco",
-    name: Annotated[
-        Optional[str], typer.Option(help="Folder below .ris/exports.", show_default="project-N-FORMAT")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Export a project's annotations as a dataset: masks exact, prompts beside them."""
-    from backend.datasets.export import check_export
-    from backend.home import exports_folder
-    from backend.settings import load
-
-    folder = name or f"project-{project}-{format}"
-    check_export(format, folder)
-    report = _result_of(lambda jobs: jobs.export(project, format, folder))
-    if as_json:
-        print(json.dumps(report))
-        return
-    counts = f"{report['images']} images, {report['annotations']} masks, {report['refs']} expressions"
-    say(f"{counts} in {exports_folder(load().home) / folder}")
-    for what, count in report["left_out"].items():
-        say(f"Left out: {count} {what}. `--format coco` has all.")
-    for skipped in report["skipped"]:
-        say(f"Left out: task {skipped['task']}. {skipped['reason']}")
 
 
 def jobs(as_json: JsonOption = False) -> None:
@@ -136,7 +104,7 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")],
         say(line)
 
 
-def _result_of(order: Callable[[JobQueue], Ticket]) -> dict[str, Any]:
+def result_of(order: Callable[[JobQueue], Ticket]) -> dict[str, Any]:
     """Order a job, wait for it and return what came of it."""
     from backend.queue.queue import JobQueue
     from backend.settings import load

@@ -10,7 +10,8 @@ import typer
 
 from backend.cli.batches import cancel, prelabel, rank, refresh, resume
 from backend.cli.corrections import corrections, suspects
-from backend.cli.jobs import distil, export, finetune, job, jobs
+from backend.cli.exports import export
+from backend.cli.jobs import distil, finetune, job, jobs
 from backend.cli.listener import train_listener
 from backend.cli.local import demo, doctor, up, worker
 from backend.cli.models import convert, fetch, models, segment

@@ -5,7 +5,7 @@ why, is in docs/gestures.md; which offered regions were deleted, `backend.datase
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,8 +16,8 @@ import numpy as np
 
 from backend.errors import BadRequest
 from backend.labelstudio.label_config import UNLABELLED, LabelConfig, label_name
-from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, read_annotation, says_where
-from backend.labelstudio.task_data import image_address
+from backend.labelstudio.regions import AnnotatedMask, AnnotatedMasks, Shape, Tell, read_annotation, says_where
+from backend.labelstudio.task_data import group_of, image_address
 from backend.prompts.label_matching import find_label
 from backend.prompts.request import PromptRequest
 from backend.prompts.requests import RequestBuilder
@@ -92,7 +92,7 @@ class Correction:
     """The annotation of one task that counts. image: its address in the task's data. lead_time: seconds of work.
 
     unanswered: sentences that were asked for, and of which it says nothing. shapes: what is drawn, but is no mask.
-    remarks: for the people who look after the project.
+    remarks: for the people who look after the project. group: what it shares with those in the same split, "" nothing.
     """
 
     task: int
@@ -107,6 +107,7 @@ class Correction:
     unanswered: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
     remarks: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,30 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
     annotation = chosen_annotation(annotations)
     if annotation is None:
         return None
-    read, own = read_annotation(annotation.get("result"), config), _own_requests(task, config)
+    return with_disagreement(read_submitted(task, annotation, config), annotation, annotations)
+
+
+def with_disagreement(
+    correction: Correction, annotation: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]
+) -> Correction:
+    """The correction, which the annotation is read as, with a remark on each later one in which nothing is drawn."""
+    return replace(correction, remarks=(*correction.remarks, *_disagreements(annotation, annotations)))
+
+
+def read_submitted(
+    task: Mapping[str, Any], annotation: Mapping[str, Any], config: LabelConfig, tell: Tell | None = None
+) -> Correction:
+    """What one of a task's annotations says.
+
+    tell: called with what is wrong with a region, which is left out; of shapes that aren't masks nothing is said then.
+    Without it, the first region that can't be read raises RegionError. Raises BadRequest if the task has no image where
+    the interface looks.
+    """
+    read, own = read_annotation(annotation.get("result"), config, tell), _own_requests(task, config)
+    for mask in read.masks:
+        # What was offered and erased is an answer.
+        if tell and not mask.mask.any() and not _was_offered(mask):
+            tell("empty", mask.region_id, f"Region {mask.region_id} has no pixel: it is left out.")
     masks = [mask for mask in read.masks if mask.mask.any()]
     spoken = _once(masks, _sentences(masks, read, own, config))
     masks = [mask for mask, _ in spoken]
@@ -203,26 +227,41 @@ def read_task(task: Mapping[str, Any], config: LabelConfig) -> Correction | None
         lead_time=annotation.get("lead_time"),
         unanswered=tuple(unanswered),
         shapes=read.shapes,
-        remarks=tuple(_remarks(annotation, annotations, masks, read)),
+        remarks=tuple(_remarks(masks, read if tell is None else replace(read, shapes=()))),
+        group=group_of(task, config),
     )
     erased = [Offer(mask.prompt, mask.label) for mask in read.masks if not mask.mask.any() and _was_offered(mask)]
     return with_rejections(correction, erased, frozenset(), Edit("rejected", 0.0))
 
 
-def chosen_annotation(annotations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def something_is_drawn(annotation: Mapping[str, Any]) -> bool:
+    """Whether anything is drawn in an annotation as the API gives it, `result` included."""
+    return says_where(annotation.get("result"))
+
+
+def chosen_annotation(
+    annotations: Sequence[Mapping[str, Any]], is_drawn: Callable[[Mapping[str, Any]], bool] = something_is_drawn
+) -> Mapping[str, Any] | None:
     """The annotation that counts; None if all were skipped.
 
     Ground truth first, then the one updated last. One in which nothing is drawn gives way to another person's in which
-    something is.
+    something is. is_drawn: whether anything is, for annotations that come without their `result`.
     """
-    submitted = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
-    # Of each person the last: who empties an annotation takes back what they drew.
-    of_people = {_person(annotation): annotation for annotation in sorted(submitted, key=_precedence)}
-    last = max(submitted, key=_precedence, default=None)
-    if last is None or last.get("ground_truth") or says_where(last.get("result")):
+    last = max(submitted(annotations), key=precedence, default=None)
+    if last is None or last.get("ground_truth") or is_drawn(last):
         return last
-    drawn = [annotation for annotation in of_people.values() if says_where(annotation.get("result"))]
-    return max(drawn, key=_precedence, default=last)
+    drawn = [annotation for annotation in last_of_people(annotations) if is_drawn(annotation)]
+    return max(drawn, key=precedence, default=last)
+
+
+def submitted(annotations: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The annotations but the skipped ones."""
+    return [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+
+
+def last_of_people(annotations: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each person the last annotation by `precedence`: who empties an annotation takes back what they drew."""
+    return list({person_of(item): item for item in sorted(submitted(annotations), key=precedence)}.values())
 
 
 def with_rejections(
@@ -273,14 +312,16 @@ def _is_marked(label: str | None, shapes: Iterable[Shape]) -> bool:
     return any(not shape.labels or label in shape.labels for shape in shapes)
 
 
-def _precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
+def precedence(annotation: Mapping[str, Any]) -> tuple[bool, datetime, int]:
+    """By which annotations of one task are ordered: whether it is ground truth, when it was updated, its id."""
     # As text, "02:23Z" would sort after "02:23.85Z": times are compared as times.
     updated = annotation.get("updated_at") or annotation.get("created_at")
     when = datetime.fromisoformat(updated) if updated else _NEVER
     return bool(annotation.get("ground_truth")), when, int(annotation["id"])
 
 
-def _person(annotation: Mapping[str, Any]) -> str:
+def person_of(annotation: Mapping[str, Any]) -> str:
+    """Whose annotation it is, by the person's id; "None" where that isn't known."""
     person = annotation.get("completed_by")
     # Some of Label Studio's answers describe the person, who may change.
     return str(person.get("id") if isinstance(person, dict) else person)
@@ -294,12 +335,7 @@ def _own_requests(task: Mapping[str, Any], config: LabelConfig) -> list[PromptRe
     return []
 
 
-def _remarks(
-    annotation: Mapping[str, Any],
-    annotations: Iterable[Mapping[str, Any]],
-    masks: Sequence[AnnotatedMask],
-    read: AnnotatedMasks,
-) -> Iterator[str]:
+def _remarks(masks: Sequence[AnnotatedMask], read: AnnotatedMasks) -> Iterator[str]:
     labels = {mask.label for mask in masks}
     kinds = {shape.kind for shape in read.shapes if not (shape.labels & labels or (masks and not shape.labels))}
     if kinds:
@@ -308,9 +344,12 @@ def _remarks(
         if mask.further:
             further = ", ".join(mask.further)
             yield f"region {mask.region_id} has several labels: {mask.label} counts, left out: {further}"
+
+
+def _disagreements(annotation: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for other in annotations if says_where(annotation.get("result")) else ():
-        is_later = not other.get("was_cancelled") and _precedence(other) > _precedence(annotation)
-        if is_later and _person(other) != _person(annotation):
+        is_later = not other.get("was_cancelled") and precedence(other) > precedence(annotation)
+        if is_later and person_of(other) != person_of(annotation):
             yield (
                 f"people disagree: annotation {other['id']} came later and has nothing drawn, annotation "
                 f"{annotation['id']} has, and counts. Look again, and mark the right one as ground truth"

@@ -53,7 +53,7 @@ def _numbered(names: Collection[str], kept: Mapping[str, int], claims: Mapping[s
 
 
 def _claims(config: LabelConfig) -> Iterator[tuple[str, int]]:
-    for label in config.labels:
+    for label in (*config.labels, *config.others):
         category = label.attributes.get("category", "")
         # As many digits as every reader's integers have.
         if category.isascii() and category.isdecimal() and len(category) < 10:

@@ -10,6 +10,7 @@ from backend.datasets.annotations import Correction, DrawnObject, Expression
 from backend.datasets.dataset import Category, DatasetImage, Instance, Json, Ref
 from backend.datasets.image_store import StoredImage
 from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.task_data import split_identity
 from ris_core.data.splits import split_of
 from ris_core.files import sha256
 
@@ -36,7 +37,7 @@ def categories_of(numbers: Mapping[str, int], config: LabelConfig) -> tuple[Cate
 def dataset_image(
     correction: Correction, image: StoredImage, file_name: str, numbers: Mapping[str, int]
 ) -> DatasetImage:
-    """A picture with what its correction says. The photo decides the split, for good."""
+    """A picture with what its correction says. Its group, or else the photo, decides the split, for good."""
     return DatasetImage(
         number=correction.task,
         file_name=file_name,
@@ -44,7 +45,7 @@ def dataset_image(
         width=image.width,
         height=image.height,
         digest=image.digest,
-        split=split_of(image.original),
+        split=split_of(split_identity(correction.group, image.original)),
         instances=tuple(_instance(correction, drawn, numbers) for drawn in correction.objects),
         refs=tuple(_ref(correction, expression) for expression in correction.expressions),
     )

@@ -1,18 +1,18 @@
 """What is wrong with annotations, or had to be decided: told with the task and the region, and counted."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-ProblemKind = Literal["task", "image", "region", "unknown label", "unknown tag", "rotated", "empty", "disagreement"]
-"""A task without what it needs; a picture that can't be had; a region that can't be read; a label or a tag that the
-interface hasn't; a rectangle or ellipse whose box isn't what was drawn; a mask of no pixel; people who disagree."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """message: one sentence or more for people. region: Label Studio's id, "" where it isn't about one."""
+    """kind: "task", without what it needs; "image", that can't be had; "region", that can't be read or isn't taken;
+    "unknown label" or "unknown tag", which the interface hasn't; "rotated", a shape whose box isn't what was drawn;
+    "empty", a mask of no pixel; "remark", for people who look after the project.
 
-    kind: ProblemKind
+    message: one sentence or more for people. region: Label Studio's id, "" where it isn't about one.
+    """
+
+    kind: str
     task: int
     message: str
     annotation: int | None = None

@@ -9,7 +9,7 @@
 The id is the SHA-256 of the manifest, so it vouches for every file. Nothing in a snapshot depends on the time: the same
 annotations of the same predictions give the same id, also after the predictions were deleted, as long as home keeps
 what was measured of them (`backend.datasets.edits`) and the numbers of categories (`backend.datasets.categories`).
-Training reads it; an export is a copy of it.
+Training reads it.
 """
 
 import json
@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.datasets.annotations import Correction, Corrections, SkippedTask
 from backend.datasets.categories import number_categories
@@ -33,6 +32,7 @@ from backend.datasets.instances import categories_of, dataset_image
 from backend.errors import FetchError
 from backend.home import pictures_folder, snapshots_folder
 from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.task_data import path_of
 from backend.locks import exclusive
 from ris_core.errors import DatasetError, ImageError, InputError
 from ris_core.files import atomic_dir, sha256
@@ -73,7 +73,7 @@ def newest_snapshot(home: Path, project: int) -> Path:
     if not folders:
         raise DatasetError(
             f"Project {project} has no snapshot to compare on. Annotate, then `ris finetune --project {project}` "
-            "or `ris export` makes one."
+            "makes one."
         )
     return folders[0]
 
@@ -164,11 +164,19 @@ def write_manifest(folder: Path) -> None:
 
 def read_manifest(folder: Path) -> dict[str, str]:
     """File names of a snapshot or an export, relative to it -> SHA-256. Raises DatasetError if it has no manifest."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] == FORMAT:
-            return {str(name): str(digest) for name, digest in manifest["files"].items()}
+    with suppress(OSError):
+        if (files := parse_manifest((folder / MANIFEST).read_bytes())) is not None:
+            return files
     raise DatasetError(f"{folder} has no {MANIFEST} of a snapshot: it isn't an export, or it is damaged.")
+
+
+def parse_manifest(data: bytes, fmt: str = FORMAT) -> dict[str, str] | None:
+    """A manifest's content -> file names and their SHA-256; nothing if it isn't a manifest of that format."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        manifest = json.loads(data)
+        if manifest["format"] == fmt:
+            return {str(name): str(digest) for name, digest in manifest["files"].items()}
+    return None
 
 
 def _fetch_images(
@@ -201,19 +209,10 @@ def store_image(correction: Correction, data: bytes, store: ImageStore) -> Store
 def file_name(correction: Correction, image: StoredImage) -> str:
     """`<task>_<base name>`: unique, and free of whatever else the image's address holds."""
     stem = (
-        re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(_path(correction.image)).stem)[:_LONGEST_NAME].strip("._")
+        re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(path_of(correction.image)).stem)[:_LONGEST_NAME].strip("._")
         or "image"
     )
     return f"{correction.task}_{stem}{image.suffix}"
-
-
-def _path(value: str) -> str:
-    """The path in an image's address."""
-    if value.startswith("data:"):
-        return ""
-    parts = urlsplit(value)
-    # Label Studio's local files: /data/local-files/?d=folder/name.png
-    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
 
 
 def _write(parent: Path, dataset: Dataset) -> Path:

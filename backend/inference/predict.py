@@ -31,7 +31,7 @@ from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
 from backend.labelstudio.region_ids import stable_ids
 from backend.labelstudio.regions import Region, answer_region, mask_regions, prompt_region
-from backend.labelstudio.task_data import image_address
+from backend.labelstudio.task_data import group_of, image_address, split_identity
 from backend.prompts.last_answers import in_place
 from backend.prompts.mending import MaskInEditor
 from backend.prompts.request import PromptRequest, combine, echoes, reply
@@ -236,7 +236,11 @@ def _answer(
     ]
     size = answers[0].mask.shape[0], answers[0].mask.shape[1]
     score = min(map(_confidence, answers)) / (1 if any(answer.present for answer in answers) else 2)
-    if echo and config.absent and is_blind(task.identity, project_model.settings.prelabel_blind):
+    if (
+        echo
+        and config.absent
+        and is_blind(split_identity(group_of(task.task, config), task.identity), project_model.settings.prelabel_blind)
+    ):
         # What people draw without having seen an answer is what versions are best compared on. The score stays: the
         # order of the tasks mustn't tell. Without those Choices a bare Submit would deny what was hidden.
         return _prediction(task, [], score, project_model)

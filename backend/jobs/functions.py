@@ -18,7 +18,7 @@ from backend import services
 from backend.batches import runner
 from backend.batches.service import BatchService
 from backend.batches.store import BatchStore
-from backend.datasets.export import check_export, export_project
+from backend.datasets.export import STAGES, ExportSpec, check_name, export_project
 from backend.errors import BadRequest
 from backend.home import exports_folder
 from backend.jobs import memory_limit
@@ -76,21 +76,21 @@ def _learn(project: int, job: Job | None, min_new: int | None, teaching: Teachin
         return asdict(attempt(project, job.id if job else "", client, log, queue, learn))
 
 
-def export(project: int, form: str, name: str) -> dict[str, Any]:
+def export(project: int, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """Export a project to `<home>/exports/<name>`. Returns `datasets.export_project`'s report."""
-    settings = load()
-    check_export(form, name)
-    project = _number(project)
-    with _label_studio(settings, get_current_job()) as client:
+    settings, job = load(_number(project)), get_current_job()
+    check_name(name)
+    with _label_studio(settings, job) as client:
         return export_project(
             client,
             services.image_resolver(settings),
             project,
             exports_folder(settings.home) / name,
             home=settings.home,
-            fmt=form,
+            spec=ExportSpec.of(spec),
             max_pixels=settings.max_image_pixels,
-            defaults=Defaults.of(settings.of_project(project)),
+            defaults=Defaults.of(settings),
+            on_progress=JobProgress(job, STAGES),
         )
 
 

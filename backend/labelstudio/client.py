@@ -130,17 +130,20 @@ class LabelStudio:
         Image references stay as imported. A task that is deleted meanwhile hides no other: each page begins after the
         last one's last task.
         """
-        include = f"id,data,annotations,{_ANNOTATION}"
-        query = {"project": project, "fields": "all", "resolve_uri": "false", "include": include}
-        last = 0
-        while True:
-            after = json.dumps({"filters": _filters(id=("greater", "Number", last))})
-            page = {**query, "query": after, "page": 1, "page_size": PAGE_SIZE}
-            answer = self._object("GET", "/api/tasks/", "tasks", "total", params=page)
-            yield from answer["tasks"]
-            if len(answer["tasks"]) >= answer["total"]:
-                return
-            last = int(answer["tasks"][-1]["id"])
+        yield from self._from_first(project, f"id,data,annotations,{_ANNOTATION}", {}, PAGE_SIZE)
+
+    def annotation_versions(self, project: int) -> Iterator[Json]:
+        """Each annotated task by rising id with `updated_at`, and the same of its annotations with `was_cancelled`.
+
+        A task that is deleted meanwhile hides no other.
+        """
+        include = "id,annotations,updated_at,was_cancelled"
+        yield from self._from_first(project, include, {"total_annotations": ("greater", "Number", 0)}, LONG_PAGE)
+
+    def annotations_of(self, project: int, ids: Sequence[int]) -> Iterator[Json]:
+        """Those of the tasks that are there, each with `data`, `updated_at` and its `annotations`; no predictions."""
+        include = f"id,data,annotations,{_ANNOTATION},last_action"
+        yield from self._chosen({"project": project, "fields": "all", "include": include}, ids)
 
     def newest_task(self, project: int) -> Json:
         """How many tasks (`total`) and submitted annotations (`total_annotations`) there are; in `tasks` the id and
@@ -282,6 +285,21 @@ class LabelStudio:
             if not answer["tasks"] or seen >= answer["total"]:
                 return
             page += 1
+
+    def _from_first(
+        self, project: int, include: str, filters: Mapping[str, tuple[str, str, object]], size: int
+    ) -> Iterator[Json]:
+        """Tasks by rising id; each page begins after the last one's last task."""
+        query = {"project": project, "fields": "all", "resolve_uri": "false", "include": include}
+        last = 0
+        while True:
+            after = json.dumps({"filters": _filters(id=("greater", "Number", last), **filters)})
+            page = {**query, "query": after, "page": 1, "page_size": size}
+            answer = self._object("GET", "/api/tasks/", "tasks", "total", params=page)
+            yield from answer["tasks"]
+            if len(answer["tasks"]) >= answer["total"]:
+                return
+            last = int(answer["tasks"][-1]["id"])
 
     def _chosen(self, query: Mapping[str, Any], ids: Sequence[int]) -> Iterator[Json]:
         for start in range(0, len(ids), SHORT_PAGE):

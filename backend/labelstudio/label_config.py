@@ -57,18 +57,22 @@ UNLABELLED = "unlabelled"
 
 @dataclass(frozen=True)
 class Defaults:
-    """How answers look in a tag that doesn't say. prompt_box: the TextArea where prompts are typed, "" to find it."""
+    """How answers look in a tag that doesn't say. prompt_box: the TextArea where prompts are typed, "" to find it.
+
+    split_by: see `LabelConfig`.
+    """
 
     objects: Objects = "one"
     tolerance: float = 1.0
     smallest: float = 0.0005
     prompt_box: str = ""
+    split_by: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """As a project's settings have it."""
         answers = settings.prelabel_objects, settings.prelabel_tolerance, settings.prelabel_smallest
-        return cls(*answers, settings.prompt_box)
+        return cls(*answers, settings.prompt_box, settings.split_by)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class LabelConfig:
 
     areas: every TextArea. prompt: the one where prompts are typed; None if there is none. absent: the Choices by which
     people say that what was asked for isn't in the picture; None if there is none. pointing: what people point with.
+    tags: the names of all tags that are connected to something. others: the labels of tags that aren't `controls`.
+    split_by: the field of task data whose tasks all go into one split; "" where the picture decides.
     """
 
     image: ImageObject
@@ -152,6 +158,9 @@ class LabelConfig:
     prompt: TextAreaControl | None = None
     absent: str | None = None
     pointing: tuple[PointingControl, ...] = ()
+    tags: frozenset[str] = frozenset()
+    others: tuple[Label, ...] = ()
+    split_by: str = ""
 
     @property
     def prompt_place(self) -> str:
@@ -180,6 +189,11 @@ class LabelConfig:
     def label(self, stored: str) -> Label | None:
         """The label that an annotation calls `stored`."""
         return next((label for label in self.labels if stored in (label.stored, label.value)), None)
+
+    def label_value(self, stored: str) -> str:
+        """What a label is called that an annotation, drawn with any tag, calls `stored`; that, where none has it."""
+        known = self.label(stored) or next((label for label in self.others if stored == label.stored), None)
+        return known.value if known else stored
 
     def shown_in(self, label: Label | None) -> list[tuple[MaskControl, list[str]]]:
         """The controls that show a mask of that label, and what each writes for it; with none, the first."""
@@ -214,6 +228,15 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         _prompt({control: area for control, area in areas.items() if control.name != ANSWER}, defaults.prompt_box),
         ABSENT if ABSENT in choices else None,
         tuple(_pointing(root, name, answered)),
+        frozenset(tag.get("name", "") for tag in root.iter() if tag.get("toName")),
+        tuple(
+            _label(label)
+            for tag in root.iter()
+            if tag.get("toName") == name and tag not in answered
+            for label in _tags(tag, "Label")
+            if label.get("value")
+        ),
+        defaults.split_by,
     )
 
 

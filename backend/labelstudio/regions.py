@@ -16,7 +16,7 @@ polygons of what is one object come back as one mask.
 
 import math
 import secrets
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +30,9 @@ from backend.labelstudio.masks.polygon import Ring, fill, polygon
 from ris_core.masks import Mask
 
 Region = dict[str, Any]
+
+Tell = Callable[[str, str, str], object]
+"""Called with a problem's kind, the region's id, and a sentence for people."""
 
 _NOTE = "prompt: "
 _CORRECTED = "prediction-changed"
@@ -142,19 +145,28 @@ def typed_prompt(context: Mapping[str, Any] | None, config: LabelConfig) -> str 
     return submitted[-1][1] if submitted else None
 
 
-def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
+def read_annotation(result: object, config: LabelConfig, tell: Tell | None = None) -> AnnotatedMasks:
     """Read the `result` of a saved annotation. Regions of other tags are passed over.
 
-    Raises RegionError, naming the region, if one with a mask can't be read.
+    tell: called with what is wrong with a region that can't be read, which is left out. Without it, the first such
+    region, named, raises RegionError.
     """
     regions = regions_of(result)
     submitted = _submissions(regions, config)
     prompts = tuple(dict.fromkeys(text for _, text in submitted))
     objects = _objects(regions, config)
     shared = prompts[-1] if len(prompts) == 1 or (prompts and len(objects) == 1) else None
-    masks = (_annotated_mask(control, drawn, dict(submitted).get(_id(drawn[0])), shared) for control, drawn in objects)
+    typed = dict(submitted)
+    masks = []
+    for control, drawn in objects:
+        try:
+            masks.append(_annotated_mask(control, drawn, typed.get(_id(drawn[0])), shared))
+        except RegionError as error:
+            if tell is None:
+                raise
+            tell("region", _id(drawn[0]), str(error))
     absent = any(
-        region.get("from_name") == config.absent and bool(_part_of(region, "value").get("choices"))
+        region.get("from_name") == config.absent and bool(part_of(region, "value").get("choices"))
         for region in regions
         if region.get("type") == "choices"
     )
@@ -163,10 +175,10 @@ def read_annotation(result: object, config: LabelConfig) -> AnnotatedMasks:
 
 def says_where(result: object) -> bool:
     """Whether anything is drawn in the `result` of an annotation."""
-    return any(_shape_kind(region) for region in regions_of(result))
+    return any(shape_kind(region) for region in regions_of(result))
 
 
-def _shape_kind(region: Region) -> str:
+def shape_kind(region: Region) -> str:
     """What kind of a drawing a region is; "" if it is none."""
     return _SHAPES.get(str(region.get("type")).removesuffix("labels"), "")
 
@@ -175,14 +187,14 @@ def _shapes(regions: Sequence[Region], config: LabelConfig) -> tuple[Shape, ...]
     masks = [control for control in config.controls if control.kind != "rectangle"]
     shapes = []
     for region in regions:
-        kind = _shape_kind(region)
+        kind = shape_kind(region)
         if not kind or any(_is_from(region, control) for control in masks):
             continue
         if region.get("to_name") != config.image.name:
             kind = f"{kind} on another picture ({region.get('to_name')})"
         # A Labels tag beside a Polygon or the like writes a region of its own with the same id.
         own = [other for other in regions if _id(other) == _id(region) and str(other.get("type")).endswith("labels")]
-        stored = [name for other in own for name in _strings(_part_of(other, "value").get(str(other["type"])))]
+        stored = [name for other in own for name in strings_of(part_of(other, "value").get(str(other["type"])))]
         labels = ((name, config.label(name)) for name in stored)
         shapes.append(Shape(kind, frozenset(label.value if label else name for name, label in labels)))
     return tuple(shapes)
@@ -238,7 +250,7 @@ def regions_of(result: object) -> list[Region]:
     return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
 
 
-def _part_of(region: Region, name: Literal["value", "meta"]) -> Region:
+def part_of(region: Region, name: Literal["value", "meta"]) -> Region:
     part = region.get(name)
     return part if isinstance(part, dict) else {}
 
@@ -253,11 +265,11 @@ def _is_from(region: Region, control: MaskControl | TextAreaControl) -> bool:
 
 def _is_drawn(region: Region, control: MaskControl) -> bool:
     """Whether it is from that tag. A key point drawn while a region is selected has its tag and label, but no mask."""
-    value = _part_of(region, "value")
+    value = part_of(region, "value")
     return _is_from(region, control) and not (control.kind == "brush" and "x" in value and "rle" not in value)
 
 
-def _strings(value: object) -> list[str]:
+def strings_of(value: object) -> list[str]:
     # Label Studio writes a single submission either as a string or as a list of one.
     texts = value if isinstance(value, list) else [value]
     return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
@@ -271,12 +283,12 @@ def _submissions(regions: Sequence[Region], config: LabelConfig) -> list[tuple[s
         (_id(region), text)
         for region in regions
         if _is_from(region, config.prompt)
-        for text in _strings(_part_of(region, "value").get("text"))
+        for text in strings_of(part_of(region, "value").get("text"))
     ]
 
 
-def _noted_prompt(region: Region) -> str | None:
-    lines = "\n".join(_strings(_part_of(region, "meta").get("text"))).splitlines()
+def noted_prompt(region: Region) -> str | None:
+    lines = "\n".join(strings_of(part_of(region, "meta").get("text"))).splitlines()
     return next((line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)), None)
 
 
@@ -288,28 +300,28 @@ def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskC
     best: dict[str, tuple[bool, int]] = {}
     for control, region in drawn:
         rank = (region.get("origin") != _CORRECTED, ranks[control.name])
-        best[_answer(region)] = min(best.get(_answer(region), rank), rank)
+        best[answer_of(region)] = min(best.get(answer_of(region), rank), rank)
     objects: dict[Hashable, tuple[MaskControl, list[Region]]] = {}
     for number, (control, region) in enumerate(drawn):
-        answer = _answer(region)
+        answer = answer_of(region)
         if answer and best[answer][1] != ranks[control.name]:
             continue
         joined = answer and control.kind == "polygon" and control.objects != "each"
-        key = (answer, *_strings(_part_of(region, "value").get(control.type))) if joined else number
+        key = (answer, *strings_of(part_of(region, "value").get(control.type))) if joined else number
         objects.setdefault(key, (control, []))[1].append(region)
     return list(objects.values())
 
 
-def _answer(region: Region) -> str:
+def answer_of(region: Region) -> str:
     """What marks the regions of one answer; "" where people drew."""
-    return str(_part_of(region, "meta").get("answer") or "")
+    return str(part_of(region, "meta").get("answer") or "")
 
 
 def _annotated_mask(
     control: MaskControl, drawn: Sequence[Region], typed: str | None, shared: str | None
 ) -> AnnotatedMask:
     first = drawn[0]
-    own = _noted_prompt(first) or typed
+    own = noted_prompt(first) or typed
     label, *further = _labels(first, control) or [None]
     masks = [_mask(region, control) for region in drawn]
     if len({mask.shape for mask in masks}) > 1:
@@ -321,7 +333,7 @@ def _annotated_mask(
         mask=np.logical_or.reduce(masks),
         prompt=own or shared,
         origin=_CORRECTED if _CORRECTED in origins else origins[0],
-        answer=_answer(first) or _id(first),
+        answer=answer_of(first) or _id(first),
         shared=not own,
         further=tuple(filter(None, further)),
         score=first["score"] if isinstance(first.get("score"), int | float) and origins[0] != "manual" else None,
@@ -330,7 +342,7 @@ def _annotated_mask(
 
 def _mask(region: Region, control: MaskControl) -> Mask:
     try:
-        return _decoded(control, region)
+        return decoded(control.kind, region)
     except (BrushError, RegionError) as error:
         raise RegionError(f"Region {_id(region)} can't be read. {error}") from error
 
@@ -342,22 +354,29 @@ def _pixels(side: object) -> int | None:
     return round(side)
 
 
-def _decoded(control: MaskControl, region: Region) -> Mask:
+def image_size(region: Region) -> tuple[int, int]:
+    """Height and width of the image that a region was drawn on, in pixels. Raises RegionError if it doesn't say."""
     height, width = _pixels(region.get("original_height")), _pixels(region.get("original_width"))
     if height is None or width is None:
         raise RegionError("It doesn't say the size of its image. Save the annotation again.")
-    value = _part_of(region, "value")
     if height < 1 or width < 1 or height * width > brush.MAX_PIXELS:
         raise RegionError(f"Its image of {width}x{height} pixels is outside 1 to {brush.MAX_PIXELS} pixels.")
+    return height, width
+
+
+def decoded(kind: str, region: Region) -> Mask:
+    """The mask (HxW bool) of a region drawn by brush, as a bitmask or a polygon. Raises RegionError or BrushError."""
+    height, width = image_size(region)
+    value = part_of(region, "value")
     # Whatever its image_rotation: the editor turns the view alone, and writes where things are in the image as it is.
-    if control.kind == "bitmask":
+    if kind == "bitmask":
         return bitmask.decode(value.get("imageDataURL"), height, width)
-    if control.kind == "polygon":
-        return fill(_ring(value, height, width), height, width)
+    if kind == "polygon":
+        return fill(ring_of(value, height, width), height, width)
     return brush.decode(value.get("rle", []), height, width)
 
 
-def _ring(value: Region, height: int, width: int) -> Ring:
+def ring_of(value: Region, height: int, width: int) -> Ring:
     if value.get("closed") is False:
         raise RegionError("Its outline isn't closed. Click its first point, and save the annotation again.")
     try:
@@ -371,5 +390,5 @@ def _ring(value: Region, height: int, width: int) -> Ring:
 
 
 def _labels(region: Region, control: MaskControl) -> list[str | None]:
-    labels = ((stored, control.label(stored)) for stored in _strings(_part_of(region, "value").get(control.type)))
+    labels = ((stored, control.label(stored)) for stored in strings_of(part_of(region, "value").get(control.type)))
     return [label.value if label else stored for stored, label in labels]

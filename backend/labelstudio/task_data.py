@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.errors import BadRequest
 from backend.labelstudio.label_config import LabelConfig
@@ -23,6 +24,26 @@ def look_up(data: object, path: str) -> object:
         else:
             data = data.get(step) if isinstance(data, Mapping) else None
     return data
+
+
+def group_of(task: Mapping[str, Any], config: LabelConfig) -> str:
+    """What a task shares with others of its split (`LabelConfig.split_by`); "" if nothing is said."""
+    value = look_up(task.get("data"), config.split_by) if config.split_by else None
+    return "" if value is None else str(value)
+
+
+def split_identity(group: str, picture: str) -> str:
+    """What decides the split of a task: its group, or else its picture, by the SHA-256 of its file."""
+    return f"group {group}" if group else picture
+
+
+def path_of(address: str) -> str:
+    """The path in an image's address, which gives no secret away; "" where the address is the image."""
+    if address.startswith("data:"):
+        return ""
+    parts = urlsplit(address)
+    # Label Studio's local files: /data/local-files/?d=folder/name.png
+    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
 
 
 def image_address(task: Mapping[str, Any], config: LabelConfig) -> str:

@@ -36,7 +36,7 @@ from backend.inference.project_model import ProjectModel, PromptedTask
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
 from backend.labelstudio.label_config import label_name
-from backend.labelstudio.task_data import image_address
+from backend.labelstudio.task_data import group_of, image_address, split_identity
 from backend.learning.teaching_notes import TaughtAnswer, TeachingNotes
 from backend.prompts.request import PromptRequest
 from backend.prompts.text import clean
@@ -160,7 +160,8 @@ class Teacher:
         address = image_address(task, self.project.config)
         image = self.images.fetch(address, task["id"], self.project.credentials)
         identity = sha256(image)
-        return replace(asked, image=image, identity=identity) if split_of(identity) == "train" else asked
+        decides = split_identity(group_of(task, self.project.config), identity)
+        return replace(asked, image=image, identity=identity) if split_of(decides) == "train" else asked
 
     def _asked(self, task: Mapping[str, Any]) -> PromptedTask:
         asked = self.model.prompted(task)

@@ -125,7 +125,7 @@ def run(
         outcome = _learnt(settings, project, jobs.wait(ticket.job, on_progress))
         next_version, after = _predict(client, project, photos, config)
         name = f"demo-{project}"
-        jobs.wait(jobs.export(project, "coco", name).job, on_progress)
+        jobs.wait(jobs.export(project, name, {}).job, on_progress)
         folder = exports_folder(settings.home) / name
         return DemoResult(
             project,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ from backend.settings import Settings
 LEARN_SECONDS = 8 * 3600
 # A teacher may take a minute a task on a CPU.
 DISTIL_SECONDS = 24 * 3600
-EXPORT_SECONDS = 3600
+EXPORT_SECONDS = 8 * 3600
 # To list a large project's tasks; a batch predicts them.
 REFRESH_SECONDS = 1800
 # A runner makes room for others after minutes: this is for one that hangs.
@@ -151,9 +151,12 @@ class JobQueue:
         job = partial(self._job, "refresh", (project,), REFRESH_SECONDS, RUNNER_RESULT_SECONDS)
         return self._once(f"ris:refreshing:{project}", job, self._queue)
 
-    def export(self, project: int, form: str, name: str) -> Ticket:
-        """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to."""
-        job = self._job("export", (project, form, name), EXPORT_SECONDS)
+    def export(self, project: int, name: str, spec: Mapping[str, Any]) -> Ticket:
+        """Queue an export of a project; `name` is the folder below `<home>/exports` that it goes to.
+
+        spec: fields of `backend.datasets.export.ExportSpec`.
+        """
+        job = self._job("export", (project, name, dict(spec)), EXPORT_SECONDS)
         with reachable():
             self._queue.enqueue_job(job)
         return Ticket(job.id, new=True)

@@ -238,7 +238,7 @@ def export(studio: Studio, project: int) -> Json:
     done = studio.ris("export", "--project", str(project), "--json")
     assert done.returncode == 0, done.stderr
     report: Json = json.loads(done.stdout)
-    assert report["skipped"] == []
+    assert report["listed"] == []
     return report
 
 

@@ -163,8 +163,8 @@ def test_a_second_person_who_submits_nothing_disagrees(page: Page, second_page: 
     assert first["completed_by"]["id"] != later["completed_by"]["id"]
     assert (len(first["result"]), later["result"]) == (len(gestures.offered("disagree.png")["result"]), [])
     assert set(gestures.said("disagree.png").values()) == {"accepted"}
-    [left_out] = [row for row in gestures.exported()[2]["skipped"] if row["task"] == task]
-    assert f"annotation {later['id']} came later and has nothing drawn" in left_out["reason"]
+    [told] = [row for row in gestures.exported()[2]["listed"] if row["task"] == task]
+    assert f"annotation {later['id']} came later and has nothing drawn" in told["message"]
 
 
 def test_of_two_annotations_by_one_person_the_later_counts(page: Page, gestures: Gestures) -> None:
@@ -181,4 +181,4 @@ def test_of_two_annotations_by_one_person_the_later_counts(page: Page, gestures:
     submit(page)
     assert len(gestures.client.task(task)["annotations"]) == 2
     assert gestures.said("twice.png") == {"the cat": "accepted"}
-    assert all(row["task"] != task for row in gestures.exported()[2]["skipped"])
+    assert all(row["task"] != task for row in gestures.exported()[2]["listed"])

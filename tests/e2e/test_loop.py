@@ -48,7 +48,7 @@ def test_the_export_is_what_coco_loads(demo: str, studio: Studio, tmp_path: Path
     done = studio.ris("export", "--project", str(project), "--format", "coco", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["images"], report["annotations"], report["skipped"]) == (7, 25, [])
+    assert (report["images"], report["annotations"], report["listed"]) == (7, 25, [])
     folder = Path(report["out"])
     dataset = COCO(str(folder / "instances.json"))
     assert len(dataset.anns) == 25

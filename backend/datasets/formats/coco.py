@@ -53,6 +53,7 @@ def image_row(image: DatasetImage, folder: str = "") -> Json:
         "license": _LICENSE["id"],
         "sha256": image.digest,
         "split": image.split,
+        **({"source": image.source} if image.source else {}),
     }
 
 

@@ -29,7 +29,8 @@ OUTCOME = {
 }
 REPORT = {
     **{"images": 2, "annotations": 3, "refs": 4, "left_out": {"expressions that mean several objects": 5}},
-    "skipped": [{"task": 9, "reason": "Its picture is gone."}],
+    "problems": {"image": 1, "region": 2},
+    "listed": [{"kind": "image", "task": 9, "message": "Its picture is gone.", "annotation": None, "region": ""}],
 }
 
 
@@ -80,7 +81,7 @@ def test_batches_and_jobs_are_listed(queue: JobQueue, redis: Redis, run_ris: Run
 
 @pytest.mark.usefixtures("narrow")
 def test_what_came_of_each_job_is_listed(queue: JobQueue, mark: Callable[..., None], run_ris: Run) -> None:
-    learning, exporting, running = queue.learn(7).job, queue.export(7, "coco", "mine").job, queue.learn(8).job
+    learning, exporting, running = queue.learn(7).job, queue.export(7, "mine", {}).job, queue.learn(8).job
     mark(learning, JobStatus.FINISHED, {"decision": "rejected", "reason": "It is worse than what is there."})
     mark(exporting, JobStatus.FAILED, error={"message": "Label Studio can't be reached."})
     mark(running, JobStatus.STARTED, progress={"stage": "training", "share": 0.45})
@@ -140,9 +141,9 @@ def test_a_job_that_waits_and_one_that_runs(queue: JobQueue, mark: Callable[...,
             "promoted: It is better.",
         ),
         (
-            lambda queue: queue.export(7, "coco", "mine"),
+            lambda queue: queue.export(7, "mine", {}),
             {"images": 2, "annotations": 3, "refs": 4, "out": "/home/exports/mine"},
-            "exports project 7 as coco to mine",
+            "exports project 7 to mine",
             "2 images, 3 masks, 4 expressions in /home/exports/mine.",
         ),
         (
@@ -184,7 +185,7 @@ def test_a_job_that_failed_says_why(queue: JobQueue, mark: Callable[..., None], 
 
 
 def test_a_job_as_json(queue: JobQueue, mark: Callable[..., None], run_ris: Run) -> None:
-    job = queue.export(7, "coco", "mine").job
+    job = queue.export(7, "mine", {}).job
     code, printed, _ = run_ris("job", job, "--json")
     assert (code, json.loads(printed)) == (0, queue.describe(job))
 
@@ -254,7 +255,8 @@ def test_an_export_says_where_it_is_and_what_was_left_out(
         [
             f"2 images, 3 masks, 4 expressions in {tmp_path / 'exports' / 'project-7-coco'}",
             "Left out: 5 expressions that mean several objects. `--format coco` has all.",
-            "Left out: task 9. Its picture is gone.",
+            "Task 9: Its picture is gone.",
+            "And 2 further problems, in report.json.",
         ],
     )
     with worker(REPORT):

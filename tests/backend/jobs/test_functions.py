@@ -66,7 +66,7 @@ def work(redis_url: str, studio_url: str, home: Path, weights: Path) -> str:
 
 def test_the_worker_learns_and_exports(redis_url: str, tmp_path: Path, weights: Path) -> None:
     jobs, home = JobQueue(connect(redis_url)), tmp_path / "home"
-    learning, exporting = jobs.learn(PROJECT), jobs.export(PROJECT, "coco", "mine")
+    learning, exporting = jobs.learn(PROJECT), jobs.export(PROJECT, "mine", {})
     with serve(small_studio()) as site:
         log = work(redis_url, site.url, home, weights)
     learnt, exported = jobs.describe(learning.job), jobs.describe(exporting.job)
@@ -92,13 +92,13 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environme
 @pytest.mark.parametrize("name", ["", ".", "..", ".ssh", "../../outside", "a/b", "/etc", "a\0", "x" * 101, None, 3])
 def test_an_export_stays_in_its_folder(environment: None, tmp_path: Path, name: object) -> None:
     with pytest.raises(BadRequest, match="can't name an export"):
-        functions.export(PROJECT, "coco", name)  # type: ignore[arg-type]
+        functions.export(PROJECT, name, {})  # type: ignore[arg-type]
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("project", ["../3", "3", -1, 0, True, None, 1.0, [3]])
 def test_a_project_is_a_number(environment: None, project: object) -> None:
-    for job in (functions.learn, lambda number: functions.export(number, "coco", "mine")):
+    for job in (functions.learn, lambda number: functions.export(number, "mine", {})):
         with pytest.raises(BadRequest, match="isn't the number of a project"):
             job(project)  # type: ignore[arg-type]
 
@@ -106,7 +106,7 @@ def test_a_project_is_a_number(environment: None, project: object) -> None:
 def test_without_label_studio_a_job_says_so(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "STUDIO_SECONDS", 0.1)
     with pytest.raises(LabelStudioUnreachable):
-        functions.export(PROJECT, "coco", "mine")
+        functions.export(PROJECT, "mine", {})
 
 
 def test_without_a_token_a_job_says_so(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:

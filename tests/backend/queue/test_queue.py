@@ -160,7 +160,7 @@ def test_time_outs_and_lifetimes_are_set_on_purpose(redis: Redis) -> None:
     assert Settings(finetune_seconds=21_600).finetune_seconds < LEARN_SECONDS
     with pytest.raises(ValidationError):
         Settings(finetune_seconds=21_601)
-    learning, exporting = training.fetch_job(jobs.learn(7).job), rest.fetch_job(jobs.export(7, "coco", "mine").job)
+    learning, exporting = training.fetch_job(jobs.learn(7).job), rest.fetch_job(jobs.export(7, "mine", {}).job)
     for job, seconds in ((learning, LEARN_SECONDS), (exporting, EXPORT_SECONDS)):
         assert job is not None
         assert (job.timeout, job.result_ttl, job.failure_ttl) == (seconds, RESULT_SECONDS, FAILURE_SECONDS)
@@ -193,7 +193,7 @@ def test_an_unknown_job_is_not_found(jobs: JobQueue, job_id: str) -> None:
 
 def test_without_valkey_the_sentence_says_that_nothing_is_lost() -> None:
     jobs = JobQueue(connect("redis://:secret-pass@127.0.0.1:1/0"))
-    for attempt in (lambda: jobs.learn(7), lambda: jobs.export(7, "coco", "x"), lambda: jobs.describe("x")):
+    for attempt in (lambda: jobs.learn(7), lambda: jobs.export(7, "x", {}), lambda: jobs.describe("x")):
         with pytest.raises(Unavailable, match="safe in Label Studio") as raised:
             attempt()
         assert "secret-pass" not in str(raised.value)
@@ -233,6 +233,6 @@ def test_of_a_batch_one_runner_waits_however_often_it_is_asked_for(jobs: JobQueu
 
 
 def test_recent_jobs_are_those_that_wait_run_or_ended(jobs: JobQueue) -> None:
-    asked = [jobs.learn(1).job, jobs.export(2, "coco", "out").job, jobs.prelabel("1a2b3c4d").job]
+    asked = [jobs.learn(1).job, jobs.export(2, "out", {}).job, jobs.prelabel("1a2b3c4d").job]
     assert [(job["id"], job["status"]) for job in jobs.recent()] == [(job, "queued") for job in asked]
     assert jobs.workers() == {"training": 0, "batches": 0}

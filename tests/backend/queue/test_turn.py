@@ -42,7 +42,7 @@ def test_a_job_that_is_to_stop_makes_room_at_once_and_one_that_made_room_keeps_t
     assert not its_turn()
     stops[0] = True
     assert its_turn()
-    JobQueue(redis).export(7, "coco", "mine")
+    JobQueue(redis).export(7, "mine", {})
     later = Turn(redis, serve(redis, NAME), lambda: False)
     assert later()
     redis.flushall()

@@ -25,7 +25,7 @@ from studio import PROJECT, Studio, running
 
 from backend.datasets.annotations import Expression, read_corrections
 from backend.datasets.dataset import read_dataset_folder
-from backend.datasets.export import export_project
+from backend.datasets.export import ExportSpec, export_project
 from backend.datasets.formats import EXPORT_FORMATS, refer
 from backend.datasets.formats.options import ExportOptions
 from backend.datasets.snapshots import Snapshot, build_snapshot, verify
@@ -139,7 +139,7 @@ def exported(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, dict
     studio = Studio(TASKS, {each["data"]["image"]: PHOTOS[each["id"]] for each in TASKS})
     out = tmp_path / "out"
     with running(studio, tmp_path / "cache") as (client, images, _):
-        report = export_project(client, images, PROJECT, out, home=tmp_path / "home", fmt=request.param)
+        report = export_project(client, images, PROJECT, out, home=tmp_path / "home", spec=ExportSpec(request.param))
     return out, report
 
 
