@@ -19,9 +19,9 @@ def test_the_wheel_segments_anywhere(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    # Code beside the Python files too, such as scripts for Valkey.
-    for script in ROOT.glob("backend/**/*.lua"):
-        assert (tmp_path / "installed" / script.relative_to(ROOT)).is_file()
+    # What lies beside the Python files too: scripts for Valkey, the template of reports.
+    for file in (*ROOT.glob("backend/**/*.lua"), *ROOT.glob("backend/**/*.j2")):
+        assert (tmp_path / "installed" / file.relative_to(ROOT)).is_file()
     (tmp_path / "cat.png").write_bytes(dict(photos())["chelsea.png"])
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); sys.argv[0] = 'ris'\n"

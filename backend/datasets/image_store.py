@@ -3,12 +3,14 @@
 <root>/<xx>/<digest>            the file as it was uploaded, or that with its pixels turned upright
 <root>/<xx>/<digest>.original   the digest of the first file with the same pixels
 <root>/<xx>/<digest>.<h>x<w>    the digest of the upright file, for one with an orientation tag that was shown so large
-<root>/pixels/<xx>/<digest>     the same by the SHA-256 of the pixels
+<root>/<xx>/<digest>.phash      its perceptual hash, 16 hexadecimal digits, once it was asked for
+<root>/pixels/<xx>/<digest>     the digest of the first file with the same pixels, by the SHA-256 of these
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -60,6 +62,17 @@ class ImageStore:
         upright = self._upright(data, path, shown)
         return _describe(upright, upright.name, original.read_text())
 
+    def perceptual_hash(self, digest: str) -> int:
+        """`perceptual_hash` of a kept image, computed once. Raises ImageError if none has that digest."""
+        path = self._path(digest)
+        kept = path.with_suffix(".phash")
+        try:
+            return int(kept.read_text(), 16)
+        except FileNotFoundError:
+            value = perceptual_hash(path, self._max_pixels)
+        atomic_write(kept, f"{value:016x}".encode())
+        return value
+
     def _upright(self, data: bytes, path: Path, shown: Size | None) -> Path:
         """The file whose pixels lie as they were shown: the image's own, if no tag turns it."""
         if not is_tagged(data):
@@ -82,6 +95,14 @@ class ImageStore:
             if not first.exists():
                 atomic_write(first, digest.encode())
         return first.read_text()
+
+
+def perceptual_hash(path: Path, max_pixels: int = MAX_PIXELS) -> int:
+    """64 bits of which few change where a picture is saved anew, resized or brightened, see `near_duplicates`.
+
+    Raises ImageError if the picture can't be read.
+    """
+    return int(str(imagehash.phash(Image.fromarray(read_image(path, max_pixels)))), 16)
 
 
 def _describe(path: Path, digest: str, original: str) -> StoredImage:
