@@ -65,8 +65,11 @@ clean:
 	@scripts/step 'ris and its sample photos' '$(NETWORK)' $(UV) -c constraints.txt -e '.[samples]'
 	@touch $@
 
+# ultralytics alone: it asks for torchvision, which a CPU build of torch from elsewhere has no match for. The one test
+# that runs it, in a process of its own, does without.
 .venv/.installed-dev: .venv/.torch pyproject.toml
 	@scripts/step 'ris with its tests and tools' '$(NETWORK)' $(UV) -c constraints.txt -e '.[samples,dev]'
+	@scripts/step 'ultralytics, to read what is exported for it' '$(NETWORK)' $(UV) --no-deps ultralytics==8.4.190
 	@touch .venv/.installed $@
 
 $(LABEL_STUDIO)/.installed: constraints-label-studio.txt | .venv/.torch

@@ -1,5 +1,6 @@
 """Where an export may go: it gives way to a later one, and to nothing else. Knows nothing of formats."""
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from backend.datasets.snapshots import MANIFEST, read_manifest
 from ris_core.errors import DatasetError
 from ris_core.files import atomic_dir
 
+# What ultralytics leaves beside the labels that it has read.
+_CACHE = re.compile(r"labels/\w+\.cache")
+
 
 def check_replaceable(out: Path) -> None:
     """Raise DatasetError if a folder `out` holds anything but an earlier export."""
@@ -17,6 +21,7 @@ def check_replaceable(out: Path) -> None:
     if not out.is_dir():
         raise DatasetError(f"{out} is a file. Choose a folder to export to.")
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    files = {name for name in files if not _CACHE.fullmatch(name)}
     check_written_by_export(str(out), files, {*read_manifest(out), MANIFEST})
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.datasets.dataset import Dataset
-from backend.datasets.formats import coco, refer
+from backend.datasets.formats import coco, masks, panoptic, parquet, refer, voc, yolo
 from backend.datasets.formats.options import ExportOptions
 
 Write = Callable[[Dataset, Path, ExportOptions], Mapping[str, int]]
@@ -30,5 +30,10 @@ EXPORT_FORMATS: Mapping[str, ExportFormat] = {
     "coco-polygons": ExportFormat(coco.write_polygons, "the same with polygons, and what they cost", is_exact=False),
     "refcoco": ExportFormat(refer.write_refcoco, "what the REFER API reads, one object a prompt"),
     "grefcoco": ExportFormat(refer.write_grefcoco, "what gRefCOCO's readers take, several objects or none too"),
+    "parquet": ExportFormat(parquet.write, "Hugging Face datasets: a row a picture, prompts and exact masks in it"),
+    "panoptic": ExportFormat(panoptic.write, "COCO panoptic: a PNG of segment ids a picture"),
+    "yolo": ExportFormat(yolo.write, "YOLO segmentation, which ultralytics trains on", is_exact=False),
+    "masks": ExportFormat(masks.write, "semantic masks: a PNG of class indices a picture"),
+    "voc": ExportFormat(voc.write, "Pascal VOC: masks of classes and of objects, and boxes"),
 }
 """What `ris export --format` takes."""

@@ -96,9 +96,9 @@ def write_documents(
 ) -> None:
     """Write `instances.json` and `refs.json` into a folder, and have each picture placed. One picture is in memory."""
     with (
-        _Rows(out / "images.rows") as images,
-        _Rows(out / "annotations.rows") as annotations,
-        _Rows(out / "refs.rows") as refs,
+        Rows(out / "images.rows") as images,
+        Rows(out / "annotations.rows") as annotations,
+        Rows(out / "refs.rows") as refs,
     ):
         for image in dataset.images():
             place(image)
@@ -107,25 +107,30 @@ def write_documents(
                 annotations.add(row(image, instance))
             for ref in image.refs:
                 refs.add(ref_row(image, ref))
-        parts = {name: compact_json(part) for name, part in parts_of_instances(dataset).items()}
-        pieces: dict[str, bytes | _Rows] = {**parts, "images": images, "annotations": annotations}
-        with (out / "instances.json").open("wb") as file:
-            for number, (name, piece) in enumerate(sorted(pieces.items())):
-                file.write(b"{" if number == 0 else b",")
-                file.write(compact_json(name) + b":")
-                file.writelines([piece] if isinstance(piece, bytes) else piece.as_list())
-            file.write(b"}")
+        write_object(
+            out / "instances.json", {**parts_of_instances(dataset), "images": images, "annotations": annotations}
+        )
         with (out / "refs.json").open("wb") as file:
             file.writelines(refs.as_list())
 
 
-class _Rows:
-    """Rows of a JSON list, kept in a file until all are there."""
+def write_object(path: Path, parts: Mapping[str, Any]) -> None:
+    """Write a JSON object to a file, sorted by name. Parts that are rows don't have to fit into memory."""
+    with path.open("wb") as file:
+        for number, (name, part) in enumerate(sorted(parts.items())):
+            file.write(b"{" if number == 0 else b",")
+            file.write(compact_json(name) + b":")
+            file.writelines(part.as_list() if isinstance(part, Rows) else [compact_json(part)])
+        file.write(b"}")
+
+
+class Rows:
+    """Rows of a JSON list, kept in a file until all are there; it is gone when the block ends."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file, self._any = path, path.open("wb"), False
 
-    def __enter__(self) -> "_Rows":
+    def __enter__(self) -> "Rows":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -133,10 +138,12 @@ class _Rows:
         self._path.unlink()
 
     def add(self, row: Any) -> None:
+        """Append a row."""
         self._file.write((b"," if self._any else b"") + compact_json(row))
         self._any = True
 
     def as_list(self) -> Iterator[bytes]:
+        """The JSON of the list, in pieces."""
         self._file.flush()
         yield b"["
         with self._path.open("rb") as file:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from backend.datasets.dataset import DatasetImage
+from ris_core.images import read_image, write_image
 
 ImageFiles = Literal["copy", "link", "leave"]
 """Files of their own, second names of the kept ones (which nobody may edit), or none."""
@@ -29,6 +30,14 @@ class ExportOptions:
         else:
             shutil.copyfile(image.path, target)
 
+    def place_as(self, image: DatasetImage, target: Path) -> bool:
+        """The same; saved anew if the target's suffix, .jpg or .png, is another's. Returns whether it was."""
+        if self.images == "leave" or _kind(image.file_name) == _kind(target.name):
+            self.place(image, target)
+            return False
+        write_image(target, read_image(image.path))
+        return True
+
 
 def link(source: Path, target: Path) -> None:
     """Give a file a second name; copy it where the file system has no hard links."""
@@ -36,3 +45,8 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _kind(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    return ".jpg" if suffix in (".jpeg", ".jpe", ".jfif") else suffix

@@ -37,8 +37,8 @@ def polygon(part: Mask, tolerance: float) -> Ring:
     tolerance: in pixels; 0 keeps every corner. A part that would collapse to a line keeps its exact outline.
     """
     exact, *holes = _trace(part)
-    outline = _simplify(exact, tolerance)
-    simple = (_simplify(hole, tolerance)[::-1] for hole in holes)
+    outline = simplify_ring(exact, tolerance)
+    simple = (simplify_ring(hole, tolerance)[::-1] for hole in holes)
     # Two corners enclose nothing: all of that hole lies within the tolerance.
     return _bridged(outline if len(outline) > 2 else exact, [hole for hole in simple if len(hole) > 2])
 
@@ -126,24 +126,29 @@ def _cycles(vertical: list[int]) -> Iterator[list[int]]:
             yield ring
 
 
-def _simplify(ring: Ring, tolerance: float) -> Ring:
-    """The corners of a ring to keep; only two where all of it lies within the tolerance of a segment."""
-    if tolerance <= 0:
-        return ring
-    closed = np.concatenate([ring, ring[:1]])
-    far = int(np.argmax(np.hypot(*(ring - ring[0]).T)))
-    kept, chains = {0, far}, [(0, far), (far, len(ring))]
+def simplify(line: Ring, tolerance: float) -> Ring:
+    """The points of a line to keep, both ends, which differ, among them. tolerance: in pixels."""
+    kept, chains = {0, len(line) - 1}, [(0, len(line) - 1)]
     while chains:
         first, last = chains.pop()
         if last - first < 2:
             continue
-        distances = _distances(closed[first + 1 : last], closed[first], closed[last])
+        distances = _distances(line[first + 1 : last], line[first], line[last])
         furthest = int(np.argmax(distances))
         if distances[furthest] > tolerance:
             middle = first + 1 + furthest
             kept.add(middle)
             chains += [(first, middle), (middle, last)]
-    return ring[sorted(kept)]
+    return line[sorted(kept)]
+
+
+def simplify_ring(ring: Ring, tolerance: float) -> Ring:
+    """The corners of a ring to keep; only two where all of it lies within the tolerance of a segment."""
+    if tolerance <= 0:
+        return ring
+    closed = np.concatenate([ring, ring[:1]])
+    far = int(np.argmax(np.hypot(*(ring - ring[0]).T)))
+    return np.concatenate([simplify(half, tolerance)[:-1] for half in (closed[: far + 1], closed[far:])])
 
 
 def _distances(points: Ring, start: _Point, end: _Point) -> npt.NDArray[np.float64]:

@@ -187,6 +187,14 @@ def test_our_own_layout_has_one_type_a_field(exported: tuple[Path, dict[str, Any
     assert report["left_out"] == {}
 
 
+@pytest.mark.parametrize("exported", ["masks"], indirect=True)
+def test_a_format_without_expressions_reports_none(exported: tuple[Path, dict[str, Any]]) -> None:
+    _, report = exported
+    assert (report["refs"], report["annotations"]) == (0, 5)
+    assert report["left_out"]["expressions for which it has no place"] == 4
+    assert len(report["left_out"]) > 1, "what isn't an expression doesn't count as one"
+
+
 def many(home: Path) -> Snapshot:
     """Photos of all splits, each with an object of two sentences, a sentence of two objects, and one of none."""
     tasks = [task(n, annotation(n, drawn("a", blob(n)), drawn("b", blob(n + 50), "dog"))) for n in range(1, 25)]
@@ -244,7 +252,8 @@ def test_the_same_snapshot_gives_the_same_bytes_and_replaces_any_export(tmp_path
     command = [sys.executable, "-c", script, fmt, str(snapshot.folder), str(other)]
     subprocess.run(command, check=True, timeout=60, env={**os.environ, **paths})
     assert contents(other) == before
-    for earlier in EXPORT_FORMATS:
+    names = list(EXPORT_FORMATS)
+    for earlier in (fmt, names[names.index(fmt) - 1]):
         export_snapshot(snapshot, out, earlier)
         export_snapshot(snapshot, out, fmt)
         assert contents(out) == before
