@@ -78,11 +78,8 @@ def agreement_tables(agreement: Mapping[str, Any]) -> dict[str, Table]:
     """Tables of what an agreement says by label, by pair of people and of the tasks where it is least."""
     tables = {"By label": agreement.get("by_label"), "By pair of people": agreement.get("by_pair")}
     made = {title: _table(_records(value)) for title, value in tables.items() if value}
-    tasks = _records(agreement.get("tasks") or [])
-    key = next((name for name in ("mean_iou", "iou") if tasks and name in tasks[0]), None)
-    if key:
-        tasks = sorted(tasks, key=lambda row: (row.get(key) is None, row.get(key)))
-    return made | ({"Tasks that agree least": _table(tasks[:_WORST_TASKS])} if tasks else {})
+    worst = _records(agreement.get("worst") or [])
+    return made | ({"Tasks that agree least": _table(worst[:_WORST_TASKS])} if worst else {})
 
 
 def _records(value: Any) -> list[Mapping[str, Any]]:

@@ -38,7 +38,8 @@ TURNED = "\u202egnp.exe \ud83d {{ 7 * 7 }} & ' \" `"
 AGREEMENT = {
     "by_label": {EVIL: {"tasks": 3, "mean_iou": 0.8125, "mean_dice": 0.9}},
     "by_pair": [{"annotators": [1, 2], "mean_iou": 0.7, IMAGE: STYLE}],
-    "tasks": [{"task": 5, "mean_iou": 0.9}, {"task": 6, "mean_iou": 0.25}],
+    "tasks": 2,
+    "worst": [{"task": 6, "mean_iou": 0.25}, {"task": 5, "mean_iou": 0.9}],
 }
 
 
@@ -354,7 +355,7 @@ def test_agreements_of_several_forms_are_tables() -> None:
     assert tables["By pair of people"].rows[0][0] == "1 and 2"
     assert [row[0] for row in tables["Tasks that agree least"].rows] == ["6", "5"]
     assert agreement_tables({}) == {}
-    assert agreement_tables({"by_label": {}, "tasks": []}) == {}
-    by_name = agreement_tables({"by_label": {"cat": 0.5}, "tasks": {"7": {"iou": 0.1}, "8": {"iou": None}}})
+    assert agreement_tables({"by_label": {}, "worst": []}) == {}
+    by_name = agreement_tables({"by_label": {"cat": 0.5}, "worst": [{"task": 7, "iou": 0.1}, {"task": 8, "iou": None}]})
     assert by_name["By label"].rows == [["cat", "0.500"]]
     assert by_name["Tasks that agree least"].rows == [["7", "0.100"], ["8", ""]]
