@@ -103,6 +103,27 @@ class LabelStudio:
         """Upload an image file; Label Studio makes a task of it. Returns the ids of the tasks made: one."""
         return self._import(project, files={"file": (name, content)})
 
+    def upload_file(self, project: int, name: str, content: bytes) -> str:
+        """Upload an image file without making a task of it. Returns its address for task data: /data/upload/..."""
+        path = f"/api/projects/{project}/import"
+        files, query = {"file": (name, content)}, {"commit_to_project": "false"}
+        uploaded = self._object("POST", path, "file_upload_ids", params=query, files=files, timeout=BACKEND_TIMEOUT)
+        file = self._object("GET", f"/api/import/file-upload/{uploaded['file_upload_ids'][0]}", "file")["file"]
+        return f"{httpx.URL(self.url).path.rstrip('/')}/data/{file}"
+
+    def import_annotated(self, project: int, tasks: Sequence[bytes]) -> list[int]:
+        """Add tasks, each the JSON of `{"data", "annotations", "predictions"}`: all of them or none.
+
+        Returns the tasks' ids. After an error in the 500s or a time-out they may have been stored all the same. Raises
+        LabelStudioRefused if one of them has no value for what the labelling interface shows.
+        """
+        content = b"[" + b",".join(tasks) + b"]"
+        return self._import(project, content=content, headers=_IS_JSON, timeout=BACKEND_TIMEOUT)
+
+    def task_data(self, project: int) -> Iterator[Json]:
+        """Each task of a project by rising id with its `data` alone, as it was imported."""
+        yield from self._rising({"project": project, "fields": "all", "resolve_uri": "false", "include": "id,data"})
+
     def tasks(self, project: int) -> Iterator[Json]:
         """Each task of a project by rising id, with its `annotations` (cancelled ones too), `predictions`.
 
@@ -131,16 +152,7 @@ class LabelStudio:
         last one's last task.
         """
         include = f"id,data,annotations,{_ANNOTATION}"
-        query = {"project": project, "fields": "all", "resolve_uri": "false", "include": include}
-        last = 0
-        while True:
-            after = json.dumps({"filters": _filters(id=("greater", "Number", last))})
-            page = {**query, "query": after, "page": 1, "page_size": PAGE_SIZE}
-            answer = self._object("GET", "/api/tasks/", "tasks", "total", params=page)
-            yield from answer["tasks"]
-            if len(answer["tasks"]) >= answer["total"]:
-                return
-            last = int(answer["tasks"][-1]["id"])
+        yield from self._rising({"project": project, "fields": "all", "resolve_uri": "false", "include": include})
 
     def newest_task(self, project: int) -> Json:
         """How many tasks (`total`) and submitted annotations (`total_annotations`) there are; in `tasks` the id and
@@ -282,6 +294,18 @@ class LabelStudio:
             if not answer["tasks"] or seen >= answer["total"]:
                 return
             page += 1
+
+    def _rising(self, query: Mapping[str, Any]) -> Iterator[Json]:
+        """A project's tasks, each page after the last one's last task."""
+        last = 0
+        while True:
+            after = json.dumps({"filters": _filters(id=("greater", "Number", last))})
+            page = {**query, "query": after, "page": 1, "page_size": PAGE_SIZE}
+            answer = self._object("GET", "/api/tasks/", "tasks", "total", params=page)
+            yield from answer["tasks"]
+            if len(answer["tasks"]) >= answer["total"]:
+                return
+            last = int(answer["tasks"][-1]["id"])
 
     def _chosen(self, query: Mapping[str, Any], ids: Sequence[int]) -> Iterator[Json]:
         for start in range(0, len(ids), SHORT_PAGE):

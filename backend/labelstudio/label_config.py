@@ -144,6 +144,7 @@ class LabelConfig:
 
     areas: every TextArea. prompt: the one where prompts are typed; None if there is none. absent: the Choices by which
     people say that what was asked for isn't in the picture; None if there is none. pointing: what people point with.
+    absent_choice: what Label Studio writes where the first choice of these is made.
     """
 
     image: ImageObject
@@ -152,6 +153,7 @@ class LabelConfig:
     prompt: TextAreaControl | None = None
     absent: str | None = None
     pointing: tuple[PointingControl, ...] = ()
+    absent_choice: str = ""
 
     @property
     def prompt_place(self) -> str:
@@ -206,7 +208,7 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         for area in _tags(root, "TextArea")
         if area.get("toName") == name
     }
-    choices = {tag.get("name") for tag in _tags(root, "Choices") if tag.get("toName") == name}
+    choices = {tag.get("name"): tag for tag in _tags(root, "Choices") if tag.get("toName") == name}
     return LabelConfig(
         ImageObject(name, _data_key(image)),
         tuple(controls),
@@ -214,7 +216,28 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         _prompt({control: area for control, area in areas.items() if control.name != ANSWER}, defaults.prompt_box),
         ABSENT if ABSENT in choices else None,
         tuple(_pointing(root, name, answered)),
+        next((_choice(tag) for tag in _tags(choices[ABSENT], "Choice")), "") if ABSENT in choices else "",
     )
+
+
+def add_labels(xml: str, control: str, labels: Mapping[str, int | None]) -> str:
+    """The labelling interface with more labels in the tag that is named so, each with its category number, if any.
+
+    What else stands there stays: tags, comments and text, but not how attributes were quoted or broken into lines.
+    """
+    _read_xml(xml)
+    # Checked above: nothing in it is expanded.
+    parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))  # noqa: S314
+    root = ET.fromstring(xml, parser)  # noqa: S314
+    parent = next(tag for tag in root.iter() if tag.get("name") == control)
+    for value, category in labels.items():
+        number = {} if category is None else {"category": str(category)}
+        ET.SubElement(parent, "Label", {"value": value, **number}).tail = parent.text
+    return ET.tostring(root, encoding="unicode")
+
+
+def _choice(tag: ET.Element) -> str:
+    return tag.get("alias") or tag.get("value") or ""
 
 
 def _pointing(root: ET.Element, image: str, answered: list[ET.Element]) -> Iterator[PointingControl]:

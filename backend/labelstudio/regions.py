@@ -49,6 +49,7 @@ class AnnotatedMask:
     `region_id` is its region's, of several the first's. `origin` is Label Studio's: "manual", "prediction" (accepted
     as it was) or "prediction-changed". answer: what the regions of one answer have in common. shared: the prompt was
     typed for the image, by rule 3 or 4. further: the labels that it has besides. score: of its answer, where kept.
+    also: the sentences noted on it besides `prompt`, as an import does.
     """
 
     region_id: str
@@ -60,6 +61,7 @@ class AnnotatedMask:
     shared: bool = False
     further: tuple[str, ...] = ()
     score: float | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,34 @@ def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> 
             f'<TextArea name="prompt" toName="{config.image.name}"/> to it.'
         )
     return {**_place(config.prompt, *size), "value": {"text": list(prompts)}}
+
+
+def absent_regions(config: LabelConfig, size: tuple[int, int], sentences: Sequence[str]) -> list[Region]:
+    """What an annotation says of sentences that mean nothing in its picture: typed, and the choice "absent" made.
+
+    size: the image's (height, width). Raises RegionError if the labelling interface hasn't both.
+    """
+    if config.absent is None or not config.absent_choice:
+        raise RegionError(
+            f"The labelling interface has nothing by which to say that a thing isn't in the picture: add "
+            f'<Choices name="absent" toName="{config.image.name}"><Choice value="Not in this picture"/></Choices> to it.'
+        )
+    typed = prompt_region(config, size, *sentences)
+    choice = {**typed, "id": secrets.token_hex(6), "from_name": config.absent, "type": "choices"}
+    return [
+        {**region, "origin": "manual"} for region in (typed, {**choice, "value": {"choices": [config.absent_choice]}})
+    ]
+
+
+def erased_region(control: MaskControl, size: tuple[int, int], sentence: str) -> Region:
+    """A mask without a label that was erased to the last pixel: its sentence means nothing in its picture.
+
+    control: for a brush or for bitmasks. size: the image's (height, width).
+    """
+    nothing = np.zeros(size, dtype=np.bool_)
+    value = _value(control, Part(nothing, 0, 0), *size)
+    noted = {"text": [_NOTE + sentence]}
+    return {**_place(control, *size), "origin": "manual", "value": {**value, control.type: []}, "meta": noted}
 
 
 def answer_region(config: LabelConfig, size: tuple[int, int], sentence: str) -> list[Region]:
@@ -275,9 +305,9 @@ def _submissions(regions: Sequence[Region], config: LabelConfig) -> list[tuple[s
     ]
 
 
-def _noted_prompt(region: Region) -> str | None:
+def _noted_prompts(region: Region) -> list[str]:
     lines = "\n".join(_strings(_part_of(region, "meta").get("text"))).splitlines()
-    return next((line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)), None)
+    return [line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)]
 
 
 def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskControl, list[Region]]]:
@@ -309,7 +339,8 @@ def _annotated_mask(
     control: MaskControl, drawn: Sequence[Region], typed: str | None, shared: str | None
 ) -> AnnotatedMask:
     first = drawn[0]
-    own = _noted_prompt(first) or typed
+    noted, *also = _noted_prompts(first) or [""]
+    own = noted or typed
     label, *further = _labels(first, control) or [None]
     masks = [_mask(region, control) for region in drawn]
     if len({mask.shape for mask in masks}) > 1:
@@ -325,6 +356,7 @@ def _annotated_mask(
         shared=not own,
         further=tuple(filter(None, further)),
         score=first["score"] if isinstance(first.get("score"), int | float) and origins[0] != "manual" else None,
+        also=tuple(filter(None, also)),
     )
 
 
