@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backend.errors import BrushError, RegionError
+from backend.errors import BrushError, ConfigError, RegionError
 from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
 from backend.labelstudio.masks import bitmask, brush
 from backend.labelstudio.masks.parts import Part, around, parts_of
@@ -38,6 +38,8 @@ _SHAPES = {
     **{kind: kind for kind in ("brush", "bitmask", "polygon", "rectangle", "ellipse", "vector", "cuboid")},
     "keypoint": "key point",
 }
+# The best to correct first.
+_EXACT = ("brush", "bitmask", "polygon")
 # A polygon may run over the edge of its image, but not leave it far behind. In percent.
 _FAR = 1000.0
 
@@ -122,6 +124,18 @@ def mask_regions(
     return regions
 
 
+def control_for_masks(config: LabelConfig) -> MaskControl:
+    """The tag in which a mask stays as it is: a brush, else bitmasks, else polygons. ConfigError if there is none."""
+    for kind in _EXACT:
+        for control in config.controls:
+            if control.kind == kind:
+                return control
+    raise ConfigError(
+        "The labelling interface has only rectangles for this, which hold no mask: add "
+        f'<BrushLabels name="brush" toName="{config.image.name}"><Label value="object"/></BrushLabels> to it.'
+    )
+
+
 def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> Region:
     """The sentences as submissions to the prompt TextArea, else RegionError; `size`: the image's (height, width)."""
     if config.prompt is None:
@@ -139,8 +153,8 @@ def absent_regions(config: LabelConfig, size: tuple[int, int], sentences: Sequen
     """
     if config.absent is None or not config.absent_choice:
         raise RegionError(
-            f"The labelling interface has nothing by which to say that a thing isn't in the picture: add "
-            f'<Choices name="absent" toName="{config.image.name}"><Choice value="Not in this picture"/></Choices> to it.'
+            f"It can't be said in the labelling interface that a thing isn't there: add <Choices name=\"absent\" "
+            f'toName="{config.image.name}"><Choice value="Not in this picture"/></Choices> to it.'
         )
     typed = prompt_region(config, size, *sentences)
     choice = {**typed, "id": secrets.token_hex(6), "from_name": config.absent, "type": "choices"}
