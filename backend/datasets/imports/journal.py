@@ -1,7 +1,7 @@
 """Which tasks an import has sent, kept below home, so that one that was killed goes on and makes no task twice.
 
-Label Studio's tasks themselves say which pictures are there (`ris_import` in a task's data). What can't be seen there is
-what it was sent when the import was killed: it may be storing that still, all of it or nothing.
+Label Studio's tasks themselves say which pictures are there (`ris_import` in a task's data). What can't be seen there
+is what it was sent when the import was killed: it may be storing that still, all of it or nothing.
 """
 
 import json
