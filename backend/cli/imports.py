@@ -115,9 +115,7 @@ def _interface(client: LabelStudio, settings: Settings, project: int, found: Fou
 def _summary(report: ImportReport) -> str:
     there = f"; {report.present:,} pictures were there already" if report.present else ""
     came = ", ".join(f"{count:,} {what}" for what, count in sorted(report.counts.items()) if count) or "nothing"
-    return (
     return f"{report.tasks:,} tasks were made of {report.pictures:,} pictures{there}. With them came {came}."
-    )
 
 
 def _tell(findings: Sequence[Finding]) -> None:
