@@ -75,7 +75,8 @@ def import_(
             _tell(findings)
             raise DatasetError(f"Nothing was imported: {len(findings)} things in {folder} aren't as they should be.")
         with bar("Importing", found.total) as on_progress:
-            report = FolderImport(client, number, config, settings.home, options).run(found, on_progress)
+            work = FolderImport(client, number, config, settings.home, options)
+            report = work.run(found, lambda done, detail: on_progress(done, detail=detail))
     if as_json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
         return

@@ -91,20 +91,25 @@ class FolderImport:
         self._journal = ImportJournal(home, project)
         self._batch: dict[str, tuple[FoundPicture, PictureResult, bytes]] = {}
 
-    def run(self, folder: FoundFolder, on_progress: Callable[[int], object] = lambda done: None) -> ImportReport:
+    def run(
+        self, folder: FoundFolder, on_progress: Callable[[int, str], object] = lambda done, detail: None
+    ) -> ImportReport:
         """Import what isn't there yet. What can't be imported is left out, and told.
 
-        on_progress: called with the number of pictures that are done. Raises Unavailable if another import into the
-        project is running, LabelStudioRefused if Label Studio takes none of the first tasks, and LabelStudioError.
+        on_progress: called with the number of pictures that are done, and what is waited for, if so.
+
+        Raises Unavailable if another import into the project is running, LabelStudioRefused if Label Studio takes none
+        of the first tasks, and LabelStudioError.
         """
         report = ImportReport(self._project, self._options.kind, folder.total)
         with self._journal.held():
-            present = self._journal.settle(self._present)
+            waiting = "waiting for tasks that an import sent before it was stopped"
+            present = self._journal.settle(self._present, lambda: on_progress(0, waiting))
             for done, picture in enumerate(_pictures(folder, report)):
-                on_progress(done)
+                on_progress(done, "")
                 self._add(picture, present, report)
             self._send(report)
-            on_progress(folder.total)
+            on_progress(folder.total, "")
         return report
 
     def _present(self) -> set[str]:

@@ -41,11 +41,15 @@ class ImportJournal:
         """What was sent is there, or was refused."""
         self._file.unlink(missing_ok=True)
 
-    def settle(self, present: Callable[[], set[str]]) -> set[str]:
-        """The keys that are `present`, asked once no task can come any more that a killed import had sent."""
+    def settle(self, present: Callable[[], set[str]], waiting: Callable[[], object] = lambda: None) -> set[str]:
+        """The keys that are `present`, asked once no task can come any more that a killed import had sent.
+
+        waiting: called again and again until then.
+        """
         sent, until = self._read()
         keys = present()
         while sent - keys and time.time() < until:
+            waiting()
             time.sleep(_POLL_SECONDS)
             keys = present()
         self.settled()

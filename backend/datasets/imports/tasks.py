@@ -346,7 +346,8 @@ def _nested(key: str, address: str) -> Any:
     """Task data in which `photo.url` or `images[0]` is the address."""
     value: Any = address
     for step in reversed([step for step in key.replace("[", ".").replace("]", "").split(".") if step]):
-        value = [value] if step == "0" else {step: value}
+        # A list of which only a later one is shown would need pictures before it.
+        value = ([value] if step == "0" else None) if step.isdecimal() else {step: value}
     return value if isinstance(value, dict) else {}
 
 
