@@ -1,7 +1,8 @@
 """Regions of Label Studio's predictions and annotations: built for its editor, and read back. Knows no HTTP.
 
 Which sentence belongs to a mask of a saved annotation, in this order:
-1. the sentence that the backend noted on the region when it proposed it (`meta.text`, a line "prompt: ...");
+1. the sentence that the backend noted on the region when it proposed it (`meta.text`, a line "prompt: ..."); an
+   import may note several, a line each;
 2. the sentence typed for that very region, where the TextArea is per region (same region id);
 3. the sentence typed for the image, if there is only one such sentence;
 4. the last sentence typed, if the annotation has only one mask.

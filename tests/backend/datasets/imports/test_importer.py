@@ -6,7 +6,6 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import pytest
 from annotated import CONFIG
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelstudio.site import Answer, Asked, serve
+from importing_studio import PROJECT, Studio
+from labelstudio.site import serve
 from PIL import Image
 from small_project import build, export_snapshot, photo
-from studio import TOKEN, chosen
+from studio import TOKEN
 
 from backend.datasets.annotations import read_corrections
 from backend.datasets.imports import journal
@@ -28,65 +28,6 @@ from backend.errors import LabelStudioError, LabelStudioRefused, Unavailable
 from backend.home import import_file
 from backend.labelstudio.client import LabelStudio
 from backend.locks import exclusive
-
-PROJECT = 3
-
-
-@dataclass
-class Studio:
-    """breaks_at: the number of the request that is answered by 500, stored all the same if `stores`."""
-
-    tasks: list[dict[str, Any]] = field(default_factory=list)
-    files: dict[int, str] = field(default_factory=dict)
-    contents: dict[str, bytes] = field(default_factory=dict)
-    breaks_at: int = -1
-    stores: bool = False
-    refuses: bytes = b"nothing that anybody sends"
-    requests: int = 0
-
-    def __call__(self, asked: Asked) -> Answer:
-        if asked.path == "/api/token/refresh/":
-            return _json({"access": "access-token"})
-        self.requests += 1
-        breaks = self.requests == self.breaks_at
-        answer = self.answer(asked) if self.stores or not breaks else None
-        return _json({"detail": "A server error occurred."}, 500) if breaks or answer is None else answer
-
-    def answer(self, asked: Asked) -> Answer:
-        if asked.path == "/api/tasks/":
-            query = dict(pair.split("=", 1) for pair in asked.target.split("?")[1].split("&"))
-            from urllib.parse import unquote_plus
-
-            found = chosen(self.tasks, json.loads(unquote_plus(query["query"])))
-            return _json({"tasks": found[: int(query["page_size"])], "total": len(found)})
-        if asked.path.startswith("/api/import/file-upload/"):
-            return _json({"file": self.files[int(asked.path.rpartition("/")[2])]})
-        assert asked.path == f"/api/projects/{PROJECT}/import"
-        if self.refuses in asked.body:
-            return _json({"detail": "Bad request", "validation_errors": {"data": ["no"]}}, 400)
-        if "commit_to_project=false" in asked.target:
-            return self.upload(asked.body)
-        tasks = json.loads(asked.body)
-        for task in tasks:
-            number = len(self.tasks) + 1
-            rows = [
-                {"id": number, "updated_at": "2026-11-21T02:02:23Z", "was_cancelled": False, "completed_by": 1, **row}
-                for row in task.get("annotations", ())
-            ]
-            self.tasks.append({**task, "id": number, "annotations": rows})
-        return _json({"task_ids": [task["id"] for task in self.tasks[-len(tasks) :]]})
-
-    def upload(self, body: bytes) -> Answer:
-        head, _, rest = body.partition(b"\r\n\r\n")
-        name = head.split(b'filename="')[1].split(b'"')[0].decode()
-        number = len(self.files) + 1
-        self.files[number] = f"upload/3/{number:08x}-{name}"
-        self.contents[f"/data/{self.files[number]}"] = rest.rpartition(b"\r\n--")[0]
-        return _json({"file_upload_ids": [number], "task_count": 1})
-
-
-def _json(body: object, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 @pytest.fixture(autouse=True)

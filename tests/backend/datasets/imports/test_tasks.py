@@ -63,7 +63,7 @@ def read(result: PictureResult, config: LabelConfig) -> Correction:
 
 def said(correction: Correction) -> dict[str, set[bytes]]:
     masks = {drawn.region: drawn.mask().tobytes() for drawn in correction.objects}
-    return {each.cleaned: {masks[region] for region in each.regions} for each in correction.expressions}
+    return {said.cleaned: {masks[region] for region in said.regions} for said in correction.expressions}
 
 
 @settings(max_examples=150, deadline=None)
@@ -96,8 +96,8 @@ def test_whatever_is_drawn_and_said_comes_back_or_is_told(
         reasons = [finding.reason for finding in result.findings]
         assert all(any(part in reason for part in ("otherwise", "too", "add <")) for reason in reasons)
         return
-    drawn = {each.region: each for each in correction.objects}
-    assert {name: each.mask().tobytes() for name, each in drawn.items()} == {
+    drawn = {one.region: one for one in correction.objects}
+    assert {name: one.mask().tobytes() for name, one in drawn.items()} == {
         f"r{n}": mask.tobytes() for n, mask in enumerate(masks)
     }
     assert all(drawn[f"r{n}"].origin == origins[n] for n in range(len(masks)))
@@ -135,7 +135,8 @@ def test_boxes_become_rectangles_or_filled_masks() -> None:
     (region,) = result.regions or []
     assert region["type"] == "rectanglelabels" and +result.counts == {"rectangles": 1}
     value = region["value"]
-    assert [value["x"] * 11 / 100, value["y"] * 9 / 100, value["width"] * 11 / 100, value["height"] * 9 / 100] == box
+    sides = [value["x"] * 11, value["y"] * 9, value["width"] * 11, value["height"] * 9]
+    assert sides == pytest.approx([100 * side for side in box])
     result = build_task(one, SIZE, interface(BRUSH), "annotations")
     (drawn,) = read(result, interface(BRUSH)).objects
     assert (drawn.mask() == block(2, 1, 3, 5)).all() and result.counts["boxes as masks"] == 1
