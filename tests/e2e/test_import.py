@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Studio
 
+from backend.home import import_file
 from backend.labelstudio import label_config
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver
@@ -37,7 +39,7 @@ from ris_core.files import sha256
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 HEIGHT, WIDTH = 60, 80
-_KILLS = 7
+_KILLS = 6
 CONFIG = label_config.parse(LABEL_CONFIG)
 Json = dict[str, Any]
 
@@ -261,37 +263,47 @@ def test_a_folder_of_pictures_comes_as_tasks(studio: Studio, client: LabelStudio
     assert (np.asarray(Image.open(io.BytesIO(slide))) == np.asarray(Image.open(io.BytesIO(picture(7, "TIFF"))))).all()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
-    studio: Studio, client: LabelStudio, tmp_path: Path, seed: int
-) -> None:
-    folder, draw = foreign(tmp_path / "coco", 90), random.Random(seed)
-    project = int(client.create_project(f"Killed {seed}", LABEL_CONFIG)["id"])
-    command = [
-        str(Path(sys.executable).with_name("ris")),
-        "import",
-        str(folder),
-        "--project",
-        str(project),
-        "--add-labels",
-    ]
-    kills, reached, log = 0, set[int](), tmp_path / "log"
+def at_random(journal: Path, draw: random.Random) -> Iterator[bool]:
+    """Whether it is time to kill: at any moment."""
+    deadline = time.monotonic() + draw.uniform(2, 8)
     while True:
-        before = len(list(client.task_data(project)))
+        yield time.monotonic() > deadline
+
+
+def while_sending(journal: Path, draw: random.Random) -> Iterator[bool]:
+    """While tasks are on their way, of which nobody can say whether they will be stored."""
+    while not journal.exists():
+        yield False
+    deadline = time.monotonic() + draw.uniform(0, 0.3)
+    while time.monotonic() < deadline:
+        yield False
+    while True:
+        yield True
+
+
+@pytest.mark.parametrize("moment", [at_random, while_sending])
+def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
+    studio: Studio, client: LabelStudio, tmp_path: Path, moment: Callable[..., Iterator[bool]]
+) -> None:
+    folder, draw, log = foreign(tmp_path / "coco", 90), random.Random(5), tmp_path / "log"
+    project = int(client.create_project(f"Killed {moment.__name__}", LABEL_CONFIG)["id"])
+    program = str(Path(sys.executable).with_name("ris"))
+    command = [program, "import", str(folder), "--project", str(project), "--add-labels"]
+    there = []
+    for kills in count():
+        there.append(len(list(client.task_data(project))))
         with log.open("w") as output:
             environment = {**os.environ, "RIS_HOME": str(studio.home)}
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        # At the end it may run as long as it takes.
-        deadline = time.monotonic() + (draw.uniform(1.5, 4.5) if kills < _KILLS else 300)
-        while process.poll() is None and time.monotonic() < deadline:
+        is_time = moment(import_file(studio.home, project), draw) if kills < _KILLS else repeat(False)
+        while process.poll() is None and not next(is_time):
             time.sleep(0.01)
         if process.poll() is not None:
-            assert process.returncode == 0, log.read_text()
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kills, reached = kills + 1, reached | {before}
-    assert kills == _KILLS and len(reached) >= 2
+    assert process.returncode == 0, log.read_text()
+    assert len(there) > 2 and there == sorted(there) and there[-1] > 0
     keys = Counter(task["data"]["ris_import"] for task in client.task_data(project))
     assert len(keys) == 90 and set(keys.values()) == {1}
     masks = [len(task["annotations"][0]["result"]) for task in client.annotated_tasks(project)]
