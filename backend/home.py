@@ -87,6 +87,11 @@ def records_file(home: Path, project: int) -> Path:
     return _of_project(home, project, "records.sqlite")
 
 
+def import_file(home: Path, project: int) -> Path:
+    """How far an import into a project is, see `backend.datasets.imports.journal`."""
+    return _of_project(home, project, "import.json")
+
+
 def rollout_lock(home: Path, project: int) -> Path:
     """Held while a project's predictions are made anew."""
     return _of_project(home, project, "refresh.lock")

@@ -11,6 +11,7 @@ import typer
 from backend.cli.batches import cancel, prelabel, rank, refresh, resume
 from backend.cli.corrections import corrections, suspects
 from backend.cli.exports import export
+from backend.cli.imports import import_
 from backend.cli.jobs import distil, finetune, job, jobs
 from backend.cli.listener import train_listener
 from backend.cli.local import demo, doctor, up, worker
@@ -35,7 +36,7 @@ COMMANDS = {
         train_listener,
         convert,
     ),
-    "In Label Studio": (up, demo, connect, finetune, distil, corrections, export, doctor, suspects, worker),
+    "In Label Studio": (up, demo, connect, finetune, distil, corrections, import_, export, doctor, suspects, worker),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),
 }
@@ -78,7 +79,9 @@ app = typer.Typer(
 )
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command if command in _ANYWHERE else _in_installation(command))
+        # `import` is a word of Python's.
+        name = command.__name__.strip("_").replace("_", "-")
+        app.command(name, rich_help_panel=panel)(command if command in _ANYWHERE else _in_installation(command))
 
 
 def main() -> None:

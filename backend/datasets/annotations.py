@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -204,7 +205,7 @@ def read_submitted(
     spoken = _once(masks, _sentences(masks, read, own, config))
     masks = [mask for mask, _ in spoken]
     objects = _objects(masks, config)
-    expressions = _drawn(objects, [sentence for _, sentence in spoken])
+    expressions = _drawn(objects, [(sentence, *mask.also) for mask, sentence in spoken])
     said = {expression.cleaned for expression in expressions}
     asked = _first_spelling(read.prompts or [request.prompt for request in own])
     unanswered = [prompt for sentence, prompt in asked.items() if sentence not in said]
@@ -397,13 +398,14 @@ def _sentences(
     return [mask.prompt if not mask.shared else prompt if mask.label in (*labels, None) else None for mask in masks]
 
 
-def _drawn(objects: Sequence[DrawnObject], sentences: Sequence[str | None]) -> tuple[Expression, ...]:
+def _drawn(objects: Sequence[DrawnObject], sentences: Sequence[Sequence[str | None]]) -> tuple[Expression, ...]:
     """One expression a sentence, in the order and with the spelling of the first region that it means."""
     regions: dict[str, list[str]] = {}
-    spelling = _first_spelling(filter(None, sentences))
-    for drawn, sentence in zip(objects, sentences, strict=True):
-        if sentence and clean(sentence):
-            regions.setdefault(clean(sentence), []).append(drawn.region)
+    spelling = _first_spelling(filter(None, chain.from_iterable(sentences)))
+    for drawn, own in zip(objects, sentences, strict=True):
+        for sentence in dict.fromkeys(map(clean, filter(None, own))):
+            if sentence:
+                regions.setdefault(sentence, []).append(drawn.region)
     return tuple(Expression(spelling[sentence], tuple(meant)) for sentence, meant in regions.items())
 
 

@@ -37,6 +37,11 @@ def number_categories(home: Path, project: int, config: LabelConfig, used: Colle
     return numbers
 
 
+def kept_numbers(home: Path, project: int) -> dict[str, int]:
+    """The numbers that a project's labels were given. Raises DatasetError if the file that keeps them can't be read."""
+    return _read(categories_file(home, project))[0]
+
+
 def _numbered(names: Collection[str], kept: Mapping[str, int], claims: Mapping[str, int], last: int) -> dict[str, int]:
     taken: dict[int, str] = {}
     for name in names:

@@ -267,8 +267,8 @@ def _with_shapes(
         kind = shape.kind if shape.kind in ("rectangle", "ellipse") else ""
         label = shape.labels[0] if shape.labels else UNLABELLED
         objects.append(DrawnObject(region, label, encode_rle(shape.mask), shape.origin, shape.score, kind))
-        if shape.prompt and clean(shape.prompt):
-            known = said.get(clean(shape.prompt), Expression(shape.prompt, ()))
+        for prompt in filter(clean, shape.prompts):
+            known = said.get(clean(prompt), Expression(prompt, ()))
             said[known.cleaned] = replace(known, regions=(*known.regions, region))
     return replace(correction, objects=tuple(objects), expressions=tuple(said.values()))
 

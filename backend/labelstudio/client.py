@@ -103,6 +103,27 @@ class LabelStudio:
         """Upload an image file; Label Studio makes a task of it. Returns the ids of the tasks made: one."""
         return self._import(project, files={"file": (name, content)})
 
+    def upload_file(self, project: int, name: str, content: bytes) -> str:
+        """Upload an image file without making a task of it. Returns its address for task data: /data/upload/..."""
+        path = f"/api/projects/{project}/import"
+        files, query = {"file": (name, content)}, {"commit_to_project": "false"}
+        uploaded = self._object("POST", path, "file_upload_ids", params=query, files=files, timeout=BACKEND_TIMEOUT)
+        file = self._object("GET", f"/api/import/file-upload/{uploaded['file_upload_ids'][0]}", "file")["file"]
+        return f"{httpx.URL(self.url).path.rstrip('/')}/data/{file}"
+
+    def import_annotated(self, project: int, tasks: Sequence[bytes]) -> list[int]:
+        """Add tasks, each the JSON of `{"data", "annotations", "predictions"}`: all of them or none.
+
+        Returns the tasks' ids. After an error in the 500s or a time-out they may have been stored all the same. Raises
+        LabelStudioRefused if one of them has no value for what the labelling interface shows.
+        """
+        content = b"[" + b",".join(tasks) + b"]"
+        return self._import(project, content=content, headers=_IS_JSON, timeout=BACKEND_TIMEOUT)
+
+    def task_data(self, project: int) -> Iterator[Json]:
+        """Each task of a project by rising id with its `data` alone, as it was imported."""
+        yield from self._from_first(project, "id,data", {}, PAGE_SIZE)
+
     def tasks(self, project: int) -> Iterator[Json]:
         """Each task of a project by rising id, with its `annotations` (cancelled ones too), `predictions`.
 

@@ -150,6 +150,7 @@ class LabelConfig:
     people say that what was asked for isn't in the picture; None if there is none. pointing: what people point with.
     tags: the names of all tags that are connected to something. others: the labels of tags that aren't `controls`.
     split_by: the field of task data whose tasks all go into one split; "" where the picture decides.
+    absent_choice: what Label Studio writes where the first choice of these is made.
     """
 
     image: ImageObject
@@ -161,6 +162,7 @@ class LabelConfig:
     tags: frozenset[str] = frozenset()
     others: tuple[Label, ...] = ()
     split_by: str = ""
+    absent_choice: str = ""
 
     @property
     def prompt_place(self) -> str:
@@ -220,7 +222,7 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
         for area in _tags(root, "TextArea")
         if area.get("toName") == name
     }
-    choices = {tag.get("name") for tag in _tags(root, "Choices") if tag.get("toName") == name}
+    choices = {tag.get("name"): tag for tag in _tags(root, "Choices") if tag.get("toName") == name}
     return LabelConfig(
         ImageObject(name, _data_key(image)),
         tuple(controls),
@@ -237,7 +239,28 @@ def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
             if label.get("value")
         ),
         defaults.split_by,
+        absent_choice=next((_choice(tag) for tag in _tags(choices[ABSENT], "Choice")), "") if ABSENT in choices else "",
     )
+
+
+def add_labels(xml: str, control: str, labels: Mapping[str, int | None]) -> str:
+    """The labelling interface with more labels in the tag that is named so, each with its category number, if any.
+
+    What else stands there stays: tags, comments and text, but not how attributes were quoted or broken into lines.
+    """
+    _read_xml(xml)
+    # Checked above: nothing in it is expanded.
+    parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))  # noqa: S314
+    root = ET.fromstring(xml, parser)  # noqa: S314
+    parent = next(tag for tag in root.iter() if tag.get("name") == control)
+    for value, category in labels.items():
+        number = {} if category is None else {"category": str(category)}
+        ET.SubElement(parent, "Label", {"value": value, **number}).tail = parent.text
+    return ET.tostring(root, encoding="unicode")
+
+
+def _choice(tag: ET.Element) -> str:
+    return tag.get("alias") or tag.get("value") or ""
 
 
 def _pointing(root: ET.Element, image: str, answered: list[ET.Element]) -> Iterator[PointingControl]:

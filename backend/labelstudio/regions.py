@@ -1,7 +1,8 @@
 """Regions of Label Studio's predictions and annotations: built for its editor, and read back. Knows no HTTP.
 
 Which sentence belongs to a mask of a saved annotation, in this order:
-1. the sentence that the backend noted on the region when it proposed it (`meta.text`, a line "prompt: ...");
+1. the sentence that the backend noted on the region when it proposed it (`meta.text`, a line "prompt: ..."); an
+   import may note several, a line each;
 2. the sentence typed for that very region, where the TextArea is per region (same region id);
 3. the sentence typed for the image, if there is only one such sentence;
 4. the last sentence typed, if the annotation has only one mask.
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backend.errors import BrushError, RegionError
+from backend.errors import BrushError, ConfigError, RegionError
 from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
 from backend.labelstudio.masks import bitmask, brush
 from backend.labelstudio.masks.parts import Part, around, parts_of
@@ -41,6 +42,8 @@ _SHAPES = {
     **{kind: kind for kind in ("brush", "bitmask", "polygon", "rectangle", "ellipse", "vector", "cuboid")},
     "keypoint": "key point",
 }
+# The best to correct first.
+_EXACT = ("brush", "bitmask", "polygon")
 # A polygon may run over the edge of its image, but not leave it far behind. In percent.
 _FAR = 1000.0
 
@@ -52,6 +55,7 @@ class AnnotatedMask:
     `region_id` is its region's, of several the first's. `origin` is Label Studio's: "manual", "prediction" (accepted
     as it was) or "prediction-changed". answer: what the regions of one answer have in common. shared: the prompt was
     typed for the image, by rule 3 or 4. further: the labels that it has besides. score: of its answer, where kept.
+    also: the sentences noted on it besides `prompt`, as an import does.
     """
 
     region_id: str
@@ -63,6 +67,7 @@ class AnnotatedMask:
     shared: bool = False
     further: tuple[str, ...] = ()
     score: float | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,18 @@ def mask_regions(
     return regions
 
 
+def control_for_masks(config: LabelConfig) -> MaskControl:
+    """The tag in which a mask stays as it is: a brush, else bitmasks, else polygons. ConfigError if there is none."""
+    for kind in _EXACT:
+        for control in config.controls:
+            if control.kind == kind:
+                return control
+    raise ConfigError(
+        "The labelling interface has only rectangles for this, which hold no mask: add "
+        f'<BrushLabels name="brush" toName="{config.image.name}"><Label value="object"/></BrushLabels> to it.'
+    )
+
+
 def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> Region:
     """The sentences as submissions to the prompt TextArea, else RegionError; `size`: the image's (height, width)."""
     if config.prompt is None:
@@ -131,6 +148,34 @@ def prompt_region(config: LabelConfig, size: tuple[int, int], *prompts: str) -> 
             f'<TextArea name="prompt" toName="{config.image.name}"/> to it.'
         )
     return {**_place(config.prompt, *size), "value": {"text": list(prompts)}}
+
+
+def absent_regions(config: LabelConfig, size: tuple[int, int], sentences: Sequence[str]) -> list[Region]:
+    """What an annotation says of sentences that mean nothing in its picture: typed, and the choice "absent" made.
+
+    size: the image's (height, width). Raises RegionError if the labelling interface hasn't both.
+    """
+    if config.absent is None or not config.absent_choice:
+        raise RegionError(
+            f"It can't be said in the labelling interface that a thing isn't there: add <Choices name=\"absent\" "
+            f'toName="{config.image.name}"><Choice value="Not in this picture"/></Choices> to it.'
+        )
+    typed = prompt_region(config, size, *sentences)
+    choice = {**typed, "id": secrets.token_hex(6), "from_name": config.absent, "type": "choices"}
+    return [
+        {**region, "origin": "manual"} for region in (typed, {**choice, "value": {"choices": [config.absent_choice]}})
+    ]
+
+
+def erased_region(control: MaskControl, size: tuple[int, int], sentence: str) -> Region:
+    """A mask without a label that was erased to the last pixel: its sentence means nothing in its picture.
+
+    control: for a brush or for bitmasks. size: the image's (height, width).
+    """
+    nothing = np.zeros(size, dtype=np.bool_)
+    value = _value(control, Part(nothing, 0, 0), *size)
+    noted = {"text": [_NOTE + sentence]}
+    return {**_place(control, *size), "origin": "manual", "value": {**value, control.type: []}, "meta": noted}
 
 
 def answer_region(config: LabelConfig, size: tuple[int, int], sentence: str) -> list[Region]:
@@ -287,9 +332,10 @@ def _submissions(regions: Sequence[Region], config: LabelConfig) -> list[tuple[s
     ]
 
 
-def noted_prompt(region: Region) -> str | None:
+def noted_prompts(region: Region) -> list[str]:
+    """The sentences that are noted on a region."""
     lines = "\n".join(strings_of(part_of(region, "meta").get("text"))).splitlines()
-    return next((line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)), None)
+    return [line.removeprefix(_NOTE).strip() for line in lines if line.startswith(_NOTE)]
 
 
 def _objects(regions: Sequence[Region], config: LabelConfig) -> list[tuple[MaskControl, list[Region]]]:
@@ -321,7 +367,8 @@ def _annotated_mask(
     control: MaskControl, drawn: Sequence[Region], typed: str | None, shared: str | None
 ) -> AnnotatedMask:
     first = drawn[0]
-    own = noted_prompt(first) or typed
+    noted, *also = noted_prompts(first) or [""]
+    own = noted or typed
     label, *further = _labels(first, control) or [None]
     masks = [_mask(region, control) for region in drawn]
     if len({mask.shape for mask in masks}) > 1:
@@ -337,6 +384,7 @@ def _annotated_mask(
         shared=not own,
         further=tuple(filter(None, further)),
         score=first["score"] if isinstance(first.get("score"), int | float) and origins[0] != "manual" else None,
+        also=tuple(filter(None, also)),
     )
 
 

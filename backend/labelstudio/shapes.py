@@ -21,7 +21,7 @@ from backend.labelstudio.regions import (
     answer_of,
     decoded,
     image_size,
-    noted_prompt,
+    noted_prompts,
     part_of,
     regions_of,
     shape_kind,
@@ -37,7 +37,7 @@ _FAR = 1000.0
 class FilledShape:
     """A drawing and what it covers. kind: "rectangle", "ellipse", "polygon", "brush" or "bitmask"; mask: HxW bool.
 
-    labels: as the interface calls them; none where it has none. prompt: the sentence that it answers, if that is noted.
+    labels: as the interface calls them; none where it has none. prompts: the sentences that are noted on it.
     is_turned: its box isn't what was drawn.
     """
 
@@ -46,7 +46,7 @@ class FilledShape:
     labels: tuple[str, ...]
     mask: Mask
     origin: str
-    prompt: str | None
+    prompts: tuple[str, ...]
     score: float | None
     is_turned: bool
 
@@ -112,7 +112,7 @@ def _filled(region: Region, regions: Sequence[Region], config: LabelConfig) -> F
         labels=tuple(_labels(region, regions, config)),
         mask=mask,
         origin=origin,
-        prompt=noted_prompt(region),
+        prompts=tuple(noted_prompts(region)),
         score=score if isinstance(score, int | float) and origin != "manual" else None,
         is_turned=kind in ("rectangle", "ellipse") and _numbers(value, "rotation") != [0.0],
     )

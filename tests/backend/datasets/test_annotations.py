@@ -198,3 +198,10 @@ def test_any_mask_is_exact(mask: np.ndarray) -> None:
     correction = read(drawn("a", mask, prompt="it"), typed("it"))
     assert [found.mask().tolist() for found in correction.objects] == ([mask.tolist()] if mask.any() else [])
     assert said(correction) == [("it", ("a",) if mask.any() else ())]
+
+
+def test_a_region_may_have_several_sentences() -> None:
+    both = {"meta": {"text": ["prompt: the cat\nprompt: it\nprompt: The cat!\na crowd"]}}
+    rows = [task(1, annotation(1, drawn("a", MASK, **both), drawn("b", ~MASK, "dog", "it")))]
+    (item,) = read_corrections(rows, CONFIG).items
+    assert {said.prompt: said.regions for said in item.expressions} == {"the cat": ("a",), "it": ("a", "b")}

@@ -105,7 +105,7 @@ def test_an_answer_whose_mask_is_there_isnt_repeated_by_its_box() -> None:
     drawn = region("brush", "brushlabels", value, **answered)
     assert filled(drawn, box(0, 0, 100, 100, **answered)) == ([], [])
     (shape,), _ = filled(drawn, box(0, 0, 50, 50, meta={"text": ["prompt: a cat"]}, score=0.5, origin="prediction"))
-    assert (shape.prompt, shape.score, shape.origin) == ("a cat", 0.5, "prediction")
+    assert (shape.prompts, shape.score, shape.origin) == (("a cat",), 0.5, "prediction")
 
 
 @pytest.mark.parametrize(
