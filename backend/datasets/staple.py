@@ -27,8 +27,8 @@ class Truth:
 def staple(masks: NDArray[np.bool_], background: int = 0, iterations: int = _MOST_ITERATIONS) -> Truth:
     """The estimate of expectation maximisation for one thing. masks: NxHxW, annotator by annotator.
 
-    It begins with the share of people who drew a pixel, as ITK does. The prior is the share of drawn pixels, one for
-    all of them (the paper's section II.E), so it matters how much around the thing is looked at: see `consensus`.
+    As in ITK it begins with the share of people who drew a pixel, and the prior is the share of drawn pixels, one for
+    the whole picture. So it matters how much around the thing is looked at: see `consensus`.
     background: how many pixels that nobody drew count besides those of `masks`. iterations: at most, 1 or more; it ends
     as soon as nothing moves.
     """
@@ -64,7 +64,7 @@ def _patterns(masks: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.bo
 def _expectation(
     drew: NDArray[np.bool_], prior: float, sensitivity: NDArray[np.float64], specificity: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """P: the probability that the pixels of each pattern are part of the thing (equations 14 to 16)."""
+    """P: the probability that the pixels of each pattern are part of the thing (the E-step)."""
     is_part = prior * np.where(drew, sensitivity[:, None], 1 - sensitivity[:, None]).prod(axis=0)
     is_not = (1 - prior) * np.where(drew, 1 - specificity[:, None], specificity[:, None]).prod(axis=0)
     return np.asarray(is_part / (is_part + is_not))
@@ -73,6 +73,6 @@ def _expectation(
 def _share(
     chosen: NDArray[np.bool_], weights: NDArray[np.float64], otherwise: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """N: how much of the weight each person chose (equations 18 and 19); as before where there is none to choose."""
+    """N: how much of the weight each person chose (the M-step); as before where there is none to choose."""
     total = weights.sum()
     return (chosen * weights).sum(axis=1) / total if total else otherwise
