@@ -216,6 +216,8 @@ def read_submitted(
         absent = [prompt for prompt in unanswered if not _is_marked(label_name(labels[prompt]), read.shapes)]
         expressions += tuple(Expression(prompt, ()) for prompt in absent)
         unanswered = [prompt for prompt in unanswered if prompt not in absent]
+    person = annotation.get("completed_by")
+    person = person.get("id") if isinstance(person, dict) else person
     correction = Correction(
         task=int(task["id"]),
         annotation=int(annotation["id"]),
@@ -223,7 +225,7 @@ def read_submitted(
         objects=objects,
         expressions=expressions,
         parent_prediction=annotation.get("parent_prediction"),
-        completed_by=annotation.get("completed_by"),
+        completed_by=person if isinstance(person, int) else None,
         ground_truth=bool(annotation.get("ground_truth")),
         lead_time=annotation.get("lead_time"),
         unanswered=tuple(unanswered),

@@ -108,13 +108,13 @@ def measured(
         kept = [(task, list(corrections)) for task, corrections in chunk]
         # Of several people one after the other: what is measured is looked up by task.
         for number in range(max(len(corrections) for _, corrections in kept)):
-            items = [corrections[number] for _, corrections in kept if len(corrections) > number]
-            by_task = {
-                item.task: item for item in measure_edits(Corrections(tuple(items), ()), ledger, fetch, config).items
-            }
-            for task, corrections in kept:
-                if len(corrections) > number:
-                    corrections[number] = by_task[task]
+            rows = [(task, corrections) for task, corrections in kept if len(corrections) > number]
+            # What a consensus says was predicted for nobody.
+            items = [own[number] for _, own in rows if not any(drawn.sources for drawn in own[number].objects)]
+            edited = measure_edits(Corrections(tuple(items), ()), ledger, fetch, config).items
+            by_task = {item.task: item for item in edited}
+            for task, corrections in rows:
+                corrections[number] = by_task.get(task, corrections[number])
         yield from kept
 
 
