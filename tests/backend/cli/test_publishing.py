@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from rq.serializers import JSONSerializer
 from small_project import build, contents, export_snapshot
 
 from backend import terminal
+from backend.datasets.export import ExportSpec
 from backend.queue.queue import JobQueue
 
 Run = Callable[..., tuple[int, str, str]]
-REPORT = {"images": 4, "annotations": 5, "refs": 4, "left_out": {}, "skipped": []}
+REPORT = {"images": 4, "annotations": 5, "refs": 4, "left_out": {}, "problems": {}, "listed": []}
 SENTENCE = "4 images, 5 masks, 4 expressions in"
 
 
@@ -44,7 +46,7 @@ def worker(redis: Redis, home: Path) -> Callable[[], AbstractContextManager[dict
             time.sleep(0.02)
         seen.update(waiting[0])
         job = Job.fetch(waiting[0]["id"], redis, JSONSerializer)
-        export_snapshot(snapshot, home / "exports" / waiting[0]["arguments"][-1])
+        export_snapshot(snapshot, home / "exports" / waiting[0]["arguments"][1])
         Result.create(job, Result.Type.SUCCESSFUL, ttl=60, return_value=REPORT)
         job.set_status(JobStatus.FINISHED)
 
@@ -69,7 +71,7 @@ def test_an_export_is_published(
     made = home / "exports" / "project-7-coco"
     assert code == 0
     assert printed.splitlines() == [f"{SENTENCE} {made}", f"Published to {tmp_path / name}"]
-    assert job["arguments"] == [7, "coco", "project-7-coco"]
+    assert job["arguments"] == [7, "project-7-coco", asdict(ExportSpec())]
     assert str(tmp_path) not in json.dumps(job)
     if name == "there":
         assert contents(tmp_path / name) == contents(made)
