@@ -1,7 +1,8 @@
 """Every knob of the service, read from the environment and from `ris.env`. Knows nothing of what uses them.
 
 A knob `x` is the variable RIS_X. The environment wins over `<RIS_HOME>/ris.env`, that over the defaults. The knobs
-by which a project learns and is pre-labelled may have other values in a file of that project's own.
+by which a project learns and is pre-labelled may have other values in a file of that project's own. In place of a
+secret's RIS_X there may be RIS_X_FILE, the path of a file that holds it, as containers get them.
 """
 
 from __future__ import annotations
@@ -189,8 +190,12 @@ class Settings(BaseSettings):
         """The value of a secret knob. Raises SettingsError, which names the variable, if it isn't set."""
         value: SecretStr | None = getattr(self, knob)
         if value is None or not value.get_secret_value():
-            remedy = f"`ris up` makes one; else put it into {env_file(self.home)} or the environment."
-            raise SettingsError(f"{PREFIX}{knob.upper()} isn't set. {remedy}")
+            name = f"{PREFIX}{knob.upper()}"
+            remedy = (
+                f"`ris up` makes one; else put it into {env_file(self.home)} or the environment, or into a file that "
+                f"{name}_FILE names."
+            )
+            raise SettingsError(f"{name} isn't set. {remedy}")
         return value.get_secret_value()
 
     def secrets(self) -> list[str]:
@@ -209,8 +214,41 @@ def load(project: int | None = None) -> Settings:
     """
     file = env_file(home_folder())
     _refuse_misspelt(file)
-    settings = _checked(home=file.parent, _env_file=file)
+    settings = _checked(home=file.parent, _env_file=file, **_from_files(file))
     return settings if project is None else settings.of_project(project)
+
+
+def secret_knobs() -> tuple[str, ...]:
+    """The knobs that are secret, which may stand in a file each."""
+    return tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
+
+
+def _from_files(file: Path) -> dict[str, str]:
+    """The secrets whose file is named, unless the environment has them and only ris.env names the file."""
+    places = {"the environment": os.environ, str(file): dotenv_values(file)}
+    named = {}
+    for knob in secret_knobs():
+        name = f"{PREFIX}{knob.upper()}"
+        for place, given in places.items():
+            path = given.get(f"{name}_FILE")
+            if path and given.get(name):
+                raise SettingsError(f"{name} and {name}_FILE are both set in {place}. Remove one of them.")
+            if path:
+                named[knob] = _read_secret(f"{name}_FILE", path)
+            if path or given.get(name):
+                break
+    return named
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it isn't text"
+        raise SettingsError(f"{name} is {path}, which can't be read ({why}).") from None
+    if not secret:
+        raise SettingsError(f"{name} is {path}, which is empty. Write the secret into it.")
+    return secret
 
 
 def _checked(**given: Any) -> Settings:
@@ -243,7 +281,8 @@ def _own(file: Path) -> dict[str, str]:
 
 def _refuse_misspelt(file: Path) -> None:
     # The last is no knob of the service: encoders look there for fetched weights.
-    names = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, "cache")}
+    files = (f"{name}_file" for name in secret_knobs())
+    names = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, *files, "cache")}
     given = {name.upper() for name in (*os.environ, *dotenv_values(file))}
     for name in sorted(name for name in given - names if name.startswith(PREFIX)):
         closest = difflib.get_close_matches(name, names, 1)
