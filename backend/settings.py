@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -225,7 +226,7 @@ def secret_knobs() -> tuple[str, ...]:
 
 def _from_files(file: Path) -> dict[str, str]:
     """The secrets whose file is named, unless the environment has them and only ris.env names the file."""
-    places = {"the environment": os.environ, str(file): dotenv_values(file)}
+    places: dict[str, Mapping[str, str | None]] = {"the environment": os.environ, str(file): dotenv_values(file)}
     named = {}
     for knob in secret_knobs():
         name = f"{PREFIX}{knob.upper()}"
