@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend.home import DEFAULT_HOME, env_file, home_folder, project_env_file
+from backend.home import DEFAULT_HOME, env_file, home_folder, project_env_file, restored_folder
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, RisError
 
@@ -214,6 +214,8 @@ def load(project: int | None = None) -> Settings:
     Raises SettingsError, one sentence a mistake.
     """
     file = env_file(home_folder())
+    if restored_folder(file.parent).exists():
+        raise SettingsError(f"A restore of {file.parent} was interrupted. Finish it: `ris restore --resume`.")
     _refuse_misspelt(file)
     settings = _checked(home=file.parent, _env_file=file, **_from_files(file))
     return settings if project is None else settings.of_project(project)

@@ -37,7 +37,7 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
@@ -52,18 +52,18 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         for file in temporary.rglob("*"):
-            _sync(file)
+            sync(file)
         if path.exists():
             raise FileExistsError(f"{path} exists already")
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
-    """A file's content, or a folder's names: a rename survives a power cut only once its folder is on disk too."""
+def sync(path: Path) -> None:
+    """Put a file's content, or a folder's names, on disk. A rename lasts through a power cut once its folder is."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

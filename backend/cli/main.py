@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from backend.cli.backups import backup, restore
 from backend.cli.batches import cancel, prelabel, rank, refresh, resume
 from backend.cli.corrections import corrections, suspects
 from backend.cli.exports import export
@@ -35,12 +36,25 @@ COMMANDS = {
         train_listener,
         convert,
     ),
-    "In Label Studio": (up, demo, connect, finetune, distil, corrections, export, doctor, suspects, worker),
+    "In Label Studio": (
+        up,
+        demo,
+        connect,
+        finetune,
+        distil,
+        corrections,
+        export,
+        doctor,
+        suspects,
+        worker,
+        backup,
+        restore,
+    ),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),
 }
 """The commands by panel. A module of this package holds those of one area, with what they print."""
-_ANYWHERE = (*COMMANDS["On the command line"], *COMMANDS["Models and data"], up, demo)
+_ANYWHERE = (*COMMANDS["On the command line"], *COMMANDS["Models and data"], up, demo, restore)
 
 
 def _find_installation() -> None:

@@ -32,7 +32,7 @@ _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     home = tmp_path_factory.mktemp("studio") / "home"
     home.mkdir(mode=0o700)
-    backend, label_studio, valkey = _free_ports(3)
+    backend, label_studio, valkey = free_ports(3)
     (home / "ris.env").write_text(
         f"RIS_PORT={backend}\nRIS_LABEL_STUDIO_URL=http://127.0.0.1:{label_studio}\n"
         f"RIS_REDIS_URL=redis://:{secrets.token_urlsafe(16)}@127.0.0.1:{valkey}/0\n"
@@ -47,7 +47,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         command = [str(Path(sys.executable).with_name("ris")), "up"]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait(process, log)
+        wait(process, log)
         os.environ["RIS_HOME"] = str(home)
         settings = load()
         with LabelStudio.from_settings(settings) as client:
@@ -106,7 +106,7 @@ def entered(browser: Browser, form: str, email: str, password: str) -> Iterator[
     context.close()
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
+def wait(process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while "ris is running" not in log.read_text():
         assert process.poll() is None, log.read_text()
@@ -114,9 +114,9 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.5)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
     return ports

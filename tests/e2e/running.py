@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.settings import Settings
@@ -13,11 +14,12 @@ from backend.settings import Settings
 
 @dataclass(frozen=True)
 class Studio:
-    """A running studio. project: the one that `ris up` makes."""
+    """A running studio. project: the one that `ris up` makes. own: what its environment has besides the test's."""
 
     home: Path
     settings: Settings
     project: int
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -31,7 +33,7 @@ class Studio:
         """Run a `ris` command beside it."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("ris")), *arguments],
-            env={**os.environ, "RIS_HOME": str(self.home)},
+            env={**os.environ, "RIS_HOME": str(self.home), **self.own},
             capture_output=True,
             text=True,
             timeout=seconds,
