@@ -221,6 +221,11 @@ def load(project: int | None = None) -> Settings:
     return settings if project is None else settings.of_project(project)
 
 
+def is_own(knob: str) -> bool:
+    """Whether a project may have its own value of a knob."""
+    return knob.startswith(_OWN)
+
+
 def secret_knobs() -> tuple[str, ...]:
     """The knobs that are secret, which may stand in a file each."""
     return tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
@@ -277,7 +282,7 @@ def _host_of(url: str) -> str | None:
 def _own(file: Path) -> dict[str, str]:
     given = {name.removeprefix(PREFIX).lower(): value for name, value in dotenv_values(file).items() if value}
     for name in given:
-        if name not in Settings.model_fields or not name.startswith(_OWN):
+        if name not in Settings.model_fields or not is_own(name):
             raise SettingsError(f"{PREFIX}{name.upper()} in {file} isn't a setting of a project. Remove it.")
     return given
 

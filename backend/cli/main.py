@@ -17,6 +17,7 @@ from backend.cli.listener import train_listener
 from backend.cli.local import demo, doctor, up, worker
 from backend.cli.models import convert, fetch, models, segment
 from backend.cli.projects import connect, prompts
+from backend.cli.settings import settings
 from backend.cli.training import average, calibrate, evaluate, train, train_clicks
 from backend.cli.versions import compare, promote, prune, rollback, versions
 from backend.home import DEFAULT_HOME
@@ -49,6 +50,7 @@ COMMANDS = {
         worker,
         backup,
         restore,
+        settings,
     ),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),

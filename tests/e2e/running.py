@@ -1,15 +1,19 @@
-"""A studio that runs, and its commands."""
+"""A studio that runs, its start and its commands."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.settings import Settings
+
+_START_SECONDS = 420
 
 
 @dataclass(frozen=True)
@@ -39,3 +43,20 @@ class Studio:
             timeout=seconds,
             check=False,
         )
+
+
+def wait(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until `ris up` says that it runs."""
+    deadline = time.monotonic() + _START_SECONDS
+    while "ris is running" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports

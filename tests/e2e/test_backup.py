@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import free_ports, wait
 from editor import call
-from running import Studio
+from running import Studio, free_ports, wait
 
 from backend.home import project_env_file
 from backend.labelstudio.client import LabelStudio
@@ -118,8 +117,8 @@ def test_the_restored_studio_answers_as_the_one_that_was_backed_up(
     with LabelStudio(restored.url, restored.token) as client:
         # It listens elsewhere.
         connect_backend(client, project, restored.settings)
-    for command in (("versions", "--project", str(project), "--json"),):
-        assert json.loads(done(restored, *command)) == json.loads(done(studio, *command))
+    command = ("versions", "--project", str(project), "--json")
+    assert json.loads(done(restored, *command)) == json.loads(done(studio, *command))
     before = answers(studio, project)
     assert answers(restored, project) == before
     assert len(before) == 7
