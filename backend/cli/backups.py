@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from backend.local.backup import BackupReport
 
 _MB = 1e6
-_OUTPUT = Path("-")
 
 
 def backup(
@@ -28,18 +27,20 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Back up models, corrections' snapshots, settings and the Label Studio of `ris up`, while everything runs."""
-    from backend.local.backup import back_up
+    from backend.local.backup import STANDARD_STREAM, back_up
 
     report = back_up(home_folder(), file, secrets)
     text = json.dumps(asdict(report)) if as_json else "\n".join(_sentences(report))
-    if file == _OUTPUT:
+    if file == STANDARD_STREAM:
         err.print(text, markup=False, soft_wrap=True)
     else:
         say(text)
 
 
 def restore(
-    file: Annotated[Optional[Path], typer.Argument(help="A tar of `ris backup`.", show_default=False)] = None,
+    file: Annotated[
+        Optional[Path], typer.Argument(help="A tar of `ris backup`; - is standard input.", show_default=False)
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="What the home folder holds may go.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish a restore that was interrupted.")] = False,
     as_json: JsonOption = False,

@@ -39,6 +39,8 @@ from ris_core.files import sync
 
 FORMAT = "ris-studio backup 1"
 MANIFEST = "backup.json"
+STANDARD_STREAM = Path("-")
+"""In place of a file: standard output for a back-up, standard input for a restore."""
 _STAGING = ".backup."
 _DATABASE = "label_studio.sqlite3"
 _LINKED = ("models", "snapshots", "pictures")
@@ -78,7 +80,7 @@ def back_up(home: Path, file: Path, secrets: bool = False) -> BackupReport:
             "label_studio": (moment / "label-studio" / _DATABASE).exists(),
             "secrets": secrets,
         }
-        if str(file) == "-":
+        if file == STANDARD_STREAM:
             with os.fdopen(os.dup(1), "wb") as output:
                 names, size = _write(output, moment, about)
         else:

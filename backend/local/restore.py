@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from backend.errors import BackendError
 from backend.home import env_file, restored_folder
-from backend.local.backup import FORMAT, MANIFEST, sets_secret
+from backend.local.backup import FORMAT, MANIFEST, STANDARD_STREAM, sets_secret
 from backend.local.secrets import locked
 from ris_core.errors import InputError
 from ris_core.files import cache, sha256, sync
@@ -50,12 +50,12 @@ class RestoreReport:
 
 
 def restore(home: Path, file: Path, replace: bool = False) -> RestoreReport:
-    """Make `home` what a back-up holds. replace: whether what is there may go.
+    """Make `home` what a back-up holds, "-" being standard input. replace: whether what is there may go.
 
     Where the back-up has no secrets, those of the home folder stay. Raises InputError if something is there, or the
     restore before wasn't finished; BackupDamaged if the back-up isn't whole; AlreadyRunning while `ris up` runs.
     """
-    if not file.is_file():
+    if file != STANDARD_STREAM and not file.is_file():
         raise InputError(f"There is no back-up {file}.")
     with _held(home):
         if restored_folder(home).exists():
@@ -138,7 +138,7 @@ def _unpack(file: Path, staging: Path) -> Mapping[str, Any]:
     """Unpack into an empty folder -> the manifest, which every file agrees with. Raises BackupDamaged."""
     times: dict[Path, float] = {}
     try:
-        with tarfile.open(file, mode="r:") as archive:
+        with _opened(file) as source, tarfile.open(fileobj=source, mode="r|") as archive:
             for member in archive:
                 times[_place(archive, member, staging)] = member.mtime
     except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
@@ -151,6 +151,10 @@ def _unpack(file: Path, staging: Path) -> Mapping[str, Any]:
         sync(path)
     sync(staging)
     return manifest
+
+
+def _opened(file: Path) -> BinaryIO:
+    return os.fdopen(os.dup(0), "rb") if file == STANDARD_STREAM else file.open("rb")
 
 
 def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, staging: Path) -> Path:

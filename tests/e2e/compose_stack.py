@@ -19,10 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from backend.local.services import label_studio_environment
 
@@ -70,6 +72,7 @@ class Stack:
     config: Config
     ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in PORTS})
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
 
     def volume(self, name: str) -> Path:
         return self.folder / "volumes" / name
@@ -82,20 +85,21 @@ class Stack:
         for service in self._in_order():
             for other, condition in self._needs(service).items():
                 self._wait(other, condition)
-            self._start(service)
+            self.start(service)
         for service in self.config["services"]:
             is_watched = "healthcheck" in self.config["services"][service]
             self._wait(service, "service_healthy" if is_watched else "service_completed_successfully")
 
     def down(self) -> dict[str, int]:
-        """Stop what runs, the last started first, by its signal -> the exit codes."""
-        codes = {}
-        for service, process in reversed(self.processes.items()):
-            if process.poll() is None:
-                process.send_signal(signal.Signals[self.config["services"][service].get("stop_signal", "SIGTERM")])
-            codes[service] = process.wait(60)
-        self.processes.clear()
-        return codes
+        """Stop what runs, the last started first -> the exit codes."""
+        return {service: self.stop(service) for service in reversed(list(self.processes))}
+
+    def stop(self, service: str) -> int:
+        """Stop one service by its signal -> its exit code."""
+        process = self.processes.pop(service)
+        if process.poll() is None:
+            process.send_signal(signal.Signals[self.config["services"][service].get("stop_signal", "SIGTERM")])
+        return process.wait(60)
 
     def run(self, service: str, *command: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         """As `docker compose exec SERVICE COMMAND`."""
@@ -106,6 +110,17 @@ class Stack:
 
     def environment(self, service: str) -> dict[str, str]:
         return self._mapped(service, [])[1]
+
+    def watch_memory(self) -> None:
+        """Keep in `memory` the most that each service holds, in MB, for as long as the stack is there."""
+        while self.folder.exists():
+            for service, process in list(self.processes.items()):
+                with suppress(psutil.Error):
+                    parent = psutil.Process(process.pid)
+                    # Pages that several processes of a service share count once.
+                    held = sum(child.memory_full_info().pss for child in (parent, *parent.children(recursive=True)))
+                    self.memory[service] = max(self.memory.get(service, 0), held // 1_000_000)
+            time.sleep(0.5)
 
     def _in_order(self) -> Iterator[str]:
         done: set[str] = set()
@@ -138,7 +153,8 @@ class Stack:
             command[-1] = str(self.processes[service].pid)
         return self.run(service, *command).returncode == 0
 
-    def _start(self, service: str) -> None:
+    def start(self, service: str) -> None:
+        """Start one service."""
         spec = self.config["services"][service]
         for volume in spec["volumes"]:
             self.volume(volume["source"]).mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def test_there_and_back(
     assert (code, json.loads(printed)["files"]) == (0, 2)
 
 
-def test_standard_output_is_the_tar_and_nothing_else(home: Path, tmp_path: Path) -> None:
+def test_standard_output_is_the_tar_and_nothing_else_and_standard_input_may_be_one(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "piped.tar"
     with file.open("wb") as output:
         command = [sys.executable, "-m", "backend.cli", "backup", "-", "--json"]
@@ -54,6 +54,11 @@ def test_standard_output_is_the_tar_and_nothing_else(home: Path, tmp_path: Path)
     assert json.loads(done.stderr)["bytes"] == file.stat().st_size
     with tarfile.open(file) as archive:
         assert archive.getnames() == ["projects", "projects/3.env", "ris.env", "backup.json"]
+    elsewhere = tmp_path / "elsewhere"
+    with file.open("rb") as stream:
+        command = [sys.executable, "-m", "backend.cli", "restore", "-"]
+        subprocess.run(command, stdin=stream, env={**os.environ, "RIS_HOME": str(elsewhere)}, check=True)
+    assert (elsewhere / "projects" / "3.env").read_bytes() == (home / "projects" / "3.env").read_bytes()
 
 
 def test_what_is_missing_is_a_sentence(
