@@ -8,7 +8,7 @@ RUN python -m venv /opt/installer && /opt/installer/bin/pip install -c /build/co
 ENV PATH=/opt/installer/bin:$PATH
 
 FROM installer AS ris-build
-# The CPU build of torch is a tenth of the CUDA one; for a GPU: --build-arg TORCH_INDEX=https://pypi.org/simple
+# The CPU build of torch is a tenth of the CUDA one, which is --build-arg TORCH_INDEX=https://pypi.org/simple
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN uv venv /opt/venv \
     && uv pip install --python /opt/venv/bin/python -c /build/constraints.txt \
@@ -25,10 +25,12 @@ RUN uv venv /opt/venv \
     && uv pip install --python /opt/venv/bin/python -c /build/constraints-label-studio.txt label-studio
 
 FROM python:${PYTHON} AS runtime
-# A user without a password, a shell or files of its own; /data is the one place that it writes to.
-RUN groupadd --system --gid 10001 ris \
+# A user without a password, a shell or files of its own; /data is the one place that it writes to, and /secrets one that
+# the first start does. What installs packages goes.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip \
+    && groupadd --system --gid 10001 ris \
     && useradd --system --uid 10001 --gid ris --no-create-home --shell /usr/sbin/nologin ris \
-    && install -d -o ris -g ris -m 0700 /data
+    && install -d -o ris -g ris -m 0700 /data /secrets
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 WORKDIR /tmp
 VOLUME /data
@@ -36,6 +38,8 @@ USER 10001:10001
 
 FROM runtime AS label-studio
 COPY --from=label-studio-build /opt/venv /opt/venv
+COPY --chmod=0755 deploy/with-secrets /usr/local/bin/
+ENTRYPOINT ["with-secrets"]
 EXPOSE 8080
 CMD ["label-studio", "start", "--no-browser", "--internal-host", "0.0.0.0", "--port", "8080"]
 

@@ -1,7 +1,7 @@
 # Needs python 3.11 to 3.13, git and make. All else is installed into this folder, once: see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e lint clean
+.PHONY: help up test e2e lint release clean
 
 # The first of these that is new enough; 3.14 has no wheels yet for some of the pinned versions.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -21,6 +21,7 @@ help:
 	@echo 'make e2e      the end-to-end tests alone'
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
+	@echo 'make release  VERSION=1.2.0: sets the version, closes the changelog, builds the wheel, names the images'
 	@echo 'make clean    remove everything that was installed or built; data in .ris stays'
 
 up: .venv/.installed $(LABEL_STUDIO)/.installed
@@ -39,12 +40,14 @@ lint: .venv/.installed-dev
 	$(VENV)/mypy
 	$(VENV)/lint-imports --no-logo --no-cache
 	$(VENV)/hadolint Dockerfile
-	@mkdir -p build && sed 's/=$$/=lint/' .env.example >build/lint.env
 	@"$$($(VENV)/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).with_name("docker-compose"))')" \
-		--env-file build/lint.env config --quiet && echo 'docker-compose.yml: valid'
+		--env-file .env.example config --quiet && echo 'docker-compose.yml: valid'
 
 bench-%: .venv/.installed-dev
 	QUICK=$(QUICK) DATA="$(DATA)" $(VENV)/python benchmarks/$*.py
+
+release: .venv/.installed-dev
+	@$(VENV)/python scripts/release.py "$(VERSION)"
 
 clean:
 	rm -rf .venv $(LABEL_STUDIO) $(MOTO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

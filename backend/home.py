@@ -13,6 +13,8 @@ taught/<project>/           what a teacher said of tasks without annotation, see
 spool/                      events that came while Valkey was away
 images/ features/ pairs/    caches: downloads, encoded photos, what predictions are ranked by
 valkey/ label-studio/       data of the servers that `ris up` starts
+backup.lock                 held while a back-up is made
+.restored/                  a restored home that isn't in its place yet, see `backend.local.restore`
 """
 
 import os
@@ -150,6 +152,16 @@ def valkey_folder(home: Path) -> Path:
 def label_studio_folder(home: Path) -> Path:
     """Data of the Label Studio that `ris up` starts."""
     return home / "label-studio"
+
+
+def backup_lock(home: Path) -> Path:
+    """Held while a back-up is made."""
+    return home / "backup.lock"
+
+
+def restored_folder(home: Path) -> Path:
+    """What a restore has still to put in its place: while it is there, the home folder is neither old nor new."""
+    return home / ".restored"
 
 
 def _of_project(home: Path, project: int, suffix: str) -> Path:

@@ -1,13 +1,15 @@
 """Every knob of the service, read from the environment and from `ris.env`. Knows nothing of what uses them.
 
 A knob `x` is the variable RIS_X. The environment wins over `<RIS_HOME>/ris.env`, that over the defaults. The knobs
-by which a project learns and is pre-labelled may have other values in a file of that project's own.
+by which a project learns and is pre-labelled may have other values in a file of that project's own. In place of a
+secret's RIS_X there may be RIS_X_FILE, the path of a file that holds it, as containers get them.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -17,7 +19,7 @@ from dotenv import dotenv_values
 from pydantic import Field, PositiveInt, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend.home import DEFAULT_HOME, env_file, home_folder, project_env_file
+from backend.home import DEFAULT_HOME, env_file, home_folder, project_env_file, restored_folder
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError, RisError
 
@@ -189,8 +191,12 @@ class Settings(BaseSettings):
         """The value of a secret knob. Raises SettingsError, which names the variable, if it isn't set."""
         value: SecretStr | None = getattr(self, knob)
         if value is None or not value.get_secret_value():
-            remedy = f"`ris up` makes one; else put it into {env_file(self.home)} or the environment."
-            raise SettingsError(f"{PREFIX}{knob.upper()} isn't set. {remedy}")
+            name = f"{PREFIX}{knob.upper()}"
+            remedy = (
+                f"`ris up` makes one; else put it into {env_file(self.home)} or the environment, or into a file that "
+                f"{name}_FILE names."
+            )
+            raise SettingsError(f"{name} isn't set. {remedy}")
         return value.get_secret_value()
 
     def secrets(self) -> list[str]:
@@ -208,9 +214,49 @@ def load(project: int | None = None) -> Settings:
     Raises SettingsError, one sentence a mistake.
     """
     file = env_file(home_folder())
+    if restored_folder(file.parent).exists():
+        raise SettingsError(f"A restore of {file.parent} was interrupted. Finish it: `ris restore --resume`.")
     _refuse_misspelt(file)
-    settings = _checked(home=file.parent, _env_file=file)
+    settings = _checked(home=file.parent, _env_file=file, **_from_files(file))
     return settings if project is None else settings.of_project(project)
+
+
+def is_own(knob: str) -> bool:
+    """Whether a project may have its own value of a knob."""
+    return knob.startswith(_OWN)
+
+
+def secret_knobs() -> tuple[str, ...]:
+    """The knobs that are secret, which may stand in a file each."""
+    return tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
+
+
+def _from_files(file: Path) -> dict[str, str]:
+    """The secrets whose file is named, unless the environment has them and only ris.env names the file."""
+    places: dict[str, Mapping[str, str | None]] = {"the environment": os.environ, str(file): dotenv_values(file)}
+    named = {}
+    for knob in secret_knobs():
+        name = f"{PREFIX}{knob.upper()}"
+        for place, given in places.items():
+            path = given.get(f"{name}_FILE")
+            if path and given.get(name):
+                raise SettingsError(f"{name} and {name}_FILE are both set in {place}. Remove one of them.")
+            if path:
+                named[knob] = _read_secret(f"{name}_FILE", path)
+            if path or given.get(name):
+                break
+    return named
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it isn't text"
+        raise SettingsError(f"{name} is {path}, which can't be read ({why}).") from None
+    if not secret:
+        raise SettingsError(f"{name} is {path}, which is empty. Write the secret into it.")
+    return secret
 
 
 def _checked(**given: Any) -> Settings:
@@ -236,14 +282,15 @@ def _host_of(url: str) -> str | None:
 def _own(file: Path) -> dict[str, str]:
     given = {name.removeprefix(PREFIX).lower(): value for name, value in dotenv_values(file).items() if value}
     for name in given:
-        if name not in Settings.model_fields or not name.startswith(_OWN):
+        if name not in Settings.model_fields or not is_own(name):
             raise SettingsError(f"{PREFIX}{name.upper()} in {file} isn't a setting of a project. Remove it.")
     return given
 
 
 def _refuse_misspelt(file: Path) -> None:
     # The last is no knob of the service: encoders look there for fetched weights.
-    names = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, "cache")}
+    files = (f"{name}_file" for name in secret_knobs())
+    names = {f"{PREFIX}{name}".upper() for name in (*Settings.model_fields, *files, "cache")}
     given = {name.upper() for name in (*os.environ, *dotenv_values(file))}
     for name in sorted(name for name in given - names if name.startswith(PREFIX)):
         closest = difflib.get_close_matches(name, names, 1)

@@ -63,7 +63,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """A file's content, or a folder's names: a rename survives a power cut only once its folder is on disk too."""
+    """Put a file's content, or a folder's names, on disk. A rename lasts through a power cut once its folder is."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

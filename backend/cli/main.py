@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from backend.cli.backups import backup, restore
 from backend.cli.batches import cancel, prelabel, rank, refresh, resume
 from backend.cli.corrections import corrections, suspects
 from backend.cli.exports import export
@@ -17,6 +18,7 @@ from backend.cli.listener import train_listener
 from backend.cli.local import demo, doctor, up, worker
 from backend.cli.models import convert, fetch, models, segment
 from backend.cli.projects import connect, prompts
+from backend.cli.settings import settings
 from backend.cli.training import average, calibrate, evaluate, train, train_clicks
 from backend.cli.versions import compare, promote, prune, rollback, versions
 from backend.home import DEFAULT_HOME
@@ -36,12 +38,27 @@ COMMANDS = {
         train_listener,
         convert,
     ),
-    "In Label Studio": (up, demo, connect, finetune, distil, corrections, import_, export, doctor, suspects, worker),
+    "In Label Studio": (
+        up,
+        demo,
+        connect,
+        finetune,
+        distil,
+        corrections,
+        import_,
+        export,
+        doctor,
+        suspects,
+        worker,
+        backup,
+        restore,
+        settings,
+    ),
     "Pre-labelling": (prompts, prelabel, refresh, rank, jobs, cancel, resume, job),
     "Versions of the model": (versions, promote, rollback, compare, prune),
 }
 """The commands by panel. A module of this package holds those of one area, with what they print."""
-_ANYWHERE = (*COMMANDS["On the command line"], *COMMANDS["Models and data"], up, demo)
+_ANYWHERE = (*COMMANDS["On the command line"], *COMMANDS["Models and data"], up, demo, restore)
 
 
 def _find_installation() -> None:

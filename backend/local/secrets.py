@@ -60,9 +60,10 @@ def remember(home: Path, values: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def locked(home: Path) -> Iterator[None]:
+def locked(home: Path, announced: bool = True) -> Iterator[None]:
     """Hold the home folder for this process. Raises AlreadyRunning if another process holds it.
 
+    announced: whether commands outside the folder find it by that.
     The system drops the lock with its holder, however that one ends.
     """
     with lock_file(home).open("a+", encoding="utf-8") as file:
@@ -77,5 +78,6 @@ def locked(home: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        announce(home)
+        if announced:
+            announce(home)
         yield

@@ -2,9 +2,12 @@
 
 The one place for that: `ris up` runs them as processes, docker-compose.yml as containers, and a test holds
 the two equal. Knows nothing of processes or containers.
+
+`python -m backend.local.services ADDRESS` prints what Label Studio has to be given where the backend is at another one.
 """
 
 import ipaddress
+import sys
 from itertools import chain
 
 VALKEY, LABEL_STUDIO, BACKEND = "valkey", "label-studio", "backend"
@@ -63,3 +66,7 @@ def banned_subnets(opening: str) -> list[str]:
 def _less(network: str, opening: str) -> list[str]:
     whole, hole = ipaddress.IPv4Network(network), ipaddress.IPv4Network(opening)
     return [str(part) for part in sorted(whole.address_exclude(hole))] if hole.subnet_of(whole) else [network]
+
+
+if __name__ == "__main__":
+    print(",".join(banned_subnets(f"{ipaddress.IPv4Address(sys.argv[1])}/32")))

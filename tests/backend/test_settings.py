@@ -9,7 +9,7 @@ from pointers import fake_pointer
 
 from backend import services
 from backend.home import project_env_file
-from backend.settings import Settings, SettingsError, load
+from backend.settings import Settings, SettingsError, load, secret_knobs
 from ris_core import checkpoint_files
 
 
@@ -161,6 +161,63 @@ def test_secrets_are_not_printed_but_can_be_listed(home: Path) -> None:
     for secret in ("pass-1", "hook-2", "token-3", "valkey-4"):
         assert secret not in repr(settings)
         assert secret in settings.secrets()
+
+
+def test_a_secret_may_stand_in_a_file_that_is_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").write_text("pass-1\n")
+    (tmp_path / "two").write_text("pass-2")
+    (home / "ris.env").write_text(f"RIS_PASSWORD_FILE={tmp_path / 'one'}\n")
+    assert load().secret("password") == "pass-1"
+    monkeypatch.setenv("RIS_PASSWORD_FILE", str(tmp_path / "two"))
+    assert load().secret("password") == "pass-2"
+    (home / "ris.env").write_text("RIS_PASSWORD=pass-3\n")
+    assert load().secret("password") == "pass-2"
+    monkeypatch.delenv("RIS_PASSWORD_FILE")
+    monkeypatch.setenv("RIS_PASSWORD", "pass-4")
+    (home / "ris.env").write_text("RIS_PASSWORD_FILE=/nowhere\n")
+    assert load().secret("password") == "pass-4"
+
+
+def test_every_secret_may_and_nothing_else(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret"
+    file.write_text("redis://:word@valkey/0")
+    assert set(secret_knobs()) == {
+        name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+    }
+    for knob in set(secret_knobs()) - {"proxy"}:
+        monkeypatch.setenv(f"RIS_{knob.upper()}_FILE", str(file))
+    assert {load().secret(knob) for knob in set(secret_knobs()) - {"proxy"}} == {"redis://:word@valkey/0"}
+    monkeypatch.setenv("RIS_PORT_FILE", str(file))
+    with pytest.raises(SettingsError, match="RIS_PORT_FILE isn't a setting"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"RIS_PASSWORD_FILE is .*secret, which can't be read \(No such file"),
+        (b" \n", r"RIS_PASSWORD_FILE is .*secret, which is empty"),
+        (b"\xff\xfe", r"RIS_PASSWORD_FILE is .*secret, which can't be read \(it isn't text\)"),
+    ],
+)
+def test_a_file_without_a_secret_is_a_sentence(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, sentence: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("RIS_PASSWORD_FILE", str(file))
+    with pytest.raises(SettingsError, match=sentence):
+        load()
+
+
+def test_a_secret_and_its_file_at_one_place_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIS_PASSWORD", "pass-1")
+    monkeypatch.setenv("RIS_PASSWORD_FILE", "/secrets/password")
+    with pytest.raises(SettingsError, match="RIS_PASSWORD and RIS_PASSWORD_FILE are both set in the environment"):
+        load()
 
 
 def test_a_wrong_secret_is_not_quoted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

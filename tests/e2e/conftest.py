@@ -6,10 +6,8 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +15,11 @@ from pathlib import Path
 import pytest
 from editor import call
 from playwright.sync_api import Browser, Page, sync_playwright
-from running import Studio
+from running import Studio, free_ports, wait
 
 from backend.labelstudio.client import LabelStudio
 from backend.settings import load
 
-_START_SECONDS = 420
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Quiet without a network.
 _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
@@ -32,7 +29,7 @@ _FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     home = tmp_path_factory.mktemp("studio") / "home"
     home.mkdir(mode=0o700)
-    backend, label_studio, valkey = _free_ports(3)
+    backend, label_studio, valkey = free_ports(3)
     (home / "ris.env").write_text(
         f"RIS_PORT={backend}\nRIS_LABEL_STUDIO_URL=http://127.0.0.1:{label_studio}\n"
         f"RIS_REDIS_URL=redis://:{secrets.token_urlsafe(16)}@127.0.0.1:{valkey}/0\n"
@@ -47,7 +44,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         command = [str(Path(sys.executable).with_name("ris")), "up"]
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait(process, log)
+        wait(process, log)
         os.environ["RIS_HOME"] = str(home)
         settings = load()
         with LabelStudio.from_settings(settings) as client:
@@ -104,19 +101,3 @@ def entered(browser: Browser, form: str, email: str, password: str) -> Iterator[
     page.wait_for_url(lambda url: "/user/" not in url, timeout=60_000)
     yield page
     context.close()
-
-
-def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while "ris is running" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
