@@ -24,7 +24,7 @@ from backend.prompts.request import PromptRequest
 from backend.prompts.requests import RequestBuilder
 from backend.prompts.text import clean
 from ris_core.errors import PromptError
-from ris_core.masks import Mask, decode_rle, encode_rle, iou
+from ris_core.masks import Mask, decode_rle, iou
 
 EditKind = Literal["accepted", "corrected", "manual", "rejected", "taught"]
 
@@ -199,9 +199,9 @@ def read_submitted(
     read, own = read_annotation(annotation.get("result"), config, tell), _own_requests(task, config)
     for mask in read.masks:
         # What was offered and erased is an answer.
-        if tell and not mask.mask.any() and not _was_offered(mask):
+        if tell and mask.is_empty and not _was_offered(mask):
             tell("empty", mask.region_id, f"Region {mask.region_id} has no pixel: it is left out.")
-    masks = [mask for mask in read.masks if mask.mask.any()]
+    masks = [mask for mask in read.masks if not mask.is_empty]
     spoken = _once(masks, _sentences(masks, read, own, config))
     masks = [mask for mask, _ in spoken]
     objects = _objects(masks, config)
@@ -233,7 +233,7 @@ def read_submitted(
         remarks=tuple(_remarks(masks, read if tell is None else replace(read, shapes=()))),
         group=group_of(task, config),
     )
-    erased = [Offer(mask.prompt, mask.label) for mask in read.masks if not mask.mask.any() and _was_offered(mask)]
+    erased = [Offer(mask.prompt, mask.label) for mask in read.masks if mask.is_empty and _was_offered(mask)]
     return with_rejections(correction, erased, frozenset(), Edit("rejected", 0.0))
 
 
@@ -422,7 +422,7 @@ def _first_spelling(prompts: Iterable[str]) -> dict[str, str]:
 
 def _objects(masks: Sequence[AnnotatedMask], config: LabelConfig) -> tuple[DrawnObject, ...]:
     return tuple(
-        DrawnObject(region, _label(mask, config), encode_rle(mask.mask), mask.origin, mask.score)
+        DrawnObject(region, _label(mask, config), mask.rle(), mask.origin, mask.score)
         for region, mask in zip(_region_ids(masks), masks, strict=True)
     )
 

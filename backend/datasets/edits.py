@@ -139,7 +139,7 @@ def compare(correction: Correction, prediction: StoredPrediction | None) -> Corr
         renamed = _renamed(correction, prediction)
         correction = _with_names(correction, renamed)
         left = {drawn.region.partition("#")[0] for drawn in correction.objects} - renamed.keys()
-        offers = [_offer(mask) for mask in prediction.read.masks if mask.region_id not in left and mask.mask.any()]
+        offers = [_offer(mask) for mask in prediction.read.masks if mask.region_id not in left and not mask.is_empty]
         offered = {mask.region_id for mask in prediction.read.masks}
         correction = with_rejections(correction, offers, offered, None)
     return _with_edits(correction, lambda expression, drawn: _edit(expression, drawn, prediction))

@@ -19,16 +19,17 @@ import math
 import secrets
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from backend.errors import BrushError, ConfigError, RegionError
 from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
-from backend.labelstudio.masks import bitmask, brush
+from backend.labelstudio.masks import Runs, bitmask, brush
 from backend.labelstudio.masks.parts import Part, around, parts_of
 from backend.labelstudio.masks.polygon import Ring, fill, polygon
-from ris_core.masks import Mask
+from ris_core.masks import Mask, encode_rle
 
 Region = dict[str, Any]
 
@@ -50,7 +51,7 @@ _FAR = 1000.0
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMask:
-    """One drawn object: `mask` is HxW bool at the image's size, `label` the label's value (None: no label).
+    """One drawn object, at the image's size: `drawing` is HxW bool, or its runs. `label`: its value (None: no label).
 
     `region_id` is its region's, of several the first's. `origin` is Label Studio's: "manual", "prediction" (accepted
     as it was) or "prediction-changed". answer: what the regions of one answer have in common. shared: the prompt was
@@ -60,7 +61,7 @@ class AnnotatedMask:
 
     region_id: str
     label: str | None
-    mask: Mask
+    drawing: Mask | Runs
     prompt: str | None
     origin: str
     answer: str = ""
@@ -68,6 +69,20 @@ class AnnotatedMask:
     further: tuple[str, ...] = ()
     score: float | None = None
     also: tuple[str, ...] = ()
+
+    @cached_property
+    def mask(self) -> Mask:
+        """HxW bool."""
+        return self.drawing.mask() if isinstance(self.drawing, Runs) else self.drawing
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no pixel."""
+        return not (len(self.drawing.starts) if isinstance(self.drawing, Runs) else self.drawing.any())
+
+    def rle(self) -> dict[str, Any]:
+        """COCO's compressed run lengths."""
+        return self.drawing.rle() if isinstance(self.drawing, Runs) else encode_rle(self.drawing)
 
 
 @dataclass(frozen=True)
@@ -370,14 +385,12 @@ def _annotated_mask(
     noted, *also = noted_prompts(first) or [""]
     own = noted or typed
     label, *further = _labels(first, control) or [None]
-    masks = [_mask(region, control) for region in drawn]
-    if len({mask.shape for mask in masks}) > 1:
-        raise RegionError(f"Region {_id(first)} and another part of it are on images of two sizes. Draw it again.")
+    drawings = [_drawing(region, control) for region in drawn]
     origins = [str(region.get("origin", "manual")) for region in drawn]
     return AnnotatedMask(
         region_id=_id(first),
         label=label,
-        mask=np.logical_or.reduce(masks),
+        drawing=drawings[0] if len(drawings) == 1 else _joined(drawings, _id(first)),
         prompt=own or shared,
         origin=_CORRECTED if _CORRECTED in origins else origins[0],
         answer=answer_of(first) or _id(first),
@@ -388,7 +401,15 @@ def _annotated_mask(
     )
 
 
-def _mask(region: Region, control: MaskControl) -> Mask:
+def _joined(drawings: Sequence[Mask | Runs], region_id: str) -> Mask:
+    masks = [drawing.mask() if isinstance(drawing, Runs) else drawing for drawing in drawings]
+    if len({mask.shape for mask in masks}) > 1:
+        raise RegionError(f"Region {region_id} and another part of it are on images of two sizes. Draw it again.")
+    union: Mask = np.logical_or.reduce(masks)
+    return union
+
+
+def _drawing(region: Region, control: MaskControl) -> Mask | Runs:
     try:
         return decoded(control.kind, region)
     except (BrushError, RegionError) as error:
@@ -412,8 +433,11 @@ def image_size(region: Region) -> tuple[int, int]:
     return height, width
 
 
-def decoded(kind: str, region: Region) -> Mask:
-    """The mask (HxW bool) of a region drawn by brush, as a bitmask or a polygon. Raises RegionError or BrushError."""
+def decoded(kind: str, region: Region) -> Mask | Runs:
+    """The mask of a region: drawn by brush its runs, as a bitmask or a polygon HxW bool.
+
+    Raises RegionError or BrushError.
+    """
     height, width = image_size(region)
     value = part_of(region, "value")
     # Whatever its image_rotation: the editor turns the view alone, and writes where things are in the image as it is.
@@ -421,7 +445,7 @@ def decoded(kind: str, region: Region) -> Mask:
         return bitmask.decode(value.get("imageDataURL"), height, width)
     if kind == "polygon":
         return fill(ring_of(value, height, width), height, width)
-    return brush.decode(value.get("rle", []), height, width)
+    return brush.decode_runs(value.get("rle", []), height, width)
 
 
 def ring_of(value: Region, height: int, width: int) -> Ring:

@@ -14,6 +14,7 @@ import numpy as np
 
 from backend.errors import BrushError, RegionError
 from backend.labelstudio.label_config import LabelConfig
+from backend.labelstudio.masks import Runs
 from backend.labelstudio.masks.polygon import fill
 from backend.labelstudio.regions import (
     Region,
@@ -103,7 +104,8 @@ def _filled(region: Region, regions: Sequence[Region], config: LabelConfig) -> F
     elif kind == "ellipse":
         mask = _ellipse(value, height, width)
     else:
-        mask = decoded(kind, region)
+        drawing = decoded(kind, region)
+        mask = drawing.mask() if isinstance(drawing, Runs) else drawing
     origin = str(region.get("origin", "manual"))
     score = region.get("score")
     return FilledShape(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ris_core.errors import DatasetError
-from ris_core.masks import bounding_box, decode_rle, encode_rle, iou, segmentation_to_mask
+from ris_core.masks import bounding_box, decode_rle, encode_rle, encode_runs, iou, segmentation_to_mask
 
 masks = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(lambda shape: arrays(np.bool_, shape))
 
@@ -78,3 +78,13 @@ def test_iou_by_hand() -> None:
     assert iou(first, second) == pytest.approx(4 / 12)
     assert iou(first, first) == 1
     assert iou(np.zeros_like(first), np.zeros_like(first)) == 1
+
+
+@given(masks)
+def test_runs_become_run_lengths_without_pixels(mask: np.ndarray) -> None:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask.ravel(), [False]])))
+    assert encode_runs(edges[0::2], edges[1::2], *mask.shape) == encode_rle(mask)
+    # A run that is cut in two is the same.
+    if len(edges) and edges[1] - edges[0] > 1:
+        starts, stops = (np.insert(edges[part], at, edges[0] + 1) for part, at in ((np.s_[0::2], 1), (np.s_[1::2], 0)))
+        assert encode_runs(starts, stops, *mask.shape) == encode_rle(mask)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.errors import BrushError
-from backend.labelstudio.masks import paint
+from backend.labelstudio.masks import Runs, paint
 from ris_core.masks import Mask
 
 MAX_PIXELS = 100_000_000
@@ -67,6 +67,11 @@ def decode(rle: Sequence[int], height: int, width: int) -> Mask:
     the size is checked. Raises BrushError if the list isn't bytes, isn't for an image of this size, or ends
     too soon.
     """
+    return decode_runs(rle, height, width).mask()
+
+
+def decode_runs(rle: Sequence[int], height: int, width: int) -> Runs:
+    """The same as the runs of the mask, for whom pixels are a detour. Raises as `decode` does."""
     header = _read_header(rle, height, width)
     most = (_HEADER_BITS + _RECORD * header.values) // 8 + 1
     return _alpha(_bytes(rle[:most]), header, height, width)
@@ -137,7 +142,7 @@ def _read_header(rle: Sequence[int], height: int, width: int) -> _Header:
     return header
 
 
-def _alpha(data: bytes, header: _Header, height: int, width: int) -> Mask:
+def _alpha(data: bytes, header: _Header, height: int, width: int) -> Runs:
     starts = _record_starts(data, header)
     padded = np.frombuffer(data + bytes(8), np.uint8)
     # Each record is read from 64 bits that begin with it.
@@ -155,11 +160,14 @@ def _alpha(data: bytes, header: _Header, height: int, width: int) -> Mask:
     begins, ends, words = (ends - lengths)[used], ends[used], (starts[:-1] + 3 + field)[used]
     on = is_run & (_take(window[used], 3 + field[used], header.word) > 0)
     # Alpha is the last value of each pixel, so a run sets the pixels that end in it.
-    mask = paint(begins[on] // 4, ends[on] // 4, height, width)
+    starts, stops = begins[on] // 4, ends[on] // 4
     literal = ~is_run
-    if literal.any():
-        _paint_literals(mask.reshape(-1), padded, begins[literal], ends[literal], words[literal], header.word)
-    return mask
+    if not literal.any():
+        drawn = starts < stops
+        return Runs(starts[drawn], stops[drawn], height, width)
+    mask = paint(starts, stops, height, width)
+    _paint_literals(mask.reshape(-1), padded, begins[literal], ends[literal], words[literal], header.word)
+    return Runs.of(mask)
 
 
 def _record_starts(data: bytes, header: _Header) -> _Integers:
