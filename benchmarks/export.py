@@ -201,7 +201,7 @@ def ours(project: Project, url: str, home: Path) -> Spent:
     out = home / "exports" / "mine"
     spent = watched([sys.executable, "-c", OURS, url, TOKEN, str(PROJECT), str(home), str(out)])
     report, count = json.loads(spent.said), len(project.index())
-    assert (report["images"], report["annotations"], report["skipped"]) == (count, len(LABELS) * count, []), report
+    assert (report["images"], report["annotations"], report["listed"]) == (count, len(LABELS) * count, []), report
     verify(out)
     with redirect_stdout(None):
         dataset = COCO(str(out / "instances.json"))
