@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ LIMIT = 200
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:
     ends = sorted({place % (len(whole) + 1) for place in places} | {0, len(whole)})
-    return [whole[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [whole[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def feed(body: Body, pieces: list[bytes]) -> tuple[bool, bytes]:
@@ -82,10 +85,8 @@ def test_chunks_are_joined_wherever_they_are_cut(
 @given(st.binary(max_size=300), places)
 def test_any_bytes_are_a_body_or_malformed_and_nothing_is_kept_beyond_the_limit(data: bytes, places: list[int]) -> None:
     body = ChunkedBody(LIMIT)
-    try:
+    with contextlib.suppress(MalformedBody):
         feed(body, cut(data, places))
-    except MalformedBody:
-        pass
     assert len(body.content) <= LIMIT + 1
 
 
