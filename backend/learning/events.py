@@ -21,6 +21,7 @@ Kept of a project, under ris:events:<project>, and as long as it isn't silent fo
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
@@ -113,7 +114,8 @@ class EventLog:
 
     def projects(self) -> set[int]:
         """The projects that have ever sent an event."""
-        return {int(project) for project in self._connection.smembers(_PROJECTS)}
+        names = map(_text, self._connection.smembers(_PROJECTS))
+        return {int(name) for name in names if re.fullmatch("[0-9]{1,10}", name)}
 
     def events(self, project: int, after: str = "0") -> Iterator[tuple[str, Event]]:
         """The events of a project after the one of that id, each with its own."""
@@ -279,4 +281,4 @@ def _seconds(identity: str) -> float:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

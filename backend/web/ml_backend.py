@@ -22,6 +22,7 @@ from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import read_events
 from backend.learning.events import EventLog
 from backend.learning.triggers import Reconciler
+from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
 from backend.settings import Settings
 
@@ -172,6 +173,7 @@ def build(settings: Settings) -> MLBackend:
     model_pool, project_models = services.model_pool(settings), services.project_models(settings)
     connection = connect(settings.secret("redis_url"))
     jobs = JobQueue(connection)
+    sign_jobs(settings)
     backend = MLBackend(
         project_models=project_models,
         prelabeller=services.prelabeller(settings, project_models, model_pool),
