@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.errors import BrushError, RegionError
+from backend.labelstudio.json_values import is_number
 from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
 from backend.labelstudio.masks import bitmask, brush
 from backend.labelstudio.masks.parts import Part, around, parts_of
@@ -349,7 +350,7 @@ def _mask(region: Region, control: MaskControl) -> Mask:
 
 def _pixels(side: object) -> int | None:
     """A side of the image; importers and some browsers write it as a float."""
-    if not isinstance(side, int | float) or not math.isfinite(side) or abs(side - round(side)) > 0.01:
+    if not is_number(side) or abs(side - round(side)) > 0.01:
         return None
     return round(side)
 

@@ -1,7 +1,8 @@
 """Run services as child processes: start them, wait until they answer, restart what dies, stop all in order.
 
-Knows processes and signals; knows nothing of what the services are. One that dies is started again, because
-all that matters is on disk. One that keeps dying is tried again and again, at longer intervals, and the others run on; that somebody has to look is said.
+Knows processes and signals; knows nothing of what the services are. One that dies is started again, because all that
+matters is on disk. One that keeps dying is tried on at longer intervals, and the others run on; that somebody has to
+look is said.
 """
 
 import os

@@ -12,6 +12,7 @@ from contextlib import suppress
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Queue, Worker
+from rq.exceptions import InvalidJobOperation
 from rq.registry import (
     CanceledJobRegistry,
     DeferredJobRegistry,
@@ -24,7 +25,10 @@ from rq.worker_registration import REDIS_WORKER_KEYS, WORKERS_BY_QUEUE_KEY
 
 _log = logging.getLogger(__name__)
 
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError, OverflowError)
+UNREADABLE = (
+    *(ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError, OverflowError),
+    InvalidJobOperation,
+)
 """What RQ raises over a field that it can't read, an assertion among them."""
 
 # RQ's own rule for ids.

@@ -6,7 +6,6 @@ latter. All else wants the password.
 """
 
 import hmac
-import json
 import logging
 import secrets
 import time
@@ -17,6 +16,7 @@ from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
+from backend.labelstudio.json_values import read_json
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.settings import Settings
 from backend.web.ml_backend import MLBackend
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 RETRY_SECONDS = 5
 
 _HEALTH = {"status": "UP", "model_class": "RISModel"}
-_ADDRESS_OF_A_PROJECT = "/projects/<int(max=2147483647):project>"
+_ADDRESS_OF_A_PROJECT = "/projects/<int(min=1, max=2147483647):project>"
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
 # The one view that asks for no password.
@@ -131,7 +131,7 @@ def _body(max_bytes: int) -> object:
     if (request.content_length or 0) > max_bytes or len(content := request.get_data(cache=False)) > max_bytes:
         raise RequestEntityTooLarge
     try:
-        return json.loads(content)
+        return read_json(content)
     except (ValueError, RecursionError):
         raise BadRequest("The request's body isn't JSON.") from None
 

@@ -37,6 +37,7 @@ REPORT = {
 @pytest.fixture
 def queue(redis: Redis, redis_url: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> JobQueue:
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    monkeypatch.setenv("RIS_WEBHOOK_SECRET", "hook-secret")
     return JobQueue(redis)
 
 
@@ -210,6 +211,7 @@ def worker(
 ) -> Callable[..., AbstractContextManager[None]]:
     """While it is open, the next job comes to its end with this result, or fails with this message."""
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    monkeypatch.setenv("RIS_WEBHOOK_SECRET", "hook-secret")
     monkeypatch.setenv("RIS_HOME", str(tmp_path))
 
     def end(result: object, message: str) -> None:

@@ -48,6 +48,7 @@ def work(redis_url: str, studio_url: str, home: Path, weights: Path) -> str:
     environment = clean | {
         "RIS_HOME": str(home),
         "RIS_REDIS_URL": redis_url,
+        "RIS_WEBHOOK_SECRET": "hook-secret",
         "RIS_LABEL_STUDIO_URL": studio_url,
         "RIS_LABEL_STUDIO_TOKEN": "studio-token",
         "WEIGHTS": str(weights),

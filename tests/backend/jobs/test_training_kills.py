@@ -82,6 +82,7 @@ def cast(
     for name, value in {
         "RIS_HOME": str(tmp_path / "home"),
         "RIS_REDIS_URL": f"redis://:secret-of-valkey@127.0.0.1:{free_port()}/0",
+        "RIS_WEBHOOK_SECRET": "hook-secret",
         "RIS_LABEL_STUDIO_URL": studio[1],
         "RIS_LABEL_STUDIO_TOKEN": TOKEN,
         "RIS_FINETUNE_MIN_VALIDATION": "4",

@@ -85,7 +85,7 @@ def burst(start: Callable[..., subprocess.Popen[str]]) -> str:
 
 def run_production_worker(redis_url: str, home: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
-    environment |= {"RIS_REDIS_URL": redis_url, "RIS_HOME": str(home)}
+    environment |= {"RIS_REDIS_URL": redis_url, "RIS_HOME": str(home), "RIS_WEBHOOK_SECRET": "hook-secret"}
     done = subprocess.run(
         [
             sys.executable,

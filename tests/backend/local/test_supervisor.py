@@ -169,7 +169,7 @@ def test_a_service_that_cannot_be_started_does_not_stop_the_others(
     supervisor.poll_seconds, supervisor.longest_delay = 0.05, 0.1
     supervisor.start(python("worker", "pass"))
     supervisor.start(python("other", SLEEP))
-    until(lambda: (tmp_path / "worker.log").exists())
+    until((tmp_path / "worker.log").exists)
     threading.Timer(0.5, lambda: supervisor_log_becomes_a_folder(tmp_path / "worker.log")).start()
     interrupt(4)
     with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,13 +48,6 @@ def burst(redis_url: str, tmp_path: Path) -> Burst:
         return done.stderr
 
     return run
-
-
-@pytest.fixture
-def signing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Signer]:
-    signer = Signer(SECRET)
-    monkeypatch.setattr(GuardedJob, "signer", signer)
-    yield signer
 
 
 def good(queue: Queue) -> Job:
