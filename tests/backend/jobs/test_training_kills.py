@@ -34,6 +34,7 @@ from backend.learning import candidate, finetune
 from backend.learning.finetune import STAGES
 from backend.queue.allow_list import GuardedJob
 from backend.queue.queue import JobQueue, connect, reachable
+from backend.queue.signature import Signer
 from backend.registry import Registry
 from backend.settings import load
 from backend.web import ml_backend
@@ -162,7 +163,7 @@ class Annotator:
 
 @pytest.mark.timeout(3600)
 def test_killed_at_random_a_training_ends_once_with_the_same_weights(
-    cast: Cast, studio: tuple[Studio, str], tmp_path: Path
+    cast: Cast, studio: tuple[Studio, str], tmp_path: Path, signing: Signer
 ) -> None:
     expected = undisturbed(tmp_path / "undisturbed")
     cast.tend()
