@@ -109,7 +109,8 @@ class RequestBuilder:
         """The sentence typed last, unless there is a mask for it: a click shows where the thing is."""
         typed = next(filter(None, (typed_prompt(row, self.config) for row in _drafts_and_annotations(task))), None)
         answered = {clean(mask.sentence) for mask in masks}
-        sentence = (typed or "").rstrip("? ")
+        # Without rows of spaces, over which the pattern would take the square of their number.
+        sentence = " ".join((typed or "").rstrip("? ").split())
         if not sentence or self._says_absent(task):
             return None
         return None if clean(_NOT.split(sentence)[0]) in answered else sentence
