@@ -46,8 +46,8 @@ def within(seconds: float) -> Iterator[None]:
 
 def many_created(count: int) -> dict[str, Any]:
     body = recorded("webhook-annotation-created")["body"]
-    annotation = {**body["annotation"], "result": []}
-    rows = [{**annotation, "id": number, "task": number} for number in range(1, count + 1)]
+    kept = {name: body["annotation"][name] for name in ("updated_at", "was_cancelled")}
+    rows = [{**kept, "id": number, "task": number} for number in range(1, count + 1)]
     return {**body, "action": "ANNOTATIONS_CREATED", "annotation": rows}
 
 
