@@ -30,7 +30,7 @@ _KEYS: dict[str, type] = {
     **dict.fromkeys(("options", "tuning", "operating_point"), dict),
 }
 _POINTER_KEYS: dict[str, type] = {"sources": dict, "operating_point": dict}
-_NAMES = {str: "text", dict: "object"}
+_NAMES: dict[type, str] = {str: "text", dict: "object"}
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Supervisor:
         log = self._log(service)
         if log.exists() and log.stat().st_size > self.log_bytes:
             log.replace(log.with_suffix(".old.log"))
-        with log.open("ab") as output:
+        with open(log, "ab", opener=_for_its_owner) as output:
             return subprocess.Popen(
                 [sys.executable, "-S", launch.__file__, str(os.getpid()), *service.command],
                 stdin=subprocess.DEVNULL,
@@ -209,6 +209,10 @@ class Supervisor:
 
     def _log(self, service: Service) -> Path:
         return self.logs / f"{service.name}.log"
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
