@@ -48,6 +48,11 @@ def models_folder(home: Path) -> Path:
     return home / "models"
 
 
+def projects_folder(home: Path) -> Path:
+    """What is kept of single projects."""
+    return home / "projects"
+
+
 def project_env_file(home: Path, project: int) -> Path:
     """Where the knobs of one project are, those by which it learns and is pre-labelled; they win over all others."""
     return _of_project(home, project, "env")
@@ -60,7 +65,7 @@ def interface_file(home: Path, project: int) -> Path:
 
 def interfaces(home: Path) -> dict[int, Path]:
     """Project -> `interface_file`, of all projects that have shown one."""
-    files = (home / "projects").glob("*.interface.xml")
+    files = projects_folder(home).glob("*.interface.xml")
     return {int(name): file for file in files if (name := file.name.partition(".")[0]).isdecimal()}
 
 
@@ -165,4 +170,4 @@ def restored_folder(home: Path) -> Path:
 
 
 def _of_project(home: Path, project: int, suffix: str) -> Path:
-    return home / "projects" / f"{int(project)}.{suffix}"
+    return projects_folder(home) / f"{int(project)}.{suffix}"

@@ -13,6 +13,7 @@ from backend.labelstudio.outbound import Outbound
 from backend.learning.rollout import Rollout, RolloutRecords
 from backend.prompts.last_prompt import FileLastPrompt, SharedLastPrompt
 from backend.prompts.sentence_vectors import CachedSentenceVectors
+from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
 from backend.registry import Registry
 from backend.settings import Settings
@@ -60,6 +61,7 @@ def prelabeller(settings: Settings, project_models: ProjectModels, model_pool: M
 def batch_service(settings: Settings) -> BatchService:
     """What batches are submitted to and followed by. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"))
+    sign_jobs(settings)
     return BatchService(connection, JobQueue(connection))
 
 
@@ -73,5 +75,6 @@ def runner_services(settings: Settings, client: LabelStudio, batches: BatchStore
 def rollout(settings: Settings, client: LabelStudio) -> Rollout:
     """What makes predictions anew after a promotion. Raises SettingsError if Valkey's address isn't set."""
     connection = connect(settings.secret("redis_url"), patient=True)
+    sign_jobs(settings)
     batches = BatchService(connection, JobQueue(connection))
     return Rollout(client, batches, project_models(settings), registry(settings), settings, RolloutRecords(connection))

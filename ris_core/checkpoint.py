@@ -3,7 +3,7 @@
 Frozen encoders aren't in it: they come from their packages or from a hub. Adapters in them are.
 """
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 from ris_core.models import MODELS, OPTIONS
 from ris_core.models.base import RISModel
+from ris_core.switches import checked
 from ris_core.tuning import Tuning
 
 
@@ -45,7 +46,8 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
             zero-shot segmenter.
     """
     config = trainable_config(folder)
-    if tuning and tuning.encoders == "full" and config["tuning"]["encoders"] == "adapters":
+    saved, point = checked(Tuning, config["tuning"]), checked(OperatingPoint, config["operating_point"])
+    if tuning and tuning.encoders == "full" and saved.encoders == "adapters":
         return _load_to_train_in_full(folder, tuning)
     try:
         data = (folder / WEIGHTS).read_bytes()
@@ -54,16 +56,15 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
     if sha256(data) != config["weights"]:
         raise CheckpointError(f"{folder / WEIGHTS} isn't the file that {CONFIG} describes. Fetch both again.")
     try:
-        model = build(config | ({"tuning": asdict(tuning)} if tuning else {}), merged)
         tensors = load_tensors(data)
-        point = OperatingPoint(**config["operating_point"])
-    except (SafetensorError, KeyError, TypeError) as error:
+    except SafetensorError as error:
         raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None
+    model = build(config | ({"tuning": asdict(tuning)} if tuning else {}), merged)
     expected = model.own_state()
-    if tuning and asdict(tuning) != config["tuning"]:
+    if tuning and tuning != saved:
         expected = {name: tensor for name, tensor in expected.items() if not name.startswith("encoders.")}
-        if config["tuning"]["encoders"] != "frozen":
-            raise CheckpointError(f"{folder} has changed its encoders: train it further as it is, {config['tuning']}.")
+        if saved.encoders != "frozen":
+            raise CheckpointError(f"{folder} has changed its encoders: train it further as it is, {asdict(saved)}.")
     if differences := misfits(tensors, expected):
         raise CheckpointError(f"{folder} doesn't fit this version: {differences}.")
     model.load_state_dict(tensors, strict=False)
@@ -89,19 +90,24 @@ def _load_to_train_in_full(folder: Path, tuning: Tuning) -> tuple[RISModel, Oper
 
 def tuning(folder: Path) -> Tuning:
     """What a checkpoint has changed of the encoders. Raises CheckpointError."""
-    return Tuning(**trainable_config(folder)["tuning"])
+    return checked(Tuning, trainable_config(folder)["tuning"])
 
 
 def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:
     """The untrained model that a config names, over its encoders; `mergeable` as in `adapters.with_room`.
 
-    Raises CheckpointError if it names a switch that the design doesn't have, or an encoder that isn't at hand.
+    Raises CheckpointError if it names a switch that the design doesn't have, one out of range, or an encoder that isn't
+    at hand.
     """
-    name, tuning = config["model"], _options(Tuning, config["tuning"])
+    name, tuning = config["model"], checked(Tuning, config["tuning"])
+    options = checked(OPTIONS[name], config["options"])
     image, text = image_encoder(config["image_encoder"]), text_encoder(config["text_encoder"])
     if mergeable:
         image, text = with_room(image, tuning), with_room(text, tuning)
-    model = MODELS[name](image, text, _options(OPTIONS[name], config["options"]), tuning)
+    try:
+        model = MODELS[name](image, text, options, tuning)
+    except (ValueError, RuntimeError, ArithmeticError, AssertionError, IndexError) as error:
+        raise CheckpointError(f"No {name} can be built with {options}: {error}") from None
     # Checkpoints from before there was such a decoder don't say.
     if config.get("interactive"):
         model.add_interactive()
@@ -111,11 +117,3 @@ def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:
 def parameters(model: nn.Module, trainable: bool = False) -> int:
     """How many numbers `model` holds, or how many of them training may change."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
-
-
-def _options(kind: type[Any], values: dict[str, Any]) -> Any:
-    unknown = values.keys() - {field.name for field in fields(kind)}
-    if unknown:
-        raise CheckpointError(f"{kind.__name__} has no switch named {', '.join(sorted(unknown))}.")
-    # JSON has no tuples.
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -14,6 +14,7 @@ from typing import Any
 
 from ris_core.errors import CheckpointError
 from ris_core.files import atomic_dir, cache, sha256
+from ris_core.switches import checked
 from ris_core.zero_shot_catalogue import CATALOGUE
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
@@ -21,6 +22,15 @@ FORMAT = 2
 # The keys of `ris_core.models.MODELS`.
 DESIGNS = ("vipa", "maris", "haris", "lda")
 ZERO_SHOT = tuple(CATALOGUE)
+MAX_CONFIG_BYTES = 4 << 20
+
+# What a config.json always has, and what that is.
+_KEYS: dict[str, type] = {
+    **dict.fromkeys(("image_encoder", "text_encoder", "weights"), str),
+    **dict.fromkeys(("options", "tuning", "operating_point"), dict),
+}
+_POINTER_KEYS: dict[str, type] = {"sources": dict, "operating_point": dict}
+_NAMES: dict[type, str] = {str: "text", dict: "object"}
 
 
 @dataclass(frozen=True)
@@ -172,23 +182,36 @@ def write(folder: Path, tensors: bytes | None, config: Mapping[str, Any], card: 
 
 def operating_point(folder: Path) -> OperatingPoint:
     """What a checkpoint says from when on a pixel or a thing counts. Raises CheckpointError."""
-    try:
-        return OperatingPoint(**read_config(folder)["operating_point"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None
+    return checked(OperatingPoint, read_config(folder)["operating_point"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` says. Raises CheckpointError if it is missing, damaged or of another version."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{folder} isn't a checkpoint: {CONFIG} is missing.") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} can't be read: {error}.") from None
+    """What `config.json` says; it has all that belongs to its model.
+
+    Raises CheckpointError if it is missing, damaged or of another version.
+    """
+    config = read_json(folder)
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("model") not in DESIGNS + ZERO_SHOT:
         raise CheckpointError(f"{folder / CONFIG} is of a format or model that this version doesn't know.")
+    for key, kind in (_POINTER_KEYS if config["model"] in ZERO_SHOT else _KEYS).items():
+        if not isinstance(config.get(key), kind):
+            raise CheckpointError(f'{folder / CONFIG} is damaged: its "{key}" is missing or no {_NAMES[kind]}.')
     return config
+
+
+def read_json(folder: Path) -> object:
+    """What stands in `config.json`. Raises CheckpointError if it is missing, no JSON, too long or nested too deeply."""
+    path = folder / CONFIG
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MiB, which none is.")
+        return json.loads(content)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{folder} isn't a checkpoint: {CONFIG} is missing.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}.") from None
 
 
 def answers_clicks(folder: Path) -> bool:

@@ -21,6 +21,8 @@ Pixels: TypeAlias = NDArray[np.uint8]
 # Pillow reads MPO, what some cameras write, as JPEG; it has no reader of its own to name here.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
+# JPEG's limit. What is longer is no picture, and of few pixels in many rows each row takes time of its own.
+MAX_SIDE = 65_535
 # What is written, by suffix. 4:4:4, or thin coloured lines would be smeared.
 _WRITTEN: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -35,7 +37,7 @@ def read_image(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An encoded image, or the path of one -> HxWx3 uint8 RGB in [0, 255], of an animation the first frame.
 
     It is turned as browsers show it (`ris_core.orientation`); transparency is laid over white. Raises ImageError if it
-    isn't an image, of a format that isn't read, of more than `max_pixels`, or damaged.
+    isn't an image, of a format that isn't read, of more than `max_pixels` or MAX_SIDE, or damaged.
     """
     name = str(source) if isinstance(source, Path) else "the image"
     try:
@@ -62,6 +64,8 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels, more than {MAX_SIDE:,} on a side. Cut or shrink it.")
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels:,}. "

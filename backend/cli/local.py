@@ -18,7 +18,7 @@ from rich.table import Table
 
 from backend.cli.jobs import nearness, what_was_taught
 from backend.cli.options import JsonOption
-from backend.home import home_folder
+from backend.home import env_file, home_folder
 from backend.queue.names import WorkerKind
 from backend.terminal import err, out, stage_bar
 from ris_core.errors import RisError
@@ -64,7 +64,9 @@ class StudioDisplay:
         steps = "Open a photo, switch on Auto-Annotation and Auto-Accept below it, type what is there, press Enter."
         table = Table.grid(padding=(0, 2))
         table.add_row("[bold]Open", studio.url)
-        table.add_row("[bold]Log in", f"{studio.email}   {studio.password}")
+        # What is no terminal may be a log that others read.
+        password = studio.password if self.console.is_terminal else _where(studio)
+        table.add_row("[bold]Log in", f"{studio.email}   {password}")
         table.add_row("[bold]Then", steps)
         table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {studio.home}, logs in {logs_folder(studio.home)}.")
         self.console.print(Panel(table, title="ris is running", border_style="green", expand=False))
@@ -79,6 +81,11 @@ class StudioDisplay:
             self.say(str(error), "red")
             return 1
         return 0
+
+
+def _where(studio: RunningStudio) -> str:
+    """Where the password stands."""
+    return f"(the password is RIS_LABEL_STUDIO_PASSWORD in {env_file(studio.home)})"
 
 
 def up() -> None:

@@ -33,7 +33,7 @@ def number_categories(home: Path, project: int, config: LabelConfig, used: Colle
         others = {name: number for name, number in kept.items() if number not in numbers.values()}
         document = {"numbers": others | numbers, "last": max(last, *numbers.values())}
         if document != {"numbers": kept, "last": last}:
-            atomic_write(file, json.dumps(document, ensure_ascii=False, sort_keys=True).encode())
+            atomic_write(file, json.dumps(document, ensure_ascii=False, sort_keys=True).encode(), mode=0o600)
     return numbers
 
 

@@ -90,7 +90,7 @@ class EditLedger:
         if entries:
             with exclusive(self._file.with_suffix(".lock")):
                 kept = json.dumps({**self.read(), **entries}, sort_keys=True, separators=(",", ":"))
-                atomic_write(self._file, kept.encode())
+                atomic_write(self._file, kept.encode(), mode=0o600)
 
 
 def measure_edits(

@@ -144,6 +144,8 @@ def open_records(home: Path, project: int) -> Iterator[ProjectRecords]:
 
 def _connect(file: Path) -> sqlite3.Connection:
     for _ in range(2):
+        # SQLite gives its files beside it the mode of the first.
+        file.touch(mode=0o600)
         database = sqlite3.connect(file)
         try:
             database.execute(

@@ -27,6 +27,7 @@ from backend.errors import BadRequest, FetchError, TooMany
 from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
 from backend.inference.project_model import ProjectModel, ProjectModels, PromptedTask, Task
 from backend.labelstudio.images import Credentials, ImageResolver
+from backend.labelstudio.json_values import is_id
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
 from backend.labelstudio.region_ids import stable_ids
@@ -215,6 +216,8 @@ class Prelabeller:
 
     def _prompted(self, task: Task, request: _PredictRequest) -> PromptedTask:
         """The task with what is asked of it and, if that is anything, with its image."""
+        if not (task.get("id") is None or is_id(task["id"])):
+            raise BadRequest(f"The request has a task whose id is {task['id']!r:.40}, not a number.")
         project_model = request.project_model
         prompted = project_model.prompted(task, request.context, request.opened)
         if not prompted.requests:

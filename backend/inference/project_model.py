@@ -209,7 +209,7 @@ class ProjectModels:
         file = interface_file(self._settings.home, project)
         try:
             if not file.exists() or file.read_text(encoding="utf-8") != xml:
-                atomic_write(file, xml.encode())
+                atomic_write(file, xml.encode(), mode=0o600)
         except OSError as error:
             # A full disk shouldn't cost people their predictions.
             _log.warning("The labelling interface of project %s isn't kept: %s", project, error)

@@ -14,6 +14,8 @@ from rq.executions import Execution
 from rq.job import JobStatus
 from rq.worker import BaseWorker
 
+from backend.queue.mending import mend
+
 _log = logging.getLogger(__name__)
 _LOCK_SECONDS = 30
 _GIVEN_UP = {
@@ -27,6 +29,7 @@ def recover(queue: Queue) -> list[str]:
     """Put back the jobs of dead workers; those out of retries fail. Returns the ids of the jobs it found."""
     # Two workers that start together must not both put the same job back.
     with queue.connection.lock("ris:recovery", timeout=_LOCK_SECONDS):
+        mend(queue)
         alive = {worker.name for worker in Worker.all(queue=queue) if _is_alive(worker)}
         started = queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
         lost = [ids for ids in started if _worker(queue, *ids) not in alive]

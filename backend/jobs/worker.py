@@ -1,7 +1,8 @@
 """The worker: takes jobs from its queues, one at a time, and runs each in a process of its own.
 
 - A worker serves all queues, or those of one kind: learning, which takes long, or all else (queue.py).
-- Only the listed functions run, and nothing is imported before that is checked (allow_list.py).
+- Only the listed functions run, of jobs that this installation has signed, and nothing is imported or parsed before
+  that is checked (allow_list.py). What else lies in the queues is dropped (mending.py).
 - A job that raises has failed: its record gets the sentence, and it isn't tried again. Learning reads all
   annotations anew, so the next submit makes up for it.
 - A job whose process is killed is tried again, twice at most unless it got further than ever before. If the worker
@@ -15,17 +16,19 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq import Queue, Worker
 from rq.exceptions import AbandonedJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
+from rq.utils import now
 
 from backend import logs, services
 from backend.batches.service import BatchService
@@ -33,8 +36,9 @@ from backend.errors import Unavailable
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
 from backend.learning import notice, rollout, triggers
-from backend.queue.allow_list import GuardedJob
+from backend.queue.allow_list import GuardedJob, sign_jobs
 from backend.queue.cancellation import STOP, Cancellation, JobStopped
+from backend.queue.mending import UNREADABLE, mend
 from backend.queue.names import KINDS, QUEUES, WorkerKind
 from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue
 from backend.settings import Settings, load
@@ -48,6 +52,8 @@ _MAINTENANCE_SECONDS = 60
 # Valkey may be starting as well, or starting again; RQ would look after it at longer and longer intervals.
 VALKEY_SECONDS = 15.0
 _LONGEST_PAUSE = 4.0
+# Between two attempts to read on, where what was mended didn't suffice.
+_PAUSES = (0.0, 1.0, 5.0, 30.0)
 
 
 class GuardedWorker(Worker):
@@ -70,6 +76,10 @@ class GuardedWorker(Worker):
         self._memory_kills = memory_limit.memory_kills()
         try:
             super().execute_job(job, queue)
+        except (*UNREADABLE, ResponseError) as error:
+            _log.error("Job %s is given up, since its record can't be read: %.300r", job.id, error)
+            queue.intermediate_queue.remove(job.id)
+            job.started_job_registry.remove_executions(job)
         finally:
             self._lifeline = None
             for end in lifeline:
@@ -83,14 +93,47 @@ class GuardedWorker(Worker):
         return execution
 
     def run_maintenance_tasks(self) -> None:
-        """As RQ's, when the worker starts and each minute; and batches without a runner get one."""
-        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        BatchService(self.connection, JobQueue(self.connection)).revive()
+        """As RQ's, when the worker starts and each minute; and batches without a runner get one.
+
+        What one of these can't read costs that one alone, until the next minute.
+        """
         settings = load()
         registry = services.registry(settings)
-        rollout.tick(self.connection, settings, registry)
-        triggers.tick(self.connection, settings)
-        notice.tick(self.connection, settings, registry)
+        steps: tuple[Callable[[], object], ...] = (
+            super().run_maintenance_tasks,
+            BatchService(self.connection, JobQueue(self.connection)).revive,
+            lambda: rollout.tick(self.connection, settings, registry),
+            lambda: triggers.tick(self.connection, settings),
+            lambda: notice.tick(self.connection, settings, registry),
+        )
+        for step in steps:
+            self._survive(step)
+        # Whatever came of them, the next time is in a minute.
+        self.last_cleaned_at = now()  # type: ignore[assignment]
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """As RQ's; what it can't read is taken out, and it goes on."""
+        for pause in _PAUSES:
+            try:
+                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            except (*UNREADABLE, ResponseError):
+                _log.exception("The worker came upon something in Valkey that it can't read.")
+                self._mend()
+                time.sleep(pause)
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def _survive(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except (*UNREADABLE, ResponseError):
+            _log.exception("Something in Valkey can't be read. The rest goes on.")
+            self._mend()
+
+    def _mend(self) -> None:
+        for queue in self.queues:
+            mend(queue)
 
     def handle_warm_shutdown_request(self) -> None:
         """As RQ's at the first SIGTERM; the job hears of it."""
@@ -137,7 +180,7 @@ class GuardedWorker(Worker):
 
     def _refuse(self, job: Job, queue: Queue, refusal: str) -> None:
         message = f"Job {job.id} isn't run: {refusal}."
-        _log.error("%s Somebody other than the backend can write to the queue: change its password.", message)
+        _log.error("%s Somebody other than the backend may write to the queue: change its password.", message)
         queue.intermediate_queue.remove(job.id)
         self.handle_job_failure(job, queue, exc_string=message)
 
@@ -145,9 +188,11 @@ class GuardedWorker(Worker):
 def run_worker(settings: Settings, burst: bool = False, only: WorkerKind | None = None) -> None:
     """Work until a signal says stop; with `burst`, until the queues are empty. `only`: see `KINDS`.
 
-    Raises Unavailable if Valkey can't be reached, or went away in the middle of a job.
+    Raises Unavailable if Valkey can't be reached, or went away in the middle of a job; SettingsError if its address or
+    RIS_WEBHOOK_SECRET isn't set.
     """
     logs.configure(settings.log_level, settings.secrets())
+    sign_jobs(settings)
     try:
         connection = connect(settings.secret("redis_url"), patient=True)
         _wait_for(connection, VALKEY_SECONDS)

@@ -31,6 +31,7 @@ import httpx
 from backend.errors import FetchError, FetchFailed, FetchTimeout, ImageTooLarge, LocalFileRefused
 from backend.labelstudio.auth import TokenAuth
 from backend.labelstudio.disk_cache import DiskCache
+from backend.labelstudio.json_values import is_id
 from backend.labelstudio.outbound import DIRECT, Outbound, explain
 from backend.labelstudio.responses import check, unreachable
 from backend.labelstudio.safe_http import AllowedHosts, GuardedNetwork, GuardedTransport, Resolve, check_public, resolve
@@ -150,10 +151,12 @@ class ImageResolver:
             raise FetchFailed("The image in the task's data isn't valid base64. Import it again.") from None
 
     def _cloud_url(self, value: str, task_id: int | None) -> httpx.URL:
-        if task_id is None:
-            raise FetchFailed(f"{_short(value)} can be fetched for a task alone, and this one has no id.")
+        if not is_id(task_id):
+            raise FetchFailed(
+                f"{_short(value)} can be fetched for a task alone, and this one has no id that is a number."
+            )
         fileuri = base64.urlsafe_b64encode(value.encode()).decode()
-        return _url(f"{self._label_studio}/tasks/{int(task_id)}/resolve/?fileuri={quote(fileuri)}")
+        return _url(f"{self._label_studio}/tasks/{task_id}/resolve/?fileuri={quote(fileuri)}")
 
     def _from_web(self, url: httpx.URL, credentials: Credentials | None) -> bytes:
         path = _served_path(self._path(url))

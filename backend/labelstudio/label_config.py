@@ -19,6 +19,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self, TypeAlias
@@ -28,6 +29,11 @@ from backend.settings import Settings
 
 ControlKind: TypeAlias = Literal["brush", "bitmask", "polygon", "rectangle"]
 Objects: TypeAlias = Literal["one", "each", "instances"]
+
+# Far beyond what anybody labels with. A prompt is compared with the names of all labels; an answer is drawn in each
+# tag.
+MAX_CHARACTERS = 1_000_000
+MAX_TAGS, MAX_DEPTH, MAX_LABELS, MAX_CONTROLS, MAX_ATTRIBUTE = 10_000, 100, 2_000, 50, 20_000
 
 _KINDS: Mapping[str, ControlKind] = {
     "brushlabels": "brush",
@@ -178,7 +184,7 @@ class LabelConfig:
         """Where the editor says in words what came of a prompt: the TextArea named "ris_answer", which nobody reads."""
         return next((area for area in self.areas if area.name == ANSWER), None)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[Label, ...]:
         """The labels of all controls, each value once, in order; where two differ, the earlier one's word counts."""
         merged: dict[str, Label] = {}
@@ -190,7 +196,12 @@ class LabelConfig:
 
     def label(self, stored: str) -> Label | None:
         """The label that an annotation calls `stored`."""
-        return next((label for label in self.labels if stored in (label.stored, label.value)), None)
+        return self._by_name.get(stored)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Label]:
+        names = ((name, label) for label in reversed(self.labels) for name in (label.value, label.stored))
+        return dict(names)
 
     def label_value(self, stored: str) -> str:
         """What a label is called that an annotation, drawn with any tag, calls `stored`; that, where none has it."""
@@ -213,6 +224,7 @@ def label_name(label: Label | None) -> str:
 def parse(xml: str, defaults: Defaults | None = None) -> LabelConfig:
     """Read a labelling interface. Raises ConfigError, which says what to add or correct, if it can't carry masks."""
     root = _read_xml(xml)
+    _check_extent(root)
     image, answered = _answered(root)
     name = _name(image)
     defaults = defaults or Defaults()
@@ -290,7 +302,36 @@ def _prompt(areas: Mapping[TextAreaControl, ET.Element], chosen: str) -> TextAre
     return best if best and not all(ranks[best]) else None
 
 
+def _check_extent(root: ET.Element) -> None:
+    """Raise ConfigError for an interface that nobody could label with; all that reads it takes time by its extent."""
+    labels = sum(1 for _ in _tags(root, "Label"))
+    controls = sum(1 for _ in _tags(root, *_KINDS))
+    longest = max((len(text) for element in root.iter() for text in element.attrib.values()), default=0)
+    for count, most, what in (
+        (labels, MAX_LABELS, "labels"),
+        (_depth(root), MAX_DEPTH, "tags within each other"),
+        (sum(1 for _ in root.iter()), MAX_TAGS, "tags"),
+        (controls, MAX_CONTROLS, "tags that show answers"),
+        (longest, MAX_ATTRIBUTE, "characters in one attribute"),
+    ):
+        if count > most:
+            raise ConfigError(
+                f"The labelling interface has {count:,} {what}, more than {most:,}. Use fewer, or divide the project."
+            )
+
+
+def _depth(root: ET.Element) -> int:
+    depth, level = 0, [root]
+    while level:
+        depth, level = depth + 1, [child for element in level for child in element]
+    return depth
+
+
 def _read_xml(xml: str) -> ET.Element:
+    if len(xml) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"The labelling interface has {len(xml):,} characters, more than {MAX_CHARACTERS:,}. Use fewer labels."
+        )
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise ConfigError("The labelling interface declares a document type or entities: remove the <!...> lines.")
     try:

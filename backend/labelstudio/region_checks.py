@@ -7,11 +7,11 @@ numbers are finite, labels are listed (none: people choose), nothing lies left o
 closed and has three points, a brush mask is for an image of its region's size.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backend.errors import BrushError, RegionError
+from backend.labelstudio.json_values import is_number
 from backend.labelstudio.label_config import LabelConfig, MaskControl, TextAreaControl
 from backend.labelstudio.masks import bitmask, brush
 from backend.labelstudio.regions import Region
@@ -108,7 +108,7 @@ def _is_rectangle(value: Mapping[str, Any]) -> bool:
 
 
 def _is_percent(number: object, most: float = 100) -> bool:
-    return isinstance(number, int | float) and math.isfinite(number) and 0 <= number <= most
+    return is_number(number) and 0 <= number <= most
 
 
 def _are_strings(value: object) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.labelstudio.regions import Region, regions_of
+from backend.labelstudio.json_values import objects_in
+from backend.labelstudio.regions import Region, part_of, regions_of
 from ris_core.files import sha256
 
 _DIGITS = 12
@@ -26,7 +27,7 @@ def stable_ids(regions: Sequence[Region], prompt: str, task: Mapping[str, Any]) 
 
     prompt: as expressions are compared. task: as Label Studio sends it, with the drafts of whoever is at work on it.
     """
-    rows = [row for name in ("drafts", "annotations") for row in task.get(name) or () if isinstance(row, Mapping)]
+    rows = [row for name in ("drafts", "annotations") for row in objects_in(task.get(name))]
     drawn = {str(region.get("id")): region for row in rows for region in regions_of(row.get("result"))}
     numbers: Counter[str] = Counter()
     named = []
@@ -42,7 +43,7 @@ def _is_changed(drawn: Region | None, region: Region) -> bool:
     """Whether somebody gave an answer of ours another shape or label."""
     if drawn is None:
         return False
-    before, now = drawn.get("value") or {}, region["value"]
+    before, now = part_of(drawn, "value"), region["value"]
     # Of outlines Label Studio doesn't note that they were moved.
     moved = any(not _is_close(before.get(name), now[name]) for name in _OUTLINE if name in now)
     return drawn.get("origin") != "prediction" or moved or (before.get(region["type"]) or []) != now[region["type"]]
@@ -51,5 +52,5 @@ def _is_changed(drawn: Region | None, region: Region) -> bool:
 def _is_close(before: Any, now: Any) -> bool:
     try:
         return np.shape(before) == np.shape(now) and bool(np.allclose(before, now, atol=_SAME))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.errors import BrushError, ConfigError, RegionError
+from backend.labelstudio.json_values import is_number
 from backend.labelstudio.label_config import Label, LabelConfig, MaskControl, TextAreaControl
 from backend.labelstudio.masks import Runs, bitmask, brush
 from backend.labelstudio.masks.parts import Part, around, parts_of
@@ -396,7 +397,7 @@ def _annotated_mask(
         answer=answer_of(first) or _id(first),
         shared=not own,
         further=tuple(filter(None, further)),
-        score=first["score"] if isinstance(first.get("score"), int | float) and origins[0] != "manual" else None,
+        score=first["score"] if is_number(first.get("score")) and origins[0] != "manual" else None,
         also=tuple(filter(None, also)),
     )
 
@@ -418,7 +419,7 @@ def _drawing(region: Region, control: MaskControl) -> Mask | Runs:
 
 def _pixels(side: object) -> int | None:
     """A side of the image; importers and some browsers write it as a float."""
-    if not isinstance(side, int | float) or not math.isfinite(side) or abs(side - round(side)) > 0.01:
+    if not is_number(side) or abs(side - round(side)) > 0.01:
         return None
     return round(side)
 

@@ -16,6 +16,7 @@ from backend.errors import (
     LabelStudioUnauthorized,
     LabelStudioUnreachable,
 )
+from backend.labelstudio.json_values import read_json
 from backend.labelstudio.outbound import explain
 
 Json = dict[str, Any]
@@ -63,8 +64,8 @@ def nonsense(response: httpx.Response) -> LabelStudioFailed:
 def _json(response: httpx.Response) -> object:
     check(response)
     try:
-        return response.json()
-    except ValueError:
+        return read_json(response.content)
+    except (ValueError, RecursionError):
         raise nonsense(response) from None
 
 
@@ -110,8 +111,8 @@ def _origin(response: httpx.Response) -> str:
 def _detail(response: httpx.Response) -> str:
     """What Label Studio says about its refusal, as ": text", or nothing."""
     try:
-        answer = response.json()
-    except ValueError:
+        answer = read_json(response.content)
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(answer, dict):
         return ""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import BrushError, RegionError
+from backend.labelstudio.json_values import is_number
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.masks import Runs
 from backend.labelstudio.masks.polygon import fill
@@ -115,7 +116,7 @@ def _filled(region: Region, regions: Sequence[Region], config: LabelConfig) -> F
         mask=mask,
         origin=origin,
         prompts=tuple(noted_prompts(region)),
-        score=score if isinstance(score, int | float) and origin != "manual" else None,
+        score=score if is_number(score) and origin != "manual" else None,
         is_turned=kind in ("rectangle", "ellipse") and _numbers(value, "rotation") != [0.0],
     )
 
@@ -153,6 +154,6 @@ def _ellipse(value: Mapping[str, Any], height: int, width: int) -> Mask:
 def _numbers(value: Mapping[str, Any], *names: str) -> list[float]:
     """Fields of a drawing. Raises RegionError if one isn't a number near the image."""
     numbers = [value.get(name, 0 if name == "rotation" else None) for name in names]
-    if not all(isinstance(number, int | float) and abs(number) <= _FAR for number in numbers):
+    if not all(is_number(number) and abs(number) <= _FAR for number in numbers):
         raise RegionError(f"Its {', '.join(names)} aren't numbers that fit an image. Draw it again.")
     return [float(number) for number in numbers]

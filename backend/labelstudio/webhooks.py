@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from backend.errors import BadRequest
+from backend.labelstudio.json_values import is_id
 
 SECRET_HEADER = "X-RIS-Webhook-Secret"  # noqa: S105 - its name, not its value
 
@@ -53,7 +54,7 @@ def read_events(request: Mapping[str, Any]) -> list[Event]:
             return [Event(_DELETED, annotation=_id(annotation["id"])) for annotation in request["annotations"]]
         if action == TASKS_DELETED:
             return [Event(TASKS_DELETED, task=_id(task["id"])) for task in request["tasks"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise BadRequest(f"The event {action} lacks the ids or times that Label Studio sends with it.") from None
     return []
 
@@ -67,6 +68,6 @@ def _of_annotation(action: str, annotation: Mapping[str, Any]) -> Event:
 
 
 def _id(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_id(value):
         raise TypeError(value)
     return value

@@ -21,10 +21,13 @@ Kept of a project, under ris:events:<project>, and as long as it isn't silent fo
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +46,8 @@ MISSED, UNKNOWN = "MISSED", "UNKNOWN"
 KEPT_SECONDS = 30 * 86400
 MAX_EVENTS = 10_000
 SPOOL_BYTES = 1 << 20
+# Events that Valkey takes in one step: it serves nobody else meanwhile, some ten milliseconds.
+_AT_ONCE = 500
 
 _PROJECTS = "ris:events:projects"
 _APPEND = files(__package__).joinpath("append.lua").read_text(encoding="utf-8")
@@ -98,11 +103,22 @@ class EventLog:
 
         Raises ValueError if the event's time is none.
         """
+        [became] = self.append_all(project, [event])
+        return became
+
+    def append_all(self, project: int, events: Sequence[Event]) -> list[Appended]:
+        """`append` for several, at some 20,000 a second."""
+        became: list[Appended] = []
         try:
-            return "new" if self._log(project, event) else "known"
+            for start in range(0, len(events), _AT_ONCE):
+                news = self._log(project, events[start : start + _AT_ONCE])
+                became += ["new" if is_news else "known" for is_news in news]
         except RedisError:
-            self._spool.add({"project": project, **asdict(event)})
-            return "spooled"
+            # What was logged, though nobody said so any more, adds nothing when it is logged again.
+            left = events[len(became) :]
+            self._spool.add(*({"project": project, **asdict(event)} for event in left))
+            became += ["spooled"] * len(left)
+        return became
 
     def unspool(self) -> int:
         """Put what was spooled into the log. Returns how many events that was. One caller at a time.
@@ -113,7 +129,8 @@ class EventLog:
 
     def projects(self) -> set[int]:
         """The projects that have ever sent an event."""
-        return {int(project) for project in self._connection.smembers(_PROJECTS)}
+        names = map(_text, self._connection.smembers(_PROJECTS))
+        return {int(name) for name in names if re.fullmatch("[0-9]{1,10}", name)}
 
     def events(self, project: int, after: str = "0") -> Iterator[tuple[str, Event]]:
         """The events of a project after the one of that id, each with its own."""
@@ -176,17 +193,15 @@ class EventLog:
         self._note(project, {"looked": now, **({"seen": json.dumps(asdict(counts))} if counts else {})})
 
     def _take(self, entry: Entry) -> None:
-        self._log(entry.pop("project"), Event(**entry))
+        self._log(entry.pop("project"), [Event(**entry)])
 
-    def _log(self, project: int, event: Event) -> bool:
+    def _log(self, project: int, events: Sequence[Event]) -> list[bool]:
+        """Whether each was news."""
         keys = [_key(project), _key(project, ":newest"), _PROJECTS]
-        subject = "" if event.annotation is None else str(event.annotation)
-        if event.action == TASKS_DELETED:
-            subject = f"task {event.task}"
-        fields = {name: value for name, value in asdict(event).items() if value}
-        stamp = event.stamp if subject else 0
-        arguments: list[Any] = [project, subject, stamp, json.dumps(fields), MAX_EVENTS, KEPT_SECONDS]
-        return bool(self._append(keys=keys, args=arguments))
+        arguments: list[Any] = [project, MAX_EVENTS, KEPT_SECONDS]
+        for event in events:
+            arguments += _arguments(event)
+        return [bool(news) for news in self._append(keys=keys, args=arguments)]
 
     def _note(self, project: int, values: Mapping[str, float | str], *gone: str) -> None:
         key = _key(project, ":state")
@@ -210,18 +225,20 @@ class Spool:
         self._file = file
         self._reading = file.with_name(f"{file.stem}.reading{file.suffix}")
 
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Keep an entry, on the disk when this returns; where the file is full it is lost, and the log says so."""
-        data = json.dumps(entry).encode() + b"\n"
+    def add(self, *entries: Mapping[str, Any]) -> None:
+        """Keep entries, on the disk when this returns; where the file is full they are lost, and the log says so."""
+        lines = [json.dumps(entry).encode() + b"\n" for entry in entries]
         with self._locked():
             descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                if os.fstat(descriptor).st_size + len(data) > SPOOL_BYTES:
+                room = SPOOL_BYTES - os.fstat(descriptor).st_size
+                ends = list(accumulate(map(len, lines)))
+                fitting = lines[: bisect(ends, room)]
+                if len(fitting) < len(lines):
                     _log.error(
                         "Valkey is away, and %s is full: events are lost. The reconciler will find them.", self._file
                     )
-                    return
-                os.write(descriptor, data)
+                os.write(descriptor, b"".join(fitting))
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -252,6 +269,15 @@ class Spool:
         return exclusive(self._file.with_suffix(".lock"))
 
 
+def _arguments(event: Event) -> tuple[str, int, str]:
+    """What append.lua takes for an event: what it is about, when that was, and the event itself."""
+    subject = "" if event.annotation is None else str(event.annotation)
+    if event.action == TASKS_DELETED:
+        subject = f"task {event.task}"
+    fields = {name: value for name, value in asdict(event).items() if value}
+    return subject, event.stamp if subject else 0, json.dumps(fields)
+
+
 def _changed(events: Iterable[Event]) -> int:
     """How many tasks the events are about: of a task's annotations one counts.
 
@@ -279,4 +305,4 @@ def _seconds(identity: str) -> float:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -31,7 +31,7 @@ from backend.errors import LabelStudioNotFound, NotFound, Unavailable
 from backend.home import interfaces
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.webhooks import Event
-from backend.learning.events import MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
+from backend.learning.events import MAX_EVENTS, MISSED, UNKNOWN, Changes, EventLog, ProjectCounts
 from backend.learning.rollout import refresh_soon
 from backend.queue.queue import JobQueue, Ticket, reachable
 from backend.settings import Settings
@@ -72,8 +72,11 @@ class Reconciler:
         self._log, self._queue, self._settings_of = log, queue, settings_of
 
     def receive(self, project: int, events: Sequence[Event]) -> EventReceipt:
-        """Log events; where one is news, see whether it is time to learn. Takes milliseconds."""
-        results = [self._log.append(project, event) for event in events]
+        """Log events; where one is news, see whether it is time to learn. Takes milliseconds.
+
+        Of more than `MAX_EVENTS` the last are logged: more isn't kept, and the reconciler finds the others.
+        """
+        results = self._log.append_all(project, events[-MAX_EVENTS:])
         logged = results.count("new")
         if "spooled" in results or not logged:
             return EventReceipt(logged, "spooled" in results)
@@ -109,7 +112,7 @@ class Reconciler:
         before, _ = self._log.last_probe(project)
         now = probe(client, project)
         missed = [] if now == before else list(_missed(client, project, before, now))
-        results = [self._log.append(project, event) for event in missed]
+        results = self._log.append_all(project, missed)
         self._log.note_probe(project, now)
         return results.count("new")
 

@@ -147,7 +147,7 @@ def _lower_the_gate(settings: Settings, project: int, prompts: int) -> None:
     """Have this project learn once all its corrections are in, and be compared on the few that are held out."""
     enough = f"RIS_FINETUNE_MIN_NEW={prompts}\nRIS_FINETUNE_LEAST_NEW={prompts}\n"
     lines = f"{enough}RIS_FINETUNE_MIN_VALIDATION={_MIN_VALIDATION}\n"
-    atomic_write(project_env_file(settings.home, project), lines.encode())
+    atomic_write(project_env_file(settings.home, project), lines.encode(), mode=0o600)
 
 
 def _put_in_production(settings: Settings, project: int, teacher: str) -> str:

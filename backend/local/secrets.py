@@ -14,7 +14,7 @@ from urllib.parse import quote
 from dotenv import dotenv_values
 
 from backend.errors import AlreadyRunning, StartError
-from backend.home import env_file, lock_file, logs_folder
+from backend.home import env_file, label_studio_folder, lock_file, logs_folder, projects_folder, valkey_folder
 from backend.local.running import announce
 from ris_core.files import atomic_write
 
@@ -23,7 +23,7 @@ _VALKEY_PORT = 6390
 
 
 def prepare(home: Path) -> None:
-    """Make the home folder and its logs, readable by their owner alone, and complete the file of secrets.
+    """Make the home folder and its logs, and complete the file of secrets; what holds any is its owner's alone.
 
     What the file holds already is left as it is, comments included.
     Raises StartError where the folder can't be made.
@@ -32,6 +32,7 @@ def prepare(home: Path) -> None:
         for folder in (home, logs_folder(home)):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
+        _close(home)
     except OSError as error:
         raise StartError(f"The folder {home} can't be made ({error.strerror}): set RIS_HOME to another.") from error
     fresh = {
@@ -43,6 +44,15 @@ def prepare(home: Path) -> None:
     }
     kept = read_env(home)
     remember(home, {name: value for name, value in fresh.items() if name not in kept})
+
+
+def _close(home: Path) -> None:
+    """Take from others what holds secrets, for a copy of a file doesn't take along the mode of its folder."""
+    servers = label_studio_folder(home), valkey_folder(home)
+    for folder in (logs_folder(home), projects_folder(home), *servers):
+        for file in folder.glob("*"):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(0o600)
 
 
 def read_env(home: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Run services as child processes: start them, wait until they answer, restart what dies, stop all in order.
 
-Knows processes and signals; knows nothing of what the services are. One that dies is started again, because
-all that matters is on disk; one that keeps dying ends the whole, since somebody has to look.
+Knows processes and signals; knows nothing of what the services are. One that dies is started again, because all that
+matters is on disk. One that keeps dying is tried on at longer intervals, and the others run on; that somebody has to
+look is said.
 """
 
 import os
@@ -26,7 +27,7 @@ class Service:
     """A program to keep running.
 
     `ready` is asked with the process id until it says yes, for `start_seconds` at most; `stop_seconds` is
-    what the process gets between SIGTERM and SIGKILL.
+    what the process gets between SIGTERM and SIGKILL. A start goes on without one that isn't `essential`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Service:
     ready: Callable[[int], bool]
     start_seconds: float = 60.0
     stop_seconds: float = 10.0
+    essential: bool = True
 
 
 @dataclass
@@ -50,9 +52,10 @@ class _Child:
 class Supervisor:
     """The children, in order of start.
 
-    logs: an existing folder. say: takes a sentence for the user. poll_seconds: between two looks. deaths: so often in a
-    row a service may die, each time within `steady_seconds` of its start. longest_delay: seconds before it starts
-    again, at most. log_bytes: a log that is longer at a start becomes the old one.
+    logs: an existing folder. say: takes a sentence for the user. poll_seconds: between two looks. deaths: of so many in
+    a row, each within `steady_seconds` of its start, each is told; then no more is said of the service until it is
+    steady. longest_delay: seconds before it starts again, at most. log_bytes: a log that is longer at a start becomes
+    the old one.
     """
 
     logs: Path
@@ -60,7 +63,7 @@ class Supervisor:
     poll_seconds: float = 0.2
     deaths: int = 5
     steady_seconds: float = 60.0
-    longest_delay: float = 30.0
+    longest_delay: float = 60.0
     log_bytes: int = 10 << 20
     _children: dict[str, _Child] = field(default_factory=dict)
 
@@ -71,19 +74,29 @@ class Supervisor:
     def wait_ready(self, names: Sequence[str], on_ready: Callable[[str, float], None]) -> None:
         """Return once each of `names` answers; `on_ready` hears each as it does, and the seconds that it took.
 
-        Raises StartError with the last lines of its log if one dies or takes too long.
+        Raises StartError with the last lines of its log if one that is essential dies or takes too long; of others
+        these are said, and it isn't waited for.
         """
         waiting = list(names)
         while waiting:
             for name in list(waiting):
-                if self._answers(self._children[name]):
+                child = self._children[name]
+                try:
+                    is_ready = self._answers(child)
+                except StartError as error:
+                    if child.service.essential:
+                        raise
+                    self.say(f"{error}\nAll else goes on without it.")
                     waiting.remove(name)
-                    on_ready(name, time.monotonic() - self._children[name].started)
+                    continue
+                if is_ready:
+                    waiting.remove(name)
+                    on_ready(name, time.monotonic() - child.started)
             if waiting:
                 time.sleep(self.poll_seconds)
 
     def watch(self) -> NoReturn:
-        """Restart what dies, for ever. Raises StartError once a service keeps dying."""
+        """Restart what dies, for ever."""
         while True:
             for child in self._children.values():
                 self._reconcile(child)
@@ -111,7 +124,7 @@ class Supervisor:
         log = self._log(service)
         if log.exists() and log.stat().st_size > self.log_bytes:
             log.replace(log.with_suffix(".old.log"))
-        with log.open("ab") as output:
+        with open(log, "ab", opener=_for_its_owner) as output:
             return subprocess.Popen(
                 [sys.executable, "-S", launch.__file__, str(os.getpid()), *service.command],
                 stdin=subprocess.DEVNULL,
@@ -136,18 +149,37 @@ class Supervisor:
         now = time.monotonic()
         if child.restart_at is not None:
             if now >= child.restart_at:
-                child.process, child.started, child.restart_at = self._spawn(child.service), now, None
+                self._restart(child, now)
             return
         if child.process.poll() is None:
+            if child.deaths >= self.deaths and now - child.started >= self.steady_seconds:
+                child.deaths = 0
+                self.say(f"{child.service.name} runs again.")
             return
         # What it leaves behind (a forked job, a web worker) would get in the way of its successor.
         _signal_group(child.process, signal.SIGKILL)
         child.deaths = child.deaths + 1 if now - child.started < self.steady_seconds else 1
-        if child.deaths >= self.deaths:
-            raise StartError(f"{child.service.name} died {child.deaths} times in a row. {self._obituary(child)}")
-        delay = min(2.0 ** (child.deaths - 1), self.longest_delay)
+        self._plan_restart(child, now, self._obituary(child))
+
+    def _restart(self, child: _Child, now: float) -> None:
+        try:
+            child.process, child.started, child.restart_at = self._spawn(child.service), now, None
+        except OSError as error:
+            # Of a full disk, for one, its log can't be opened.
+            child.deaths += 1
+            self._plan_restart(child, now, f"{child.service.name} can't be started: {error}.")
+
+    def _plan_restart(self, child: _Child, now: float, cause: str) -> None:
+        # The exponent is bounded, for a service may die for months.
+        delay = min(2.0 ** min(child.deaths - 1, 30), self.longest_delay)
         child.restart_at = now + delay
-        self.say(f"{self._obituary(child)}\nIt starts again in {delay:.0f} s.")
+        if child.deaths < self.deaths:
+            self.say(f"{cause}\nIt starts again in {delay:.0f} s.")
+        elif child.deaths == self.deaths:
+            self.say(
+                f"{cause}\n{child.service.name} died {child.deaths} times in a row: look at its log. It is tried again "
+                f"every {self.longest_delay:.0f} s; all else goes on."
+            )
 
     def _end(self, child: _Child) -> None:
         process, seconds = child.process, child.service.stop_seconds
@@ -167,13 +199,20 @@ class Supervisor:
 
     def _last_words(self, service: Service) -> str:
         log = self._log(service)
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        try:
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        except OSError as error:
+            return f"Its log can't be read: {error}."
         return "\n".join([f"Its log is {log}, and ends so:", *(f"    {line}" for line in lines)])
 
     def _log(self, service: Service) -> Path:
         return self.logs / f"{service.name}.log"
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

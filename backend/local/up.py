@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -63,7 +63,7 @@ def up(home: Path, display: Display) -> None:
 
     Raises:
         KeyboardInterrupt: one of these signals came, and all is stopped.
-        RisError: the services didn't start, or one keeps dying; all is stopped.
+        RisError: the services didn't start; all is stopped.
     """
     _begin(home)
     _studio(home, display, None)
@@ -100,6 +100,9 @@ def _studio(home: Path, display: Display, work: Callable[[Settings], Result] | N
         settings = load()
         check_ports(settings)
         services = local_services(settings, find_label_studio())
+        if work is not None:
+            # It may wait for a job.
+            services = [replace(service, essential=True) for service in services]
         supervisor = Supervisor(logs_folder(home), display.say)
         try:
             _bring_up(home, settings, services, supervisor, display)
@@ -180,7 +183,10 @@ def local_services(settings: Settings, label_studio: Path) -> list[Service]:
     ours = {**os.environ, "RIS_HOME": str(settings.home.absolute())}
 
     def own(name: str, ready: Callable[[int], bool], stop_seconds: float, start_seconds: float = 120) -> Service:
-        return Service(name, _in(Path(sys.executable).parent, lines[name]), ours, ready, start_seconds, stop_seconds)
+        command = _in(Path(sys.executable).parent, lines[name])
+        # People can label and be answered while a worker is down.
+        essential = name not in (WORKER, TRAINER)
+        return Service(name, command, ours, ready, start_seconds, stop_seconds, essential)
 
     def is_registered(pid: int) -> bool:
         return readiness.worker_registered(redis_url, pid)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.labelstudio.json_values import is_number, objects_in
 from ris_core.inference.prompt import Box, Point
 from ris_core.masks import Mask
 
@@ -118,8 +119,8 @@ def read_geometry(context: Mapping[str, Any], labels: Sequence[str] = ()) -> Geo
     """
     points, rectangles, keys, names, size = [], [], set[str](), list[str](), None
     selected = False
-    for region in context.get("result") or ():
-        if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
+    for region in objects_in(context.get("result")):
+        if not isinstance(region.get("value"), Mapping):
             continue
         kind, value = region.get("type"), region["value"]
         if kind not in (*_POINTS, *_BOXES):
@@ -132,7 +133,7 @@ def read_geometry(context: Mapping[str, Any], labels: Sequence[str] = ()) -> Geo
             points.append(Point(**shares, positive=positive))
         elif kind in _BOXES and (shares := _shares(value, "x", "y", "width", "height")):
             rotation = value.get("rotation")
-            degrees = float(rotation) if _is_number(rotation) else 0.0
+            degrees = float(rotation) if is_number(rotation) else 0.0
             rectangles.append(Rectangle(**shares, rotation=degrees, positive=positive, key=str(region.get("id") or "")))
         names += [] if beside else drawn_with or borrowed
         # A tag without labels takes that of the region which is selected.
@@ -151,14 +152,10 @@ def _strings(value: object) -> list[str]:
 
 def _size(region: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = region.get("original_height"), region.get("original_width")
-    return (round(height), round(width)) if _is_number(height) and _is_number(width) else None  # type: ignore[arg-type]
+    return (round(height), round(width)) if is_number(height) and is_number(width) else None
 
 
 def _shares(value: Mapping[str, Any], *names: str) -> dict[str, float] | None:
     """Percentages of a region as shares; None if one is missing or no number."""
-    shares = {name: float(value[name]) / 100 for name in names if _is_number(value.get(name))}
+    shares = {name: float(value[name]) / 100 for name in names if is_number(value.get(name))}
     return shares if len(shares) == len(names) else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -112,9 +112,12 @@ def is_catch_all(label: Label) -> bool:
 
 
 def _occurrences(name: str, text: str, label: Label) -> Iterator[_Occurrence]:
+    if name.casefold() not in text:
+        # Of thousands of labels few are named.
+        return
     # Not \b: a name may begin or end with a sign, such as "C++".
     pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
-    return (_Occurrence(match.start(), match.end(), label) for match in re.finditer(pattern, text))
+    yield from (_Occurrence(match.start(), match.end(), label) for match in re.finditer(pattern, text))
 
 
 def _closest(head: str, names: Mapping[Label, Iterable[str]], vectors: SentenceVectors) -> Label | None:

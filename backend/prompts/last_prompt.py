@@ -74,7 +74,7 @@ class FileLastPrompt(LastPrompt):
 
     def _write(self, project: int, prompt: str) -> None:
         kept = {"prompt": prompt, "typed": self._now()}
-        atomic_write(last_prompt_file(self._home, project), json.dumps(kept).encode())
+        atomic_write(last_prompt_file(self._home, project), json.dumps(kept).encode(), mode=0o600)
 
     def _read(self, project: int) -> str | None:
         kept = json.loads(last_prompt_file(self._home, project).read_bytes())

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import RegionError
+from backend.labelstudio.json_values import objects_in
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.regions import Region, read_annotation, regions_of
 from backend.prompts.geometry import GeometricPrompt
@@ -123,7 +124,7 @@ def _middles(geometry: GeometricPrompt) -> list[Point]:
 
 def still_there(answers: Iterable[MaskInEditor], task: Mapping[str, Any], config: LabelConfig) -> list[MaskInEditor]:
     """Those of the latest answers that nobody deleted, painted on or gave another label, as far as the draft says."""
-    drafts = [draft for draft in task.get("drafts") or () if isinstance(draft, Mapping)]
+    drafts = objects_in(task.get("drafts"))
     drawn = {str(region.get("id")): region for draft in drafts for region in regions_of(draft.get("result"))}
     kept = []
     for answer in answers:
@@ -150,7 +151,8 @@ def masks_of(task: Mapping[str, Any], config: LabelConfig, known: Iterable[MaskI
         own = [region for region in result if _is_part(region, mask.region_id, mask.answer)]
         ids: dict[str, tuple[str, ...]] = {}
         for region in own:
-            ids[region["from_name"]] = (*ids.get(region["from_name"], ()), str(region.get("id")))
+            tag = str(region.get("from_name"))
+            ids[tag] = (*ids.get(tag, ()), str(region.get("id")))
         if taken.isdisjoint(str(region.get("id")) for region in own):
             sentence = "" if mask.shared else mask.prompt or ""
             found.append(MaskInEditor(ids, mask.label, mask.mask, sentence, origin=mask.origin))
@@ -167,7 +169,7 @@ def _is_part(region: Region, name: str, answer: str) -> bool:
 def _shown(task: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the editor shows of a task, the newest of its kind."""
     for name in ("drafts", "annotations", "predictions"):
-        rows = [row for row in task.get(name) or () if isinstance(row, Mapping)]
+        rows = objects_in(task.get(name))
         if rows:
             return max(rows, key=lambda row: str(row.get("updated_at") or row.get("created_at") or ""))
     return {}

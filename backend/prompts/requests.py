@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from backend.labelstudio.json_values import objects_in
 from backend.labelstudio.label_config import Label, LabelConfig
 from backend.labelstudio.regions import regions_of, typed_prompt
 from backend.labelstudio.task_data import look_up
@@ -108,7 +109,8 @@ class RequestBuilder:
         """The sentence typed last, unless there is a mask for it: a click shows where the thing is."""
         typed = next(filter(None, (typed_prompt(row, self.config) for row in _drafts_and_annotations(task))), None)
         answered = {clean(mask.sentence) for mask in masks}
-        sentence = (typed or "").rstrip("? ")
+        # Without rows of spaces, over which the pattern would take the square of their number.
+        sentence = " ".join((typed or "").rstrip("? ").split())
         if not sentence or self._says_absent(task):
             return None
         return None if clean(_NOT.split(sentence)[0]) in answered else sentence
@@ -285,9 +287,8 @@ def _changed(row: Mapping[str, Any]) -> datetime:
 def _is_submitted_blank(context: Mapping[str, Any], config: LabelConfig) -> bool:
     """Whether a sentence was submitted that has no word: a mistake to report."""
     return config.prompt is not None and any(
-        isinstance(region, Mapping)
-        and region.get("from_name") == config.prompt.name
+        region.get("from_name") == config.prompt.name
         and isinstance(region.get("value"), Mapping)
         and bool(region["value"].get("text"))
-        for region in context.get("result") or ()
+        for region in objects_in(context.get("result"))
     )

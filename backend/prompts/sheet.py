@@ -93,7 +93,7 @@ def edit_sheet(home: Path, project: int, change: Callable[[PromptSheet], PromptS
     with exclusive(file.with_suffix(".lock")):
         sheet = change(load_sheet(home, project))
         if sheet.entries:
-            atomic_write(file, f"{json.dumps(sheet.as_json(), indent=2, ensure_ascii=False)}\n".encode())
+            atomic_write(file, f"{json.dumps(sheet.as_json(), indent=2, ensure_ascii=False)}\n".encode(), mode=0o600)
         else:
             file.unlink(missing_ok=True)
     return sheet

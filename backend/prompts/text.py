@@ -22,11 +22,12 @@ def spelled(prompt: str) -> str:
 
 
 def _bare(word: str) -> str:
-    while word and _is_punctuation(word[0]):
-        word = word[1:]
-    while word and _is_punctuation(word[-1]):
-        word = word[:-1]
-    return word
+    start, end = 0, len(word)
+    while start < end and _is_punctuation(word[start]):
+        start += 1
+    while start < end and _is_punctuation(word[end - 1]):
+        end -= 1
+    return word[start:end]
 
 
 def _is_punctuation(character: str) -> bool:

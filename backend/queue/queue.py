@@ -15,9 +15,11 @@ wherever a worker is killed, the next one finds it (recovery.py).
 
 from __future__ import annotations
 
+import logging
+import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,17 +28,21 @@ from typing import Any
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry as RedisRetry
 from rq import Queue, Retry, Worker
 from rq.exceptions import DequeueTimeout, NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
 from backend.errors import BackendError, NotFound, Unavailable
-from backend.queue.allow_list import GuardedJob
+from backend.queue.allow_list import GuardedJob, sign_jobs
+from backend.queue.mending import UNREADABLE, is_job, readable
 from backend.queue.names import NAME, QUEUES
 from backend.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 # The longest fine-tuning that RIS_FINETUNE_SECONDS allows, and two hours to fetch pictures and to compare versions.
 LEARN_SECONDS = 8 * 3600
@@ -107,6 +113,50 @@ class KeptQueue(Queue):
                 raise DequeueTimeout(timeout, queue_keys)
             time.sleep(_POLL_SECONDS)
 
+    @classmethod
+    def dequeue_any(
+        cls,
+        queues: Iterable[Queue],
+        timeout: int | None,
+        connection: Redis,
+        job_class: type[Job] | None = None,
+        serializer: Any = None,
+        death_penalty_class: Any = None,
+    ) -> tuple[Job, Queue] | None:
+        """As RQ's; an entry that is no readable job is dropped, and the next one is taken."""
+        by_key = {queue.key: queue for queue in queues}
+        while True:
+            keys = list(by_key)
+            take = cls.lpop if len(keys) > 1 else _take_from_one
+            taken = take(keys, timeout, connection)
+            if taken is None:
+                return None
+            key, entry = taken
+            job = _read(entry, connection, job_class or GuardedJob, serializer)
+            if job is not None:
+                return job, by_key[key]
+            connection.lrem(by_key[key].intermediate_queue_key, 0, entry)
+
+    def get_job_ids(self, offset: int = 0, length: int = -1) -> list[str]:
+        """As RQ's; of what can be the id of a job."""
+        end = offset + length - 1 if length >= 0 else length
+        return readable(self.connection.lrange(self.key, offset, end))
+
+
+def _take_from_one(keys: Sequence[str], timeout: int | None, connection: Redis) -> Any:
+    return KeptQueue.lmove(connection, keys[0], timeout)
+
+
+def _read(entry: bytes, connection: Redis, job_class: type[Job], serializer: Any) -> Job | None:
+    if not is_job(entry):
+        _log.error("An entry of the queue isn't the name of a job, and is dropped: %.100r", entry)
+        return None
+    try:
+        return job_class.fetch(entry.decode(), connection, serializer)
+    except NoSuchJobError as error:
+        _log.warning("An entry of the queue is dropped. %.500s", error)
+        return None
+
 
 def open_queue(connection: Redis, job_class: type[Job] = GuardedJob, name: str = NAME) -> KeptQueue:
     """A queue that the backend fills and a worker empties."""
@@ -115,8 +165,7 @@ def open_queue(connection: Redis, job_class: type[Job] = GuardedJob, name: str =
 
 def min_new_of(job: Job) -> int | None:
     """How many new corrections suffice for a job of `JobQueue.learn`; None: as many as the settings say."""
-    count = _text(job.connection.hget(job.key, _MIN_NEW))
-    return None if count is None else int(count)
+    return _count(job.connection.hget(job.key, _MIN_NEW))
 
 
 class JobQueue:
@@ -129,7 +178,8 @@ class JobQueue:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> JobQueue:
-        """The queue that the settings name. Raises SettingsError if Valkey's address isn't set."""
+        """The queue that the settings name. Raises SettingsError if its address or RIS_WEBHOOK_SECRET isn't set."""
+        sign_jobs(settings)
         return cls(connect(settings.secret("redis_url")))
 
     def learn(self, project: int, min_new: int | None = None) -> Ticket:
@@ -231,9 +281,9 @@ class JobQueue:
 
     def _lower(self, job_id: str, min_new: int | None, pipeline: Pipeline) -> None:
         key = GuardedJob.key_for(job_id)
-        current = _text(pipeline.hget(key, _MIN_NEW))
+        current = _count(pipeline.hget(key, _MIN_NEW))
         pipeline.multi()
-        if min_new is not None and (current is None or min_new < int(current)):
+        if min_new is not None and (current is None or min_new < current):
             pipeline.hset(key, _MIN_NEW, str(min_new))
         pipeline.execute()
 
@@ -275,6 +325,13 @@ def reachable() -> Iterator[None]:
 
 
 def _description(job: Job) -> dict[str, Any]:
+    try:
+        return _readable_description(job)
+    except (*UNREADABLE, ResponseError):
+        return {"id": job.id, "status": "failed", "error": {"code": "unreadable_job"}}
+
+
+def _readable_description(job: Job) -> dict[str, Any]:
     if isinstance(job, GuardedJob) and job.refusal:
         return {"id": job.id, "status": str(job.get_status().value), "error": {"code": "forbidden_job"}}
     times = {"queued": job.enqueued_at, "started": job.started_at, "ended": job.ended_at}
@@ -292,9 +349,19 @@ def _description(job: Job) -> dict[str, Any]:
 
 def _recent(queue: Queue) -> list[str]:
     ended = (queue.finished_job_registry, queue.failed_job_registry)
-    lately = [job for registry in ended for job in registry.get_job_ids(-_LATELY, -1, cleanup=False)]
-    return [*queue.started_job_registry.get_job_ids(cleanup=False), *queue.get_job_ids(), *lately]
+    lately = [job for registry in ended for job in _members(registry, -_LATELY)]
+    started = [entry.partition(b":")[0] for entry in _members(queue.started_job_registry)]
+    return [*readable(started), *queue.get_job_ids(), *readable(lately)]
+
+
+def _members(registry: BaseRegistry, first: int = 0) -> list[bytes]:
+    return list(registry.connection.zrange(registry.key, first, -1))  # type: ignore[arg-type]
 
 
 def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _count(value: Any) -> int | None:
+    text = _text(value) or ""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None

@@ -6,16 +6,17 @@ latter. All else wants the password.
 """
 
 import hmac
-import json
 import logging
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
+from backend.labelstudio.json_values import read_json
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.settings import Settings
 from backend.web.ml_backend import MLBackend
@@ -26,14 +27,29 @@ _log = logging.getLogger(__name__)
 RETRY_SECONDS = 5
 
 _HEALTH = {"status": "UP", "model_class": "RISModel"}
-_ADDRESS_OF_A_PROJECT = "/projects/<int(max=2147483647):project>"
+_ADDRESS_OF_A_PROJECT = "/projects/<int(min=1, max=2147483647):project>"
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
+# The one view that asks for no password.
+_OPEN = "health"
 
 
-def create_app(settings: Settings, backend: MLBackend) -> Flask:
+class App(Flask):
+    """The app, which can also say from a request's head alone whether it would read the body."""
+
+    def wants_body(self, environ: dict[str, Any]) -> bool:
+        """Whether the request may come in, and to where a body is of use."""
+        with self.request_context(environ):
+            try:
+                self.preprocess_request()
+            except (BackendError, HTTPException):
+                return False
+            return _view() not in (None, _OPEN)
+
+
+def create_app(settings: Settings, backend: MLBackend) -> App:
     """The app. Raises SettingsError if RIS_PASSWORD or RIS_WEBHOOK_SECRET isn't set: nothing is open by default."""
-    app = Flask("backend", static_folder=None)
+    app = App("backend", static_folder=None)
     # One more than is allowed: of a body without announced length, Werkzeug cuts off the rest in silence.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes + 1
     app.before_request(_start)
@@ -83,9 +99,8 @@ def _gate(settings: Settings) -> Callable[[], None]:
     secret = settings.secret("webhook_secret")
 
     def check() -> None:
-        # <blueprint>.<function>; None where there is no such address, which nobody learns without the password.
-        view = (request.endpoint or "").rpartition(".")[2]
-        if view == "health":
+        view = _view()
+        if view == _OPEN:
             return
         if view == "webhook" and _same(request.headers.get(SECRET_HEADER), secret):
             return
@@ -101,16 +116,22 @@ def _gate(settings: Settings) -> Callable[[], None]:
     return check
 
 
+def _view() -> str | None:
+    """The name of what answers; None where there is no such address, which nobody learns without the password."""
+    # <blueprint>.<function>
+    return request.endpoint.rpartition(".")[2] if request.endpoint else None
+
+
 def _same(given: str | None, expected: str) -> bool:
     return hmac.compare_digest((given or "").encode("utf-8", "replace"), expected.encode())
 
 
 def _body(max_bytes: int) -> object:
-    content = request.get_data(cache=False)
-    if len(content) > max_bytes:
+    # What announces more comes without its body, see buffering_worker.py.
+    if (request.content_length or 0) > max_bytes or len(content := request.get_data(cache=False)) > max_bytes:
         raise RequestEntityTooLarge
     try:
-        return json.loads(content)
+        return read_json(content)
     except (ValueError, RecursionError):
         raise BadRequest("The request's body isn't JSON.") from None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from backend.logs import RedactingFormatter
 from backend.settings import SettingsError, load
+from backend.web.buffering_worker import BufferingWorker
 
 try:
     _settings = load()
@@ -29,10 +30,11 @@ workers = 1
 preload_app = False
 # Stopping and reloading are the supervisor's; a socket in the user's home would be one more door.
 control_socket_disable = True
-worker_class = "gthread"
+worker_class = BufferingWorker
+BufferingWorker.max_body_bytes = _settings.max_request_bytes
 threads = _settings.threads
 
-# For gthread this is not a limit on requests, but on how long the process may be silent.
+# This is not a limit on requests, but on how long the process may be silent.
 timeout = 60
 graceful_timeout = 30
 

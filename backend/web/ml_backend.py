@@ -5,6 +5,7 @@
 address was called, None at the address that all share.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,14 +19,20 @@ from backend.inference.model_pool import ModelBusy
 from backend.inference.predict import Prelabeller
 from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.images import Credentials
+from backend.labelstudio.json_values import is_id
 from backend.labelstudio.responses import Json
 from backend.labelstudio.webhooks import read_events
 from backend.learning.events import EventLog
 from backend.learning.triggers import Reconciler
+from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
 from backend.settings import Settings
 
 NEW_TASKS = "TASKS_CREATED"
+# Of Label Studio's database, the largest number that a row can have.
+LAST_PROJECT = 2147483647
+
+_PROJECT = re.compile(r"([1-9][0-9]{0,9})(\.[0-9]{1,20})?")
 
 
 class InBackground(Unavailable, code="in_background"):
@@ -137,8 +144,8 @@ def _object(value: object) -> Json:
 
 def _id(task: Json) -> int:
     identity = task.get("id")
-    if not isinstance(identity, int) or isinstance(identity, bool):
-        raise BadRequest(f"The request has a task whose id is {str(identity)[:40]!r}, not a number.")
+    if not is_id(identity):
+        raise BadRequest(f"The request has a task whose id is {identity!r:.40}, not a number.")
     return identity
 
 
@@ -150,16 +157,18 @@ def _text(request: Mapping[str, Any], key: str) -> str:
 
 
 def _project(value: object, addressed: int | None) -> int:
-    """Label Studio calls a project `<id>.<time of creation>` in its requests, and `<id>` in its events."""
-    identity = str(value).partition(".")[0]
-    if not identity.isdecimal() or not identity.isascii():
-        raise BadRequest(f"The request names the project {str(value)[:40]!r}, not <number>.<time>.")
-    if addressed not in (None, int(identity)):
+    """Label Studio calls a project `<id>.<time of creation>` in its requests, and `<id>`, a number, in its events."""
+    named = _PROJECT.fullmatch(value) if isinstance(value, str) else None
+    project = int(named[1]) if named else value
+    if not isinstance(project, int) or isinstance(project, bool) or not 0 < project <= LAST_PROJECT:
+        shown = "a huge number" if isinstance(value, int) and value > LAST_PROJECT else repr(value)[:40]
+        raise BadRequest(f"The request names the project {shown}, not <number>.<time>, a number from 1 to 2147483647.")
+    if addressed not in (None, project):
         raise BadRequest(
-            f"The request is about project {identity[:40]}, but this is the address of project {addressed}. "
-            f"Connect that project by itself: ris connect --project {identity[:40]}"
+            f"The request is about project {project}, but this is the address of project {addressed}. "
+            f"Connect that project by itself: ris connect --project {project}"
         )
-    return int(identity)
+    return project
 
 
 def _credentials(params: Mapping[str, Any]) -> Credentials | None:
@@ -172,6 +181,7 @@ def build(settings: Settings) -> MLBackend:
     model_pool, project_models = services.model_pool(settings), services.project_models(settings)
     connection = connect(settings.secret("redis_url"))
     jobs = JobQueue(connection)
+    sign_jobs(settings)
     backend = MLBackend(
         project_models=project_models,
         prelabeller=services.prelabeller(settings, project_models, model_pool),

@@ -1,7 +1,8 @@
 """ris-studio under label-studio-ml 2.x: `gunicorn --threads 8 --workers 1 _wsgi:app`, or `python _wsgi.py`.
 
-Beside label-studio-ml, the environment has ris-studio; RIS_HOME names the folder with its ris.env. The worker that
-learns is started apart (`ris worker`). One process, since each would hold a model of its own.
+Beside label-studio-ml, the environment has ris-studio; RIS_HOME names the folder with its ris.env, which sets
+RIS_WEBHOOK_SECRET too: by that, jobs are signed. The worker that learns is started apart (`ris worker`). One process,
+since each would hold a model of its own.
 
 `ris up`'s own server does more than label-studio-ml's can. Under this one:
 - Its basic auth (BASIC_AUTH_USER, BASIC_AUTH_PASS) also turns away the webhooks of Label Studio, which carry none:

@@ -12,7 +12,6 @@ second output that says whether all of them are meant.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ris_core import checkpoint_files
-from ris_core.checkpoint_files import CONFIG, WEIGHTS
+from ris_core.checkpoint_files import WEIGHTS
 from ris_core.encoders.base import TextFeatures
 from ris_core.errors import CheckpointError
 from ris_core.files import sha256
 from ris_core.models.layers import Attention, FeedForward, linear_norm
+from ris_core.switches import checked
 
 _FORMAT = 1
 # Ranks from each end that are told apart, and so counts: what is further along counts as the last of these.
@@ -128,17 +128,22 @@ def load(folder: Path) -> Listener:
 
     Raises CheckpointError if it is missing, damaged or of another version.
     """
+    config = checkpoint_files.read_json(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         data = (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CheckpointError(f"{folder} holds no listener: {error}.") from None
-    if config.get("format") != _FORMAT or config.get("model") != "listener" or sha256(data) != config.get("weights"):
+    if (
+        not isinstance(config, dict)
+        or config.get("format") != _FORMAT
+        or config.get("model") != "listener"
+        or sha256(data) != config.get("weights")
+    ):
         raise CheckpointError(f"{folder} isn't a listener of this version, or is damaged. Fetch it again.")
     try:
-        listener = Listener(ListenerOptions(**config["options"]))
+        listener = Listener(checked(ListenerOptions, config.get("options")))
         listener.load_state_dict({name: tensor.float() for name, tensor in load_tensors(data).items()})
-    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, ValueError, ArithmeticError, AssertionError) as error:
         raise CheckpointError(f"{folder} doesn't fit this version: {error}") from None
     return listener.eval()
 

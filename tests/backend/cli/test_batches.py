@@ -44,6 +44,7 @@ def shelf(
         for name, value in {
             "RIS_HOME": str(tmp_path / "home"),
             "RIS_REDIS_URL": redis_url,
+            "RIS_WEBHOOK_SECRET": "hook-secret",
             "RIS_LABEL_STUDIO_URL": site.url,
             "RIS_LABEL_STUDIO_TOKEN": TOKEN,
         }.items():

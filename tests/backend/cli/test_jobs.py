@@ -18,7 +18,9 @@ from rq.serializers import JSONSerializer
 
 from backend.batches.service import BatchService
 from backend.batches.store import BatchSpec, BatchStore
+from backend.queue.allow_list import GuardedJob
 from backend.queue.queue import JobQueue
+from backend.queue.signature import Signer
 from backend.terminal import out
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,8 +37,11 @@ REPORT = {
 
 
 @pytest.fixture
-def queue(redis: Redis, redis_url: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> JobQueue:
+def queue(
+    redis: Redis, redis_url: str, clean_environment: None, signing: Signer, monkeypatch: pytest.MonkeyPatch
+) -> JobQueue:
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    monkeypatch.setenv("RIS_WEBHOOK_SECRET", "hook-secret")
     return JobQueue(redis)
 
 
@@ -45,7 +50,7 @@ def mark(redis: Redis) -> Callable[..., None]:
     """Give a job the record that a worker leaves in it."""
 
     def write(name: str, status: JobStatus, result: object = None, **meta: object) -> None:
-        job = Job.fetch(name, redis, JSONSerializer)
+        job = GuardedJob.fetch(name, redis, JSONSerializer)
         job.meta.update(meta)
         job.save_meta()
         job.set_status(status)
@@ -210,6 +215,7 @@ def worker(
 ) -> Callable[..., AbstractContextManager[None]]:
     """While it is open, the next job comes to its end with this result, or fails with this message."""
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    monkeypatch.setenv("RIS_WEBHOOK_SECRET", "hook-secret")
     monkeypatch.setenv("RIS_HOME", str(tmp_path))
 
     def end(result: object, message: str) -> None:

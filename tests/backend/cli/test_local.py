@@ -84,7 +84,7 @@ def test_services_are_named_as_they_are_ready_and_then_how_to_use_them(display: 
         on_ready("valkey", 0.6)
     display.running(RunningStudio("http://here/projects/1/data", "me@here", "login-pass", tmp_path))
     assert "valkey is ready after 1 s." in shown(display)
-    for text in ("http://here/projects/1/data", "me@here   login-pass", str(tmp_path / "logs"), "Ctrl-C"):
+    for text in ("http://here/projects/1/data", "me@here", str(tmp_path / "logs"), "Ctrl-C"):
         assert text in shown(display)
 
 

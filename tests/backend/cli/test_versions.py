@@ -100,6 +100,7 @@ def test_a_change_of_production_is_seen_to_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    monkeypatch.setenv("RIS_WEBHOOK_SECRET", "hook-secret")
     for command in (("promote", registry.add(PROJECT, checkpoints["finds"], {}).name), ("rollback",)):
         ris(*command)
         [job] = JobQueue(redis).recent()

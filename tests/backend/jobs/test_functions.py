@@ -19,6 +19,7 @@ from studio import PROJECT, Studio
 from backend.errors import BadRequest, LabelStudioUnreachable
 from backend.jobs import functions
 from backend.queue.queue import JobQueue, connect
+from backend.queue.signature import Signer
 from backend.settings import SettingsError
 
 HERE = Path(__file__).parent
@@ -48,6 +49,7 @@ def work(redis_url: str, studio_url: str, home: Path, weights: Path) -> str:
     environment = clean | {
         "RIS_HOME": str(home),
         "RIS_REDIS_URL": redis_url,
+        "RIS_WEBHOOK_SECRET": "hook-secret",
         "RIS_LABEL_STUDIO_URL": studio_url,
         "RIS_LABEL_STUDIO_TOKEN": "studio-token",
         "WEIGHTS": str(weights),
@@ -64,7 +66,7 @@ def work(redis_url: str, studio_url: str, home: Path, weights: Path) -> str:
     return done.stderr
 
 
-def test_the_worker_learns_and_exports(redis_url: str, tmp_path: Path, weights: Path) -> None:
+def test_the_worker_learns_and_exports(redis_url: str, tmp_path: Path, weights: Path, signing: Signer) -> None:
     jobs, home = JobQueue(connect(redis_url)), tmp_path / "home"
     learning, exporting = jobs.learn(PROJECT), jobs.export(PROJECT, "mine", {})
     with serve(small_studio()) as site:

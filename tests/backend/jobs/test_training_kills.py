@@ -34,6 +34,7 @@ from backend.learning import candidate, finetune
 from backend.learning.finetune import STAGES
 from backend.queue.allow_list import GuardedJob
 from backend.queue.queue import JobQueue, connect, reachable
+from backend.queue.signature import Signer
 from backend.registry import Registry
 from backend.settings import load
 from backend.web import ml_backend
@@ -82,6 +83,7 @@ def cast(
     for name, value in {
         "RIS_HOME": str(tmp_path / "home"),
         "RIS_REDIS_URL": f"redis://:secret-of-valkey@127.0.0.1:{free_port()}/0",
+        "RIS_WEBHOOK_SECRET": "hook-secret",
         "RIS_LABEL_STUDIO_URL": studio[1],
         "RIS_LABEL_STUDIO_TOKEN": TOKEN,
         "RIS_FINETUNE_MIN_VALIDATION": "4",
@@ -161,7 +163,7 @@ class Annotator:
 
 @pytest.mark.timeout(3600)
 def test_killed_at_random_a_training_ends_once_with_the_same_weights(
-    cast: Cast, studio: tuple[Studio, str], tmp_path: Path
+    cast: Cast, studio: tuple[Studio, str], tmp_path: Path, signing: Signer
 ) -> None:
     expected = undisturbed(tmp_path / "undisturbed")
     cast.tend()

@@ -27,6 +27,7 @@ from backend.jobs import worker
 from backend.jobs.worker import run_worker
 from backend.queue.names import BATCHES, QUEUES, TRAINING
 from backend.queue.queue import KeptQueue, open_queue
+from backend.queue.signature import Signer
 from backend.settings import Settings
 
 HERE = Path(__file__).parent
@@ -85,7 +86,7 @@ def burst(start: Callable[..., subprocess.Popen[str]]) -> str:
 
 def run_production_worker(redis_url: str, home: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
-    environment |= {"RIS_REDIS_URL": redis_url, "RIS_HOME": str(home)}
+    environment |= {"RIS_REDIS_URL": redis_url, "RIS_HOME": str(home), "RIS_WEBHOOK_SECRET": "hook-secret"}
     done = subprocess.run(
         [
             sys.executable,
@@ -104,9 +105,10 @@ def run_production_worker(redis_url: str, home: Path) -> str:
 
 
 def forge(queue: Queue, payload: bytes, **fields: str) -> Job:
-    """A job as somebody writes it who has the queue's password, past all of our code."""
-    job = queue.enqueue("time.sleep", args=(0,))
-    queue.connection.hset(job.key, mapping={"data": zlib.compress(payload), **fields})
+    """A job as somebody writes it who has the queue's password, and even the secret that jobs are signed with."""
+    job, data = queue.enqueue("time.sleep", args=(0,)), zlib.compress(payload)
+    signature = Signer("hook-secret").sign(job.id, data)
+    queue.connection.hset(job.key, mapping={"data": data, "signature": signature, **fields})
     return job
 
 
@@ -160,6 +162,7 @@ def test_forged_jobs_are_refused_and_logged_and_nothing_runs(queue: Queue, redis
     for trick, job in jobs.items():
         assert queue.connection.hget(job.key, "status") == b"failed", trick
         assert f"{job.id} isn't run" in log, trick
+    assert "isn't signed" not in log, "it is their content that they are refused for"
     assert "valkey-pass" not in log
     assert queue.intermediate_queue.get_job_ids() == []
     assert len(queue) == 0

@@ -205,8 +205,11 @@ def test_declarations_are_refused_at_once(xml: str) -> None:
 
 
 def test_deep_nesting_is_harmless() -> None:
-    depth = 20_000
+    depth = 90
     assert label_config.parse("<View>" * depth + IMAGE + BRUSH + "</View>" * depth).image.name == "img"
+    depth = 20_000
+    with pytest.raises(ConfigError, match="tags within each other"):
+        label_config.parse("<View>" * depth + IMAGE + BRUSH + "</View>" * depth)
 
 
 def test_the_box_for_answers_is_never_the_prompts() -> None:

@@ -309,6 +309,7 @@ def test_a_worker_does_all_of_it(world: World, checkpoints: list[Path], redis_ur
     environment = clean | {
         "RIS_HOME": str(settings.home),
         "RIS_REDIS_URL": redis_url,
+        "RIS_WEBHOOK_SECRET": "hook-secret",
         "RIS_LABEL_STUDIO_URL": settings.label_studio_url,
         "RIS_LABEL_STUDIO_TOKEN": TOKEN,
         "WEIGHTS": str(checkpoints[0]),

@@ -130,15 +130,68 @@ def test_what_is_killed_starts_again(supervisor: Supervisor, said: Said, interru
     assert "starts again in 1 s" in said[0]
 
 
-def test_what_keeps_dying_ends_the_watch(supervisor: Supervisor, said: Said) -> None:
-    supervisor.longest_delay = 0.1
-    supervisor.start(python("worker", "raise SystemExit('out of memory')"))
+def test_what_keeps_dying_is_tried_on_and_the_others_run(
+    supervisor: Supervisor, said: Said, tmp_path: Path, interrupt: Callable[[float], None]
+) -> None:
+    supervisor.poll_seconds, supervisor.longest_delay = 0.05, 0.1
+    supervisor.start(python("worker", "print('try', flush=True); raise SystemExit('out of memory')"))
     supervisor.start(python("other", SLEEP))
     other = supervisor.pid("other")
-    with pytest.raises(StartError, match=r"worker died 5 times in a row[\s\S]*out of memory"):
+    interrupt(5)
+    with pytest.raises(KeyboardInterrupt):
         supervisor.watch()
-    assert len(said) == 4
-    assert alive(other), "stopping is the caller's, once it has said why"
+    assert len(said) == 5
+    assert "out of memory" in said[-1]
+    assert "worker died 5 times in a row: look at its log. It is tried again every 0 s; all else goes on." in said[-1]
+    assert (tmp_path / "worker.log").read_text().count("try") > 6
+    assert supervisor.pid("other") == other
+    assert alive(other)
+
+
+def test_what_runs_again_after_all_is_said(
+    supervisor: Supervisor, said: Said, tmp_path: Path, interrupt: Callable[[float], None]
+) -> None:
+    supervisor.poll_seconds, supervisor.longest_delay, supervisor.steady_seconds = 0.05, 0.1, 1.0
+    code = f"import pathlib; pathlib.Path({str(tmp_path / 'well')!r}).exists() or exit(1); {SLEEP}"
+    supervisor.start(python("worker", code))
+    threading.Timer(3, (tmp_path / "well").touch).start()
+    interrupt(6)
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.watch()
+    assert said[-1] == "worker runs again."
+    assert len(said) == 6
+
+
+def test_a_service_that_cannot_be_started_does_not_stop_the_others(
+    supervisor: Supervisor, said: Said, tmp_path: Path, interrupt: Callable[[float], None]
+) -> None:
+    """Its log can't be opened, as on a full disk."""
+    supervisor.poll_seconds, supervisor.longest_delay = 0.05, 0.1
+    supervisor.start(python("worker", "pass"))
+    supervisor.start(python("other", SLEEP))
+    until((tmp_path / "worker.log").exists)
+    threading.Timer(0.5, lambda: supervisor_log_becomes_a_folder(tmp_path / "worker.log")).start()
+    interrupt(4)
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.watch()
+    assert any("worker can't be started" in text for text in said)
+    assert alive(supervisor.pid("other"))
+
+
+def supervisor_log_becomes_a_folder(log: Path) -> None:
+    log.rename(log.with_suffix(".away"))
+    log.mkdir()
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit('broken')", SLEEP])
+def test_a_start_goes_on_without_what_is_not_essential(supervisor: Supervisor, said: Said, code: str) -> None:
+    supervisor.start(python("trainer", code, ready=lambda _: False, start_seconds=1, essential=False))
+    supervisor.start(python("other", SLEEP))
+    ready: list[str] = []
+    supervisor.wait_ready(["trainer", "other"], lambda name, _: ready.append(name))
+    assert ready == ["other"]
+    assert len(said) == 1
+    assert said[0].endswith("All else goes on without it.")
 
 
 def test_what_ran_for_long_gets_all_its_chances_again(

