@@ -32,6 +32,7 @@ SENTENCE = "4 images, 5 masks, 4 expressions in"
 @pytest.fixture
 def home(redis_url: str, tmp_path: Path, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RIS_REDIS_URL", redis_url)
+    monkeypatch.setenv("RIS_WEBHOOK_SECRET", "hook-secret")
     monkeypatch.setenv("RIS_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
