@@ -37,7 +37,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export a project's annotations as a dataset: masks exact, prompts beside them."""
-    from backend.datasets.export import ExportSpec, check_name
+    from backend.datasets.export import ExportSpec, check_name, usual_name
     from backend.home import exports_folder
     from backend.settings import load
 
@@ -53,7 +53,7 @@ def export(
             }
         )
     )
-    folder = name or f"project-{project}-{format}"
+    folder = name or usual_name(project, format)
     check_name(folder)
     outcome = result_of(lambda jobs: jobs.export(project, folder, spec))
     if as_json:

@@ -29,6 +29,7 @@ _RESULTS = {
     "prelabel": "{tasks} tasks in {seconds:.0f} s",
     "refresh": "Predictions: {state}",
 }
+_OF_PROJECTS = ("learn", "distil", "export", "refresh")
 _STRANGE = "is none of ours, and isn't run"
 
 
@@ -36,6 +37,12 @@ def does(job: Mapping[str, Any]) -> str:
     """What a job is for, such as "exports project 7 to cats"."""
     function = job.get("function")
     return _DOES[function].format(*job.get("arguments") or []) if function in _DOES else _STRANGE
+
+
+def project_of(job: Mapping[str, Any]) -> int | None:
+    """The project that a job is about; None of a batch's runner, which its batch knows, and of what is none of ours."""
+    arguments = job.get("arguments") or []
+    return int(arguments[0]) if job.get("function") in _OF_PROJECTS and arguments else None
 
 
 def goes(job: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
 
-Every route is there twice: by itself, and below /projects/<id>, the address of one project. /health is open. /webhook
+Every route is there twice: by itself, and below /projects/<id>, the address of one project; beside them stands the
+console (console/routes.py), once. /health is open. /webhook
 wants the secret header that `connect` installs, or the password: Label Studio signs only START_TRAINING with the
 latter. All else wants the password.
 """
@@ -15,9 +16,12 @@ from collections.abc import Callable
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from backend.doctor.aside import Examiner
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.settings import Settings
+from backend.web.console import routes as console
+from backend.web.console.parts import ConsoleParts
 from backend.web.ml_backend import MLBackend
 from ris_core.errors import InputError, RisError
 
@@ -43,6 +47,8 @@ def create_app(settings: Settings, backend: MLBackend) -> Flask:
     routes = _routes(backend, settings.max_request_bytes)
     app.register_blueprint(routes, name="all")
     app.register_blueprint(routes, name="project", url_prefix=_ADDRESS_OF_A_PROJECT)
+    parts = ConsoleParts(settings, backend.batches, backend.project_models, Examiner(settings.home))
+    app.register_blueprint(console.blueprint(parts), url_prefix=console.PREFIX)
     return app
 
 
@@ -131,7 +137,10 @@ def _finish(response: Response) -> Response:
 
 def _answer_error(error: Exception) -> Response:
     status, code, message = _explain(error)
-    response = jsonify(code=code, message=message, request_id=g.request_id)
+    if request.blueprint == console.NAME:
+        response = console.error_page(status, code, message, g.request_id)
+    else:
+        response = jsonify(code=code, message=message, request_id=g.request_id)
     # Label Studio shows people the HTTP reason, never the body.
     reason = message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")
     response.status = f"{status} {reason[:_LONGEST_REASON]}"
