@@ -19,9 +19,11 @@ def test_the_wheel_segments_anywhere(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    # Code beside the Python files too, such as scripts for Valkey.
-    for script in ROOT.glob("backend/**/*.lua"):
-        assert (tmp_path / "installed" / script.relative_to(ROOT)).is_file()
+    # What lies beside the Python files too: scripts for Valkey, the console's pages.
+    beside = [path for path in ROOT.glob("backend/**/*") if path.suffix in (".lua", ".html", ".css", ".js", ".svg")]
+    assert len(beside) > 15
+    for path in beside:
+        assert (tmp_path / "installed" / path.relative_to(ROOT)).is_file()
     (tmp_path / "cat.png").write_bytes(dict(photos())["chelsea.png"])
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); sys.argv[0] = 'ris'\n"

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +71,12 @@ def find_expression(folder: Path, number: int) -> SnapshotExpression | None:
 
 
 def by_label(expressions: Iterable[SnapshotExpression]) -> dict[str, dict[str, Any]]:
-    """`acceptance.figures` by label, the most frequent first."""
+    """`acceptance.figures` by label, the most frequent first, of those the worst predicted."""
     return _grouped(expressions, lambda answered: answered.label)
 
 
 def by_prompt(expressions: Iterable[SnapshotExpression]) -> dict[str, dict[str, Any]]:
-    """`acceptance.figures` by sentence, the most frequent first."""
+    """`acceptance.figures` by sentence, in the same order."""
     return _grouped(expressions, lambda answered: answered.prompt)
 
 
@@ -119,4 +118,9 @@ def _grouped(expressions: Iterable[SnapshotExpression], key: Callable[[Answered]
     for expression in expressions:
         groups[key(expression.answered)].append(expression.answered)
     rows = {name: figures(group) for name, group in groups.items()}
-    return dict(sorted(rows.items(), key=lambda row: (-itemgetter("expressions")(row[1]), row[0])))
+    return dict(sorted(rows.items(), key=lambda row: (-row[1]["expressions"], _iou(row[1]), row[0])))
+
+
+def _iou(row: Mapping[str, Any]) -> float:
+    """What nothing is known of comes last."""
+    return 2.0 if row["iou"] is None else float(row["iou"])

@@ -20,7 +20,7 @@ from ris_core import overlay
 from ris_core.images import Pixels, read_image
 from ris_core.masks import Mask
 
-WIDTH = 480
+WIDTH = 420
 """Of a picture, in pixels, at most; also its height."""
 _QUALITY = 85
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from backend.logs import RedactingFormatter
 from backend.settings import SettingsError, load
+from backend.web.console import BROWSER_CONNECTIONS
 
 try:
     _settings = load()
@@ -30,7 +31,8 @@ preload_app = False
 # Stopping and reloading are the supervisor's; a socket in the user's home would be one more door.
 control_socket_disable = True
 worker_class = "gthread"
-threads = _settings.threads
+# Those that a browser with the console takes aren't taken from Label Studio.
+threads = _settings.threads + BROWSER_CONNECTIONS
 
 # For gthread this is not a limit on requests, but on how long the process may be silent.
 timeout = 60

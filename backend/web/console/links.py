@@ -14,6 +14,6 @@ def link(endpoint: str, **values: Any) -> str:
 
 def relative(current: str, target: str) -> str:
     """From one path to another, such as `../b` from /console/a/x to /console/b."""
-    start = current if current.endswith("/") else dirname(current)
-    way = relpath(target, start or "/")
-    return f"{way}/" if target.endswith("/") and not way.endswith("/") else way
+    way = relpath(dirname(target) or "/", dirname(current) or "/")
+    leaf = target.rpartition("/")[2]
+    return leaf or "./" if way == "." else f"{way}/{leaf}"

@@ -26,9 +26,13 @@ PAGE = 12
 _PROMPTS = 50
 # Jobs and batches that are listed.
 _LISTED = 40
+# Values from which on a chart says more than its table.
+_LINE = 2
 _OPEN = ("queued", "started", "deferred", "scheduled")
-# Figures of a version, in the order of a table; all others come after them.
-FIGURES = ("mIoU", "oIoU", "Prec@0.5", "Prec@0.7", "Prec@0.9", "gIoU", "cIoU", "N-acc", "T-acc", "ECE")
+# Figures of a version and numbers of the gate, in the order of a table; all others come after them.
+_PRECISIONS = tuple(f"Prec@{threshold}" for threshold in (0.5, 0.6, 0.7, 0.8, 0.9))
+FIGURES = ("expressions", "mIoU", "oIoU", *_PRECISIONS, "gIoU", "cIoU", "N-acc", "T-acc", "ECE")
+NUMBERS = ("needed", "expressions", "photos", "targets", "target_photos", "accepted", "before", "after", "difference")
 
 Values = dict[str, Any]
 
@@ -87,14 +91,14 @@ def version(parts: ConsoleParts, number: int, name: str) -> Values:
     """One version: what it came from, and all that the gate went by. Raises NotFound."""
     card = parts.registry.version(number, name).card
     before, after = card.get("before") or {}, card.get("after") or {}
-    names = [*FIGURES, *(name for name in (*before, *after) if name not in FIGURES)]
+    numbers = (card.get("gate") or {}).get("numbers") or {}
     expressions = sorted(card.get("expressions") or [], key=lambda row: row["after"] - row["before"])
     return {
         **head(parts, number),
         "name": name,
         "card": card,
-        "figures": [(name, before.get(name), after.get(name)) for name in dict.fromkeys(names) if name in after],
-        "numbers": (card.get("gate") or {}).get("numbers") or {},
+        "figures": [(name, before.get(name), value) for name, value in _ordered(after, FIGURES).items()],
+        "numbers": _ordered(numbers, NUMBERS),
         "expressions": expressions,
     }
 
@@ -203,6 +207,10 @@ def is_open(batch: Batch) -> bool:
     return batch.state in ("listing", "running")
 
 
+def _ordered(values: Mapping[str, Any], first: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in dict.fromkeys((*first, *values)) if name in values}
+
+
 def _learning(parts: ConsoleParts, number: int) -> str:
     settings = parts.settings.of_project(number)
     return notice.current(number, parts.events, parts.registry, settings).removeprefix("RIS: ")
@@ -211,7 +219,7 @@ def _learning(parts: ConsoleParts, number: int) -> str:
 def _scores(versions: Sequence[Mapping[str, Any]]) -> Chart | None:
     """The gate's score of each version that was compared, and of the one in production then."""
     scored = [(row, numbers) for row in versions if "after" in (numbers := (row["gate"] or {}).get("numbers") or {})]
-    if not scored:
+    if len(scored) < _LINE:
         return None
     series = [
         Series("this version", [numbers["after"] for _, numbers in scored]),
@@ -221,13 +229,15 @@ def _scores(versions: Sequence[Mapping[str, Any]]) -> Chart | None:
 
 
 def _curve(curve: Sequence[tuple[int, float]]) -> Chart | None:
-    if len(curve) < 2:
+    if len(curve) < _LINE:
         return None
     losses = [loss for _, loss in curve]
     return line_chart([str(step) for step, _ in curve], [Series("loss", losses)], min(0.0, *losses), max(losses))
 
 
-def _acceptance_chart(moments: Sequence[Moment]) -> Chart:
+def _acceptance_chart(moments: Sequence[Moment]) -> Chart | None:
+    if len(moments) < _LINE:
+        return None
     days = [f"{datetime.fromtimestamp(moment.time, UTC):%m-%d %H:%M}" for moment in moments]
     series = [
         Series("submitted without a change", [moment.figures["accepted_share"] for moment in moments]),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     # It brings torch.
     from backend.inference.project_model import ProjectModels
 
+# Label Studio's numbers end here, and what it says to larger ones is of no use.
+_LARGEST = 2**31 - 1
 _TIMEOUT = httpx.Timeout(5.0)
 
 
@@ -81,10 +83,13 @@ class ConsoleParts:
 
     def studio_project(self, project: int) -> StudioView:
         """One project as Label Studio has it. Raises NotFound if there is none of that number."""
+        absent = NotFound(f"Label Studio has no project {project}, or doesn't show it to the token's owner.")
+        if project > _LARGEST:
+            raise absent
         try:
             return StudioView({project: self.client.project(project)})
         except LabelStudioNotFound:
-            raise NotFound(f"Label Studio has no project {project}, or doesn't show it to the token's owner.") from None
+            raise absent from None
         except LabelStudioError as error:
             if project not in self.known:
                 raise

@@ -28,7 +28,7 @@ from ris_core.errors import InputError
 
 NAME = "console"
 PREFIX = "/console"
-_PROJECT = "/projects/<int(max=2147483647):number>"
+_PROJECT = "/projects/<int:number>"
 _A_DAY = "private, max-age=86400, immutable"
 _DONE = {
     "promoted": "It is in production now. What isn't annotated is predicted anew in the background.",
