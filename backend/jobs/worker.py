@@ -27,12 +27,13 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
-from backend import logs, services
+from backend import logs, metrics, services
 from backend.batches.service import BatchService
 from backend.errors import Unavailable
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
 from backend.learning import notice, rollout, triggers
+from backend.metrics.shared import pushing
 from backend.queue.allow_list import GuardedJob
 from backend.queue.cancellation import STOP, Cancellation, JobStopped
 from backend.queue.names import KINDS, QUEUES, WorkerKind
@@ -112,6 +113,12 @@ class GuardedWorker(Worker):
         assert isinstance(job, GuardedJob)
         job.should_stop = Cancellation(reader)
         super().main_work_horse(job, queue)
+
+    def perform_job(self, job: Job, queue: Queue) -> bool:
+        """As RQ's, in the job's process; what is counted there is kept in Valkey."""
+        metrics.be("worker")
+        with pushing(self.connection):
+            return super().perform_job(job, queue)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """As RQ's; a job that has stopped with its worker keeps all its tries."""

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from rq import Queue, Retry, Worker
 from rq.exceptions import DequeueTimeout, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import utcparse
 
 from backend.errors import BackendError, NotFound, Unavailable
 from backend.queue.allow_list import GuardedJob
@@ -62,6 +64,15 @@ _SOCKET_SECONDS = 0.4
 # Between two polls of empty queues; of a job whose end is waited for.
 _POLL_SECONDS, _WAIT_SECONDS = 0.1, 0.3
 _ENDED = ("finished", "failed", "stopped", "canceled")
+
+
+@dataclass(frozen=True)
+class QueueLoad:
+    """How many jobs of a queue wait and run. oldest_seconds: how long the next one has waited, 0 where none does."""
+
+    waiting: int
+    running: int
+    oldest_seconds: float
 
 
 class JobFailed(BackendError, code="job_failed"):
@@ -205,6 +216,11 @@ class JobQueue:
         with reachable():
             return {kind: Worker.count(queue=queue) for kind, queue in queues.items()}
 
+    def loads(self) -> dict[str, QueueLoad]:
+        """How much there is to do, by the name of the queue."""
+        with reachable():
+            return {queue.name: _load(queue) for queue in (self._training, self._queue, self._batches)}
+
     def _once(self, key: str, make: Callable[[], Job], queue: Queue, min_new: int | None = None) -> Ticket:
         with reachable(), self._connection.pipeline() as pipeline:
             while True:
@@ -288,6 +304,14 @@ def _description(job: Job) -> dict[str, Any]:
         "error": job.meta.get("error"),
         **{name: time and time.isoformat() for name, time in times.items()},
     }
+
+
+def _load(queue: Queue) -> QueueLoad:
+    next_job = next(iter(queue.get_job_ids(0, 1)), None)
+    since = next_job and _text(queue.connection.hget(GuardedJob.key_for(next_job), "enqueued_at"))
+    waited = (datetime.now(UTC) - utcparse(since)).total_seconds() if since else 0.0
+    running = queue.started_job_registry.get_job_ids(cleanup=False)
+    return QueueLoad(queue.count, len(running), max(0.0, waited))
 
 
 def _recent(queue: Queue) -> list[str]:

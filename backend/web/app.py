@@ -1,9 +1,8 @@
 """The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
 
 Every route is there twice: by itself, and below /projects/<id>, the address of one project; beside them stands the
-console (console/routes.py), once. /health is open. /webhook
-wants the secret header that `connect` installs, or the password: Label Studio signs only START_TRAINING with the
-latter. All else wants the password.
+console (console/routes.py) and /metrics, once. /health is open. /webhook wants the secret header that `connect`
+installs, or the password: Label Studio signs only START_TRAINING with the latter. All else wants the password.
 """
 
 import hmac
@@ -16,13 +15,16 @@ from collections.abc import Callable
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from backend import metrics
 from backend.doctor.aside import Examiner
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
 from backend.labelstudio.webhooks import SECRET_HEADER
+from backend.queue.queue import connect
 from backend.settings import Settings
 from backend.web.console import routes as console
 from backend.web.console.parts import ConsoleParts
 from backend.web.ml_backend import MLBackend
+from backend.web.scrape import CONTENT_TYPE, Scrape
 from ris_core.errors import InputError, RisError
 
 _log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ _HEALTH = {"status": "UP", "model_class": "RISModel"}
 _ADDRESS_OF_A_PROJECT = "/projects/<int(max=2147483647):project>"
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 
 
 def create_app(settings: Settings, backend: MLBackend) -> Flask:
@@ -49,6 +52,8 @@ def create_app(settings: Settings, backend: MLBackend) -> Flask:
     app.register_blueprint(routes, name="project", url_prefix=_ADDRESS_OF_A_PROJECT)
     parts = ConsoleParts(settings, backend.batches, backend.project_models, Examiner(settings.home))
     app.register_blueprint(console.blueprint(parts), url_prefix=console.PREFIX)
+    scrape = Scrape(settings, parts.registry, backend.queue, connect(settings.secret("redis_url")))
+    app.add_url_rule("/metrics", "metrics", lambda: Response(scrape.text(), content_type=CONTENT_TYPE))
     return app
 
 
@@ -128,11 +133,20 @@ def _start() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    milliseconds = 1000 * (time.perf_counter() - g.started)
+    seconds = time.perf_counter() - g.started
+    _count(response.status_code, seconds)
     # The path is quoted, for it may hold line breaks.
-    what = request.method, repr(request.path[:200]), response.status_code, milliseconds, g.request_id
+    what = request.method, repr(request.path[:200]), response.status_code, 1000 * seconds, g.request_id
     _log.info("%s %s %s in %.0f ms (%s)", *what)
     return response
+
+
+def _count(status: int, seconds: float) -> None:
+    # Of what the caller chooses freely nothing becomes a label: each would be kept for ever.
+    route = request.url_rule.rule if request.url_rule else "none"
+    method = request.method if request.method in _METHODS else "other"
+    metrics.HTTP_REQUESTS.labels(route, method, str(status)).inc()
+    metrics.HTTP_SECONDS.labels(route, method).observe(seconds)
 
 
 def _answer_error(error: Exception) -> Response:
