@@ -71,6 +71,7 @@ class StudioDisplay:
         table.add_row("[bold]Open", studio.url)
         table.add_row("[bold]Log in", f"{studio.email}   {studio.password}")
         table.add_row("[bold]Then", steps)
+        table.add_row("[bold]Look after", f"{studio.console}   {'   '.join(studio.console_login)}")
         table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {studio.home}, logs in {logs_folder(studio.home)}.")
         self.console.print(Panel(table, title="ris is running", border_style="green", expand=False))
 

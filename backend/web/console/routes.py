@@ -6,12 +6,14 @@ Without JavaScript all of it works; with it, what is under way is shown without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, get_args
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request
+from markupsafe import Markup, escape
 
 from backend.batches.wording import outcome as batch_outcome
 from backend.datasets.export import STAGES
@@ -29,6 +31,7 @@ from ris_core.errors import InputError
 NAME = "console"
 PREFIX = "/console"
 _PROJECT = "/projects/<int:number>"
+_COMMAND = re.compile(r"`([^`]+)`")
 _A_DAY = "private, max-age=86400, immutable"
 _DONE = {
     "promoted": "It is in production now. What isn't annotated is predicted anew in the background.",
@@ -205,12 +208,18 @@ def _for_templates(guard: Guard) -> dict[str, Any]:
         "token_field": FIELD,
         "wording": wording,
         "batch_outcome": batch_outcome,
+        "coded": _coded,
         "percent": _percent,
         "score": _score,
         "when": _when,
         "ago": wording.ago,
         "here": (request.endpoint or "").rpartition(".")[2],
     }
+
+
+def _coded(text: str) -> Markup:
+    """Text whose commands, `between backticks`, are shown as such."""
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - what it holds is escaped
 
 
 def _percent(share: float | None) -> str:
