@@ -37,7 +37,7 @@ from backend.metrics.shared import pushing
 from backend.queue.allow_list import GuardedJob
 from backend.queue.cancellation import STOP, Cancellation, JobStopped
 from backend.queue.names import KINDS, QUEUES, WorkerKind
-from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue
+from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue, request_of
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory, RisError
 
@@ -69,9 +69,12 @@ class GuardedWorker(Worker):
             return
         lifeline = self._lifeline = os.pipe()
         self._memory_kills = memory_limit.memory_kills()
+        # The job's process is forked in here, and goes on with it.
+        named = logs.request_id.set(request_of(job))
         try:
             super().execute_job(job, queue)
         finally:
+            logs.request_id.reset(named)
             self._lifeline = None
             for end in lifeline:
                 os.close(end)
@@ -154,7 +157,7 @@ def run_worker(settings: Settings, burst: bool = False, only: WorkerKind | None 
 
     Raises Unavailable if Valkey can't be reached, or went away in the middle of a job.
     """
-    logs.configure(settings.log_level, settings.secrets())
+    logs.configure(settings.log_level, settings.secrets(), settings.log_format)
     try:
         connection = connect(settings.secret("redis_url"), patient=True)
         _wait_for(connection, VALKEY_SECONDS)

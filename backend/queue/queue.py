@@ -36,6 +36,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcparse
 
 from backend.errors import BackendError, NotFound, Unavailable
+from backend.logs import request_id
 from backend.queue.allow_list import GuardedJob
 from backend.queue.names import NAME, QUEUES
 from backend.settings import Settings
@@ -56,6 +57,8 @@ FAILURE_SECONDS = 30 * 86400
 RETRIES = 2
 
 _LATELY = 20
+# In a job's meta: the request that it comes of.
+_REQUEST, _LONGEST_REQUEST = "request_id", 64
 # In a job's record: how many new corrections suffice for it to learn.
 _MIN_NEW = "least"
 
@@ -128,6 +131,11 @@ def min_new_of(job: Job) -> int | None:
     """How many new corrections suffice for a job of `JobQueue.learn`; None: as many as the settings say."""
     count = _text(job.connection.hget(job.key, _MIN_NEW))
     return None if count is None else int(count)
+
+
+def request_of(job: Job) -> str:
+    """The id of the HTTP request that a job comes of; empty if of none."""
+    return str(job.meta.get(_REQUEST, ""))[:_LONGEST_REQUEST]
 
 
 class JobQueue:
@@ -275,6 +283,7 @@ class JobQueue:
             failure_ttl=FAILURE_SECONDS,
             # In front: what was begun goes on before anything else.
             retry=Retry(max=RETRIES, enqueue_at_front=True),
+            meta={_REQUEST: request} if (request := request_id.get()) else {},
         )
 
 

@@ -1,7 +1,7 @@
 """The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
 
 Every route is there twice: by itself, and below /projects/<id>, the address of one project; beside them stands the
-console (console/routes.py) and /metrics, once. /health is open. /webhook wants the secret header that `connect`
+console (console/routes.py), /metrics and /ready, once. /health is open. /webhook wants the secret header that `connect`
 installs, or the password: Label Studio signs only START_TRAINING with the latter. All else wants the password.
 """
 
@@ -15,12 +15,13 @@ from collections.abc import Callable
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from backend import metrics
+from backend import logs, metrics
 from backend.doctor.aside import Examiner
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
 from backend.labelstudio.webhooks import SECRET_HEADER
 from backend.queue.queue import connect
 from backend.settings import Settings
+from backend.web import ready
 from backend.web.console import routes as console
 from backend.web.console.parts import ConsoleParts
 from backend.web.ml_backend import MLBackend
@@ -46,13 +47,16 @@ def create_app(settings: Settings, backend: MLBackend) -> Flask:
     app.before_request(_start)
     app.before_request(_gate(settings))
     app.after_request(_finish)
+    app.teardown_request(lambda _: logs.request_id.set(""))
     app.register_error_handler(Exception, _answer_error)
     routes = _routes(backend, settings.max_request_bytes)
     app.register_blueprint(routes, name="all")
     app.register_blueprint(routes, name="project", url_prefix=_ADDRESS_OF_A_PROJECT)
     parts = ConsoleParts(settings, backend.batches, backend.project_models, Examiner(settings.home))
     app.register_blueprint(console.blueprint(parts), url_prefix=console.PREFIX)
-    scrape = Scrape(settings, parts.registry, backend.queue, connect(settings.secret("redis_url")))
+    connection = connect(settings.secret("redis_url"))
+    scrape = Scrape(settings, parts.registry, backend.queue, connection)
+    app.add_url_rule("/ready", "ready", lambda: jsonify(ready.check(parts.registry, connection)))
     app.add_url_rule("/metrics", "metrics", lambda: Response(scrape.text(), content_type=CONTENT_TYPE))
     return app
 
@@ -128,6 +132,7 @@ def _body(max_bytes: int) -> object:
 
 def _start() -> None:
     g.request_id = secrets.token_hex(8)
+    logs.request_id.set(g.request_id)
     g.started = time.perf_counter()
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from backend.logs import RedactingFormatter
+from backend.logs import FORMATTERS
 from backend.settings import SettingsError, load
 from backend.web.console import BROWSER_CONNECTIONS
 
@@ -62,7 +62,7 @@ def _give_back(trim: Callable[[int], int]) -> None:
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"redacted": {"()": RedactingFormatter, "secrets": _settings.secrets()}},
+    "formatters": {"redacted": {"()": FORMATTERS[_settings.log_format], "secrets": _settings.secrets()}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "redacted"}},
     "root": {"level": _settings.log_level, "handlers": ["stderr"]},
     "loggers": {"gunicorn.error": {"level": _settings.log_level, "propagate": True, "handlers": []}},

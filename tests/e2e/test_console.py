@@ -156,7 +156,7 @@ def test_a_batch_is_seen_running_and_cancelled(studio: Studio, project: int, con
     assert batch["state"] == "cancelled"
     assert batch["done"] < TASKS
     console.get_by_role("link", name="Jobs", exact=True).click()
-    expect(console.get_by_role("row", name=re.compile(name))).to_contain_text("cancelled")
+    expect(console.get_by_role("row", name=re.compile(f"^{name}"))).to_contain_text("cancelled")
 
 
 def test_pages_work_without_scripts(studio: Studio, project: int, browser: Browser) -> None:
