@@ -47,7 +47,7 @@ def create_app(settings: Settings, backend: MLBackend) -> Flask:
     app.before_request(_start)
     app.before_request(_gate(settings))
     app.after_request(_finish)
-    app.teardown_request(lambda _: logs.request_id.set(""))
+    app.teardown_request(_forget)
     app.register_error_handler(Exception, _answer_error)
     routes = _routes(backend, settings.max_request_bytes)
     app.register_blueprint(routes, name="all")
@@ -134,6 +134,11 @@ def _start() -> None:
     g.request_id = secrets.token_hex(8)
     logs.request_id.set(g.request_id)
     g.started = time.perf_counter()
+
+
+def _forget(_: BaseException | None) -> None:
+    # The thread goes on with other things.
+    logs.request_id.set("")
 
 
 def _finish(response: Response) -> Response:
