@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     backend_url: str | None = _knob(None, "The backend, as Label Studio reaches it; unset: http://<host>:<port>.")
     threads: int = _knob(8, "Requests that are served at the same time.", ge=4, le=64)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _knob("INFO", "Least severity that is logged.")
+    log_format: Literal["text", "json"] = _knob("text", "How the backend and the workers log: for people, or JSON.")
 
     label_studio_url: str = _knob("http://127.0.0.1:8080", "Label Studio, as the backend reaches it.")
     label_studio_token: SecretStr | None = _knob(None, "Label Studio's personal access token.")

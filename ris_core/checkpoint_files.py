@@ -9,6 +9,7 @@ is in the tensors is `checkpoint`'s matter.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,29 @@ def read_json(folder: Path) -> object:
         raise CheckpointError(f"{folder} isn't a checkpoint: {CONFIG} is missing.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} can't be read: {error}.") from None
+
+
+def check_weights(folder: Path) -> None:
+    """Raise CheckpointError unless the weights are whole: the file that `config.json` names by its digest.
+
+    Reads a file again only when it has changed. A zero-shot segmenter has no weights of its own to check.
+    """
+    config = read_config(folder)
+    if config["model"] in ZERO_SHOT:
+        return
+    path = folder / WEIGHTS
+    try:
+        stat = path.stat()
+        digest = _digest(path, stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        raise CheckpointError(f"{path} can't be read. A checkpoint is a folder with {WEIGHTS}.") from None
+    if digest != config.get("weights"):
+        raise CheckpointError(f"{path} isn't the file that {CONFIG} describes. Fetch both again.")
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _modified: int, _size: int) -> str:
+    return sha256(path)
 
 
 def answers_clicks(folder: Path) -> bool:

@@ -17,7 +17,7 @@ BREACHES = {
     "upward": ("backend/prompts/sheet.py", "import backend.learning.gate", "backend: layers"),
     "between the packages": ("ris_core/masks.py", "import backend.errors", "ris_core knows nothing of the backend"),
     "torch": ("backend/labelstudio/client.py", "import torch", "labelstudio, settings, queue, registry: without torch"),
-    "printing": ("backend/batches/runner.py", "import rich", "Only cli and doctor print"),
+    "printing": ("backend/batches/runner.py", "import rich", "Only cli prints"),
     "a module of no layer": ("backend/misc.py", "", "backend: layers"),
 }
 

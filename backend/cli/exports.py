@@ -39,7 +39,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export a project's annotations as a dataset: masks exact, prompts beside them."""
-    from backend.datasets.export import ExportSpec, check_name
+    from backend.datasets.export import ExportSpec, check_name, usual_name
     from backend.home import exports_folder
     from backend.settings import load
 
@@ -55,7 +55,7 @@ def export(
             }
         )
     )
-    folder = name or f"project-{project}-{format}"
+    folder = name or usual_name(project, format)
     check_name(folder)
     check_publishing(to)
     made = exports_folder(load().home) / folder

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,32 +16,6 @@ from backend.terminal import out, say, stage_bar
 if TYPE_CHECKING:
     from backend.batches.store import Batch
     from backend.queue.queue import JobQueue, Ticket
-
-# What a job's function does, with its arguments; and how a job of each status goes.
-_DOES = {
-    "learn": "learns from the corrections of project {0}",
-    "distil": "learns what a teacher says about project {0}",
-    "export": "exports project {0} to {1}",
-    "prelabel": "works on batch {0}",
-    "refresh": "looks whether project {0} is to be predicted anew",
-}
-_GOES = {
-    "queued": "waits for a worker",
-    "deferred": "waits for another job",
-    "scheduled": "waits to be tried again",
-    "started": "runs",
-    "finished": "has finished",
-    "failed": "has failed",
-    "stopped": "was stopped",
-    "canceled": "was cancelled",
-}
-_RESULTS = {
-    "learn": "{decision}: {reason}",
-    "distil": "{decision}: {reason}",
-    "export": "{images} images, {annotations} masks, {refs} expressions in {out}",
-    "prelabel": "{tasks} tasks in {seconds:.0f} s",
-    "refresh": "Predictions: {state}",
-}
 
 
 def finetune(project: ProjectOption, as_json: JsonOption = False) -> None:
@@ -93,6 +66,7 @@ def jobs(as_json: JsonOption = False) -> None:
 
 def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")], as_json: JsonOption = False) -> None:
     """Show how a job goes: what it does, how far it is, and what came of it."""
+    from backend.queue import wording
     from backend.queue.queue import JobQueue
     from backend.settings import load
 
@@ -100,7 +74,7 @@ def job(job: Annotated[str, typer.Argument(help="A job's id, see `ris jobs`.")],
     if as_json:
         print(json.dumps(described))
         return
-    for line in _sentences(described):
+    for line in wording.sentences(described):
         say(line)
 
 
@@ -112,23 +86,6 @@ def result_of(order: Callable[[JobQueue], Ticket]) -> dict[str, Any]:
     jobs = JobQueue.from_settings(load())
     with stage_bar() as on_progress:
         return jobs.wait(order(jobs).job, on_progress)
-
-
-def _sentences(job: Mapping[str, Any]) -> Iterator[str]:
-    """What a person wants to know of a job, from `JobQueue.describe`."""
-    function, arguments = str(job.get("function", "")), job.get("arguments") or []
-    does = _DOES[function].format(*arguments) if function in _DOES else "is none of ours, and isn't run"
-    yield f"Job {job['id']} {does}."
-    progress = job.get("progress") if job["status"] == "started" else None
-    far = f": {progress['stage']}, {progress['share']:.0%} done" if progress else ""
-    yield f"It {_GOES.get(job['status'], job['status'])}{far}."
-    times = [f"{name} {_time(job[name])}" for name in ("queued", "started", "ended") if job.get(name)]
-    if times:
-        yield f"It was {', '.join(times)}."
-    if isinstance(job.get("result"), dict) and function in _RESULTS:
-        yield f"{_RESULTS[function].format(**job['result']).rstrip('.')}."
-    if message := (job.get("error") or {}).get("message"):
-        yield str(message)
 
 
 def _comparison(outcome: Mapping[str, Any]) -> Table:
@@ -158,10 +115,12 @@ def nearness(taught: Mapping[str, Any]) -> Table:
 
 
 def _table_of_batches(batches: Sequence[Batch]) -> Table:
+    from backend.batches.wording import outcome
+
     table = Table(_whole("batch"), "project", "started by", "state", "what came of it", title="Batches")
     for batch in batches:
         spec = batch.spec
-        table.add_row(batch.id, str(spec.project), spec.origin, batch.state, escape(", ".join(_outcome_of(batch))))
+        table.add_row(batch.id, str(spec.project), spec.origin, batch.state, escape(outcome(batch)))
     return table
 
 
@@ -170,49 +129,10 @@ def _whole(name: str) -> Column:
     return Column(name, no_wrap=True)
 
 
-def _outcome_of(batch: Batch) -> Iterator[str]:
-    yield f"{batch.done} of {batch.total} done"
-    if batch.skipped:
-        yield f"{batch.skipped} needed none"
-    if batch.failed:
-        yield f"{batch.failed} left out"
-    if batch.state == "running":
-        yield f"{batch.rate:.1f} a second"
-        left = batch.as_json()["seconds_left"]
-        if left is not None:
-            yield f"{_duration(left)} left"
-    if batch.note:
-        yield batch.note
-
-
 def _table_of_jobs(jobs: Sequence[Mapping[str, Any]]) -> Table:
+    from backend.queue import wording
+
     table = Table(_whole("job"), _whole("status"), _whole("queued"), "what came of it", title="Jobs")
     for job in jobs:
-        table.add_row(job["id"], job["status"], _ago(job.get("queued")), escape(_outcome_of_job(job)))
+        table.add_row(job["id"], job["status"], wording.ago(job.get("queued")), escape(wording.outcome(job)))
     return table
-
-
-def _outcome_of_job(job: Mapping[str, Any]) -> str:
-    """What came of a job, how far it is while it runs, or why it failed."""
-    function, result, progress = job.get("function"), job.get("result"), job.get("progress")
-    if isinstance(result, dict) and function in _RESULTS:
-        return _RESULTS[function].format(**result)
-    if message := (job.get("error") or {}).get("message"):
-        return str(message)
-    return f"{progress['stage']} {progress['share']:.0%}" if progress else ""
-
-
-def _time(when: str) -> str:
-    return f"{datetime.fromisoformat(when):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _ago(when: str | None) -> str:
-    if when is None:
-        return ""
-    queued = datetime.fromisoformat(when)
-    return f"{_duration((datetime.now(UTC) - queued).total_seconds())} ago"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

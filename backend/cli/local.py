@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -24,9 +25,13 @@ from backend.terminal import err, out, stage_bar
 from ris_core.errors import RisError
 
 if TYPE_CHECKING:
+    from backend.doctor.checks import Finding
     from backend.local.demo import DemoResult
     from backend.local.up import RunningStudio
     from backend.settings import Settings
+
+
+_COLOURS = {"ok": "green", "warning": "yellow", "broken": "red", "skipped": "dim"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class StudioDisplay:
         password = studio.password if self.console.is_terminal else _where(studio)
         table.add_row("[bold]Log in", f"{studio.email}   {password}")
         table.add_row("[bold]Then", steps)
+        name, word = studio.console_login
+        table.add_row(
+            "[bold]Look after", f"{studio.console}   {name}   {word if self.console.is_terminal else ''}".rstrip()
+        )
         table.add_row("[bold]Stop", f"Ctrl-C. Everything is kept in {studio.home}, logs in {logs_folder(studio.home)}.")
         self.console.print(Panel(table, title="ris is running", border_style="green", expand=False))
 
@@ -127,9 +136,19 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Try each link from the settings to the masks in Label Studio, and say what to do where one is broken."""
-    from backend import doctor
+    from backend.doctor import CHAIN, diagnose
 
-    if not doctor.run(project, as_json):
+    findings = []
+    with err.status("settings") as status:
+        for finding, following in zip(diagnose(project), [*CHAIN[1:], None], strict=True):
+            findings.append(finding)
+            status.update(following.link if following else "")
+    is_whole = all(finding.state != "broken" for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": is_whole, "findings": [asdict(finding) for finding in findings]}))
+    else:
+        out.print(_table_of_findings(findings))
+    if not is_whole:
         raise typer.Exit(1)
 
 
@@ -143,6 +162,15 @@ def worker(
     from backend.settings import load
 
     run_worker(load(), only=only)
+
+
+def _table_of_findings(findings: Sequence[Finding]) -> Table:
+    table = Table("link", "state", "what", "what to do", show_lines=True)
+    for finding in findings:
+        colour = _COLOURS[finding.state]
+        # Sentences may hold brackets, which rich would read as markup.
+        table.add_row(finding.link, f"[{colour}]{finding.state}[/]", escape(finding.what), escape(finding.remedy))
+    return table
 
 
 def _show_demo(result: DemoResult, display: StudioDisplay) -> None:

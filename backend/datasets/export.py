@@ -100,6 +100,11 @@ class ExportSpec:
 _USUAL = ExportSpec()
 
 
+def usual_name(project: int, fmt: str) -> str:
+    """The folder that a project's export in a format goes to, unless another one is named."""
+    return f"project-{project}-{fmt}"
+
+
 def check_name(name: object) -> None:
     """Raise BadRequest if `name` can't name an export's folder: a path from the queue could lead anywhere."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -23,7 +23,6 @@ from backend.home import env_file, home_folder
 from backend.queue import queue
 from backend.queue.names import KINDS, QUEUES
 from backend.settings import PREFIX
-from ris_core import segmenters
 from ris_core.files import atomic_write
 
 SECRETS = ("password", "webhook_secret", "label_studio_token", "redis_url")
@@ -80,6 +79,8 @@ def disk(context: CheckContext) -> CheckResult:
 
 def weights(context: CheckContext) -> CheckResult:
     """The version in production answers a prompt."""
+    from ris_core import segmenters  # noqa: PLC0415 - it brings torch, for which no server is to wait
+
     versions = services.registry(context.settings)
     version = versions.base if context.number is None else versions.current(context.number)
     start = time.perf_counter()

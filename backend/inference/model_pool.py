@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
+from backend import metrics
 from backend.errors import Unavailable
 from backend.inference.embedding_cache import MEGABYTE, EmbeddingCache
 from backend.registry import Version
@@ -129,14 +130,16 @@ class ModelPool:
             prepared = self._prepare(predictor, images)
             requests = list(zip(prepared, [image.prompts for image in images], strict=True))
             if passes is None:
-                answers: list[list[Prediction]] = predictor.segment_all(requests, guessed)
+                with metrics.timed(metrics.PREDICT_SECONDS):
+                    answers: list[list[Prediction]] = predictor.segment_all(requests, guessed)
             else:
                 from ris_core.inference.uncertainty import assess  # noqa: PLC0415 - see `_load`
 
                 sentences = [
                     (image, [asked for asked in prompts if isinstance(asked, str)]) for image, prompts in requests
                 ]
-                answers = [list(assessed) for assessed in assess(predictor, sentences, passes)]
+                with metrics.timed(metrics.PREDICT_SECONDS):
+                    answers = [list(assessed) for assessed in assess(predictor, sentences, passes)]
             return [_apart(predictor, image, own, apart) for image, own in zip(prepared, answers, strict=True)]
         except (InputError, OutOfMemory) as error:
             failure = error.with_traceback(None)
@@ -157,7 +160,8 @@ class ModelPool:
         kept = {key: prepared for key, prepared in found.items() if prepared is not None}
         new = {key: request.image for key, request in zip(keys, requests, strict=True) if key not in kept}
         decoded = [self.read(image) if isinstance(image, bytes) else image for image in new.values()]
-        prepared = kept | dict(zip(new, predictor.embed_all(decoded), strict=True))
+        _count(len(kept), len(new))
+        prepared = kept | dict(zip(new, _embedded(predictor, decoded), strict=True))
         for key, image in new.items():
             if isinstance(image, bytes):
                 self._embeddings.put(fingerprint, key, prepared[key])
@@ -190,6 +194,19 @@ class ModelPool:
         if all(other.fingerprint != fingerprint for other in self._predictors.values()):
             self._embeddings.forget(fingerprint)
         release_memory()
+
+
+def _count(hits: int, misses: int) -> None:
+    for result, count in (("hit", hits), ("miss", misses)):
+        if count:
+            metrics.EMBEDDINGS.labels(metrics.process(), result).inc(count)
+
+
+def _embedded(predictor: Segmenter, images: Sequence[Image]) -> list[PreparedImage]:
+    if not images:
+        return []
+    with metrics.timed(metrics.EMBED_SECONDS):
+        return list(predictor.embed_all(images))
 
 
 def _apart(

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from backend import metrics
 from backend.active_learning.strategies import Pair
 from backend.errors import BadRequest, FetchError, TooMany
 from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
@@ -143,7 +144,8 @@ class Prelabeller:
     def fetch(self, task: PromptedTask, config: LabelConfig, credentials: Credentials | None = None) -> PromptedTask:
         """The task with its image, encoded. Raises FetchError, BadRequest or LabelStudioError."""
         address = image_address(task.task, config)
-        image = self._images.fetch(address, task.task.get("id"), credentials)
+        with metrics.timed(metrics.FETCH_SECONDS):
+            image = self._images.fetch(address, task.task.get("id"), credentials)
         return replace(task, image=image, identity=sha256(image))
 
     def decode(self, task: PromptedTask) -> PromptedTask:

@@ -14,7 +14,7 @@ import torch
 from redis.exceptions import RedisError
 from rq.job import Job, get_current_job
 
-from backend import services
+from backend import metrics, services
 from backend.batches import runner
 from backend.batches.service import BatchService
 from backend.batches.store import BatchStore
@@ -73,7 +73,9 @@ def _learn(project: int, job: Job | None, min_new: int | None, teaching: Teachin
             stop=_should_stop(job),
             on_progress=progress,
         )
-        return asdict(attempt(project, job.id if job else "", client, log, queue, learn))
+        outcome = attempt(project, job.id if job else "", client, log, queue, learn)
+        metrics.LEARNING_RUNS.labels(str(project), outcome.decision).inc()
+        return asdict(outcome)
 
 
 def export(project: int, name: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -30,17 +30,18 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
 
-from backend import logs, services
+from backend import logs, metrics, services
 from backend.batches.service import BatchService
 from backend.errors import Unavailable
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
 from backend.learning import notice, rollout, triggers
+from backend.metrics.shared import pushing
 from backend.queue.allow_list import GuardedJob, sign_jobs
 from backend.queue.cancellation import STOP, Cancellation, JobStopped
 from backend.queue.mending import UNREADABLE, mend
 from backend.queue.names import KINDS, QUEUES, WorkerKind
-from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue
+from backend.queue.queue import JobQueue, KeptQueue, connect, open_queue, request_of
 from backend.settings import Settings, load
 from ris_core.errors import OutOfMemory, RisError
 
@@ -74,6 +75,8 @@ class GuardedWorker(Worker):
             return
         lifeline = self._lifeline = os.pipe()
         self._memory_kills = memory_limit.memory_kills()
+        # The job's process is forked in here, and goes on with it.
+        named = logs.request_id.set(request_of(job))
         try:
             super().execute_job(job, queue)
         except (*UNREADABLE, ResponseError) as error:
@@ -81,6 +84,7 @@ class GuardedWorker(Worker):
             queue.intermediate_queue.remove(job.id)
             job.started_job_registry.remove_executions(job)
         finally:
+            logs.request_id.reset(named)
             self._lifeline = None
             for end in lifeline:
                 os.close(end)
@@ -156,6 +160,12 @@ class GuardedWorker(Worker):
         job.should_stop = Cancellation(reader)
         super().main_work_horse(job, queue)
 
+    def perform_job(self, job: Job, queue: Queue) -> bool:
+        """As RQ's, in the job's process; what is counted there is kept in Valkey."""
+        metrics.be("worker")
+        with pushing(self.connection):
+            return super().perform_job(job, queue)
+
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """As RQ's; a job that has stopped with its worker keeps all its tries."""
         if exc_info[0] is not JobStopped:
@@ -191,7 +201,7 @@ def run_worker(settings: Settings, burst: bool = False, only: WorkerKind | None 
     Raises Unavailable if Valkey can't be reached, or went away in the middle of a job; SettingsError if its address or
     RIS_WEBHOOK_SECRET isn't set.
     """
-    logs.configure(settings.log_level, settings.secrets())
+    logs.configure(settings.log_level, settings.secrets(), settings.log_format)
     sign_jobs(settings)
     try:
         connection = connect(settings.secret("redis_url"), patient=True)

@@ -52,6 +52,13 @@ def sentence(changes: Changes, versions: ProjectVersions, min_new: int) -> str:
     return f"RIS: {far} Last: {what} {when}{score}. {card.get('reason', '')}".rstrip()
 
 
+def current(project: int, log: EventLog, registry: Registry, settings: Settings) -> str:
+    """The `sentence` of a project as things stand. settings: of that project."""
+    counts, _ = log.last_probe(project)
+    min_new = usual_min_new(settings, counts.tasks if counts else None)
+    return sentence(log.changes(project), registry.read(project), min_new)
+
+
 def with_line(instructions: str, line: str) -> str:
     """The instructions with that last line in place of the one before."""
     return f"{_LINE.sub('', instructions)}\n<p>{escape(line, quote=False)}</p>".lstrip()
@@ -75,9 +82,8 @@ def _write_all(connection: Redis, settings: Settings, registry: Registry) -> Non
             if time.monotonic() >= end:
                 return
             with logged_errors(project):
-                own, (counts, _) = settings.of_project(project), log.last_probe(project)
-                min_new = usual_min_new(own, counts.tasks if counts else None)
-                line = sentence(log.changes(project), registry.read(project), min_new)
+                own = settings.of_project(project)
+                line = current(project, log, registry, own)
                 if own.finetune_notice and connection.hget(_WRITTEN, str(project)) != line.encode():
                     _write(client, project, line)
                     connection.hset(_WRITTEN, str(project), line)

@@ -60,26 +60,31 @@ def describe(registry: Registry, project: int) -> dict[str, Any]:
     return {"project": project, "production": current, "since": versions.since, "versions": rows}
 
 
-def promote(registry: Registry, project: int, name: str, queue: JobQueue | None) -> ProductionChange:
+def promote(
+    registry: Registry, project: int, name: str, queue: JobQueue | None, instead_of: str | None = None
+) -> ProductionChange:
     """Put a version into production, whatever the gate said of it, and have predictions made anew.
 
+    instead_of: what has to be in production now, else PromotionConflict is raised. [whatever is]
     name: as the registry or as Label Studio has it, or that of a zero-shot segmenter, which becomes a version then.
     queue: None where there is none; workers then see to the predictions within a minute of theirs. Raises NotFound,
     RegistryError, or CheckpointError if that segmenter isn't fetched.
     """
     before = registry.current(project).name
-    version = registry.promote(project, registry.find(project, plain_name(name)).name).name
+    version = registry.promote(project, registry.find(project, plain_name(name)).name, instead_of).name
     refresh_soon(queue, project)
     return ProductionChange(project, version, before, version != before)
 
 
-def rollback(registry: Registry, project: int, queue: JobQueue | None) -> ProductionChange:
-    """Put the version before the one in production back, and have predictions made anew; `queue` as in `promote`.
+def rollback(
+    registry: Registry, project: int, queue: JobQueue | None, instead_of: str | None = None
+) -> ProductionChange:
+    """Put the version before the one in production back, and have predictions made anew; the rest as in `promote`.
 
     Raises NothingEarlier, PromotionConflict, RegistryError.
     """
-    before = registry.pointer(project).version
     # Two people who go back at once mean the same step.
+    before = instead_of or registry.pointer(project).version
     version = registry.rollback(project, instead_of=before).name
     refresh_soon(queue, project)
     return ProductionChange(project, version, before, version != before)

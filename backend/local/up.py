@@ -35,12 +35,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RunningStudio:
-    """What a person needs to use a studio that runs. url: of the project that it is connected to."""
+    """What a person needs to use a studio that runs.
+
+    url: of the project that it is connected to. console, console_login: its address, and user name and password.
+    """
 
     url: str
     email: str
     password: str
     home: Path
+    console: str
+    console_login: tuple[str, str]
 
 
 class Display(Protocol):
@@ -131,7 +136,9 @@ def _bring_up(
     project = connect.connect(settings, samples.photos).project
     url = f"{settings.label_studio_url}/projects/{project}/data"
     password = settings.secret("label_studio_password")
-    display.running(RunningStudio(url, settings.label_studio_email, password, home))
+    console = f"{connect.backend_url(settings)}/console/"
+    login = settings.username, settings.secret("password")
+    display.running(RunningStudio(url, settings.label_studio_email, password, home, console, login))
 
 
 def _start(supervisor: Supervisor, services: Sequence[Service], display: Display) -> None:

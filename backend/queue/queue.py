@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -35,8 +36,10 @@ from rq.exceptions import DequeueTimeout, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
+from rq.utils import utcparse
 
 from backend.errors import BackendError, NotFound, Unavailable
+from backend.logs import request_id
 from backend.queue.allow_list import GuardedJob, sign_jobs
 from backend.queue.mending import UNREADABLE, is_job, readable
 from backend.queue.names import NAME, QUEUES
@@ -60,6 +63,8 @@ FAILURE_SECONDS = 30 * 86400
 RETRIES = 2
 
 _LATELY = 20
+# In a job's meta: the request that it comes of.
+_REQUEST, _LONGEST_REQUEST = "request_id", 64
 # In a job's record: how many new corrections suffice for it to learn.
 _MIN_NEW = "least"
 
@@ -68,6 +73,15 @@ _SOCKET_SECONDS = 0.4
 # Between two polls of empty queues; of a job whose end is waited for.
 _POLL_SECONDS, _WAIT_SECONDS = 0.1, 0.3
 _ENDED = ("finished", "failed", "stopped", "canceled")
+
+
+@dataclass(frozen=True)
+class QueueLoad:
+    """How many jobs of a queue wait and run. oldest_seconds: how long the next one has waited, 0 where none does."""
+
+    waiting: int
+    running: int
+    oldest_seconds: float
 
 
 class JobFailed(BackendError, code="job_failed"):
@@ -168,6 +182,11 @@ def min_new_of(job: Job) -> int | None:
     return _count(job.connection.hget(job.key, _MIN_NEW))
 
 
+def request_of(job: Job) -> str:
+    """The id of the HTTP request that a job comes of; empty if of none."""
+    return str(job.meta.get(_REQUEST, ""))[:_LONGEST_REQUEST]
+
+
 class JobQueue:
     """What the backend does with jobs. Every method raises Unavailable where Valkey can't be reached."""
 
@@ -255,6 +274,11 @@ class JobQueue:
         with reachable():
             return {kind: Worker.count(queue=queue) for kind, queue in queues.items()}
 
+    def loads(self) -> dict[str, QueueLoad]:
+        """How much there is to do, by the name of the queue."""
+        with reachable():
+            return {queue.name: _load(queue) for queue in (self._training, self._queue, self._batches)}
+
     def _once(self, key: str, make: Callable[[], Job], queue: Queue, min_new: int | None = None) -> Ticket:
         with reachable(), self._connection.pipeline() as pipeline:
             while True:
@@ -309,6 +333,7 @@ class JobQueue:
             failure_ttl=FAILURE_SECONDS,
             # In front: what was begun goes on before anything else.
             retry=Retry(max=RETRIES, enqueue_at_front=True),
+            meta={_REQUEST: request} if (request := request_id.get()) else {},
         )
 
 
@@ -345,6 +370,14 @@ def _readable_description(job: Job) -> dict[str, Any]:
         "error": job.meta.get("error"),
         **{name: time and time.isoformat() for name, time in times.items()},
     }
+
+
+def _load(queue: Queue) -> QueueLoad:
+    next_job = next(iter(queue.get_job_ids(0, 1)), None)
+    since = next_job and _text(queue.connection.hget(GuardedJob.key_for(next_job), "enqueued_at"))
+    waited = (datetime.now(UTC) - utcparse(since)).total_seconds() if since else 0.0
+    running = queue.started_job_registry.get_job_ids(cleanup=False)
+    return QueueLoad(queue.count, len(running), max(0.0, waited))
 
 
 def _recent(queue: Queue) -> list[str]:

@@ -1,8 +1,8 @@
 """The HTTP door: who may come in, how much they may bring, and what an error looks like. Holds no logic of its own.
 
-Every route is there twice: by itself, and below /projects/<id>, the address of one project. /health is open. /webhook
-wants the secret header that `connect` installs, or the password: Label Studio signs only START_TRAINING with the
-latter. All else wants the password.
+Every route is there twice: by itself, and below /projects/<id>, the address of one project; beside them stands the
+console (console/routes.py), /metrics and /ready, once. /health is open. /webhook wants the secret header that `connect`
+installs, or the password: Label Studio signs only START_TRAINING with the latter. All else wants the password.
 """
 
 import hmac
@@ -15,11 +15,18 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from backend import logs, metrics
+from backend.doctor.aside import Examiner
 from backend.errors import BackendError, BadRequest, TooLarge, Unauthorized
 from backend.labelstudio.json_values import read_json
 from backend.labelstudio.webhooks import SECRET_HEADER
+from backend.queue.queue import connect
 from backend.settings import Settings
+from backend.web import ready
+from backend.web.console import routes as console
+from backend.web.console.parts import ConsoleParts
 from backend.web.ml_backend import MLBackend
+from backend.web.scrape import CONTENT_TYPE, Scrape
 from ris_core.errors import InputError, RisError
 
 _log = logging.getLogger(__name__)
@@ -32,6 +39,7 @@ _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
 # The one view that asks for no password.
 _OPEN = "health"
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 
 
 class App(Flask):
@@ -55,10 +63,17 @@ def create_app(settings: Settings, backend: MLBackend) -> App:
     app.before_request(_start)
     app.before_request(_gate(settings))
     app.after_request(_finish)
+    app.teardown_request(_forget)
     app.register_error_handler(Exception, _answer_error)
     routes = _routes(backend, settings.max_request_bytes)
     app.register_blueprint(routes, name="all")
     app.register_blueprint(routes, name="project", url_prefix=_ADDRESS_OF_A_PROJECT)
+    parts = ConsoleParts(settings, backend.batches, backend.project_models, Examiner(settings.home))
+    app.register_blueprint(console.blueprint(parts), url_prefix=console.PREFIX)
+    connection = connect(settings.secret("redis_url"))
+    scrape = Scrape(settings, parts.registry, backend.queue, connection)
+    app.add_url_rule("/ready", "ready", lambda: jsonify(ready.check(parts.registry, connection)))
+    app.add_url_rule("/metrics", "metrics", lambda: Response(scrape.text(), content_type=CONTENT_TYPE))
     return app
 
 
@@ -138,21 +153,39 @@ def _body(max_bytes: int) -> object:
 
 def _start() -> None:
     g.request_id = secrets.token_hex(8)
+    logs.request_id.set(g.request_id)
     g.started = time.perf_counter()
+
+
+def _forget(_: BaseException | None) -> None:
+    # The thread goes on with other things.
+    logs.request_id.set("")
 
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    milliseconds = 1000 * (time.perf_counter() - g.started)
+    seconds = time.perf_counter() - g.started
+    _count(response.status_code, seconds)
     # The path is quoted, for it may hold line breaks.
-    what = request.method, repr(request.path[:200]), response.status_code, milliseconds, g.request_id
+    what = request.method, repr(request.path[:200]), response.status_code, 1000 * seconds, g.request_id
     _log.info("%s %s %s in %.0f ms (%s)", *what)
     return response
 
 
+def _count(status: int, seconds: float) -> None:
+    # Of what the caller chooses freely nothing becomes a label: each would be kept for ever.
+    route = request.url_rule.rule if request.url_rule else "none"
+    method = request.method if request.method in _METHODS else "other"
+    metrics.HTTP_REQUESTS.labels(route, method, str(status)).inc()
+    metrics.HTTP_SECONDS.labels(route, method).observe(seconds)
+
+
 def _answer_error(error: Exception) -> Response:
     status, code, message = _explain(error)
-    response = jsonify(code=code, message=message, request_id=g.request_id)
+    if request.blueprint == console.NAME:
+        response = console.error_page(status, code, message, g.request_id)
+    else:
+        response = jsonify(code=code, message=message, request_id=g.request_id)
     # Label Studio shows people the HTTP reason, never the body.
     reason = message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")
     response.status = f"{status} {reason[:_LONGEST_REASON]}"

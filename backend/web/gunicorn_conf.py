@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from backend.logs import RedactingFormatter
+from backend.logs import FORMATTERS
 from backend.settings import SettingsError, load
 from backend.web.buffering_worker import BufferingWorker
+from backend.web.console import BROWSER_CONNECTIONS
 
 try:
     _settings = load()
@@ -32,7 +33,8 @@ preload_app = False
 control_socket_disable = True
 worker_class = BufferingWorker
 BufferingWorker.max_body_bytes = _settings.max_request_bytes
-threads = _settings.threads
+# Those that a browser with the console takes aren't taken from Label Studio.
+threads = _settings.threads + BROWSER_CONNECTIONS
 
 # This is not a limit on requests, but on how long the process may be silent.
 timeout = 60
@@ -62,7 +64,7 @@ def _give_back(trim: Callable[[int], int]) -> None:
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"redacted": {"()": RedactingFormatter, "secrets": _settings.secrets()}},
+    "formatters": {"redacted": {"()": FORMATTERS[_settings.log_format], "secrets": _settings.secrets()}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "redacted"}},
     "root": {"level": _settings.log_level, "handlers": ["stderr"]},
     "loggers": {"gunicorn.error": {"level": _settings.log_level, "propagate": True, "handlers": []}},

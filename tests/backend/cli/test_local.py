@@ -82,9 +82,10 @@ def test_how_a_run_ends_is_said_and_is_the_exit_code(display: StudioDisplay) -> 
 def test_services_are_named_as_they_are_ready_and_then_how_to_use_them(display: StudioDisplay, tmp_path: Path) -> None:
     with display.starting(["valkey", "backend"]) as on_ready:
         on_ready("valkey", 0.6)
-    display.running(RunningStudio("http://here/projects/1/data", "me@here", "login-pass", tmp_path))
+    place, console = "http://here/projects/1/data", "http://here:9090/console/"
+    display.running(RunningStudio(place, "me@here", "login-pass", tmp_path, console, ("ris", "console-pass")))
     assert "valkey is ready after 1 s." in shown(display)
-    for text in ("http://here/projects/1/data", "me@here", str(tmp_path / "logs"), "Ctrl-C"):
+    for text in (place, "me@here", f"{console}   ris", str(tmp_path / "logs"), "Ctrl-C"):
         assert text in shown(display)
 
 

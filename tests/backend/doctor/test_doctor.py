@@ -45,7 +45,7 @@ def test_a_fault_is_one(chain: Chain) -> None:
 
 
 def test_the_table_shows_what_to_do(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.doctor.out.width", 200)
+    monkeypatch.setattr("backend.cli.local.out.width", 200)
     chain.label_studio.project["title"] = "[red]Cats[/red]"
     chain.label_studio.registrations.clear()
     chain.write()
