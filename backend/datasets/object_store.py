@@ -6,6 +6,7 @@ AWS_REGION, AWS_ENDPOINT_URL and so on.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,11 +21,16 @@ from obstore.fsspec import FsspecStore
 from backend.errors import PublishError
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig
+    from obstore.store import ClientConfig, RetryConfig
 
 # Chunks of a large object on their way at once; as many objects are.
 _PARTS, _LEAST_PART, _MOST_PARTS = 4, 5 << 20, 9_000
 _RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
+# All parts share a line that may be slow: a request may take long, as long as the connection stands.
+_PATIENCE = {"connect_timeout": "10s", "timeout": "15m"}
+# What obstore doesn't take from the environment once it is told the above.
+_CLIENT = (*_PATIENCE, "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate")
+_PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
 
 _VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
@@ -48,7 +54,10 @@ _SAYINGS = (
         "the credentials are refused. Check {variables}, and that they may list, read, write and delete there",
     ),
     (r"BadScheme", "the endpoint is plain http. Set AWS_ALLOW_HTTP=true if that is meant, or use https"),
-    (r"kind: (Connect|Timeout|Request)\b", "the endpoint doesn't answer. Check AWS_ENDPOINT_URL and the network"),
+    (
+        r"kind: (Connect|Timeout|Request)\b",
+        "the endpoint doesn't answer. Check the network, and the address in AWS_ENDPOINT_URL if there is one",
+    ),
 )
 
 
@@ -69,7 +78,9 @@ class ObjectStore:
             return
         if not path.partition("/")[0]:
             raise PublishError(f"{address} names no bucket. Write {self._protocol}://BUCKET/PREFIX.")
-        self._files = _Cloud(cast(Literal["s3"], self._protocol), retry_config=_RETRIES)
+        self._files = _Cloud(
+            cast(Literal["s3"], self._protocol), retry_config=_RETRIES, client_options=_client_options(self._protocol)
+        )
         self._root = path.rstrip("/")
 
     def sizes(self) -> dict[str, int]:
@@ -131,6 +142,11 @@ class ObjectStore:
             if re.search(pattern, said):
                 return f"{self.address} can't be published to: {cause.format(variables=variables)}."
         return f"{self.address} can't be published to. The store says: {said.splitlines()[0][:300]}"
+
+
+def _client_options(protocol: str) -> ClientConfig:
+    told = {name: os.environ.get(f"{_PREFIXES[protocol]}_{name.upper()}") for name in _CLIENT}
+    return cast("ClientConfig", _PATIENCE | {name: value for name, value in told.items() if value})
 
 
 class _Cloud(FsspecStore):
