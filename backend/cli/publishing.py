@@ -22,9 +22,9 @@ ToOption = Annotated[
 
 def check_publishing(to: str | None) -> None:
     """Raise PublishError or DatasetError before the work is done, if its result can't go where it should."""
-    from backend.datasets.publish import check_destination
-
     if to:
+        from backend.datasets.publish import check_destination
+
         check_destination(to)
 
 

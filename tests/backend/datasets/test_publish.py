@@ -92,7 +92,7 @@ def in_archive(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(EXPORTS, min_size=1, max_size=4))
 def test_any_exports_one_after_another(versions: list[Files]) -> None:
     with tempfile.TemporaryDirectory() as name:
