@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from ris_core.checkpoint_files import CONFIG, FORMAT, WEIGHTS, OperatingPoint, trainable_config, write
+from ris_core.checkpoint_files import CONFIG, FORMAT, WEIGHTS, OperatingPoint, complete, trainable_config, write
 from ris_core.encoders import image_encoder, text_encoder
 from ris_core.encoders.adapters import merge, with_room, without_room
 from ris_core.encoders.weights import misfits
@@ -45,7 +45,7 @@ def load(folder: Path, tuning: Tuning | None = None, merged: bool = False) -> tu
         CheckpointError: a file is missing, damaged or of another version, its tensors don't fit the model, or it is a
             zero-shot segmenter.
     """
-    config = trainable_config(folder)
+    config = complete(folder, trainable_config(folder))
     saved, point = checked(Tuning, config["tuning"]), checked(OperatingPoint, config["operating_point"])
     if tuning and tuning.encoders == "full" and saved.encoders == "adapters":
         return _load_to_train_in_full(folder, tuning)
@@ -90,7 +90,7 @@ def _load_to_train_in_full(folder: Path, tuning: Tuning) -> tuple[RISModel, Oper
 
 def tuning(folder: Path) -> Tuning:
     """What a checkpoint has changed of the encoders. Raises CheckpointError."""
-    return checked(Tuning, trainable_config(folder)["tuning"])
+    return checked(Tuning, trainable_config(folder).get("tuning"))
 
 
 def build(config: dict[str, Any], mergeable: bool = False) -> RISModel:

@@ -25,7 +25,7 @@ DESIGNS = ("vipa", "maris", "haris", "lda")
 ZERO_SHOT = tuple(CATALOGUE)
 MAX_CONFIG_BYTES = 4 << 20
 
-# What a config.json always has, and what that is.
+# What a config.json has, and what that is.
 _KEYS: dict[str, type] = {
     **dict.fromkeys(("image_encoder", "text_encoder", "weights"), str),
     **dict.fromkeys(("options", "tuning", "operating_point"), dict),
@@ -183,11 +183,11 @@ def write(folder: Path, tensors: bytes | None, config: Mapping[str, Any], card: 
 
 def operating_point(folder: Path) -> OperatingPoint:
     """What a checkpoint says from when on a pixel or a thing counts. Raises CheckpointError."""
-    return checked(OperatingPoint, read_config(folder)["operating_point"])
+    return checked(OperatingPoint, read_config(folder).get("operating_point"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` says; it has all that belongs to its model.
+    """What `config.json` says; what it has of what belongs to a model is of the right kind.
 
     Raises CheckpointError if it is missing, damaged or of another version.
     """
@@ -195,8 +195,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT or config.get("model") not in DESIGNS + ZERO_SHOT:
         raise CheckpointError(f"{folder / CONFIG} is of a format or model that this version doesn't know.")
     for key, kind in (_POINTER_KEYS if config["model"] in ZERO_SHOT else _KEYS).items():
-        if not isinstance(config.get(key), kind):
-            raise CheckpointError(f'{folder / CONFIG} is damaged: its "{key}" is missing or no {_NAMES[kind]}.')
+        if key in config and not isinstance(config[key], kind):
+            raise CheckpointError(f'{folder / CONFIG} is damaged: its "{key}" is no {_NAMES[kind]}.')
+    return config
+
+
+def complete(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with all that loading its model takes. Raises CheckpointError if something is missing."""
+    keys = _POINTER_KEYS if config["model"] in ZERO_SHOT else _KEYS
+    if missing := [key for key in keys if key not in config]:
+        raise CheckpointError(f"{folder / CONFIG} is damaged: it lacks {', '.join(missing)}.")
     return config
 
 
@@ -246,5 +254,5 @@ def answers_clicks(folder: Path) -> bool:
     own, ours = read_config(folder), read_config(shipped())
     if own["model"] in ZERO_SHOT:
         return bool(own.get("clicks"))
-    borrowed = bool(ours.get("interactive")) and ours["image_encoder"] == own["image_encoder"]
+    borrowed = bool(ours.get("interactive")) and ours.get("image_encoder") == own.get("image_encoder")
     return bool(own.get("interactive")) or borrowed

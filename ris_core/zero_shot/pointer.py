@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from ris_core.checkpoint_files import CONFIG, FORMAT, OperatingPoint, pointer_folder, read_config, write
+from ris_core.checkpoint_files import CONFIG, FORMAT, OperatingPoint, complete, pointer_folder, read_config, write
 from ris_core.errors import CheckpointError
 from ris_core.files import cache, sha256
 from ris_core.zero_shot_catalogue import Source, ZeroShotEntry, find_zero_shot
@@ -50,7 +50,7 @@ def parts_of(folder: Path) -> dict[str, Path]:
 
     Raises CheckpointError if a file is missing or was changed since the pointer was made.
     """
-    config = read_config(folder)
+    config = complete(folder, read_config(folder))
     name, parts = config["model"], {}
     for part in find_zero_shot(name).sources:
         where, files = _source(folder, config["sources"].get(part))
