@@ -128,10 +128,9 @@ def load(folder: Path) -> Listener:
 
     Raises CheckpointError if it is missing, damaged or of another version.
     """
-    config = checkpoint_files.read_json(folder)
     try:
-        data = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
+        config, data = checkpoint_files.read_json(folder), (folder / WEIGHTS).read_bytes()
+    except (CheckpointError, OSError) as error:
         raise CheckpointError(f"{folder} holds no listener: {error}.") from None
     if (
         not isinstance(config, dict)
