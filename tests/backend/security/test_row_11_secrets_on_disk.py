@@ -96,13 +96,15 @@ def test_what_is_kept_of_a_project_is_its_owners_alone(make_settings: Callable[.
 def shown(is_terminal: bool, home: Path) -> str:
     text = StringIO()
     display = StudioDisplay(Console(file=text, force_terminal=is_terminal, width=200))
-    display.running(RunningStudio("http://here/projects/1/data", "me@here", "login-pass", home))
+    console = "http://here:9090/console/", ("ris", "console-pass")
+    display.running(RunningStudio("http://here/projects/1/data", "me@here", "login-pass", home, *console))
     return text.getvalue()
 
 
 def test_the_password_is_shown_to_a_person_and_not_to_a_log(tmp_path: Path) -> None:
-    assert "login-pass" in shown(True, tmp_path)
-    logged = shown(False, tmp_path)
-    assert "login-pass" not in logged
+    seen, logged = shown(True, tmp_path), shown(False, tmp_path)
+    for password in ("login-pass", "console-pass"):
+        assert password in seen
+        assert password not in logged
     assert "RIS_LABEL_STUDIO_PASSWORD" in logged
     assert "ris.env" in logged.replace("\n", "")
