@@ -31,6 +31,7 @@ def work(redis_url: str, home: Path, form: str) -> list[str]:
         "RIS_LABEL_STUDIO_URL": "http://127.0.0.1:1",
         "RIS_LABEL_STUDIO_TOKEN": "not-for-the-log",
         "RIS_PASSWORD": "neither",
+        "RIS_WEBHOOK_SECRET": "hook-secret",
     }
     done = subprocess.run(
         [sys.executable, "-c", _WORK], env=environment, capture_output=True, text=True, timeout=100, check=False
