@@ -4,6 +4,7 @@ One chunk of corrections is in memory at a time, and as many pictures as are bei
 """
 
 import json
+import re
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from backend.labelstudio.task_data import path_of
 from ris_core.errors import InputError
 
 _CHUNK, _FETCHERS = 500, 8
+_ORIGIN = re.compile(r"\bhttps?://[^/\s]+")
 
 Chosen = tuple[int, Sequence[Correction]]
 """A task and what counts of it: one correction, of several people one each."""
@@ -94,7 +96,8 @@ def stage(
             try:
                 _keep(corrections, image.result(), staged)
             except (InputError, FetchError) as error:
-                staged.problems.append(Problem("image", task, str(error)))
+                # Exports are handed on: the host is nobody's business.
+                staged.problems.append(Problem("image", task, _ORIGIN.sub("", str(error))))
             done += 1
             on_progress(done / count)
 

@@ -270,14 +270,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("fmt", ["coco", "refcoco"])
-def test_kills_at_any_moment_leave_no_half_export(tmp_path: Path, studio: Studio, fmt: str) -> None:
+def test_kills_at_any_moment_leave_no_half_export(tmp_path: Path, studio: Studio) -> None:
     script, draw = tmp_path / "killed.py", random.Random(3)
     script.write_text(KILLED)
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     out, ends = tmp_path / "out", list[bool]()
     with serve(studio) as site:
-        command = [sys.executable, str(script), site.url, str(tmp_path), fmt]
+        command = [sys.executable, str(script), site.url, str(tmp_path), "refcoco"]
         for _ in range(5):
             process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE)
             assert process.stdout and process.stdout.readline() == b"begun\n"
