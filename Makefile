@@ -17,8 +17,8 @@ NETWORK := Check that this machine reaches the package index and has 5 GB free, 
 
 help:
 	@echo 'make up       install what is missing, then start Label Studio with the model connected (Ctrl-C stops it)'
-	@echo 'make test     all tests; the end-to-end ones start the real servers'
-	@echo 'make e2e      the end-to-end tests alone'
+	@echo 'make test     all tests but the slow ones; the end-to-end ones start the real servers'
+	@echo 'make e2e      all end-to-end tests, the stack of docker-compose.yml and back-ups among them'
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
 	@echo 'make release  VERSION=1.2.0: sets the version, closes the changelog, builds the wheel, names the images'
@@ -29,7 +29,7 @@ up: .venv/.installed $(LABEL_STUDIO)/.installed
 
 test: .venv/.installed-dev $(LABEL_STUDIO)/.installed $(MOTO)/.installed
 	$(VENV)/pytest -n 2 --dist worksteal -m "not e2e"
-	$(VENV)/pytest -m e2e
+	$(VENV)/pytest -m "e2e and not slow"
 
 e2e: .venv/.installed-dev $(LABEL_STUDIO)/.installed
 	$(VENV)/pytest -m e2e

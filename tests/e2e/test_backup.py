@@ -24,7 +24,7 @@ from backend.projects.connect import LABEL_CONFIG, connect_backend, connect_titl
 from backend.settings import Settings, load
 from ris_core.files import sha256
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 CONFIG = parse(LABEL_CONFIG)
 
 

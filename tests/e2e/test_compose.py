@@ -32,7 +32,7 @@ from backend.projects.connect import LABEL_CONFIG, PROJECT
 from backend.registry import Registry
 from ris_core.masks import iou
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 CONFIG = parse(LABEL_CONFIG)
 NAMESPACES = ("unshare", "--uts", "--pid", "--fork", "--mount-proc")
 OTHER_HOST = (*NAMESPACES, "sh", "-c", 'hostname second && exec "$@"', "sh")

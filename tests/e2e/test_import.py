@@ -281,6 +281,7 @@ def while_sending(journal: Path, draw: random.Random) -> Iterator[bool]:
         yield True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [at_random, while_sending])
 def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
     studio: Studio, client: LabelStudio, tmp_path: Path, moment: Callable[..., Iterator[bool]]
