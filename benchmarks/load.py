@@ -267,7 +267,7 @@ def batch_running(studio: Studio, title: str, photos: Sequence[Photo]) -> Iterat
 @contextmanager
 def training(studio: Studio, project: int) -> Iterator[None]:
     """A fine-tuning that outlasts what is measured."""
-    jobs = JobQueue(connect_queue(studio.settings.secret("redis_url")))
+    jobs = JobQueue.from_settings(studio.settings)
     # The events of the annotations may have begun one already.
     jobs.learn(project, min_new=0)
 

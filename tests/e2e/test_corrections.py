@@ -33,6 +33,7 @@ from backend.labelstudio.webhooks import CREATED, SECRET_HEADER, Event
 from backend.learning.events import MISSED, EventLog
 from backend.learning.triggers import Reconciler
 from backend.projects.connect import LABEL_CONFIG, project_url
+from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -178,6 +179,7 @@ def worked(studio: Studio, client: LabelStudio) -> Worked:
     file.write_text("RIS_FINETUNE_MIN_NEW=100000\n")
     assert studio.ris("connect", "--project", str(project)).returncode == 0
     connection = connect(studio.settings.secret("redis_url"), patient=True)
+    sign_jobs(studio.settings)
     log = EventLog(connection, studio.home)
     reconciler = Reconciler(log, JobQueue(connection), studio.settings.of_project)
     tasks = client.import_tasks(project, [{"image": picture(number)} for number in range(TASKS)])
