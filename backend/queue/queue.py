@@ -184,7 +184,8 @@ def min_new_of(job: Job) -> int | None:
 
 def request_of(job: Job) -> str:
     """The id of the HTTP request that a job comes of; empty if of none."""
-    return str(job.meta.get(_REQUEST, ""))[:_LONGEST_REQUEST]
+    # Of a damaged record it may be anything.
+    return str(job.meta.get(_REQUEST, ""))[:_LONGEST_REQUEST] if isinstance(job.meta, dict) else ""
 
 
 class JobQueue:

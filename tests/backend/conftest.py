@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,15 @@ def redis(redis_url: str) -> Iterator[Redis]:
 def _forget_the_signer(monkeypatch: pytest.MonkeyPatch) -> None:
     # It is the process', and so would be the next test's.
     monkeypatch.setattr(GuardedJob, "signer", None)
+
+
+@pytest.fixture(autouse=True)
+def _give_signals_back() -> Iterator[None]:
+    # A worker that runs in this process takes them for good, and the next test's interrupt would end that worker.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
