@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = _knob(None, "Valkey or Redis: redis://:password@host:port/0.")
     username: str = _knob("ris", "User name that Label Studio gives the backend.", min_length=1)
     password: SecretStr | None = _knob(None, "Password that Label Studio gives the backend.")
-    webhook_secret: SecretStr | None = _knob(None, "Secret header of Label Studio's webhooks; jobs in the queue are signed by it.")
+    webhook_secret: SecretStr | None = _knob(
+        None, "Secret header of Label Studio's webhooks; jobs in the queue are signed by it."
+    )
 
     ca_file: Path | None = _knob(None, "Certificates of authorities to trust besides the usual ones, in PEM.")
     proxy: SecretStr | None = _knob(None, "Proxy that leads to Label Studio: http://user:password@host:port.")

@@ -49,7 +49,9 @@ class App(Flask):
         """Whether the request may come in, and to where a body is of use."""
         with self.request_context(environ):
             try:
-                self.preprocess_request()
+                # The app's own: a blueprint's may look into the body.
+                for check in self.before_request_funcs[None]:
+                    check()
             except (BackendError, HTTPException):
                 return False
             return _view() not in (None, _OPEN)

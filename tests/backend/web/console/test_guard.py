@@ -6,8 +6,10 @@ import pytest
 from recorded import BASIC
 from redis import Redis
 from studio import PROJECT
+from werkzeug.test import EnvironBuilder
 
 from backend.registry import Version
+from backend.web.app import App
 from backend.web.console.guard import COOKIE, FIELD
 
 from .conftest import HERE, Browser
@@ -105,3 +107,13 @@ def test_pages_are_framed_by_nobody_and_run_nothing_but_their_own(console: Brows
         assert "unsafe" not in policy
         assert answer.headers["X-Frame-Options"] == "DENY"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_form_is_read_of_whoever_knows_the_password(console: Browser) -> None:
+    """The token stands in the body: the head alone decides whether that is read at all."""
+    app = console.client.application
+    assert isinstance(app, App)
+    for method, path in addresses(console):
+        if method == "POST":
+            heads = [EnvironBuilder(path, method="POST", headers=headers).get_environ() for headers in (BASIC, {})]
+            assert [app.wants_body(head) for head in heads] == [True, False]
