@@ -352,7 +352,7 @@ def _remarks(masks: Sequence[AnnotatedMask], read: AnnotatedMasks) -> Iterator[s
 def _disagreements(annotation: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for other in annotations if says_where(annotation.get("result")) else ():
         is_later = not other.get("was_cancelled") and precedence(other) > precedence(annotation)
-        if is_later and person_of(other) != person_of(annotation):
+        if is_later and person_of(other) != person_of(annotation) and not says_where(other.get("result")):
             yield (
                 f"people disagree: annotation {other['id']} came later and has nothing drawn, annotation "
                 f"{annotation['id']} has, and counts. Look again, and mark the right one as ground truth"

@@ -207,3 +207,11 @@ def test_a_kill_costs_nothing_that_was_read_and_leaves_no_process(tmp_path: Path
     assert [record.task for record in records] == list(range(1, 401))
     assert records == update(tmp_path / "fresh", client)[1]
     assert read <= 400
+
+
+def test_people_disagree_only_where_the_later_drew_nothing() -> None:
+    mine = annotation(11, drawn("a", blob(1)))
+    later = {"completed_by": 2, "updated_at": "2026-11-22T00:00:00Z"}
+    for theirs, count in ((annotation(12, drawn("b", blob(2)), **later), 0), (annotation(12, **later), 1)):
+        problems = [row for one in read_record(task(1, mine, theirs), CONFIG).annotations for row in one.problems]
+        assert [problem.kind for problem in problems] == ["remark"] * count
