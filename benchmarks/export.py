@@ -4,8 +4,9 @@ Tasks have a JPEG photo of 1920x1080 and three brush regions each, all of them d
 in a process of its own, reads tasks and photos over HTTP from a stand-in for Label Studio on this machine, and writes
 masks, prompts and copies of the photos: first with nothing kept, then again after one task in a hundred was changed.
 The SDK's BRUSH_TO_COCO (label-studio-sdk in the environment that Label Studio is in) gets the same annotations as one
-JSON file on disk, and neither fetches nor copies a photo; "masks alone" is ours doing just that. Seconds are those of the whole process, its start included;
-memory is the most that the process and its children held together, sampled (pages that they share count for each).
+JSON file on disk, and neither fetches nor copies a photo; "masks alone" is ours doing just that. Seconds are those of
+the whole process, its start included; memory is the most that the process and its children held together, sampled
+(pages that they share count for each).
 
 The masks of every hundredth task are compared with what was drawn. QUICK=1 takes 100 tasks instead of up to 2,000.
 Where the SDK would take more than 20 minutes it gets every tenth task, and the figure says that it is scaled.
