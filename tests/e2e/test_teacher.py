@@ -119,6 +119,7 @@ def done(studio: Studio, *arguments: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_teaches_with_a_stand_in_where_nothing_was_fetched(studio: Studio) -> None:
     result = json.loads(done(studio, "demo", "--teacher", "sam3", "--json"))
     assert result["before"].startswith("clipseg-")
