@@ -28,7 +28,7 @@ from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.task_data import path_of
 from ris_core.errors import InputError
 
-_CHUNK, _FETCHERS = 500, 8
+_CHUNK, _FETCHERS = 500, 4
 _ORIGIN = re.compile(r"\bhttps?://[^/\s]+")
 
 Chosen = tuple[int, Sequence[Correction]]
