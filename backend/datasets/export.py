@@ -163,15 +163,16 @@ def export_project(
 
         shown = _with_progress(dataset, len(staged), lambda share: on_progress(STAGES[2], share))
         left_out = export_dataset(shown, out, spec.format, spec.options, finish)
-        counts = dict(staged.counts)
-        counts["refs"] -= sum(count for what, count in left_out.items() if what.startswith("expressions "))
+        return {"project": project, "format": spec.format, "out": str(out), "read": read, **_outcome(staged, left_out)}
+
+
+def _outcome(staged: Staging, left_out: Mapping[str, int]) -> dict[str, Any]:
+    """What came of an export, for its report: counts, what is left out, problems."""
+    counts = dict(staged.counts)
+    counts["refs"] -= sum(count for what, count in left_out.items() if what.startswith("expressions "))
     return {
-        "project": project,
-        "format": spec.format,
-        "out": str(out),
         **counts,
         "left_out": dict(left_out),
-        "read": read,
         "problems": dict(Counter(problem.kind for problem in staged.problems)),
         "listed": [asdict(problem) for problem in _in_order(staged.problems)[:_MOST_LISTED]],
     }

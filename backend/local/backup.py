@@ -35,7 +35,7 @@ from backend.home import (
 from backend.locks import exclusive
 from backend.settings import PREFIX, secret_knobs
 from ris_core.errors import InputError
-from ris_core.files import sync
+from ris_core.files import atomic_file
 
 FORMAT = "ris-studio backup 1"
 MANIFEST = "backup.json"
@@ -199,21 +199,10 @@ _SECRET_NAMES = frozenset(f"{PREFIX}{knob}".upper() for knob in secret_knobs())
 @contextmanager
 def _whole(file: Path) -> Iterator[BinaryIO]:
     """A file that is there once all of it is on disk. What a killed one left beside it is removed."""
-    prefix = f".{file.name}."
-    for left in file.parent.glob(f"{prefix}*"):
+    for left in file.parent.glob(f".{file.name}.*"):
         left.unlink()
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=prefix)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as output:
-            yield output
-            output.flush()
-            os.fsync(output.fileno())
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(file.parent)
+    with atomic_file(file, 0o600) as output:
+        yield output
 
 
 def _write(output: BinaryIO, moment: Path, about: Mapping[str, object]) -> tuple[dict[str, str], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from rq.serializers import JSONSerializer
 
 from backend.batches.service import BatchService
 from backend.batches.store import BatchSpec, BatchStore
+from backend.cli import exports
+from backend.datasets.formats import EXPORT_FORMATS
+from backend.datasets.selection import POLICIES
 from backend.queue.allow_list import GuardedJob
 from backend.queue.queue import JobQueue
 from backend.queue.signature import Signer
@@ -274,3 +278,9 @@ def test_a_job_that_fails_says_why(worker: Callable[..., AbstractContextManager[
         code, printed, error = run_ris("finetune", "--project", "7")
     assert (code, printed) == (1, "")
     assert error.endswith("failed. Memory ran out.\n")
+
+
+def test_the_help_of_an_export_names_all_there_is() -> None:
+    formats, policies = (re.findall(r"[a-z]+(?:-[a-z]+)*", text) for text in (exports._FORMATS, exports._POLICIES))
+    assert set(EXPORT_FORMATS) <= set(formats)
+    assert set(POLICIES) <= set(policies)
