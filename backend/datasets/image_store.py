@@ -3,7 +3,7 @@
 <root>/<xx>/<digest>            the file as it was uploaded, or that with its pixels turned upright
 <root>/<xx>/<digest>.original   the digest of the first file with the same pixels
 <root>/<xx>/<digest>.<h>x<w>    the digest of the upright file, for one with an orientation tag that was shown so large
-<root>/<xx>/<digest>.phash      its perceptual hash, 16 hexadecimal digits, once it was asked for
+<root>/<xx>/<digest>.phash      its perceptual hash, 16 hexadecimal digits; of a turned one, once it was asked for
 <root>/pixels/<xx>/<digest>     the digest of the first file with the same pixels, by the SHA-256 of these
 """
 
@@ -58,6 +58,9 @@ class ImageStore:
             # A damaged image must fail here, where it costs one task, not later in the middle of training.
             pixels = read_image(data, self._max_pixels)
             atomic_write(path, data)
+            if not is_tagged(data):
+                # Its pixels are at hand; decoding them again is what takes time.
+                _keep_hash(path, _perceptual_hash(pixels))
             atomic_write(original, self._first(pixels, digest).encode())
         upright = self._upright(data, path, shown)
         return _describe(upright, upright.name, original.read_text())
@@ -65,12 +68,11 @@ class ImageStore:
     def perceptual_hash(self, digest: str) -> int:
         """`perceptual_hash` of a kept image, computed once. Raises ImageError if none has that digest."""
         path = self._path(digest)
-        kept = path.with_suffix(".phash")
         try:
-            return int(kept.read_text(), 16)
+            return int(_hash_file(path).read_text(), 16)
         except FileNotFoundError:
             value = perceptual_hash(path, self._max_pixels)
-        atomic_write(kept, f"{value:016x}".encode())
+        _keep_hash(path, value)
         return value
 
     def _upright(self, data: bytes, path: Path, shown: Size | None) -> Path:
@@ -102,7 +104,19 @@ def perceptual_hash(path: Path, max_pixels: int = MAX_PIXELS) -> int:
 
     Raises ImageError if the picture can't be read.
     """
-    return int(str(imagehash.phash(Image.fromarray(read_image(path, max_pixels)))), 16)
+    return _perceptual_hash(read_image(path, max_pixels))
+
+
+def _perceptual_hash(pixels: NDArray[np.uint8]) -> int:
+    return int(str(imagehash.phash(Image.fromarray(pixels))), 16)
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_suffix(".phash")
+
+
+def _keep_hash(path: Path, value: int) -> None:
+    atomic_write(_hash_file(path), f"{value:016x}".encode())
 
 
 def _describe(path: Path, digest: str, original: str) -> StoredImage:
