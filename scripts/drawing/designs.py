@@ -145,8 +145,8 @@ def vipa() -> Card:
         "decoder reads in place of words. Finer levels join on the way to the mask.",
     )
     photo, words = inputs(card, measured)
-    panel = card.panel(16, 134, 196, 776, "levels, kept")
-    level = card.box(24, 174, 180, "F_v", shape(measured.embedding[-1][0]), "words join: N", kind="image")
+    level = card.box(60, 218, 152, "F_v: deep level", shape(measured.embedding[-1][0]), "words join: N", kind="image")
+    panel = card.panel(16, 588, 196, 322, "finer levels")
     steps = [
         card.box(262, 134, 354, "cues: the sentence, its words", shape(cues), kind="text"),
         card.box(
@@ -154,8 +154,8 @@ def vipa() -> Card:
             218,
             354,
             "retrieval",
-            f"scores S {shape(scores)}",
-            f"kept M, as large: {share:.0f} ones a cue",
+            f"scores S: {shape(scores)}",
+            f"M: the {share:.0f} cells kept by each cue",
             kind="joint",
         ),
         card.box(262, 321, 354, "aggregation: softmax(S, M) F_v", measured.shape("norm"), kind="joint"),
@@ -176,10 +176,11 @@ def vipa() -> Card:
     finer = [(shape(measured.embedding[number][0]), f"stride {4 * 2**number}") for number in (2, 1, 0)]
     added = [(measured.shape(f"smooth.{number}"), "upsample, add, smooth") for number in (2, 1, 0)]
     kept_levels, smooth = rows(card, 24, tops, 180, finer, "image"), rows(card, 262, tops, 354, added, "joint")
-    card.arrow(photo.below(0.4), (photo.below(0.4)[0], panel.area.top))
+    for x, top in ((36, panel.area.top), (level.above()[0], level.area.top)):
+        card.arrow((x, photo.area.bottom), (x, top))
     card.arrow(words.below(), (words.below()[0], steps[0].area.top))
     chain(card, [*steps, *smooth])
-    lane, first = 236, steps[1].left(0.3)
+    lane, first = 237, steps[1].left()
     card.arrow((level.area.right, first[1]), first)
     for box in steps[2:]:
         card.arrow((lane, first[1]), (lane, box.left()[1]), box.left())
@@ -218,7 +219,7 @@ def maris() -> Card:
     )
     enhanced = card.box(24, 290, 250, "feature enhancement", measured.shape("enhance"), kind="joint")
     words = card.box(410, 290, 206, "words", measured.shape("to_words"), kind="text")
-    panel = card.panel(16, 372, 608, 254, f"mutual-aware attention, {len(measured.model.blocks)} blocks")  # type: ignore[arg-type]
+    card.panel(16, 372, 608, 254, f"{len(measured.model.blocks)} blocks")  # type: ignore[arg-type]
     matrix = card.box(190, 410, 260, "affinity A, 8 heads", shape(affinity), kind="joint")
     seen = card.box(
         30, 516, 270, "vision-guided", "cells + softmax(A) words", measured.shape("blocks.1.vision_guided"), kind="joint"
@@ -232,7 +233,7 @@ def maris() -> Card:
         measured.shape("blocks.1.language_guided"),
         kind="joint",
     )
-    query = card.box(410, 650, 206, "query token", measured.shape("to_query"), "learned + sentence", kind="text")
+    query = card.box(426, 650, 190, "query token", measured.shape("to_query"), "learned + vector", kind="text")
     decoder = card.box(
         24,
         760,
@@ -246,12 +247,14 @@ def maris() -> Card:
     card.arrow(merged.below(), enhanced.above())
     card.arrow(text.below(0.5), words.above())
     card.arrow(text.left(), (342, text.left()[1]), (342, enhanced.right()[1]), enhanced.right())
+    card.label(350, 190, "vector")
+    card.label(522, 190, "words")
     card.arrow(enhanced.below(0.35), (enhanced.below(0.35)[0], 437), matrix.left())
     card.arrow(words.below(), (words.below()[0], 437), matrix.right())
     card.arrow(matrix.below(0.2), (matrix.below(0.2)[0], seen.area.top))
     card.arrow(matrix.below(0.8), (matrix.below(0.8)[0], told.area.top))
     card.arrow(seen.below(), (seen.below()[0], decoder.area.top))
-    card.arrow((told.below(0.1)[0], panel.area.bottom), (told.below(0.1)[0], decoder.area.top))
+    card.arrow(told.below(0.2), (told.below(0.2)[0], decoder.area.top))
     card.arrow(query.below(), (query.below()[0], decoder.area.top))
     given = answer(card, measured, 860)
     card.arrow(decoder.below(), given.above())
@@ -264,40 +267,47 @@ def haris() -> Card:
     measured = run("haris")
     card = Card(
         WIDTH,
-        1170,
+        1172,
         "HARIS",
         "Cells of three levels read the words in three blocks, deep to shallow. In a block what the first round "
         "gathered is weighed by the sentence and joins the cells as they ask again.",
     )
     tops = [232, 330, 428]
     photo, text = inputs(card, measured)
-    panel = card.panel(16, 192, 196, 314, "levels, kept")
+    panel = card.panel(16, 192, 196, 326, "levels, kept")
     names = zip(("deep", "middle", "shallow"), measured.embedding, strict=True)
-    levels = rows(card, 24, tops, 180, [(name, shape(level[0])) for name, level in names], "image")
-    words = card.box(410, 124, 206, "words", measured.shape("words"), kind="text")
-    blocks = rows(
-        card,
-        262,
-        tops,
-        246,
-        [(f"block {number + 1}", f"cells {measured.shape(f'blocks.{number}')}") for number in range(3)],
-        "joint",
-    )
-    sentence = card.box(536, 232, 80, "vector", "to every", "block", kind="text", height=251)
+    levels = [
+        card.box(24, top, 180, name, shape(level[0]), kind="image", height=74)
+        for top, (name, level) in zip(tops, names, strict=True)
+    ]
+    words = card.box(380, 134, 130, "words", measured.shape("words"), kind="text")
+    blocks = [
+        card.box(
+            262,
+            top,
+            248,
+            f"block {number + 1}",
+            f"cells {shape(measured.outputs[f'blocks.{number}'].cells)}",
+            f"words {shape(measured.outputs[f'blocks.{number}'].words)}",
+            kind="joint",
+        )
+        for number, top in enumerate(tops)
+    ]
+    sentence = card.box(536, 232, 80, "vector", "to every", "block", kind="text", height=270)
     decoder = card.box(
         24,
-        536,
+        544,
         592,
         "two-way decoder, 2 layers, one learned query",
         f"tokens {measured.shape('decoder.layers.1')}, cells {shape(measured.outputs['decoder.layers.1'][1])}",
         f"mask: the query's kernel on {measured.shape('decoder.upscale')}",
         kind="joint",
     )
-    given = answer(card, measured, 632)
+    given = answer(card, measured, 640)
     card.arrow(photo.below(), (photo.below()[0], panel.area.top))
-    card.arrow(text.below(0.3), (text.below(0.3)[0], words.area.top))
-    card.arrow(words.below(0.3), (words.below(0.3)[0], blocks[0].area.top))
-    card.arrow(words.below(0.81), (words.below(0.81)[0], sentence.area.top))
+    card.arrow((words.above()[0], text.area.bottom), words.above())
+    card.arrow(words.below(), (words.below()[0], blocks[0].area.top))
+    card.arrow((sentence.above()[0], text.area.bottom), sentence.above())
     for level, block in zip(levels, blocks, strict=True):
         card.arrow(level.right(), block.left())
         card.arrow((sentence.area.left, block.right()[1]), block.right())
@@ -305,7 +315,7 @@ def haris() -> Card:
     card.arrow(blocks[-1].below(), (blocks[-1].below()[0], decoder.area.top))
     card.arrow(decoder.below(), given.above())
     _inside_haris(card, measured)
-    card.label(24, 1146, LEGEND, 13)
+    card.label(24, 1156, LEGEND, 13)
     return card
 
 
@@ -314,18 +324,18 @@ def _inside_haris(card: Card, measured: Run) -> None:
     name = "blocks.2.language_weighted"
     with torch.inference_mode():
         weights = block.language_weighted.feedback.modulation(measured.outputs[name], measured.text.sentence)
-    card.panel(16, 736, 608, 386, "One block")
-    cells = card.box(30, 774, 130, "cells F_v", shape(measured.embedding[-1][0]), kind="image")
-    words = card.box(176, 774, 124, "words F_w", measured.shape("words"), kind="text")
-    vector = card.box(400, 774, 140, "vector F_s", shape(measured.text.sentence), kind="text")
-    first = card.box(30, 860, 270, "round 1", "Z = F_v + Attn(F_v, F_w)", kind="joint")
+    card.panel(16, 746, 608, 386, "One block")
+    cells = card.box(30, 784, 130, "cells F_v", shape(measured.embedding[-1][0]), kind="image")
+    words = card.box(176, 784, 124, "words F_w", measured.shape("words"), kind="text")
+    vector = card.box(400, 784, 140, "vector F_s", shape(measured.text.sentence), kind="text")
+    first = card.box(30, 870, 270, "round 1", "Z = F_v + Attn(F_v, F_w)", kind="joint")
     weighed = card.box(
-        334, 860, 276, "how much it agrees", "m = clamp(a cos(Z, W F_s) + b, 0, 1)", shape(weights), kind="joint"
+        326, 870, 284, "modulation m", "clamp(a cos(Z, W F_s) + b, 0, 1)", shape(weights), kind="joint"
     )
-    fed = card.box(334, 962, 276, "feedback FB = MLP(m Z)", measured.shape(f"{name}.feedback"), kind="joint")
-    second = card.box(30, 962, 270, "round 2, same weights", "Z = F_v + Attn(F_v + FB, F_w)", kind="joint")
-    last = card.box(30, 1048, 270, "words T = F_w + Attn(F_w, Z)", measured.shape("blocks.2.vision_weighted"), kind="joint")
-    out = card.box(334, 1048, 276, "cells Z, words T", "a feed-forward each, then on", kind="joint")
+    fed = card.box(326, 972, 284, "feedback FB = MLP(m Z)", measured.shape(f"{name}.feedback"), kind="joint")
+    second = card.box(30, 972, 270, "round 2, same weights", "Z = F_v + Attn(F_v + FB, F_w)", kind="joint")
+    last = card.box(30, 1058, 270, "words T = F_w + Attn(F_w, Z)", measured.shape("blocks.2.vision_weighted"), kind="joint")
+    out = card.box(326, 1058, 284, "cells Z, words T", "a feed-forward each, then on", kind="joint")
     for box in (cells, words):
         card.arrow(box.below(), (box.below()[0], first.area.top))
     card.arrow(vector.below(), (vector.below()[0], weighed.area.top))

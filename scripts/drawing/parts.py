@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from backend.settings import Settings
-from drawing.card import Card
+from drawing.card import Card, Kind
 from drawing.designs import LEGEND, WIDTH, chain, rows
 from drawing.measured import CANVAS, INDEX, SENTENCES, run, shape, size, watched
 from ris_core.models import MODELS
@@ -24,7 +24,7 @@ def shared() -> Card:
     clicks = InteractiveDecoder(image.channels, image.strides)
     card = Card(
         WIDTH,
-        760,
+        752,
         "What the four designs share",
         "An image encoder makes levels of a photo, a text encoder words and a vector of a sentence; a design makes a "
         "mask, presence and quality of both. Clicks are answered from the same levels.",
@@ -55,10 +55,10 @@ def shared() -> Card:
         [("mask", shape(measured.answer.mask))],
         "answer",
     )[0]
-    presence = card.box(227, 428, 186, "presence", "is it there at all: N", kind="answer")
-    quality = card.box(430, 428, 186, "quality", "IoU to expect: N", kind="answer")
+    presence = card.box(227, 428, 186, "presence", "is it there at all, N", kind="answer")
+    quality = card.box(430, 428, 186, "quality", "IoU to expect, N", kind="answer")
     score = card.box(227, 520, 389, "score", "the IoU to expect of the whole answer", kind="answer")
-    card.panel(16, 604, 608, 122, "beside them, for every design")
+    card.panel(16, 604, 608, 104, "beside them, for every design")
     card.box(24, 640, 280, "clicks, a box, a mask", f"read the levels: {size(clicks.parameters())}", kind="image")
     card.box(336, 640, 280, "the listener", f"words and boxes: {size(Listener().parameters())}", kind="text")
     card.arrow(photo.below(), seen.above())
@@ -70,7 +70,7 @@ def shared() -> Card:
         card.arrow((box.above()[0], design.area.bottom), box.above())
     for box in (presence, quality):
         card.arrow(box.below(), (box.below()[0], score.area.top))
-    card.label(24, 746, LEGEND, 13)
+    card.label(24, 734, LEGEND, 13)
     return card
 
 
@@ -116,17 +116,17 @@ def clicks() -> Card:
     )
     maps = decoder.prompt[0].in_channels
     drawn = card.box(
-        256, 180, 132, f"{maps} maps", "at each grid:", "6 of clicks,", "2 of the box,", "the mask;", "3 of likeness", "to what is", "pointed at", kind="joint", height=367
+        250, 180, 132, f"{maps} maps", "at each grid:", "6 of clicks,", "2 of the box,", "the mask;", "3 of likeness", "to what is", "pointed at", kind="joint", height=367
     )
-    card.panel(418, 136, 166, 440, "coarse to fine")
+    card.panel(408, 136, 176, 440, "coarse to fine")
     refined = rows(
-        card, 426, tops, 150, [(shape(outputs[f"refine.{n}"]), "refine") for n in order], "joint"
+        card, 416, tops, 162, [(shape(outputs[f"refine.{n}"]), "refine") for n in order], "joint"
     )
     answer = card.box(
         236, 606, 348, "answer", f"mask logits {shape(given.mask)}", "quality N; there is no presence", kind="answer"
     )
     card.arrow(photo.below(), (photo.below()[0], panel.area.top))
-    card.arrow(asked.below(86 / 292), drawn.above())
+    card.arrow(asked.below(80 / 292), drawn.above())
     for one, other in zip(kept, refined, strict=True):
         card.arrow(one.right(), (drawn.area.left, one.right()[1]))
         card.arrow((drawn.area.right, one.right()[1]), other.left())
@@ -203,27 +203,33 @@ def loop() -> Card:
     knobs = {name: field.default for name, field in Settings.model_fields.items()}
     card = Card(
         WIDTH,
-        800,
+        716,
         "The loop",
         "A sentence becomes a mask, a person corrects it, corrections become a snapshot, the model is fine-tuned on it, "
         "and a gate decides whether the new version answers from then on.",
     )
-    steps = [
+    steps: list[tuple[str, str, Kind]] = [
         ("sentence", "typed in Label Studio, or of a batch", "text"),
         ("mask", "by the version in production", "image"),
-        ("correction", "erased, painted, rejected, accepted", "text"),
-        ("snapshot", "immutable: all annotations, as read then", "image"),
-        ("fine-tuning", f"from {knobs['finetune_min_new']} new corrections on", "joint"),
-        ("gate", "both versions, on photos never trained on", "joint"),
-        ("promotion", "the pointer moves: the new one answers", "answer"),
+        ("correction", "drawn, changed, rejected, accepted", "text"),
+        ("snapshot", "all annotations, immutable", "image"),
+        ("fine-tuning", f"once {knobs['finetune_min_new']} corrections are new", "joint"),
+        ("gate", "both versions are asked the same", "joint"),
+        ("promotion", "the new version answers", "answer"),
     ]
     boxes = [
-        card.box(150, 24 + number * 100, 340, title, line, kind=kind)  # type: ignore[arg-type]
-        for number, (title, line, kind) in enumerate(steps)
+        card.box(60, 24 + number * 97, 320, title, line, kind=kind) for number, (title, line, kind) in enumerate(steps)
     ]
     chain(card, boxes)
-    gate, mask, promotion = boxes[5], boxes[1], boxes[6]
-    trial = card.box(24, 0 + 700 - 0, 110, "trial", "kept, off", kind="panel") if False else None
-    card.arrow(promotion.right(), (580, promotion.right()[1]), (580, mask.right()[1]), mask.right())
-    assert trial is None and gate
+    mask, snapshot, gate, promotion = boxes[1], boxes[3], boxes[5], boxes[6]
+    held_out = card.box(
+        420, snapshot.area.top, 196, "held out", "photos never trained on", kind="image"
+    )
+    trial = card.box(420, promotion.area.top, 196, "trial", "kept, to be promoted", "by hand or not at all", kind="answer")
+    card.arrow(snapshot.right(), held_out.left())
+    card.arrow(held_out.below(), (held_out.below()[0], gate.right(0.3)[1]), gate.right(0.3))
+    card.arrow(gate.right(0.7), (450, gate.right(0.7)[1]), (450, trial.area.top))
+    card.label(462, 590, "worse, or too few")
+    card.label(232, 595, "no worse")
+    card.arrow(promotion.left(), (32, promotion.left()[1]), (32, mask.left()[1]), mask.left())
     return card
