@@ -27,7 +27,7 @@ COLOURS: dict[Kind, tuple[str, str]] = {
     "answer": ("#dff0e6", "#2e8661"),
     "panel": ("none", EDGE),
 }
-TITLE, NOTE = 16.0, 14.0
+TITLE, NOTE = 17.0, 15.0
 # Widths of characters in ems, those of the widest of the fonts, so that the text fits in all of them.
 _NARROW, _WIDE = set("iljI.,:;|!'"), set("mwMWO@%×→≥≤≠−+=")
 # Of a letter: F_v is lowered, A^T raised.
@@ -50,10 +50,7 @@ class Area:
     def overlaps(self, other: Area) -> bool:
         """Whether they share more than an edge."""
         return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
     def holds(self, other: Area) -> bool:
@@ -196,25 +193,23 @@ class Card:
 
     def _faults(self) -> Iterator[str]:
         whole = Area(0, 0, self.width, self.height).shrunk(8)
+        boxes = [box for box in self._boxes if box.kind != "panel"]
         for area, name in (*((box.area, box.name) for box in self._boxes), *self._labels):
             if not whole.holds(area):
                 yield f"{name!r} leaves the card"
         for one, other in combinations(self._boxes, 2):
-            if one.area.overlaps(other.area) and not (one.area.holds(other.area) and one.kind == "panel"):
+            if one.area.overlaps(other.area) and not (one.kind == "panel" and one.area.holds(other.area)):
                 yield f"{one.name!r} overlaps {other.name!r}"
-        for (area, text), (other, beside) in combinations(self._labels, 2):
-            if area.overlaps(other):
-                yield f"{text!r} overlaps {beside!r}"
-        for area, text in self._labels:
-            for box in self._boxes:
-                if box.kind != "panel" and area.overlaps(box.area):
-                    yield f"{text!r} overlaps {box.name!r}"
-            if any(area.overlaps(stroke) for arrow in self._arrows for stroke in _strokes(arrow)):
-                yield f"{text!r} lies on an arrow"
-        for box in self._boxes:
-            inner = box.area.shrunk(1)
-            if box.kind != "panel" and any(inner.overlaps(part) for arrow in self._arrows for part in _strokes(arrow)):
-                yield f"an arrow runs through {box.name!r}"
+        for (area, text), (beside, name) in combinations([*self._labels, *((box.area, box.name) for box in boxes)], 2):
+            if area.overlaps(beside):
+                yield f"{text!r} overlaps {name!r}"
+        yield from self._arrow_faults([*self._labels, *((box.area.shrunk(1), box.name) for box in boxes)])
+
+    def _arrow_faults(self, things: list[tuple[Area, str]]) -> Iterator[str]:
+        for arrow in self._arrows:
+            for area, name in things:
+                if any(area.overlaps(stroke) for stroke in _strokes(arrow)):
+                    yield f"the arrow to {arrow[-1]} runs through {name!r}"
         for one, other in combinations(self._arrows, 2):
             if any(_cross(first, second) for first in pairwise(one) for second in pairwise(other)):
                 yield f"the arrows to {one[-1]} and {other[-1]} cross"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor
-
 from drawing.card import Box, Card, Kind
-from drawing.measured import INDEX, WORDS, Run, run, shape
+from drawing.measured import INDEX, Run, run, shape
+
 from ris_core.models.haris import HumanLikeAttention
 from ris_core.models.layers import pick, tokens
 from ris_core.models.lda import LanguageDrivenAttention, LDALevel
@@ -22,9 +22,7 @@ LEGEND = "B photos, N sentences of L words; over EfficientNet-Lite2 and MiniLM"
 
 def inputs(card: Card, measured: Run, text_left: float = 410, text: Sequence[str] = ()) -> tuple[Box, Box]:
     """The two encoders at the top; `text`: what is read of the sentence, both if that isn't said."""
-    photo = card.box(
-        24, 24, 190, "image encoder", shape(measured.pixels), kind="image"
-    )
+    photo = card.box(24, 24, 190, "image encoder", shape(measured.pixels), kind="image")
     both = (f"words {shape(measured.text.words)}", f"vector {shape(measured.text.sentence)}")
     return photo, card.box(text_left, 24, 206, "text encoder", *(text or both), kind="text")
 
@@ -33,15 +31,12 @@ def rows(
     card: Card, left: float, tops: Sequence[float], width: float, boxes: Sequence[tuple[str, str]], kind: Kind
 ) -> list[Box]:
     """Boxes below each other: title and line."""
-    return [
-        card.box(left, top, width, title, line, kind=kind)
-        for top, (title, line) in zip(tops, boxes, strict=True)
-    ]
+    return [card.box(left, top, width, title, line, kind=kind) for top, (title, line) in zip(tops, boxes, strict=True)]
 
 
 def chain(card: Card, boxes: Sequence[Box]) -> None:
     """An arrow from each box down to the next."""
-    for one, other in zip(boxes, boxes[1:], strict=False):
+    for one, other in pairwise(boxes):
         card.arrow(one.below(), other.above())
 
 
@@ -61,7 +56,7 @@ def lda() -> Card:
         "The sentence vector weighs channels and pixels of each of five levels; what comes of it is added up from the "
         "coarsest grid to the finest.",
     )
-    photo, text = inputs(card, measured, 236, (f"sentence vector {shape(measured.text.sentence)}",))
+    photo, text = inputs(card, measured, 236, (f"vector {shape(measured.text.sentence)}",))
     levels = list(reversed(list(zip(measured.levels, measured.embedding, strict=True))))
     tops = [170 + number * 74 for number in range(len(levels))]
     panel = card.panel(16, 124, 196, 424, "levels, kept")
@@ -74,8 +69,17 @@ def lda() -> Card:
         "image",
     )
     attention = card.box(
-        256, 170, 140, "attention", "one a level,", "of channels", "and of pixels,", "integrated",
-        measured.size("attend"), kind="joint", height=354,
+        256,
+        170,
+        140,
+        "attention",
+        "one a level,",
+        "of channels",
+        "and of pixels,",
+        "integrated",
+        measured.size("attend"),
+        kind="joint",
+        height=354,
     )
     card.panel(426, 124, 198, 424, "coarse to fine")
     numbers = range(len(levels) - 1, -1, -1)
@@ -115,9 +119,7 @@ def _inside_lda(card: Card, measured: Run) -> None:
         30, 802, 270, "channel attention", "sigmoid(MLP(mean(F) · W_1 q))", shape(channels), kind="joint"
     )
     by_pixel = card.box(340, 802, 270, "spatial attention", "sigmoid(s ⟨K, W_2 q⟩ + b)", shape(pixels), kind="joint")
-    both = card.box(
-        110, 900, 420, "integrate: W [F · channels, F · pixels]", measured.shape("attend.2"), kind="joint"
-    )
+    both = card.box(110, 900, 420, "integrate: W [F · channels, F · pixels]", measured.shape("attend.2"), kind="joint")
     card.arrow(features.below(), (features.below()[0], by_channel.area.top))
     card.arrow(keys.below(), (keys.below()[0], by_pixel.area.top))
     card.arrow(sentence.below(0.2), (sentence.below(0.2)[0], by_channel.area.top))
@@ -159,9 +161,7 @@ def vipa() -> Card:
             kind="joint",
         ),
         card.box(262, 321, 354, "aggregation: softmax(S, M) F_v", measured.shape("norm"), kind="joint"),
-        card.box(
-            262, 405, 354, "refinement", "look under M, share among cues", measured.shape("refine"), kind="joint"
-        ),
+        card.box(262, 405, 354, "refinement", "look under M, share among cues", measured.shape("refine"), kind="joint"),
         card.box(
             262,
             508,
@@ -173,7 +173,7 @@ def vipa() -> Card:
         ),
     ]
     tops = [628 + number * 92 for number in range(3)]
-    finer = [(shape(measured.embedding[number][0]), f"stride {4 * 2**number}") for number in (2, 1, 0)]
+    finer = [(shape(measured.embedding[number][0]), _joined(measured, number)) for number in (2, 1, 0)]
     added = [(measured.shape(f"smooth.{number}"), "upsample, add, smooth") for number in (2, 1, 0)]
     kept_levels, smooth = rows(card, 24, tops, 180, finer, "image"), rows(card, 262, tops, 354, added, "joint")
     for x, top in ((36, panel.area.top), (level.above()[0], level.area.top)):
@@ -191,6 +191,11 @@ def vipa() -> Card:
     card.arrow(smooth[-1].below(), (smooth[-1].below()[0], given.area.top))
     card.label(24, 1052, LEGEND, 13)
     return card
+
+
+def _joined(measured: Run, number: int) -> str:
+    words = ", words join" if f"fuse.{number}" in measured.outputs else ""
+    return f"stride {measured.model.image_encoder.strides[number]}{words}"
 
 
 def maris() -> Card:
@@ -222,7 +227,13 @@ def maris() -> Card:
     card.panel(16, 372, 608, 254, f"{len(measured.model.blocks)} blocks")  # type: ignore[arg-type]
     matrix = card.box(190, 410, 260, "affinity A, 8 heads", shape(affinity), kind="joint")
     seen = card.box(
-        30, 516, 270, "vision-guided", "cells + softmax(A) words", measured.shape("blocks.1.vision_guided"), kind="joint"
+        30,
+        516,
+        270,
+        "vision-guided",
+        "cells + softmax(A) words",
+        measured.shape("blocks.1.vision_guided"),
+        kind="joint",
     )
     told = card.box(
         340,
@@ -328,13 +339,13 @@ def _inside_haris(card: Card, measured: Run) -> None:
     cells = card.box(30, 784, 130, "cells F_v", shape(measured.embedding[-1][0]), kind="image")
     words = card.box(176, 784, 124, "words F_w", measured.shape("words"), kind="text")
     vector = card.box(400, 784, 140, "vector F_s", shape(measured.text.sentence), kind="text")
-    first = card.box(30, 870, 270, "round 1", "Z = F_v + Attn(F_v, F_w)", kind="joint")
-    weighed = card.box(
-        326, 870, 284, "modulation m", "clamp(a cos(Z, W F_s) + b, 0, 1)", shape(weights), kind="joint"
-    )
+    first = card.box(30, 870, 280, "round 1", "Z = F_v + Attn(F_v, F_w)", kind="joint")
+    weighed = card.box(326, 870, 284, "modulation m", "clamp(a cos(Z, W F_s) + b, 0, 1)", shape(weights), kind="joint")
     fed = card.box(326, 972, 284, "feedback FB = MLP(m Z)", measured.shape(f"{name}.feedback"), kind="joint")
-    second = card.box(30, 972, 270, "round 2, same weights", "Z = F_v + Attn(F_v + FB, F_w)", kind="joint")
-    last = card.box(30, 1058, 270, "words T = F_w + Attn(F_w, Z)", measured.shape("blocks.2.vision_weighted"), kind="joint")
+    second = card.box(30, 972, 280, "round 2, same weights", "Z = F_v + Attn(F_v + FB, F_w)", kind="joint")
+    last = card.box(
+        30, 1058, 280, "words T = F_w + Attn(F_w, Z)", measured.shape("blocks.2.vision_weighted"), kind="joint"
+    )
     out = card.box(326, 1058, 284, "cells Z, words T", "a feed-forward each, then on", kind="joint")
     for box in (cells, words):
         card.arrow(box.below(), (box.below()[0], first.area.top))

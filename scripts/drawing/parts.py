@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-
-from backend.settings import Settings
 from drawing.card import Card, Kind
 from drawing.designs import LEGEND, WIDTH, chain, rows
 from drawing.measured import CANVAS, INDEX, SENTENCES, run, shape, size, watched
+
+from backend.settings import Settings
 from ris_core.models import MODELS
 from ris_core.models.interactive import InteractiveDecoder, VisualPrompts
 from ris_core.models.listener import Listener, describe, describe_pairs
@@ -33,7 +33,13 @@ def shared() -> Card:
     sentence = card.box(336, 24, 280, "sentence", "the small cup on the left side", kind="text")
     strides = ", ".join(map(str, image.strides))
     seen = card.box(
-        24, 110, 280, "image encoder", f"{image.name}, {size(image.parameters())}", f"levels at strides {strides}", kind="image"
+        24,
+        110,
+        280,
+        "image encoder",
+        f"{image.name}, {size(image.parameters())}",
+        f"levels at strides {strides}",
+        kind="image",
     )
     read = card.box(
         336,
@@ -116,17 +122,27 @@ def clicks() -> Card:
     )
     maps = decoder.prompt[0].in_channels
     drawn = card.box(
-        250, 180, 132, f"{maps} maps", "at each grid:", "6 of clicks,", "2 of the box,", "the mask;", "3 of likeness", "to what is", "pointed at", kind="joint", height=367
+        246,
+        180,
+        132,
+        f"{maps} maps",
+        "at each grid:",
+        "6 of clicks,",
+        "2 of the box,",
+        "the mask;",
+        "3 of likeness",
+        "to what is",
+        "pointed at",
+        kind="joint",
+        height=367,
     )
-    card.panel(408, 136, 176, 440, "coarse to fine")
-    refined = rows(
-        card, 416, tops, 162, [(shape(outputs[f"refine.{n}"]), "refine") for n in order], "joint"
-    )
+    card.panel(404, 136, 186, 440, "coarse to fine")
+    refined = rows(card, 412, tops, 170, [(shape(outputs[f"refine.{n}"]), "refine") for n in order], "joint")
     answer = card.box(
         236, 606, 348, "answer", f"mask logits {shape(given.mask)}", "quality N; there is no presence", kind="answer"
     )
     card.arrow(photo.below(), (photo.below()[0], panel.area.top))
-    card.arrow(asked.below(80 / 292), drawn.above())
+    card.arrow(asked.below(76 / 292), drawn.above())
     for one, other in zip(kept, refined, strict=True):
         card.arrow(one.right(), (drawn.area.left, one.right()[1]))
         card.arrow((drawn.area.right, one.right()[1]), other.left())
@@ -205,8 +221,8 @@ def loop() -> Card:
         WIDTH,
         716,
         "The loop",
-        "A sentence becomes a mask, a person corrects it, corrections become a snapshot, the model is fine-tuned on it, "
-        "and a gate decides whether the new version answers from then on.",
+        "A sentence becomes a mask, a person corrects it, corrections become a snapshot, the model is fine-tuned on "
+        "it, and a gate decides whether the new version answers from then on.",
     )
     steps: list[tuple[str, str, Kind]] = [
         ("sentence", "typed in Label Studio, or of a batch", "text"),
@@ -222,10 +238,10 @@ def loop() -> Card:
     ]
     chain(card, boxes)
     mask, snapshot, gate, promotion = boxes[1], boxes[3], boxes[5], boxes[6]
-    held_out = card.box(
-        420, snapshot.area.top, 196, "held out", "photos never trained on", kind="image"
+    held_out = card.box(420, snapshot.area.top, 196, "held out", "never trained on", kind="image")
+    trial = card.box(
+        420, promotion.area.top, 196, "trial", "kept, to be promoted", "by hand or not at all", kind="answer"
     )
-    trial = card.box(420, promotion.area.top, 196, "trial", "kept, to be promoted", "by hand or not at all", kind="answer")
     card.arrow(snapshot.right(), held_out.left())
     card.arrow(held_out.below(), (held_out.below()[0], gate.right(0.3)[1]), gate.right(0.3))
     card.arrow(gate.right(0.7), (450, gate.right(0.7)[1]), (450, trial.area.top))
