@@ -118,8 +118,9 @@ class Card:
         middle, baseline = left + width / 2, top + (height - needed) / 2 + 10 + TITLE - 2
         for number, line in enumerate((title, *lines)):
             size = NOTE if number else TITLE
-            if wide(line, size) > width - 8 or needed > height:
-                raise CardError(f"{line!r} doesn't fit its box, {width:g} wide: it needs {wide(line, size):.0f}.")
+            room = wide(line, size, bold=not number) + 8
+            if room > width or needed > height:
+                raise CardError(f"{line!r} doesn't fit its box, {width:g} by {height:g}: it needs {room:.0f}.")
             self._write(line, middle, baseline, size, "middle", QUIET if number else INK, bold=not number)
             baseline += NOTE + 5
         self._boxes.append(box)
@@ -150,7 +151,7 @@ class Card:
         self, x: float, y: float, text: str, size: float = NOTE, anchor: Anchor = "start", bold: bool = False
     ) -> None:
         """Text outside of boxes, its baseline at y."""
-        width = wide(text, size)
+        width = wide(text, size, bold)
         left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
         self._labels.append((Area(left, y - size * 0.8, left + width, y + size * 0.25), text))
         self._write(text, x, y, size, anchor, INK if bold else QUIET, bold)
@@ -215,7 +216,7 @@ class Card:
                 yield f"the arrows to {one[-1]} and {other[-1]} cross"
 
 
-def wide(text: str, size: float) -> float:
+def wide(text: str, size: float, bold: bool = False) -> float:
     """Pixels that a text needs at most."""
     ems = 0.0
     for character in _SHIFTED.sub(r"\2", text):
@@ -225,7 +226,7 @@ def wide(text: str, size: float) -> float:
             ems += 0.9
         else:
             ems += 0.7 if character.isupper() else 0.42 if character in " ftr()[]-/" else 0.63
-    return ems * size
+    return ems * size * (1.12 if bold else 1)
 
 
 def _strokes(points: list[Point]) -> list[Area]:

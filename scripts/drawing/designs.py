@@ -10,11 +10,11 @@ import torch
 from drawing.card import Box, Card, Kind
 from drawing.measured import INDEX, Run, run, shape
 
-from ris_core.models.haris import HumanLikeAttention
+from ris_core.models.haris import HARIS, HumanLikeAttention
 from ris_core.models.layers import pick, tokens
 from ris_core.models.lda import LanguageDrivenAttention, LDALevel
-from ris_core.models.maris import MutualAwareAttention
-from ris_core.models.vipa import VIPA
+from ris_core.models.maris import MARIS, MutualAwareAttention
+from ris_core.models.vipa import VIPA, masked_softmax
 
 WIDTH = 640
 LEGEND = "B photos, N sentences of L words; over EfficientNet-Lite2 and MiniLM"
@@ -59,12 +59,12 @@ def lda() -> Card:
     photo, text = inputs(card, measured, 236, (f"vector {shape(measured.text.sentence)}",))
     levels = list(reversed(list(zip(measured.levels, measured.embedding, strict=True))))
     tops = [170 + number * 74 for number in range(len(levels))]
-    panel = card.panel(16, 124, 196, 424, "levels, kept")
+    panel = card.panel(16, 124, 206, 424, "levels, kept")
     kept = rows(
         card,
         24,
         tops,
-        180,
+        190,
         [(shape(level[0]), f"of {encoded.shape[1]} channels") for encoded, level in levels],
         "image",
     )
@@ -81,14 +81,14 @@ def lda() -> Card:
         kind="joint",
         height=354,
     )
-    card.panel(426, 124, 198, 424, "coarse to fine")
+    card.panel(418, 124, 206, 424, "coarse to fine")
     numbers = range(len(levels) - 1, -1, -1)
     notes = {True: "refine, dilations", False: "refine"}
     fused = rows(
         card,
-        434,
+        426,
         tops,
-        182,
+        190,
         [(measured.shape(f"fields.{number}"), notes[number > 1]) for number in numbers],
         "joint",
     )
@@ -138,6 +138,7 @@ def vipa() -> Card:
         cues, _ = model.cues(text)
         scores, _ = model.retrieve(cues, cells)
         kept = model.retrieve.kept(scores, valid)
+        aggregated = masked_softmax(scores, kept) @ cells
     (share,) = set(kept.sum(dim=2).flatten().tolist())
     card = Card(
         WIDTH,
@@ -147,8 +148,8 @@ def vipa() -> Card:
         "decoder reads in place of words. Finer levels join on the way to the mask.",
     )
     photo, words = inputs(card, measured)
-    level = card.box(60, 218, 152, "F_v: deep level", shape(measured.embedding[-1][0]), "words join: N", kind="image")
-    panel = card.panel(16, 588, 196, 322, "finer levels")
+    level = card.box(60, 218, 156, "F_v: deep level", shape(measured.embedding[-1][0]), "words join: N", kind="image")
+    panel = card.panel(16, 588, 206, 322, "finer levels")
     steps = [
         card.box(262, 134, 354, "cues: the sentence, its words", shape(cues), kind="text"),
         card.box(
@@ -160,7 +161,7 @@ def vipa() -> Card:
             f"M: the {share:.0f} cells kept by each cue",
             kind="joint",
         ),
-        card.box(262, 321, 354, "aggregation: softmax(S, M) F_v", measured.shape("norm"), kind="joint"),
+        card.box(262, 321, 354, "aggregation: softmax(S, M) F_v", shape(aggregated), kind="joint"),
         card.box(262, 405, 354, "refinement", "look under M, share among cues", measured.shape("refine"), kind="joint"),
         card.box(
             262,
@@ -175,12 +176,12 @@ def vipa() -> Card:
     tops = [628 + number * 92 for number in range(3)]
     finer = [(shape(measured.embedding[number][0]), _joined(measured, number)) for number in (2, 1, 0)]
     added = [(measured.shape(f"smooth.{number}"), "upsample, add, smooth") for number in (2, 1, 0)]
-    kept_levels, smooth = rows(card, 24, tops, 180, finer, "image"), rows(card, 262, tops, 354, added, "joint")
+    kept_levels, smooth = rows(card, 24, tops, 190, finer, "image"), rows(card, 262, tops, 354, added, "joint")
     for x, top in ((36, panel.area.top), (level.above()[0], level.area.top)):
         card.arrow((x, photo.area.bottom), (x, top))
     card.arrow(words.below(), (words.below()[0], steps[0].area.top))
     chain(card, [*steps, *smooth])
-    lane, first = 237, steps[1].left()
+    lane, first = 242, steps[1].left()
     card.arrow((level.area.right, first[1]), first)
     for box in steps[2:]:
         card.arrow((lane, first[1]), (lane, box.left()[1]), box.left())
@@ -201,6 +202,7 @@ def _joined(measured: Run, number: int) -> str:
 def maris() -> Card:
     """Cells come down the left side, words the right; both meet in one matrix of affinities."""
     measured = run("maris")
+    model = cast(MARIS, measured.model)
     with torch.inference_mode():
         block = cast(MutualAwareAttention, measured.model.get_submodule("blocks.0"))
         affinity = block.affinity(measured.outputs["enhance"], measured.outputs["to_words"])
@@ -224,8 +226,8 @@ def maris() -> Card:
     )
     enhanced = card.box(24, 290, 250, "feature enhancement", measured.shape("enhance"), kind="joint")
     words = card.box(410, 290, 206, "words", measured.shape("to_words"), kind="text")
-    card.panel(16, 372, 608, 254, f"{len(measured.model.blocks)} blocks")  # type: ignore[arg-type]
-    matrix = card.box(190, 410, 260, "affinity A, 8 heads", shape(affinity), kind="joint")
+    card.panel(16, 372, 608, 254, f"{len(model.blocks)} blocks")
+    matrix = card.box(190, 410, 260, f"affinity A, {affinity.shape[1]} heads", shape(affinity), kind="joint")
     seen = card.box(
         30,
         516,
@@ -249,7 +251,7 @@ def maris() -> Card:
         24,
         760,
         592,
-        "two-way decoder, 2 layers",
+        f"two-way decoder, {len(model.decoder.layers)} layers",
         f"tokens {measured.shape('decoder.layers.1')}, cells {shape(measured.outputs['decoder.layers.1'][1])}",
         f"mask: the query's kernel on {measured.shape('decoder.upscale')}",
         kind="joint",
@@ -260,7 +262,7 @@ def maris() -> Card:
     card.arrow(text.left(), (342, text.left()[1]), (342, enhanced.right()[1]), enhanced.right())
     card.label(350, 190, "vector")
     card.label(522, 190, "words")
-    card.arrow(enhanced.below(0.35), (enhanced.below(0.35)[0], 437), matrix.left())
+    card.arrow(enhanced.below(), (enhanced.below()[0], 437), matrix.left())
     card.arrow(words.below(), (words.below()[0], 437), matrix.right())
     card.arrow(matrix.below(0.2), (matrix.below(0.2)[0], seen.area.top))
     card.arrow(matrix.below(0.8), (matrix.below(0.8)[0], told.area.top))
@@ -276,6 +278,7 @@ def maris() -> Card:
 def haris() -> Card:
     """Three blocks from the deep level to the shallow; below, the two rounds of one of them."""
     measured = run("haris")
+    model = cast(HARIS, measured.model)
     card = Card(
         WIDTH,
         1172,
@@ -288,7 +291,7 @@ def haris() -> Card:
     panel = card.panel(16, 192, 196, 326, "levels, kept")
     names = zip(("deep", "middle", "shallow"), measured.embedding, strict=True)
     levels = [
-        card.box(24, top, 180, name, shape(level[0]), kind="image", height=74)
+        card.box(24, top, 180, name, shape(level[0]), kind="image", height=78)
         for top, (name, level) in zip(tops, names, strict=True)
     ]
     words = card.box(380, 134, 130, "words", measured.shape("words"), kind="text")
@@ -301,15 +304,16 @@ def haris() -> Card:
             f"cells {shape(measured.outputs[f'blocks.{number}'].cells)}",
             f"words {shape(measured.outputs[f'blocks.{number}'].words)}",
             kind="joint",
+            height=78,
         )
         for number, top in enumerate(tops)
     ]
-    sentence = card.box(536, 232, 80, "vector", "to every", "block", kind="text", height=270)
+    sentence = card.box(536, 232, 80, "vector", "to every", "block", kind="text", height=274)
     decoder = card.box(
         24,
         544,
         592,
-        "two-way decoder, 2 layers, one learned query",
+        f"two-way decoder, {len(model.decoder.layers)} layers, one learned query",
         f"tokens {measured.shape('decoder.layers.1')}, cells {shape(measured.outputs['decoder.layers.1'][1])}",
         f"mask: the query's kernel on {measured.shape('decoder.upscale')}",
         kind="joint",
@@ -344,7 +348,7 @@ def _inside_haris(card: Card, measured: Run) -> None:
     fed = card.box(326, 972, 284, "feedback FB = MLP(m Z)", measured.shape(f"{name}.feedback"), kind="joint")
     second = card.box(30, 972, 280, "round 2, same weights", "Z = F_v + Attn(F_v + FB, F_w)", kind="joint")
     last = card.box(
-        30, 1058, 280, "words T = F_w + Attn(F_w, Z)", measured.shape("blocks.2.vision_weighted"), kind="joint"
+        30, 1058, 280, "words T", f"F_w + Attn(F_w, Z): {measured.shape('blocks.2.vision_weighted')}", kind="joint"
     )
     out = card.box(326, 1058, 284, "cells Z, words T", "a feed-forward each, then on", kind="joint")
     for box in (cells, words):

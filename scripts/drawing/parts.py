@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from drawing.card import Card, Kind
+from drawing.card import Card, CardError, Kind
 from drawing.designs import LEGEND, WIDTH, chain, rows
 from drawing.measured import CANVAS, INDEX, SENTENCES, run, shape, size, watched
 
@@ -115,16 +115,18 @@ def clicks() -> Card:
         kind="text",
     )
     tops = [180 + number * 78 for number in range(len(levels))]
-    panel = card.panel(16, 136, 196, 440, "levels, kept")
+    panel = card.panel(16, 136, 206, 440, "levels, kept")
     order = range(len(levels) - 1, -1, -1)
     kept = rows(
-        card, 24, tops, 180, [(shape(levels[n].features), f"keys of {levels[n].keys.shape[1]}") for n in order], "image"
+        card, 24, tops, 190, [(shape(levels[n].features), f"keys of {levels[n].keys.shape[1]}") for n in order], "image"
     )
     maps = decoder.prompt[0].in_channels
+    if maps != 6 + 2 + 1 + 3:
+        raise CardError(f"the decoder reads {maps} maps: say anew what they are")
     drawn = card.box(
         246,
         180,
-        132,
+        122,
         f"{maps} maps",
         "at each grid:",
         "6 of clicks,",
@@ -136,19 +138,19 @@ def clicks() -> Card:
         kind="joint",
         height=367,
     )
-    card.panel(404, 136, 186, 440, "coarse to fine")
-    refined = rows(card, 412, tops, 170, [(shape(outputs[f"refine.{n}"]), "refine") for n in order], "joint")
+    card.panel(388, 136, 206, 440, "coarse to fine")
+    refined = rows(card, 396, tops, 190, [(shape(outputs[f"refine.{n}"]), "refine") for n in order], "joint")
     answer = card.box(
-        236, 606, 348, "answer", f"mask logits {shape(given.mask)}", "quality N; there is no presence", kind="answer"
+        246, 606, 348, "answer", f"mask logits {shape(given.mask)}", "quality N; there is no presence", kind="answer"
     )
     card.arrow(photo.below(), (photo.below()[0], panel.area.top))
-    card.arrow(asked.below(76 / 292), drawn.above())
+    card.arrow(asked.below(71 / 292), drawn.above())
     for one, other in zip(kept, refined, strict=True):
         card.arrow(one.right(), (drawn.area.left, one.right()[1]))
         card.arrow((drawn.area.right, one.right()[1]), other.left())
     chain(card, refined)
     card.arrow(refined[-1].below(), (refined[-1].below()[0], answer.area.top))
-    card.arrow(answer.right(), (606, answer.right()[1]), (606, asked.right()[1]), asked.right(), dashed=True)
+    card.arrow(answer.right(), (612, answer.right()[1]), (612, asked.right()[1]), asked.right(), dashed=True)
     card.label(24, 712, "Dashed: with the next click, the answer is the earlier mask.", 13)
     card.label(24, 738, f"N prompts of P clicks, B photos; {size(decoder.parameters())} parameters.", 13)
     return card
