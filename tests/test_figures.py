@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -36,7 +38,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def drawing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import drawing.card
     import drawing.designs
@@ -105,7 +107,7 @@ def test_shapes_tell_photos_from_sentences(drawing: ModuleType) -> None:
     assert shape(torch.empty(2, 2, 720, 128)) == "B × 2 × 720 × 128"
 
 
-def card(drawing: ModuleType) -> object:
+def card(drawing: ModuleType) -> Any:
     return drawing.card.Card(400, 300, "A card", "What it shows.")
 
 
