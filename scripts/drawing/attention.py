@@ -90,7 +90,7 @@ def look(design: str | None, photo: str, sentence: str) -> Look:
 @torch.inference_mode()
 def lda() -> Picture:
     """Spatial attention at three grids, for two sentences about one photo."""
-    rows = []
+    columns = []
     for sentence in ("the person", "the face"):
         seen = look(None, "astronaut.png", sentence)
         tiles = []
@@ -100,8 +100,8 @@ def lda() -> Picture:
             logits = attend.spatial_logits(level, seen.outputs["text"].sentence)
             stride = seen.model.image_encoder.strides[number]
             tiles.append((f"“{sentence}”, stride {stride}", seen.heat(torch.sigmoid(logits), level.valid)))
-        rows.append([*tiles, ("answer", seen.answer())])
-    return sheet(rows)
+        columns.append([*tiles, (f"“{sentence}”, answer", seen.answer())])
+    return sheet([list(row) for row in zip(*columns, strict=True)])
 
 
 @torch.inference_mode()
@@ -113,9 +113,9 @@ def vipa() -> Picture:
     kept = model.retrieve.kept(scores, deep.valid.flatten(1))[0]
     # The sentence, [CLS] and "the" come before "person"; "suit" is before [SEP].
     cues = (("the sentence", 0), ("“person”", 3), ("“suit”", len(kept) - 2))
-    tiles = [("relevance", seen.heat(torch.sigmoid(relevance), deep.valid))]
-    tiles += [(f"kept by {name}", seen.heat(kept[number], deep.valid, cells=True)) for name, number in cues]
-    return sheet([[*tiles, ("answer", seen.answer())]])
+    relevant = ("relevance", seen.heat(torch.sigmoid(relevance), deep.valid))
+    tiles = [(f"kept by {name}", seen.heat(kept[number], deep.valid, cells=True)) for name, number in cues]
+    return sheet([[relevant, tiles[0], ("answer", seen.answer())], tiles[1:]])
 
 
 @torch.inference_mode()
@@ -134,7 +134,7 @@ def maris() -> Picture:
         told, read = by_word[number], by_cell[:, number]
         tiles.append((f"“{name}” reads", seen.heat(told / told.max(), valid)))
         tiles.append((f"“{name}” is read", seen.heat(read / read.max(), valid)))
-    return sheet([[*tiles, ("answer", seen.answer())]])
+    return sheet([[*tiles[:2], ("answer", seen.answer())], tiles[2:]])
 
 
 @torch.inference_mode()
@@ -152,12 +152,14 @@ def haris() -> Picture:
         context = Context(text.sentence, grid_encoding(grid(cells, valid)), text.key_padding_mask, padding_cells(valid))
         attention = cast(HumanLikeAttention, model.blocks[number]).language_weighted
         gathered = attention.one_round(Fused(cells, words), context)
+        fed_back = seen.outputs[f"blocks.{number}.language_weighted.feedback"]
+        torch.testing.assert_close(attention.feedback(gathered, text.sentence), fed_back)
         tiles.append((f"{name} level", seen.heat(attention.feedback.modulation(gathered, text.sentence), valid)))
-    return sheet([[*tiles, ("answer", seen.answer())]])
+    return sheet([tiles[:2], [*tiles[2:], ("answer", seen.answer())]])
 
 
 def sheet(rows: list[list[tuple[str, Picture]]]) -> Picture:
-    """Captioned tiles of one photo, row by row."""
+    """Captioned tiles of one photo, row by row, the first row the longest; narrow enough for a phone."""
     height = round(TILE * rows[0][0][1].shape[0] / rows[0][0][1].shape[1])
     width = len(rows[0]) * (TILE + GAP) + GAP
     page = Image.new("RGB", (width, len(rows) * (height + CAPTION + GAP) + GAP), PAPER)
