@@ -225,7 +225,7 @@ def wide(text: str, size: float, bold: bool = False) -> float:
         elif character in _WIDE:
             ems += 0.9
         else:
-            ems += 0.7 if character.isupper() else 0.42 if character in " ftr()[]-/" else 0.63
+            ems += 0.75 if character.isupper() else 0.42 if character in " ftr()[]-/" else 0.63
     return ems * size * (1.12 if bold else 1)
 
 
