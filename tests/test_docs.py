@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "card.md"]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "weights" / "card.md"]
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 # `backend/learning/gate.py`, and a module as a flow names it: `learning/gate`, which stands below backend.
