@@ -1,7 +1,7 @@
 # Needs python 3.11 to 3.13, git and make. All else is installed into this folder, once: see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e lint release clean
+.PHONY: help up test e2e lint docs docs-serve release clean
 
 # The first of these that is new enough; 3.14 has no wheels yet for some of the pinned versions.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -21,6 +21,7 @@ help:
 	@echo 'make e2e      all end-to-end tests, the stack of docker-compose.yml and back-ups among them'
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
+	@echo 'make docs     the documentation as a site, into build/site; make docs-serve shows it while you write'
 	@echo 'make release  VERSION=1.2.0: sets the version, closes the changelog, builds the wheel, names the images'
 	@echo 'make clean    remove everything that was installed or built; data in .ris stays'
 
@@ -45,6 +46,14 @@ lint: .venv/.installed-dev
 
 bench-%: .venv/.installed-dev
 	QUICK=$(QUICK) DATA="$(DATA)" $(VENV)/python benchmarks/$*.py
+
+# The variable: mkdocs-material else advertises what comes after it. Not --quiet: then warnings stop nothing.
+docs: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
+	@echo 'The site is in build/site: open build/site/index.html, or publish the folder.'
+
+docs-serve: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs serve --strict
 
 release: .venv/.installed-dev
 	@$(VENV)/python scripts/release.py "$(VERSION)"
