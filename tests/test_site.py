@@ -128,8 +128,8 @@ def test_nothing_is_loaded_from_outside(site: Path, pages: dict[Path, Page]) -> 
     ]
     for style in site.rglob("*.css"):
         text = style.read_text(encoding="utf-8")
-        found = re.findall(r"url\(\s*['\"]?([^'\")]+)|@import\s+['\"]([^'\"]+)", text)
-        outside += [address for address in map("".join, found) if is_outside(address)]
+        addresses = re.findall(r"url\(\s*['\"]?([^'\")]+)|@import\s+['\"]([^'\"]+)", text)
+        outside += [address for address in map("".join, addresses) if is_outside(address)]
     assert not outside
     # Of the theme's scripts one fetches a library from outside, for diagrams of this kind alone.
     assert not [page.path.name for page in pages.values() if 'class="mermaid"' in page.path.read_text(encoding="utf-8")]
