@@ -42,16 +42,18 @@ _LONG_FENCE = "`" * 12
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what is linked from docs/, and from what is linked."""
     waiting = [*PLACES, *(f"{DOCS}/{file.src_uri}" for file in files.documentation_pages())]
-    known: set[str] = set()
+    known = set(waiting)
     while waiting:
         path = waiting.pop()
-        if path in known:
-            continue
-        known.add(path)
         if place_of(path) not in files.src_uris:
             files.append(_file(path, config))
-        if path.endswith(".md"):
-            waiting.extend(_linked(path))
+        for target in _linked(path) if path.endswith(".md") else ():
+            # What is missing from docs/ mkdocs tells by itself.
+            if not (ROOT / target).is_file() and not target.startswith(f"{DOCS}/"):
+                raise PluginError(f"{path} links to {target}, which isn't a file.")
+            if (ROOT / target).is_file() and target not in known:
+                known.add(target)
+                waiting.append(target)
     return files
 
 
@@ -89,8 +91,6 @@ def path_of(place: str) -> str:
 
 def _file(path: str, config: MkDocsConfig) -> File:
     source, place = ROOT / path, place_of(path)
-    if not source.is_file():
-        raise PluginError(f"{path} is linked to, and isn't a file.")
     level = InclusionLevel.UNDEFINED if path in PLACES else InclusionLevel.NOT_IN_NAV
     if PurePosixPath(path).suffix not in LANGUAGES:
         return File.generated(config, place, abs_src_path=str(source), inclusion=level)
@@ -101,7 +101,7 @@ def _file(path: str, config: MkDocsConfig) -> File:
 
 
 def _linked(path: str) -> Iterator[str]:
-    """The files outside docs/ or not Markdown that a document links to, each as a path of the repository."""
+    """The files that a document links to, as paths of the repository."""
     for line, is_code in _lines((ROOT / path).read_text(encoding="utf-8")):
         for link in () if is_code else _LINK.finditer(line):
             target = _repository_path(path, link["target"])

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reference import benchmarks, commands, formats, metrics, pages
@@ -110,3 +111,28 @@ def test_a_benchmark_that_doesnt_say_how_it_is_called_is_refused(tmp_path: Path)
     script.write_text('"""Measures something."""\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"guess\.py should begin with how it is called"):
         benchmarks.measured(script)
+
+
+def newest(name: str, **conditions: object) -> dict[str, Any]:
+    entries = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    fitting = [entry["figures"] for entry in entries if conditions.items() <= entry.items()]
+    figures: dict[str, Any] = fitting[-1]
+    return figures
+
+
+def test_limits_are_those_that_were_measured() -> None:
+    said = " ".join((ROOT / "docs" / "limits.md").read_text(encoding="utf-8").split())
+    samples, written, clicks = newest("samples"), newest("written", calibrated="as it is"), newest("clicks")
+    finetune, load = newest("finetune")["120 s"], newest("load", part="memory")
+    absent = finetune["held-out expressions"] // 4
+    for sentence in (
+        f"of {samples['masks']} masks drawn on the sample photos words find {samples['found from words']}",
+        f"mIoU {written['mIoU']:.2f}, and their scores promise {written['expected IoU']:.2f}",
+        f"all that is of the kind would come to {written['every instance of the class']:.2f}",
+        f"{clicks['1 click']:.2f} after one, {clicks['3 clicks']:.2f} after three, {clicks['5 clicks']:.2f} after five",
+        f"rose from {finetune['mIoU before']:.2f} to {finetune['mIoU after']:.2f}",
+        f"of {absent} absent things {absent * finetune['N-acc after']:.0f} were refused instead of "
+        f"{absent * finetune['N-acc before']:.0f}",
+        f"{load['memory, last against first'] + 1e-9:.2f} times that after 1,000",
+    ):
+        assert sentence in said

@@ -28,6 +28,16 @@ LOADED = {
     "audio": ("src",),
     "link": ("href",),
 }
+# Of HTML what Markdown and the theme make; another tag is text in angle brackets that nobody sees.
+# fmt: off
+TAGS = {
+    "a", "abbr", "article", "aside", "blockquote", "body", "br", "button", "code", "dd", "del", "details", "div",
+    "dl", "dt", "em", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header",
+    "hr", "html", "img", "input", "kbd", "label", "li", "link", "main", "meta", "nav", "ol", "p", "path", "picture",
+    "pre", "script", "source", "span", "strong", "style", "sub", "summary", "sup", "svg", "table", "tbody", "td",
+    "th", "thead", "title", "tr", "ul",
+}
+# fmt: on
 # Tags of <link> that name something without fetching it.
 NAMES = {"canonical", "next", "prev", "alternate"}
 
@@ -43,6 +53,7 @@ class Page(HTMLParser):
     """A built page. links: what its reader can follow. loaded: what a browser fetches for it."""
 
     path: Path
+    tags: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
@@ -53,6 +64,7 @@ class Page(HTMLParser):
         self.feed(self.path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
         given = {name: value or "" for name, value in attrs}
         self.ids |= {given[name] for name in ("id", "name") if name in given and tag != "meta"}
         if tag == "a" and "href" in given:
@@ -135,6 +147,11 @@ def test_nothing_is_loaded_from_outside(site: Path, pages: dict[Path, Page]) -> 
     assert not [page.path.name for page in pages.values() if 'class="mermaid"' in page.path.read_text(encoding="utf-8")]
 
 
+def test_nothing_in_angle_brackets_is_taken_for_a_tag(pages: dict[Path, Page]) -> None:
+    for page in pages.values():
+        assert page.tags <= TAGS, f"{page.path.name}: write &lt; before {page.tags - TAGS}, or make it code"
+
+
 def test_every_document_is_a_page(site: Path, pages: dict[Path, Page]) -> None:
     documents = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
     assert documents
@@ -170,7 +187,7 @@ def copy(tmp_path: Path) -> Path:
         ("[there](nowhere.md)", "nowhere.md"),
         ("[there](settings.md#nowhere)", "nowhere"),
         ("![there](nowhere.jpg)", "nowhere.jpg"),
-        ("[there](../backend/nowhere.py)", "backend/nowhere.py is linked to"),
+        ("[there](../backend/nowhere.py)", "docs/console.md links to backend/nowhere.py"),
         ("[there](../README.md#nowhere)", "nowhere"),
     ],
 )
