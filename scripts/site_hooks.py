@@ -35,6 +35,8 @@ _LINK = re.compile(r'(?P<before>\]\(|\bsrc=")(?P<target>[^)\s"#]+)')
 _OUTSIDE = re.compile(r"[a-z][a-z+.-]*:", re.IGNORECASE)
 _FENCE = re.compile(r" *(`{3,}|~{3,})")
 _ITEM = re.compile(r" {0,3}(?:[-*+]|\d+\.) ")
+# An item, or a line that goes on with one.
+_IN_LIST = re.compile(r" |(?:[-*+]|\d+\.) ")
 # Longer than any fence within a file that is shown.
 _LONG_FENCE = "`" * 12
 
@@ -123,10 +125,9 @@ def _with_blocks_apart(markdown: str, change: Callable[[str], str]) -> Iterator[
     """
     before, was_code = "", False
     for line, is_code in _lines(markdown):
-        is_text = bool(before.strip()) and not was_code
-        begins_list = _ITEM.match(line) and not is_code and not _ITEM.match(before) and not before.startswith(" ")
-        begins_code = is_code and not line.startswith(" ")
-        if is_text and (begins_list or begins_code):
+        begins_list = not is_code and _ITEM.match(line) and (was_code or not _IN_LIST.match(before))
+        begins_code = is_code and not was_code and not line.startswith(" ")
+        if before.strip() and (begins_list or begins_code):
             yield ""
         yield line if is_code else change(line)
         before, was_code = line, is_code

@@ -96,54 +96,56 @@ def _loop(entries: Sequence[Entry]) -> str:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "predict": Benchmark("20 s", "Milliseconds, but for the memory."),
+    "predict": Benchmark("minutes", "Milliseconds, but for the memory."),
     "start": Benchmark("3 minutes, and a network", "Seconds."),
     "load": Benchmark("25 minutes", "", "prelabelling.md#under-load", lambda entry: str(entry["part"])),
-    "samples": Benchmark("20 s", "A mask is found from an IoU of 0.5 on."),
-    "clicks": Benchmark("5 minutes", "Mean IoU.", "models.md#clicks-and-boxes"),
+    "samples": Benchmark("a minute", "A mask is found from an IoU of 0.5 on."),
+    "clicks": Benchmark("minutes", "Mean IoU.", "models.md#clicks-and-boxes"),
     "written": Benchmark(
-        "a minute",
+        "minutes",
         "",
         "models.md#training-and-measuring",
         lambda entry: f"calibrated {entry['calibrated']}",
     ),
     "derived": Benchmark(
-        "a minute",
+        "minutes",
         "mIoU; the baseline is all of the class; low and high bound the difference.",
         "models.md#choosing-among-several",
         lambda entry: f"{entry['figures']['all']['expressions']} expressions",
     ),
     "choice": Benchmark(
-        "10 s",
+        "minutes",
         "mIoU; the baseline is the surest box; low and high bound the difference.",
         "models.md#choosing-among-several",
         lambda entry: f"{entry['count']} {entry['expressions']} expressions, the detector being {entry['model']}",
     ),
     "finetune": Benchmark(
-        "4 minutes", "A column a budget.", "learning.md#what-it-is-worth-and-what-the-gate-keeps-out"
+        "3 minutes", "A column a budget.", "learning.md#what-it-is-worth-and-what-the-gate-keeps-out"
     ),
     "rejections": Benchmark(
-        "5 to 10 minutes for each choice of photos",
+        "minutes for each choice of photos",
         "Masks, and the share of them that is wrong.",
         "learning.md#what-deleting-wrong-masks-is-worth",
         lambda entry: f"{entry['photos']}, {entry['tasks']} tasks, passes: {entry['passes']}",
     ),
     "gate": Benchmark(
-        "a minute", "Share that passes, by how many expressions are held out.", "learning.md#how-it-is-compared"
+        "a minute and a half",
+        "Share that passes, by how many expressions are held out.",
+        "learning.md#how-it-is-compared",
     ),
-    "loop": Benchmark("hours", "", "learning.md#what-it-is-worth-and-what-the-gate-keeps-out", show=_loop),
+    "loop": Benchmark("four hours", "", "learning.md#what-it-is-worth-and-what-the-gate-keeps-out", show=_loop),
     "quality": Benchmark(
         "six minutes a row on an H100", "The mean over seeds.", "models.md#how-well-they-learn", show=_quality
     ),
     "models": Benchmark(
-        "40 minutes",
+        "half an hour or more",
         "",
         "models.md#speed",
         columns=("encoder ms", "decoder ms", "first ms", "n-th ms", "32 at once ms", "photos/s", "memory MB"),
     ),
-    "export": Benchmark("10 minutes", "", "exports.md#how-fast", by_colon=True),
-    "codec": Benchmark("2 minutes", "Milliseconds of processor time.", by_colon=True),
-    "picture": Benchmark("20 s", ""),
+    "export": Benchmark("minutes", "", "exports.md#how-fast", by_colon=True),
+    "codec": Benchmark("minutes", "Milliseconds of processor time.", by_colon=True),
+    "picture": Benchmark("a minute", ""),
 }
 """In the order of the page."""
 
