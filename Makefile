@@ -1,7 +1,7 @@
 # Needs python 3.11 to 3.13, git and make. All else is installed into this folder, once: see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e lint figures release clean
+.PHONY: help up test e2e lint docs docs-serve reference figures release clean
 
 # The first of these that is new enough; 3.14 has no wheels yet for some of the pinned versions.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -22,6 +22,8 @@ help:
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
 	@echo 'make figures  draw docs/figures anew, from the code and the weights'
+	@echo 'make docs     the documentation as a site, into build/site; make docs-serve shows it while you write'
+	@echo 'make reference  writes the pages of docs/ that are made from the code: commands, metrics, formats, benchmarks'
 	@echo 'make release  VERSION=1.2.0: sets the version, closes the changelog, builds the wheel, names the images'
 	@echo 'make clean    remove everything that was installed or built; data in .ris stays'
 
@@ -49,6 +51,17 @@ bench-%: .venv/.installed-dev
 
 figures: .venv/.installed-dev
 	$(VENV)/python scripts/figures.py
+
+# The variable: mkdocs-material else advertises what comes after it. Not --quiet: then warnings stop nothing.
+docs: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
+	@echo 'The site is in build/site: open build/site/index.html, or publish the folder.'
+
+docs-serve: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs serve --strict
+
+reference: .venv/.installed-dev
+	@PYTHONPATH=scripts $(VENV)/python -m reference
 
 release: .venv/.installed-dev
 	@$(VENV)/python scripts/release.py "$(VERSION)"

@@ -70,7 +70,7 @@ def as_markdown() -> str:
     """docs/settings.md."""
     return _HEADER + "".join(
         f"| `{row.name}` | {_code(row.default)} | {row.allowed.replace('|', chr(92) + '|')} "
-        f"| {'✓' if row.project else ''} | {row.description} |\n"
+        f"| {'✓' if row.project else ''} | {row.description.replace('<', '&lt;')} |\n"
         for row in rows()
     )
 

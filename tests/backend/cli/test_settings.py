@@ -57,3 +57,8 @@ def test_values_are_what_holds_and_secrets_stay_so(home: Path, run_ris: Callable
     assert (values["RIS_PORT"], values["RIS_IMAGE_HOSTS"]) == ("9191", "minio:9000,10.0.0.7")
     assert set(values["RIS_PASSWORD"]) == {"*"}
     assert "pass-1" not in printed + run_ris("settings")[1]
+
+
+def test_angle_brackets_are_seen_where_the_page_is_shown() -> None:
+    assert "http://&lt;host>:&lt;port>" in as_markdown()
+    assert not re.search(r"<(?![^`\n]*`)", as_markdown().partition("|---|")[2])
