@@ -42,7 +42,9 @@ class Camera:
         _shot(page, area).save(file, quality=_QUALITY, method=6)
         return file
 
-    def frame(self, page: Page, area: Area, words: str, duration: int, pointer: tuple[float, float] | None = None) -> None:
+    def frame(
+        self, page: Page, area: Area, words: str, duration: int, pointer: tuple[float, float] | None = None
+    ) -> None:
         """Add a frame of the loop. words: what is done. duration: in ms. pointer: its place on the page, if it matters."""
         picture = _shot(page, area)
         if pointer:
