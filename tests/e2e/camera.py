@@ -45,7 +45,7 @@ class Camera:
     def frame(
         self, page: Page, area: Area, words: str, duration: int, pointer: tuple[float, float] | None = None
     ) -> None:
-        """Add a frame of the loop. words: what is done. duration: in ms. pointer: its place on the page, if it matters."""
+        """Add a frame of the loop. words: what is done. duration: in ms. pointer: its place on the page, if any."""
         picture = _shot(page, area)
         if pointer:
             scale = WIDTH / area.width

@@ -1,7 +1,7 @@
 """docs/tutorial.md, followed by somebody: its commands are run, and what it has a person click is clicked.
 
 What stands there as printed has to be printed, and what stands there as said by a page has to be said. On the way its
-pictures are taken, and the README's loop. With RIS_PICTURES set to a folder they are kept there: `make pictures`.
+pictures are taken, and the README's loop. With E2E_PICTURES set to a folder they are kept there: `make pictures`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def console(browser: Browser, studio: Studio) -> Iterator[Page]:
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Camera:
-    return Camera(Path(os.environ.get("RIS_PICTURES", tmp_path)))
+    return Camera(Path(os.environ.get("E2E_PICTURES", tmp_path)))
 
 
 def test_the_tutorial_leads_to_a_better_model(
