@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from camera import Area, Camera
-from editor import click_on, on_photo, regions, submit, switch_on, take
+from editor import click_on, on_photo, regions, switch_on, take
 from pages import Page as Document
 from pages import Step, missing
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -33,11 +33,13 @@ TUTORIAL = Document(ROOT / "docs" / "tutorial.md")
 USUAL = {"label_studio": "http://127.0.0.1:8080", "console": "http://127.0.0.1:9090"}
 ENVIRONMENTS = (".venv", ".venv-label-studio")
 # The list of photos on the left and that of regions on the right leave this to the editor, below its tabs.
-VIEW = {"width": 1540, "height": 1030}
+VIEW = {"width": 1540, "height": 945}
 LIST, PANELS, TABS = 240, 320, 90
 EDITOR = Area(LIST, TABS, VIEW["width"] - LIST - PANELS, VIEW["height"] - TABS)
 CONSOLE = {"width": 900, "height": 700}
 LARGEST = {"still": 150_000, "stills": 1_200_000, "loop": 2_000_000}
+# Where the eraser goes, in shares of the photo: the spoon's handle, which looks over the cup's edge.
+SPOON = [(0.688, 0.155), (0.715, 0.16), (0.71, 0.195), (0.694, 0.18), (0.696, 0.25), (0.686, 0.3), (0.69, 0.24)]
 # Until it has learnt, in ms.
 LEARNT = 600_000
 
@@ -145,7 +147,6 @@ def type_what_is_there(page: Page, camera: Camera) -> None:
     expect(page.get_by_text(TUTORIAL.says("the cat: found"))).to_be_visible()
     expect(regions(page)).to_have_count(1)
     still(page, camera, "typed")
-    TUTORIAL.says("Submit")
     submit(page)
 
 
@@ -162,12 +163,12 @@ def correct_what_is_wrong(page: Page, camera: Camera) -> None:
     expect(page.get_by_text(TUTORIAL.says("the cup: found"))).to_be_visible()
     film(page, camera, "... and there is a mask. Half of the cup is missing.", 2200)
     take(page, "key-point-tool")
-    for place in ((0.46, 0.72), (0.375, 0.8)):
+    for place in ((0.48, 0.62), (0.375, 0.68)):
         film(page, camera, "Ctrl + click: this belongs to it, too.", 800, on_photo(page, *place))
         click_on(page, *place, "Control")
         expect(regions(page)).to_have_count(1)
         film(page, camera, "Ctrl + click: this belongs to it, too.", 1200, on_photo(page, *place))
-    erase(page, camera, [(0.67, 0.3), (0.72, 0.17), (0.7, 0.16), (0.68, 0.24)])
+    erase(page, camera, SPOON)
     film(page, camera, "Erase what isn't of it: the spoon.", 1200)
     still(page, camera, "corrected")
     film(
@@ -175,7 +176,7 @@ def correct_what_is_wrong(page: Page, camera: Camera) -> None:
         camera,
         "Submit. The model learns from what you changed.",
         2600,
-        middle(page.get_by_label("Submit current annotation")),
+        middle(page.get_by_test_id("bottombar-submit-button")),
     )
     submit(page)
 
@@ -209,7 +210,6 @@ def promote(page: Page) -> None:
 
 
 def see_what_was_learnt(page: Page, camera: Camera) -> None:
-    choose(page, "rocket")
     page.get_by_label("Create an annotation").click()
     expect(regions(page)).to_have_count(0)
     write(page, "the rocket")
@@ -249,11 +249,20 @@ def run(step: Step, folder: Path, environment: dict[str, str]) -> str:
 
 def choose(page: Page, photo: str) -> None:
     """Click a photo in the list."""
-    with page.expect_response(lambda response: "/api/tasks/" in response.url):
-        page.locator(f"img[src*='{photo}']").first.click()
-    expect(page.get_by_placeholder("What are you looking for")).to_be_visible(timeout=60_000)
-    expect(page.locator(f"img[src*='{photo}']").last).to_be_visible()
+    before = page.url
+    page.locator(f"img[src*='{photo}']").first.click()
+    page.wait_for_url(lambda url: url != before and "task=" in url)
+    number = page.url.rpartition("task=")[2]
+    expect(page.locator("[class*=current-task]").first).to_contain_text(number, timeout=60_000)
+    expect(page.get_by_placeholder("What are you looking for")).to_be_visible()
     page.wait_for_load_state("networkidle")
+
+
+def submit(page: Page) -> None:
+    button = page.get_by_test_id("bottombar-submit-button")
+    expect(button).to_have_text(TUTORIAL.says("Submit"))
+    button.click()
+    expect(page.get_by_test_id("bottombar-update-button")).to_be_visible(timeout=60_000)
 
 
 def write(page: Page, prompt: str) -> None:
