@@ -195,8 +195,13 @@ def correct_what_is_not_known(page: Page) -> None:
 
 def learn(page: Page, camera: Camera) -> None:
     page.get_by_role("link", name=TUTORIAL.says("Referring segmentation")).click()
+    expect(page.get_by_role("heading", name="Referring segmentation")).to_be_visible()
+    while not page.get_by_role("heading", name="Under way").is_visible():
+        page.wait_for_timeout(1000)
+        page.reload()
+    # From here on the page brings itself up to date.
     expect(page.get_by_text("trial", exact=True)).to_be_visible(timeout=LEARNT)
-    page.reload()
+    expect(page.get_by_role("heading", name="Under way")).to_be_hidden(timeout=60_000)
     expect(page.get_by_text(re.compile(f"kept as a trial.*{TUTORIAL.says('Not yet')}"))).to_be_visible()
     height = page.evaluate("document.documentElement.scrollHeight")
     page.set_viewport_size({**CONSOLE, "height": height})  # type: ignore[arg-type]
