@@ -33,14 +33,15 @@ class Camera:
     """Keeps its pictures in `folder`, as WebP, WIDTH pixels wide."""
 
     folder: Path
+    stills: list[Path] = field(default_factory=list)
     _frames: list[Image.Image] = field(default_factory=list)
     _durations: list[int] = field(default_factory=list)
 
-    def still(self, page: Page, name: str, area: Area) -> Path:
-        """Keep one picture -> its file."""
+    def still(self, page: Page, name: str, area: Area) -> None:
+        """Keep one picture."""
         file = self.folder / f"{name}.webp"
         _shot(page, area).save(file, quality=_QUALITY, method=6)
-        return file
+        self.stills.append(file)
 
     def frame(
         self, page: Page, area: Area, words: str, duration: int, pointer: tuple[float, float] | None = None
