@@ -39,7 +39,7 @@ EDITOR = Area(LIST, TABS, VIEW["width"] - LIST - PANELS, VIEW["height"] - TABS)
 CONSOLE = {"width": 900, "height": 700}
 LARGEST = {"still": 150_000, "stills": 1_200_000, "loop": 2_000_000}
 # Where the eraser goes, in shares of the photo: the spoon's handle, which looks over the cup's edge.
-SPOON = [(0.688, 0.155), (0.715, 0.16), (0.71, 0.195), (0.694, 0.18), (0.696, 0.25), (0.686, 0.3), (0.69, 0.24)]
+SPOON = [(0.688, 0.155), (0.715, 0.16), (0.708, 0.195), (0.694, 0.18), (0.688, 0.2), (0.69, 0.23), (0.686, 0.3)]
 # Until it has learnt, in ms.
 LEARNT = 600_000
 
