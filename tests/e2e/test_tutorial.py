@@ -161,6 +161,7 @@ def correct_what_is_wrong(page: Page, camera: Camera) -> None:
         film(page, camera, "A photo in Label Studio. Type what is there ...", 110)
     answer(page, box)
     expect(page.get_by_text(TUTORIAL.says("the cup: found"))).to_be_visible()
+    look_at_the_photo(page)
     film(page, camera, "... and there is a mask. Half of the cup is missing.", 2200)
     take(page, "key-point-tool")
     for place in ((0.48, 0.62), (0.375, 0.68)):
