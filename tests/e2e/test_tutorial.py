@@ -177,7 +177,7 @@ def correct_what_is_wrong(page: Page, camera: Camera) -> None:
         camera,
         "Submit. The model learns from what you changed.",
         2600,
-        middle(page.get_by_test_id("bottombar-submit-button")),
+        beside_its_words(page.get_by_test_id("bottombar-submit-button")),
     )
     submit(page)
 
@@ -263,6 +263,9 @@ def choose(page: Page, photo: str) -> None:
     expect(page.locator("[class*=current-task]").first).to_contain_text(number, timeout=60_000)
     expect(page.get_by_placeholder("What are you looking for")).to_be_visible()
     page.wait_for_load_state("networkidle")
+    # What came of the photo before fades, and the editor after it.
+    expect(page.get_by_text("Annotation saved successfully")).to_have_count(0, timeout=60_000)
+    page.wait_for_timeout(2000)
 
 
 def submit(page: Page) -> None:
@@ -313,7 +316,7 @@ def film(page: Page, camera: Camera, words: str, duration: int, pointer: tuple[f
     camera.frame(page, EDITOR, words, duration, pointer)
 
 
-def middle(thing: Locator) -> tuple[float, float]:
+def beside_its_words(thing: Locator) -> tuple[float, float]:
     box = thing.bounding_box()
     assert box is not None
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    return box["x"] + box["width"] / 4, box["y"] + box["height"] / 2
