@@ -1,7 +1,7 @@
 # Needs python 3.11 to 3.13, git and make. All else is installed into this folder, once: see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e lint docs docs-serve reference figures release clean
+.PHONY: help up test e2e lint docs docs-serve reference figures pictures release clean
 
 # The first of these that is new enough; 3.14 has no wheels yet for some of the pinned versions.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -20,6 +20,7 @@ help:
 	@echo 'make test     all tests but the slow ones; the end-to-end ones start the real servers'
 	@echo 'make e2e      all end-to-end tests, the stack of docker-compose.yml and back-ups among them'
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
+	@echo 'make pictures follow docs/tutorial.md in the real Label Studio, and take its pictures and those of the README anew'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
 	@echo 'make figures  draw docs/figures anew, from the code and the weights'
 	@echo 'make docs     the documentation as a site, into build/site; make docs-serve shows it while you write'
@@ -45,6 +46,9 @@ lint: .venv/.installed-dev
 	$(VENV)/hadolint Dockerfile
 	@"$$($(VENV)/python -c 'import compose, pathlib; print(pathlib.Path(compose.__file__).with_name("docker-compose"))')" \
 		--env-file .env.example config --quiet && echo 'docker-compose.yml: valid'
+
+pictures: .venv/.installed-dev $(LABEL_STUDIO)/.installed
+	E2E_PICTURES=$(CURDIR)/docs/pictures $(VENV)/pytest tests/e2e/test_tutorial.py
 
 bench-%: .venv/.installed-dev
 	QUICK=$(QUICK) DATA="$(DATA)" $(VENV)/python benchmarks/$*.py

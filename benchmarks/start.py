@@ -1,7 +1,8 @@
 """`make bench-start`: `make up` from a fresh clone to a working project, and again once all is there.
 
-From nothing: environments, installation, Label Studio's first migration, the project with its photos. Needs the package
-index and some minutes. The result is appended to benchmarks/results/start.json.
+From nothing: environments, installation, Label Studio's first migration, the project with its photos. Beside the times,
+the room that the folder takes then. Needs the package index and some minutes. The result is appended to
+benchmarks/results/start.json.
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ def start(clone: Path, environment: dict[str, str]) -> tuple[float, float]:
     return ready, time.monotonic() - began - ready
 
 
+def megabytes(folder: Path) -> float:
+    """What it takes on disk."""
+    done = subprocess.run(
+        ["du", "--summarize", "--block-size=1", str(folder)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[0]) / 1e6
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
@@ -56,7 +65,8 @@ def main() -> None:
         environment["RIS_REDIS_URL"] = f"redis://:benchmark@127.0.0.1:{free_port()}/0"
         cold, stop = start(clone, environment)
         warm, _ = start(clone, environment)
-    figures = {"make up, from nothing, s": cold, "make up, warm, s": warm, "stop, s": stop}
+        room = megabytes(clone)
+    figures = {"make up, from nothing, s": cold, "make up, warm, s": warm, "stop, s": stop, "on disk, MB": room}
     record("start", {name: round(value, 1) for name, value in figures.items()})
 
 
