@@ -1,5 +1,7 @@
 """The parts of the studio, put together as the settings say. The only module that knows both settings and parts."""
 
+from pathlib import Path
+
 from backend.batches.runner import RunnerServices
 from backend.batches.service import BatchService
 from backend.batches.store import BatchStore
@@ -15,14 +17,49 @@ from backend.prompts.last_prompt import FileLastPrompt, SharedLastPrompt
 from backend.prompts.sentence_vectors import CachedSentenceVectors
 from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
-from backend.registry import Registry
+from backend.registry import Registry, RegistryError
 from backend.settings import Settings
+from backend.store.bucket import open_bucket
+from backend.store.following import StoreFollower
+from backend.store.turns import Turns
+from backend.store.versions import SharedRegistry, store_of
 from ris_core import checkpoint_files
 
 
-def registry(settings: Settings) -> Registry:
-    """The versions of the model below home."""
-    return Registry(models_folder(settings.home), checkpoint_files.find(settings.model) if settings.model else None)
+# By home, what this process follows a store with.
+_FOLLOWERS: dict[Path, StoreFollower] = {}
+
+
+def registry(settings: Settings, asks: bool = True) -> Registry:
+    """The versions of the model below home; where there is a store, it is a cache of that.
+
+    asks: whether the store may be asked, in a process that doesn't follow it. Raises StoreError if its address can't be
+    one, RegistryError if the home isn't its cache.
+    """
+    root = models_folder(settings.home)
+    shipped = checkpoint_files.find(settings.model) if settings.model else None
+    if settings.store is None:
+        if known := store_of(root):
+            raise RegistryError(f"{root} is a cache of {known}. Set RIS_STORE to that, or RIS_HOME to another folder.")
+        return Registry(root, shipped)
+    follower = _FOLLOWERS.get(settings.home.resolve())
+    return SharedRegistry(root, shipped, open_bucket(settings.store), _turns(settings), follower=follower, asks=asks)
+
+
+def follow_store(settings: Settings) -> None:
+    """Have this process keep home up to date with the store, if there is one; what it reads is then known here."""
+    home = settings.home.resolve()
+    if settings.store is not None and home not in _FOLLOWERS:
+        own = registry(settings)
+        assert isinstance(own, SharedRegistry)
+        follower = StoreFollower(own)
+        follower.start()
+        _FOLLOWERS[home] = follower
+
+
+def _turns(settings: Settings) -> Turns | None:
+    url = settings.redis_url and settings.redis_url.get_secret_value()
+    return Turns(connect(url, patient=True)) if url else None
 
 
 def image_resolver(settings: Settings) -> ImageResolver:

@@ -147,7 +147,7 @@ class FolderBucket:
 
     def read(self, name: str) -> Stored | None:
         """As `Bucket.read`."""
-        with self._told(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._told():
             data = (self._root / name).read_bytes()
             return Stored(data, sha256(data))
         return None
@@ -170,7 +170,7 @@ class FolderBucket:
 
     def download(self, name: str, path: Path) -> bool:
         """As `Bucket.download`."""
-        with self._told(), suppress(FileNotFoundError), (self._root / name).open("rb") as source:
+        with suppress(FileNotFoundError), self._told(), (self._root / name).open("rb") as source:
             with atomic_file(path) as file:
                 shutil.copyfileobj(source, file, _CHUNK)
             return True
@@ -229,7 +229,7 @@ class CloudBucket:
 
     def read(self, name: str) -> Stored | None:
         """As `Bucket.read`."""
-        with self._told(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._told():
             result = obstore.get(self._store(), name)
             return Stored(bytes(result.bytes()), str(result.meta["e_tag"]), result.meta["version"])
         return None
@@ -256,7 +256,7 @@ class CloudBucket:
 
     def download(self, name: str, path: Path) -> bool:
         """As `Bucket.download`."""
-        with self._told(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._told():
             chunks = obstore.get(self._store(patient=True), name).stream(_CHUNK)
             with atomic_file(path) as file:
                 for chunk in chunks:
@@ -266,7 +266,7 @@ class CloudBucket:
 
     def delete(self, name: str) -> None:
         """As `Bucket.delete`."""
-        with self._told(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._told():
             obstore.delete(self._store(), name)
 
     def _store(self, patient: bool = False) -> Any:

@@ -19,7 +19,6 @@ import os
 import random
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -81,6 +80,10 @@ class Follower(Protocol):
     @property
     def trouble(self) -> str | None:
         """As `Registry.trouble`."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the store has answered once, so that what isn't known here isn't there."""
 
 
 class SharedRegistry(Registry):
@@ -242,9 +245,26 @@ class SharedRegistry(Registry):
             yield
 
     def _record(self, project: int) -> Record:
+        """What is known of a project. Raises StoreError if nothing is, and the store doesn't answer."""
         if self._asks and time.monotonic() - self._asked.get(project, -FRESH_SECONDS) >= FRESH_SECONDS:
             self._ask(project)
-        return self._known(project)
+        record = self._known(project)
+        if record == Record() and self._follower and not self._follower.has_begun:
+            raise StoreError(self._follower.trouble or f"The store {self.bucket.address} hasn't answered yet.")
+        return record
+
+    def _ask(self, project: int) -> None:
+        try:
+            self.pull(project)
+        except (StoreError, StoreDamaged) as error:
+            self._failing = str(error)
+            # What every project starts at is no answer here: this one may have learnt long ago.
+            if self._known(project) == Record():
+                raise
+            _log.warning("Project %s goes on with what is known here: %s", project, error)
+        else:
+            self._failing = None
+        self._asked[project] = time.monotonic()
 
     def _known(self, project: int) -> Record:
         path = self._folder(project) / _RECORD
@@ -459,7 +479,7 @@ def _claim(root: Path, address: str) -> None:
         return
     if own := sorted(root.glob("project-*/production.json")) + sorted(root.glob("project-*/versions/*")):
         raise RegistryError(
-            f"{own[0].parent} holds versions that lie in no store. Start with an empty home folder, or without RIS_STORE."
+            f"{own[0].parent} holds versions that lie in no store. Begin with an empty home, or without RIS_STORE."
         )
     atomic_write(marker, json.dumps({"address": address}).encode())
 
