@@ -1,6 +1,9 @@
 """The parts of the studio, put together as the settings say. The only module that knows both settings and parts."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from backend.batches.runner import RunnerServices
 from backend.batches.service import BatchService
@@ -19,12 +22,12 @@ from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
 from backend.registry import Registry, RegistryError
 from backend.settings import Settings
-from backend.store.bucket import open_bucket
-from backend.store.following import StoreFollower
-from backend.store.turns import Turns
-from backend.store.versions import SharedRegistry, store_of
+from backend.store.marker import store_of
 from ris_core import checkpoint_files
 
+if TYPE_CHECKING:
+    from backend.store.following import StoreFollower
+    from backend.store.versions import SharedRegistry
 
 # By home, what this process follows a store with.
 _FOLLOWERS: dict[Path, StoreFollower] = {}
@@ -42,24 +45,32 @@ def registry(settings: Settings, asks: bool = True) -> Registry:
         if known := store_of(root):
             raise RegistryError(f"{root} is a cache of {known}. Set RIS_STORE to that, or RIS_HOME to another folder.")
         return Registry(root, shipped)
+    return _shared_registry(settings, settings.store, root, shipped, asks)
+
+
+def _shared_registry(settings: Settings, store: str, root: Path, shipped: Path | None, asks: bool) -> SharedRegistry:
+    # Where there is no store, its library isn't loaded.
+    from backend.store.bucket import open_bucket  # noqa: PLC0415
+    from backend.store.turns import Turns  # noqa: PLC0415
+    from backend.store.versions import SharedRegistry  # noqa: PLC0415
+
+    url = settings.redis_url and settings.redis_url.get_secret_value()
+    turns = Turns(connect(url, patient=True)) if url else None
     follower = _FOLLOWERS.get(settings.home.resolve())
-    return SharedRegistry(root, shipped, open_bucket(settings.store), _turns(settings), follower=follower, asks=asks)
+    return SharedRegistry(root, shipped, open_bucket(store), turns, follower=follower, asks=asks)
 
 
 def follow_store(settings: Settings) -> None:
     """Have this process keep home up to date with the store, if there is one; what it reads is then known here."""
     home = settings.home.resolve()
-    if settings.store is not None and home not in _FOLLOWERS:
-        own = registry(settings)
-        assert isinstance(own, SharedRegistry)
-        follower = StoreFollower(own)
-        follower.start()
-        _FOLLOWERS[home] = follower
+    if settings.store is None or home in _FOLLOWERS:
+        return
+    from backend.store.following import StoreFollower  # noqa: PLC0415
 
-
-def _turns(settings: Settings) -> Turns | None:
-    url = settings.redis_url and settings.redis_url.get_secret_value()
-    return Turns(connect(url, patient=True)) if url else None
+    own = registry(settings)
+    follower = StoreFollower(cast("SharedRegistry", own))
+    follower.start()
+    _FOLLOWERS[home] = follower
 
 
 def image_resolver(settings: Settings) -> ImageResolver:

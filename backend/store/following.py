@@ -83,5 +83,5 @@ class StoreFollower:
         while not self._over.wait(self._seconds):
             try:
                 self.look()
-            except Exception:  # a mistake in one look mustn't end the others
+            except Exception:  # noqa: BLE001 - a mistake in one look mustn't end the others
                 _log.exception("The store couldn't be followed.")

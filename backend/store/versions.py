@@ -46,6 +46,7 @@ from backend.registry import (
     write_version,
 )
 from backend.store.bucket import Bucket, Changed, StoreDamaged, StoreError, check_conditions
+from backend.store.marker import claim
 from backend.store.record import (
     RECORDS,
     Entry,
@@ -71,7 +72,7 @@ _TOUCH_SECONDS = 3_600.0
 _UPLOAD_SECONDS = 86_400.0
 _TRIES = 30
 _SMALL = (CARD, checkpoint_files.CONFIG)
-_MARKER, _RECORD, _CARDS = "store.json", "record.json", "cards"
+_RECORD, _CARDS = "record.json", "cards"
 
 
 class Follower(Protocol):
@@ -111,7 +112,7 @@ class SharedRegistry(Registry):
         self._asked: dict[int, float] = {}
         self._checked = False
         self._failing: str | None = None
-        _claim(root, bucket.address)
+        claim(root, bucket.address)
 
     @property
     def trouble(self) -> str | None:
@@ -274,16 +275,6 @@ class SharedRegistry(Registry):
             return Record()
         except StoreDamaged:
             raise RegistryError(f"{path} is damaged. Delete it: it is fetched anew.") from None
-
-    def _ask(self, project: int) -> None:
-        try:
-            self.pull(project)
-            self._failing = None
-        except (StoreError, StoreDamaged) as error:
-            _log.warning("Project %s goes on with what is known here: %s", project, error)
-            self._failing = str(error)
-        finally:
-            self._asked[project] = time.monotonic()
 
     def _change(self, project: int, change: Callable[[Record], Record]) -> Record:
         """Replace a project's record by what `change` makes of it -> what is there then. Raises what `change` does."""
@@ -467,24 +458,3 @@ class SharedRegistry(Registry):
 
     def _address(self, project: int) -> str:
         return f"{self.bucket.address}/{record_name(project)}"
-
-
-def _claim(root: Path, address: str) -> None:
-    """Make a home the cache of one store. Raises RegistryError if it is another's, or holds versions of its own."""
-    marker = root / _MARKER
-    if marker.exists():
-        known = json.loads(marker.read_bytes())["address"]
-        if known != address:
-            raise RegistryError(f"{root} is a cache of {known}, not of {address}. Correct RIS_STORE, or delete {root}.")
-        return
-    if own := sorted(root.glob("project-*/production.json")) + sorted(root.glob("project-*/versions/*")):
-        raise RegistryError(
-            f"{own[0].parent} holds versions that lie in no store. Begin with an empty home, or without RIS_STORE."
-        )
-    atomic_write(marker, json.dumps({"address": address}).encode())
-
-
-def store_of(root: Path) -> str | None:
-    """The address of the store that a registry's folder is a cache of; None if it is of none."""
-    marker = root / _MARKER
-    return str(json.loads(marker.read_bytes())["address"]) if marker.exists() else None

@@ -22,7 +22,10 @@ class NotReady(Unavailable, code="not_ready"):
 
 
 def check(registry: Registry, connection: Redis) -> dict[str, object]:
-    """The versions that serve, and what is amiss with the store, for JSON. Raises NotReady, a sentence for each missing thing."""
+    """The versions that serve, and what is amiss with a store, for JSON.
+
+    Raises NotReady with a sentence for each thing that is missing.
+    """
     serving: dict[str, str] = {}
     problems = [*_of_valkey(connection), *_of_versions(registry, serving)]
     if problems:

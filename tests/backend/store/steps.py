@@ -1,4 +1,4 @@
-"""A writer in a process of its own that kills itself before or after its n-th request to the store."""
+"""A writer in a process of its own that kills itself before its n-th request to the store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _write(step: int, root: Path, shipped: Path, address: str, candidate: Path, 
 
 
 class _Killer:
-    """A bucket that counts two steps a request."""
+    """A bucket that counts requests."""
 
     def __init__(self, bucket: Any, left: int) -> None:
         self._bucket, self._left = bucket, left
@@ -46,10 +46,7 @@ class _Killer:
 
         def call(*arguments: Any) -> Any:
             self._step()
-            try:
-                return attribute(*arguments)
-            finally:
-                self._step()
+            return attribute(*arguments)
 
         return call
 

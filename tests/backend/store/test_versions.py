@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,14 @@ from backend.errors import NotFound
 from backend.registry import NothingEarlier, PromotionConflict, Registry, RegistryError
 from backend.store import versions as shared
 from backend.store.bucket import Bucket, FolderBucket, StoreDamaged, StoreError, open_bucket
+from backend.store.marker import store_of
 from backend.store.versions import SharedRegistry
 from ris_core import checkpoint_files
 
 Host = Callable[[str], SharedRegistry]
+
+# Each run kills at some steps; `STORE_STRIDE=1` at all.
+STRIDE, SEED = int(os.environ.get("STORE_STRIDE", "12")), int(os.environ.get("KILL_SEED", time.time()))
 
 
 def added(registry: Registry, tmp_path: Path, names: str) -> list[str]:
@@ -49,7 +54,7 @@ def test_what_one_host_adds_and_promotes_another_serves(host: Host, tmp_path: Pa
     assert_whole(version.folder, name)
     assert a.pointer(7) == b.pointer(7)
     assert a.projects() == b.projects() == [7]
-    assert b.read(7) == a.read(7)
+    assert b.read(7).current.name == a.read(7).current.name == name
     b.rollback(7)
     assert a.current(7) == a.base
     with pytest.raises(NothingEarlier):
@@ -110,7 +115,8 @@ def test_promotions_from_two_hosts_at_once_have_one_order(host: Host, tmp_path: 
     moves = [move for move in [*won, *both[0], *both[1]] if move[0] != move[1]]
     # Each move that was said to be done is in the one history, and nothing else is.
     earlier = (*a.pointer(7).earlier, a.pointer(7).version)
-    history = list(zip(earlier, earlier[1:], strict=False))
+    history = list(pairwise(earlier))
+    # No more than the last 20 steps are kept.
     assert sorted(moves) == sorted(history) or len(moves) > len(history) == 20
     assert a.pointer(7) == b.pointer(7)
     for registry in (a, b):
@@ -256,7 +262,7 @@ def test_killed_at_any_step_a_writer_leaves_nothing_torn(tmp_path: Path, shipped
     candidate = make_checkpoint(tmp_path / "candidate", "candidate")
     name = checkpoint_files.version(candidate)
     seen = set()
-    for step in range(1, 400, 3):
+    for step in range(1 + SEED % STRIDE, 400, STRIDE):
         share = tmp_path / f"share-{step}"
         share.mkdir()
 
@@ -279,13 +285,11 @@ def test_killed_at_any_step_a_writer_leaves_nothing_torn(tmp_path: Path, shipped
         shutil.rmtree(share)
     else:
         pytest.fail("the writer never finished")
-    assert seen == {(1, False), (2, False), (2, True)}
+    assert {(1, False), (2, True)} <= seen <= {(1, False), (2, False), (2, True)}
 
 
-def test_killed_at_any_request_a_writer_leaves_nothing_torn(
-    tmp_path: Path, shipped: Path, address: str, host: Host
-) -> None:
-    """On S3: before and after each request."""
+def test_killed_at_any_request_a_writer_leaves_nothing_torn(tmp_path: Path, shipped: Path, address: str) -> None:
+    """On S3: before each request, which is after the one before it."""
     seen = set()
     for step in range(1, 60):
         candidate = make_checkpoint(tmp_path / f"candidate-{step}", str(step))
@@ -326,7 +330,7 @@ def test_what_a_killed_writer_left_is_pruned_a_day_later(
 def test_while_the_store_fails_what_is_known_is_served(
     tmp_path: Path, shipped: Path, address: str, gateway: Gateway, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = (SharedRegistry(tmp_path / name, shipped, open_bucket(address)) for name in "ab")
+    a, b, c = (SharedRegistry(tmp_path / name, shipped, open_bucket(address)) for name in "abc")
     first, second = added(a, tmp_path, "ab")
     a.promote(7, first)
     assert b.current(7).name == first
@@ -342,9 +346,12 @@ def test_while_the_store_fails_what_is_known_is_served(
             action()
     with pytest.raises(StoreError):
         b.add(7, make_checkpoint(tmp_path / "new", "new"), {})
+    # Who knows nothing yet doesn't take what every project starts at for what serves.
+    with pytest.raises(StoreError):
+        c.current(7)
     gateway.fault = None
     a.promote(7, second)
-    assert b.current(7).name == second
+    assert b.current(7).name == c.current(7).name == second
     assert b.trouble is None
 
 
@@ -387,8 +394,9 @@ def test_a_damaged_object_is_refused(host: Host, tmp_path: Path, bucket: Bucket)
     bucket.upload(weights, tmp_path / "new-y" / "model.safetensors")
     assert_whole(b.current(7).folder, second)
     bucket.delete(weights)
+    # It doesn't take what every project starts at for what serves.
     with pytest.raises(StoreDamaged, match="is missing"):
-        host("c").version(7, second)
+        host("c").current(7)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b'{"format": "ris-studio record 2"}'])
@@ -415,9 +423,8 @@ def test_names_in_a_record_stay_within_their_folder(host: Host, tmp_path: Path, 
     for versions in ({name: entry}, {"x": entry | {"upload": name}}, {"x": entry | {"files": {name: "0"}}}):
         damaged = json.dumps(content | {"versions": versions, "revision": 9}).encode()
         a.bucket.swap("records/7.json", damaged, a.bucket.read("records/7.json"))
-        b = host("b")
-        assert b.current(7) == b.base
-        assert "isn't a name" in str(b.trouble)
+        with pytest.raises(StoreDamaged, match="isn't a name"):
+            host("b").current(7)
 
 
 def test_a_store_that_was_put_back_is_not_taken_for_the_newest(host: Host, tmp_path: Path) -> None:
@@ -468,8 +475,8 @@ def test_a_home_is_the_cache_of_one_store(tmp_path: Path, shipped: Path) -> None
     SharedRegistry(tmp_path / "home", shipped, FolderBucket(tmp_path / "one"))
     with pytest.raises(RegistryError, match=r"is a cache of .*one, not of .*other"):
         SharedRegistry(tmp_path / "home", shipped, FolderBucket(tmp_path / "other"))
-    assert shared.store_of(tmp_path / "home") == str(tmp_path / "one")
-    assert shared.store_of(tmp_path / "elsewhere") is None
+    assert store_of(tmp_path / "home") == str(tmp_path / "one")
+    assert store_of(tmp_path / "elsewhere") is None
     own = Registry(tmp_path / "own", shipped)
     own.add(7, make_checkpoint(tmp_path / "x", "x"), {})
     with pytest.raises(RegistryError, match="lie in no store"):
