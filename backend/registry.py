@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -291,6 +291,10 @@ class Registry:
     ) -> AbstractContextManager[None]:
         """Hold this while the project's model learns: one learner a project, whoever started it; see `exclusive`."""
         return exclusive(self._folder(project) / "learning.lock", refusal, waiting)
+
+    def learning_state(self, project: int) -> AbstractContextManager[None]:
+        """Hold this while learning reads and writes what it goes by beside versions: where hosts share that."""
+        return nullcontext()
 
     def _point(self, project: int, pointer: Pointer) -> None:
         # What the settings name today they needn't name tomorrow, and a zero-shot segmenter is a few hundred bytes.

@@ -50,6 +50,7 @@ def registry(settings: Settings, asks: bool = True) -> Registry:
 
 def _shared_registry(settings: Settings, store: str, root: Path, shipped: Path | None, asks: bool) -> SharedRegistry:
     # Where there is no store, its library isn't loaded.
+    from backend.datasets.shared_state import SharedLearningState  # noqa: PLC0415
     from backend.store.bucket import open_bucket  # noqa: PLC0415
     from backend.store.turns import Turns  # noqa: PLC0415
     from backend.store.versions import SharedRegistry  # noqa: PLC0415
@@ -57,7 +58,9 @@ def _shared_registry(settings: Settings, store: str, root: Path, shipped: Path |
     url = settings.redis_url and settings.redis_url.get_secret_value()
     turns = Turns(connect(url, patient=True)) if url else None
     follower = _FOLLOWERS.get(settings.home.resolve())
-    return SharedRegistry(root, shipped, open_bucket(store), turns, follower=follower, asks=asks)
+    bucket = open_bucket(store)
+    state = SharedLearningState(bucket, settings.home)
+    return SharedRegistry(root, shipped, bucket, turns, state, follower=follower, asks=asks)
 
 
 def follow_store(settings: Settings) -> None:
@@ -71,6 +74,14 @@ def follow_store(settings: Settings) -> None:
     follower = StoreFollower(cast("SharedRegistry", own))
     follower.start()
     _FOLLOWERS[home] = follower
+
+
+def versions_in_use(settings: Settings, project: int) -> set[str]:
+    """The versions by which other hosts are pre-labelling a project, and may have still to fetch."""
+    if settings.store is None or not settings.redis_url:
+        return set()
+    running = BatchStore(connect(settings.redis_url.get_secret_value())).running()
+    return {batch.spec.model for batch in running if batch.spec.project == project}
 
 
 def image_resolver(settings: Settings) -> ImageResolver:

@@ -87,6 +87,19 @@ class Follower(Protocol):
         """Whether the store has answered once, so that what isn't known here isn't there."""
 
 
+class LearningState(Protocol):
+    """What a trainer on another host needs to go on, beside versions."""
+
+    def fetch(self, project: int, snapshot: str | None = None) -> None:
+        """Bring here what the store has, with that snapshot if it has it. Raises StoreError, StoreDamaged."""
+
+    def keep(self, project: int) -> None:
+        """Put into the store what is here. Raises StoreError."""
+
+    def prune(self, project: int, named: Collection[str]) -> None:
+        """Delete from the store what isn't needed any more but for the snapshots named. Raises StoreError."""
+
+
 class SharedRegistry(Registry):
     """A registry whose versions and pointers other hosts share. Safe for any number of threads and processes.
 
@@ -100,14 +113,18 @@ class SharedRegistry(Registry):
         shipped: Path | None,
         bucket: Bucket,
         turns: Turns | None = None,
+        state: LearningState | None = None,
         *,
         follower: Follower | None = None,
         asks: bool = True,
     ) -> None:
-        """turns: of learners. follower: asks the store instead. asks: whether what is read may come from the store."""
+        """turns: of learners. state: what they share. follower: asks the store in place of this.
+
+        asks: whether what is read may come from the store.
+        """
         super().__init__(root, shipped)
         self.bucket = bucket
-        self._turns, self._follower = turns, follower
+        self._turns, self._state, self._follower = turns, state, follower
         self._asks = asks and follower is None
         self._asked: dict[int, float] = {}
         self._checked = False
@@ -216,6 +233,9 @@ class SharedRegistry(Registry):
 
         record = self._change(project, forget)
         self._delete_unnamed(project, record, uploads)
+        if self._state:
+            snapshots = {str(version.card.get("snapshot")) for version in self.versions(project)}
+            self._state.prune(project, snapshots)
         return gone
 
     def learning(
@@ -223,6 +243,10 @@ class SharedRegistry(Registry):
     ) -> AbstractContextManager[None]:
         """As `Registry.learning`, among all hosts."""
         return self._learning(project, refusal, waiting)
+
+    def learning_state(self, project: int) -> AbstractContextManager[None]:
+        """As `Registry.learning_state`. Raises StoreError at its begin; at its end that is only logged."""
+        return self._learning_state(project)
 
     def pull(self, project: int) -> None:
         """Bring what the store says of a project here. Raises StoreError, StoreDamaged."""
@@ -244,6 +268,22 @@ class SharedRegistry(Registry):
             # What another learner did last has to be known here.
             self._asked.pop(project, None)
             yield
+
+    @contextmanager
+    def _learning_state(self, project: int) -> Iterator[None]:
+        if self._state is None:
+            yield
+            return
+        cards = [version.card for version in self.versions(project)]
+        self._state.fetch(project, next((card["snapshot"] for card in reversed(cards) if card.get("snapshot")), None))
+        try:
+            yield
+        finally:
+            try:
+                self._state.keep(project)
+            except StoreError as error:
+                # The next learner of this host puts it there.
+                _log.warning("What learning in project %s goes by isn't in the store yet: %s", project, error)
 
     def _record(self, project: int) -> Record:
         """What is known of a project. Raises StoreError if nothing is, and the store doesn't answer."""
