@@ -51,8 +51,9 @@ class StoreFollower:
             self._note_silence(str(error))
             return
         self._note_answer()
-        # What failed may be mended without a change of the record.
-        for project in sorted({*changed, *self._failures}):
+        # What failed, and what somebody deleted here, may be had without a change of the record.
+        torn = {project for project in self._registry.projects() if not self._registry.is_whole(project)}
+        for project in sorted({*changed, *torn, *self._failures}):
             self._pull(project)
             if project in changed:
                 self._seen[project] = changed[project]

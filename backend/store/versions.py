@@ -254,6 +254,12 @@ class SharedRegistry(Registry):
         if stored:
             self._mirror(project, parse_record(stored.data, self._address(project)))
 
+    def is_whole(self, project: int) -> bool:
+        """Whether the version that serves, as far as is known here, is here."""
+        record = self._known(project)
+        name = self._pointer(record).version
+        return name not in record.versions or (self._versions(project) / name).exists()
+
     def changed(self, seen: Mapping[int, str]) -> dict[int, str]:
         """The projects whose records are others than those `seen`, as this returned them. Raises StoreError."""
         listed = {project_of(name): about.tag for name, about in self.bucket.list(RECORDS).items()}

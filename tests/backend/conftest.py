@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -137,4 +138,4 @@ def gateway(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
 @pytest.fixture
 def address(s3: S3, gateway: Gateway) -> str:
     """A bucket of one's own."""
-    return f"s3://{s3.make_bucket(f'bucket-{next(_NUMBERS)}')}/studio"
+    return f"s3://{s3.make_bucket(f'bucket-{secrets.token_hex(4)}')}/studio"

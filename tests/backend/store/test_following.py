@@ -131,6 +131,5 @@ def test_what_was_deleted_by_hand_comes_back(
     a.promote(7, name)
     follower.look()
     b.current(7).folder.rename(tmp_path / "gone")
-    a.add(7, make_checkpoint(tmp_path / "y", "y"), {})
     follower.look()
     assert_whole(b.current(7).folder, name)
