@@ -2,8 +2,6 @@
 
     <root>/store.json                           the bucket's address
     <root>/project-7/record.json                the project's record, as the bucket had it last
-    <root>/project-7/cards/<name>/<upload>/     the small files of each version in it: what it is, and where from
-    <root>/project-7/versions/<name>/           versions that were needed here, whole and verified; evicted when unused
 
 A change reads the record, and replaces it if nobody else has meanwhile; else it begins anew with what is there then. So
 all changes of a project have one order, whoever makes them. A record comes here only after the version that it puts
@@ -13,12 +11,9 @@ deletes a day later.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import random
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -30,9 +25,6 @@ from typing import Any, Protocol
 
 from backend.errors import NotFound
 from backend.locks import exclusive
-from backend.registry import (
-    RECORD as CARD,
-)
 from backend.registry import (
     NothingEarlier,
     Pointer,
@@ -46,6 +38,7 @@ from backend.registry import (
     write_version,
 )
 from backend.store.bucket import Bucket, Changed, StoreDamaged, StoreError, check_conditions
+from backend.store.cache import VersionCache
 from backend.store.marker import claim
 from backend.store.record import (
     RECORDS,
@@ -59,20 +52,16 @@ from backend.store.record import (
 )
 from backend.store.turns import Turns
 from ris_core import checkpoint_files
-from ris_core.files import atomic_dir, atomic_write, sha256
+from ris_core.files import atomic_write, sha256
 
 _log = logging.getLogger(__name__)
 
 # So long what a home knows is taken for what the bucket says.
 FRESH_SECONDS = 5.0
-# A version that wasn't used for so long is evicted.
-IDLE_SECONDS = 86_400.0
-_TOUCH_SECONDS = 3_600.0
 # Files that no record names may be on their way for so long.
 _UPLOAD_SECONDS = 86_400.0
 _TRIES = 30
-_SMALL = (CARD, checkpoint_files.CONFIG)
-_RECORD, _CARDS = "record.json", "cards"
+_RECORD = "record.json"
 
 
 class Follower(Protocol):
@@ -124,6 +113,7 @@ class SharedRegistry(Registry):
         """
         super().__init__(root, shipped)
         self.bucket = bucket
+        self._cache = VersionCache(root, bucket)
         self._turns, self._state, self._follower = turns, state, follower
         self._asks = asks and follower is None
         self._asked: dict[int, float] = {}
@@ -157,9 +147,17 @@ class SharedRegistry(Registry):
 
     def versions(self, project: int) -> list[Version]:
         """As `Registry.versions`; their files may not be here, `version` brings them."""
-        record, given = self._record(project), {version.name for version in self.given}
-        own = [self._listed(project, record, name) for name in record.versions if name not in given]
-        return [*self.given, *own]
+        given = {version.name for version in self.given}
+        while True:
+            record = self._record(project)
+            try:
+                own = [self._listed(project, record, name) for name in record.versions if name not in given]
+            except RegistryError:
+                # Else some of them were pruned meanwhile.
+                if self._known(project) == record:
+                    raise
+            else:
+                return [*self.given, *own]
 
     def read(self, project: int) -> ProjectVersions:
         """As `Registry.read`; the files of the version in production and of that to learn from are here."""
@@ -170,7 +168,7 @@ class SharedRegistry(Registry):
             if not absent:
                 return versions
             for version in absent:
-                self._bring(project, version.name, self._entry(project, version.name))
+                self._cache.fetch(project, version.name, self._entry(project, version.name))
 
     def projects(self) -> list[int]:
         """As `Registry.projects`."""
@@ -194,7 +192,7 @@ class SharedRegistry(Registry):
                 raise NotFound(f"Project {project} has no version {name}. It has {names}.")
             if name in record.versions:
                 # What nobody can fetch mustn't serve.
-                self._bring(project, name, record.versions[name])
+                self._cache.fetch(project, name, record.versions[name])
             pointer = self._pointer(record)
             moved = promoted(project, pointer, name, instead_of)
             return record if moved == pointer else replace(record, pointer=moved)
@@ -250,15 +248,21 @@ class SharedRegistry(Registry):
 
     def pull(self, project: int) -> None:
         """Bring what the store says of a project here. Raises StoreError, StoreDamaged."""
-        stored = self.bucket.read(record_name(project))
-        if stored:
-            self._mirror(project, parse_record(stored.data, self._address(project)))
+        while (record := self._latest(project)) != Record():
+            try:
+                self._mirror(project, record)
+            except StoreDamaged:
+                # Else what it names was pruned meanwhile.
+                if self._latest(project) == record:
+                    raise
+            else:
+                return
 
     def is_whole(self, project: int) -> bool:
         """Whether the version that serves, as far as is known here, is here."""
         record = self._known(project)
         name = self._pointer(record).version
-        return name not in record.versions or (self._versions(project) / name).exists()
+        return name not in record.versions or self._cache.has(project, name)
 
     def changed(self, seen: Mapping[int, str]) -> dict[int, str]:
         """The projects whose records are others than those `seen`, as this returned them. Raises StoreError."""
@@ -330,7 +334,13 @@ class SharedRegistry(Registry):
         for attempt in range(_TRIES):
             stored = self.bucket.read(record_name(project))
             before = parse_record(stored.data, self._address(project)) if stored else Record()
-            after = change(before)
+            try:
+                after = change(before)
+            except StoreDamaged:
+                # Else what it looked for was pruned meanwhile.
+                if self._latest(project) == before:
+                    raise
+                continue
             if after == before:
                 return self._mirror(project, before)
             after = after.next()
@@ -351,10 +361,10 @@ class SharedRegistry(Registry):
         path = self._folder(project) / _RECORD
         with exclusive(self._folder(project) / "writing.lock"):
             for name, entry in record.versions.items():
-                self._bring_card(project, name, entry)
+                self._cache.fetch_card(project, name, entry)
             serving = record.versions.get(record.pointer.version) if record.pointer else None
             if record.pointer and serving:
-                self._bring(project, record.pointer.version, serving)
+                self._cache.fetch(project, record.pointer.version, serving)
             known = self._known(project)
             if known.revision < record.revision:
                 atomic_write(path, record.as_bytes())
@@ -363,13 +373,13 @@ class SharedRegistry(Registry):
                     f"{path} and {self._address(project)} are two histories of the project. If the store was put back "
                     f"to an earlier state, delete {path}."
                 )
-            self._evict(project, record if known.revision <= record.revision else known)
+            self._cache.evict(project, record if known.revision <= record.revision else known)
         return record
 
     def _share(self, project: int, name: str, checkpoint_folder: Path, card: Mapping[str, Any]) -> None:
         if name in self._latest(project).versions:
             return
-        with TemporaryDirectory(dir=self._arriving(), prefix="sharing.") as temporary:
+        with TemporaryDirectory(dir=self._cache.arriving(), prefix="sharing.") as temporary:
             folder = Path(temporary) / name
             write_version(folder, checkpoint_folder, card)
             files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
@@ -410,7 +420,7 @@ class SharedRegistry(Registry):
                 return version
         entry = self._entry(project, name)
         if self._asks:
-            self._bring(project, name, entry)
+            self._cache.fetch(project, name, entry)
         return self._listed(project, self._record(project), name)
 
     def _is_here(self, project: int, version: Version) -> bool:
@@ -420,65 +430,17 @@ class SharedRegistry(Registry):
         return self._names(self._record(project), name)
 
     def _listed(self, project: int, record: Record, name: str) -> Version:
-        """A version with its card; its folder is that of its card where its files aren't here."""
+        """As `VersionCache.listed`. Raises RegistryError."""
         for version in self.given:
             if name == version.name:
                 return version
         if name not in record.versions:
             raise missing(project, name, self.base)
-        card = self._card(project, name, record.versions[name])
-        folder = self._versions(project) / name
-        return Version(name, folder if folder.exists() else card, json.loads((card / CARD).read_bytes()))
-
-    def _bring_card(self, project: int, name: str, entry: Entry) -> None:
-        folder = self._card(project, name, entry)
-        if not folder.exists():
-            with atomic_dir(folder) as temporary:
-                self._arrive(project, name, entry, _SMALL, temporary)
-
-    def _bring(self, project: int, name: str, entry: Entry) -> None:
-        """Have a version's files here, each with the content that the record says. Raises StoreError, StoreDamaged."""
-        folder = self._versions(project) / name
-        if not folder.exists():
-            with exclusive(self._arriving() / f"{project}-{name}.lock"):
-                for left in folder.parent.glob(f".{name}.*"):
-                    shutil.rmtree(left, ignore_errors=True)
-                if not folder.exists():
-                    with atomic_dir(folder) as temporary:
-                        self._arrive(project, name, entry, entry.files, temporary)
-                    _log.info("Version %s of project %s was fetched from the store.", name, project)
-        if time.time() - folder.stat().st_mtime > _TOUCH_SECONDS:
-            os.utime(folder)
-
-    def _arrive(self, project: int, name: str, entry: Entry, files: Collection[str], folder: Path) -> None:
-        for file in files:
-            address = f"{upload_prefix(project, name, entry)}/{file}"
-            # What was damaged on its way isn't the second time.
-            for _ in range(2):
-                if not self.bucket.download(address, folder / file):
-                    raise StoreDamaged(f"{self.bucket.address}/{address} is missing. Promote another version.")
-                if sha256(folder / file) == entry.files.get(file):
-                    break
-            else:
-                raise StoreDamaged(
-                    f"{self.bucket.address}/{address} isn't what was put there. Bring it back from an earlier version "
-                    "of the object or a copy, or promote another version."
-                )
-
-    def _evict(self, project: int, record: Record) -> None:
-        """Delete what is here of versions that no longer exist, and of those that nobody used for long."""
-        named = {record.pointer.version, *record.pointer.earlier[-1:]} if record.pointer else set()
-        for folder in self._versions(project).glob("[!.]*"):
-            is_idle = time.time() - folder.stat().st_mtime > IDLE_SECONDS and folder.name not in named
-            if is_idle or folder.name not in record.versions:
-                gone = folder.with_name(f".{folder.name}.evicted")
-                with suppress(OSError):
-                    folder.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
-        for folder in (self._folder(project) / _CARDS).glob("*/*"):
-            entry = record.versions.get(folder.parent.name)
-            if entry is None or entry.upload != folder.name:
-                shutil.rmtree(folder, ignore_errors=True)
+        try:
+            return self._cache.listed(project, name, record.versions[name])
+        except FileNotFoundError:
+            # It was pruned since the record was read.
+            raise missing(project, name, self.base) from None
 
     def _delete_unnamed(self, project: int, record: Record, gone: Collection[tuple[str, str]]) -> None:
         """Delete what no record names: the uploads that are `gone`, by version, and what killed writers left."""
@@ -493,14 +455,6 @@ class SharedRegistry(Registry):
     def _delete_files(self, project: int, name: str, entry: Entry) -> None:
         for file in entry.files:
             self.bucket.delete(f"{upload_prefix(project, name, entry)}/{file}")
-
-    def _card(self, project: int, name: str, entry: Entry) -> Path:
-        return self._folder(project) / _CARDS / name / entry.upload
-
-    def _arriving(self) -> Path:
-        folder = self._root / ".arriving"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def _address(self, project: int) -> str:
         return f"{self.bucket.address}/{record_name(project)}"
