@@ -80,7 +80,7 @@ def done(registry: Registry, move: str, checkpoint: Path) -> object:
         return type(error)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(MOVES)
 def test_two_hosts_come_to_what_one_would(checkpoints: dict[str, Path], moves: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
