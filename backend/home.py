@@ -3,7 +3,7 @@
 ris.env                     secrets and settings of all projects
 lock                        held while `ris up` runs
 logs/                       a log of each service of `ris up`
-models/                     versions of the model, see `backend.registry`
+models/                     versions of the model, see `backend.registry`, or `backend.store` where there is one
 projects/<project>.*        settings, labelling interface, prompt sheet and the like of one project
 snapshots/<project>/<id>/   datasets that were trained on, see `backend.datasets.snapshots`
 pictures/                   each picture of them, once

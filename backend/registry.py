@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from backend.locks import exclusive
 from ris_core import checkpoint_files
 from ris_core.files import atomic_dir, atomic_write
 
-_RECORD = "version.json"
+RECORD = "version.json"
+"""The file of a version that is its card."""
 _POINTER = "production.json"
 ZERO_SHOT = "zero-shot"
 """The origin, on its card, of a version that is a zero-shot segmenter."""
@@ -119,7 +120,7 @@ class ProjectVersions:
         for version in self.versions:
             if version.name == self.production:
                 return version
-        raise _missing(self.project, self.production, self.base)
+        raise missing(self.project, self.production, self.base)
 
 
 class Registry:
@@ -141,6 +142,11 @@ class Registry:
         if not checkpoint_files.is_zero_shot(self.base.folder):
             return (self.base,)
         return self.base, _given(checkpoint_files.shipped())
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps this from knowing what other hosts did; None where nothing does, or there are none."""
+        return None
 
     def current(self, project: int) -> Version:
         """The version in production: the base version until another is promoted. Raises RegistryError."""
@@ -168,7 +174,7 @@ class Registry:
 
     def previous(self, project: int) -> Version | None:
         """What `rollback` would go back to. Raises RegistryError."""
-        earlier = self._earlier(project, self.pointer(project))
+        earlier = _steps(self.pointer(project), partial(self._is_there, project))
         return self._version(project, earlier[-1]) if earlier else None
 
     def version(self, project: int, name: str) -> Version:
@@ -227,7 +233,7 @@ class Registry:
             self._sweep(project)
             folder = self._versions(project) / name
             if not folder.exists():
-                self._write(folder, checkpoint_folder, card)
+                write_version(folder, checkpoint_folder, card)
         return self._version(project, name)
 
     def promote(self, project: int, name: str, instead_of: str | None = None) -> Version:
@@ -238,9 +244,9 @@ class Registry:
         with self._writing(project):
             # Looked up in here, where nobody can prune it any more.
             version, pointer = self.version(project, name), self.pointer(project)
-            _check_unmoved(project, pointer, name, instead_of)
-            if name != pointer.version:
-                self._point(project, pointer.to(name, (*pointer.earlier, pointer.version)))
+            moved = promoted(project, pointer, name, instead_of)
+            if moved != pointer:
+                self._point(project, moved)
         return version
 
     def rollback(self, project: int, instead_of: str | None = None) -> Version:
@@ -250,37 +256,30 @@ class Registry:
         who asks twice goes back once.
         """
         with self._writing(project):
-            pointer = self.pointer(project)
-            earlier = self._earlier(project, pointer)
-            if not earlier:
-                raise NothingEarlier(
-                    f"Project {project} has no version before {pointer.version} to go back to. "
-                    f"`ris versions --project {project}` lists those that `ris promote` can put into production."
-                )
-            _check_unmoved(project, pointer, earlier[-1], instead_of)
-            self._point(project, pointer.to(earlier[-1], earlier[:-1]))
-        return self._version(project, earlier[-1])
+            moved = rolled_back(project, self.pointer(project), partial(self._is_there, project), instead_of)
+            self._point(project, moved)
+        return self._version(project, moved.version)
 
-    def prunable(self, project: int, keep: int) -> list[Version]:
+    def prunable(self, project: int, keep: int, in_use: Collection[str] = ()) -> list[Version]:
         """What `prune` would delete, oldest first. Raises RegistryError."""
         versions, previous = self.read(project), self.previous(project)
         current = versions.current
-        needed = {current.name, current.card.get("base"), current.card.get("start"), versions.start.name}
+        needed = {current.name, current.card.get("base"), current.card.get("start"), versions.start.name, *in_use}
         needed |= {previous.name} if previous else set()
         own = versions.versions[len(self.given) :]
         spare = [version for version in own if version.name not in needed]
         return spare[: max(0, len(spare) - keep)]
 
-    def prune(self, project: int, keep: int) -> list[Version]:
+    def prune(self, project: int, keep: int, in_use: Collection[str] = ()) -> list[Version]:
         """Delete all but the newest `keep` versions; returns those that are gone.
 
-        The version in production, those that it was trained from and compared with, the one that `rollback` goes back
-        to and the one that learning goes on from stay in any case, and don't count. Who has a version's files open can
-        go on reading them.
+        Those `in_use` by name, the version in production, those that it was trained from and compared with, the one
+        that `rollback` goes back to and the one that learning goes on from stay in any case, and don't count. Who has a
+        version's files open can go on reading them.
         """
         with self._writing(project):
             self._sweep(project)
-            gone = self.prunable(project, keep)
+            gone = self.prunable(project, keep, in_use)
             for version in gone:
                 # In one step, so that nobody finds half a version.
                 version.folder.rename(version.folder.with_name(f".{version.name}.pruned"))
@@ -293,26 +292,18 @@ class Registry:
         """Hold this while the project's model learns: one learner a project, whoever started it; see `exclusive`."""
         return exclusive(self._folder(project) / "learning.lock", refusal, waiting)
 
+    def learning_state(self, project: int) -> AbstractContextManager[None]:
+        """Hold this while learning reads and writes what it goes by beside versions: where hosts share that."""
+        return nullcontext()
+
     def _point(self, project: int, pointer: Pointer) -> None:
         # What the settings name today they needn't name tomorrow, and a zero-shot segmenter is a few hundred bytes.
         for version in self.given:
             folder = self._versions(project) / version.name
             is_named = version.name in (pointer.version, *pointer.earlier)
             if is_named and checkpoint_files.is_zero_shot(version.folder) and not folder.exists():
-                self._write(folder, version.folder, version.card)
+                write_version(folder, version.folder, version.card)
         atomic_write(self._folder(project) / _POINTER, _json(asdict(pointer)))
-
-    def _earlier(self, project: int, pointer: Pointer) -> tuple[str, ...]:
-        """Where `rollback` can go: the last of them next."""
-        earlier = pointer.earlier
-        while earlier and (earlier[-1] == pointer.version or not self._is_there(project, earlier[-1])):
-            earlier = earlier[:-1]
-        return earlier
-
-    def _write(self, folder: Path, checkpoint_folder: Path, card: Mapping[str, Any]) -> None:
-        with atomic_dir(folder) as temporary:
-            shutil.copytree(checkpoint_folder, temporary, dirs_exist_ok=True)
-            (temporary / _RECORD).write_bytes(_json({**card, "added": _now()}))
 
     def _sweep(self, project: int) -> None:
         # Nobody else writes while the lock is held, so hidden folders are what killed writers left.
@@ -324,9 +315,9 @@ class Registry:
             if name == version.name:
                 return version
         folder = self._versions(project) / name
-        card = _read_json(folder / _RECORD) if _is_plain(name) else None
+        card = _read_json(folder / RECORD) if _is_plain(name) else None
         if card is None:
-            raise _missing(project, name, self.base)
+            raise missing(project, name, self.base)
         return Version(name, folder, card)
 
     def _is_there(self, project: int, name: str) -> bool:
@@ -346,12 +337,48 @@ class Registry:
         return self._folder(project) / "versions"
 
 
+def promoted(project: int, pointer: Pointer, name: str, instead_of: str | None) -> Pointer:
+    """The pointer once `name` is in production. Raises PromotionConflict as `Registry.promote` does."""
+    _check_unmoved(project, pointer, name, instead_of)
+    return pointer if name == pointer.version else pointer.to(name, (*pointer.earlier, pointer.version))
+
+
+def rolled_back(
+    project: int, pointer: Pointer, is_there: Callable[[str], bool], instead_of: str | None = None
+) -> Pointer:
+    """The pointer after a step back to a version that is there. Raises as `Registry.rollback` does."""
+    earlier = _steps(pointer, is_there)
+    if not earlier:
+        raise NothingEarlier(
+            f"Project {project} has no version before {pointer.version} to go back to. "
+            f"`ris versions --project {project}` lists those that `ris promote` can put into production."
+        )
+    _check_unmoved(project, pointer, earlier[-1], instead_of)
+    return pointer.to(earlier[-1], earlier[:-1])
+
+
+def _steps(pointer: Pointer, is_there: Callable[[str], bool]) -> tuple[str, ...]:
+    """Where a rollback can go: the last of them next."""
+    earlier = pointer.earlier
+    while earlier and (earlier[-1] == pointer.version or not is_there(earlier[-1])):
+        earlier = earlier[:-1]
+    return earlier
+
+
 def _given(folder: Path) -> Version:
     origin = ZERO_SHOT if checkpoint_files.is_zero_shot(folder) else "shipped"
     return Version(checkpoint_files.version(folder), folder, {"origin": origin})
 
 
-def _missing(project: int, name: str, base: Version) -> RegistryError:
+def write_version(folder: Path, checkpoint_folder: Path, card: Mapping[str, Any]) -> None:
+    """Write a copy of a checkpoint with its record, whole or not at all. Raises FileExistsError if it is there."""
+    with atomic_dir(folder) as temporary:
+        shutil.copytree(checkpoint_folder, temporary, dirs_exist_ok=True)
+        (temporary / RECORD).write_bytes(_json({**card, "added": _now()}))
+
+
+def missing(project: int, name: str, base: Version) -> RegistryError:
+    """What is raised where a version isn't there."""
     return RegistryError(
         f"Version {name} of project {project} is missing from the model registry. "
         f"Put its folder back, or promote {base.name}."

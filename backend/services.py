@@ -1,5 +1,10 @@
 """The parts of the studio, put together as the settings say. The only module that knows both settings and parts."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
 from backend.batches.runner import RunnerServices
 from backend.batches.service import BatchService
 from backend.batches.store import BatchStore
@@ -15,14 +20,68 @@ from backend.prompts.last_prompt import FileLastPrompt, SharedLastPrompt
 from backend.prompts.sentence_vectors import CachedSentenceVectors
 from backend.queue.allow_list import sign_jobs
 from backend.queue.queue import JobQueue, connect
-from backend.registry import Registry
+from backend.registry import Registry, RegistryError
 from backend.settings import Settings
+from backend.store.marker import store_of
 from ris_core import checkpoint_files
 
+if TYPE_CHECKING:
+    from backend.store.following import StoreFollower
+    from backend.store.versions import SharedRegistry
 
-def registry(settings: Settings) -> Registry:
-    """The versions of the model below home."""
-    return Registry(models_folder(settings.home), checkpoint_files.find(settings.model) if settings.model else None)
+# By home, what this process follows a store with.
+_FOLLOWERS: dict[Path, StoreFollower] = {}
+
+
+def registry(settings: Settings, asks: bool = True) -> Registry:
+    """The versions of the model below home; where there is a store, it is a cache of that.
+
+    asks: whether the store may be asked, in a process that doesn't follow it. Raises StoreError if its address can't be
+    one, RegistryError if the home isn't its cache.
+    """
+    root = models_folder(settings.home)
+    shipped = checkpoint_files.find(settings.model) if settings.model else None
+    if settings.store is None:
+        if known := store_of(root):
+            raise RegistryError(f"{root} is a cache of {known}. Set RIS_STORE to that, or RIS_HOME to another folder.")
+        return Registry(root, shipped)
+    return _shared_registry(settings, settings.store, root, shipped, asks)
+
+
+def _shared_registry(settings: Settings, store: str, root: Path, shipped: Path | None, asks: bool) -> SharedRegistry:
+    # Where there is no store, its library isn't loaded.
+    from backend.datasets.shared_state import SharedLearningState  # noqa: PLC0415
+    from backend.store.bucket import open_bucket  # noqa: PLC0415
+    from backend.store.turns import Turns  # noqa: PLC0415
+    from backend.store.versions import SharedRegistry  # noqa: PLC0415
+
+    url = settings.redis_url and settings.redis_url.get_secret_value()
+    turns = Turns(connect(url, patient=True)) if url else None
+    follower = _FOLLOWERS.get(settings.home.resolve())
+    bucket = open_bucket(store)
+    state = SharedLearningState(bucket, settings.home)
+    return SharedRegistry(root, shipped, bucket, turns, state, follower=follower, asks=asks)
+
+
+def follow_store(settings: Settings) -> None:
+    """Have this process keep home up to date with the store, if there is one; what it reads is then known here."""
+    home = settings.home.resolve()
+    if settings.store is None or home in _FOLLOWERS:
+        return
+    from backend.store.following import StoreFollower  # noqa: PLC0415
+
+    own = registry(settings)
+    follower = StoreFollower(cast("SharedRegistry", own))
+    follower.start()
+    _FOLLOWERS[home] = follower
+
+
+def versions_in_use(settings: Settings, project: int) -> set[str]:
+    """The versions by which other hosts are pre-labelling a project, and may have still to fetch."""
+    if settings.store is None or not settings.redis_url:
+        return set()
+    running = BatchStore(connect(settings.redis_url.get_secret_value())).running()
+    return {batch.spec.model for batch in running if batch.spec.project == project}
 
 
 def image_resolver(settings: Settings) -> ImageResolver:

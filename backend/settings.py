@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     label_studio_email: str = _knob("admin@example.com", "Login that `ris up` makes in Label Studio.")
     label_studio_password: SecretStr | None = _knob(None, "Password of that login.")
     redis_url: SecretStr | None = _knob(None, "Valkey or Redis: redis://:password@host:port/0.")
+    store: str | None = _knob(
+        None, "Bucket that several hosts share: s3://, gs:// or az://BUCKET/PREFIX, or a folder; unset: none."
+    )
     username: str = _knob("ris", "User name that Label Studio gives the backend.", min_length=1)
     password: SecretStr | None = _knob(None, "Password that Label Studio gives the backend.")
     webhook_secret: SecretStr | None = _knob(

@@ -122,7 +122,9 @@ def prune(
         _prune_predictions(project, yes, as_json)
         return
     settings = load()
-    spare = versions.prune(services.registry(settings), settings.home, project, keep, yes)
+    spare = versions.prune(
+        services.registry(settings), settings.home, project, keep, yes, services.versions_in_use(settings, project)
+    )
     if as_json:
         print(json.dumps({"project": project, "deleted": yes, **spare.as_json()}))
         return

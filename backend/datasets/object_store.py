@@ -1,13 +1,7 @@
-"""Objects under one prefix of a store that fsspec reaches; S3, GCS and Azure through obstore. Knows no export.
-
-Credentials and endpoints come from the environment, as obstore reads it: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_REGION, AWS_ENDPOINT_URL and so on.
-"""
+"""Objects under one prefix of a store that fsspec reaches; S3, GCS and Azure through obstore. Knows no export."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -19,46 +13,17 @@ from obstore.exceptions import BaseError
 from obstore.fsspec import FsspecStore
 
 from backend.errors import PublishError
+from backend.store.cloud import VARIABLES, cause, client_options
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import RetryConfig
 
 # Chunks of a large object on their way at once; as many objects are.
 _PARTS, _LEAST_PART, _MOST_PARTS = 4, 5 << 20, 9_000
 _RETRIES: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 # All parts share a line that may be slow: a request may take long, as long as the connection stands.
 _PATIENCE = {"connect_timeout": "10s", "timeout": "15m"}
-# What obstore doesn't take from the environment once it is told the above.
-_CLIENT = (*_PATIENCE, "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate")
-_PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
-
-_VARIABLES = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
-PROTOCOLS = ("file", "memory", *_VARIABLES)
-
-# What a store says, and what is to be told; the first that matches.
-_SAYINGS = (
-    (
-        r"NoSuchBucket|bucket does not exist|ContainerNotFound|container does not exist",
-        "there is no such bucket. Make it first, or correct its name",
-    ),
-    (
-        r"Missing(AccessKeyId|SecretAccessKey|Account)|169\.254\.169\.254|metadata\.google|token request",
-        "there are no credentials. Set {variables} in the environment",
-    ),
-    (
-        r"PermissionDenied|Unauthenticated|AccessDenied|40[13] (Forbidden|Unauthorized)",
-        "the credentials are refused. Check {variables}, and that they may list, read, write and delete there",
-    ),
-    (r"BadScheme", "the endpoint is plain http. Set AWS_ALLOW_HTTP=true if that is meant, or use https"),
-    (
-        r"kind: (Connect|Timeout|Request)\b",
-        "the endpoint doesn't answer. Check the network, and the address in AWS_ENDPOINT_URL if there is one",
-    ),
-)
+PROTOCOLS = ("file", "memory", *VARIABLES)
 
 
 class ObjectStore:
@@ -72,14 +37,16 @@ class ObjectStore:
         self.address = address.rstrip("/")
         self._files: Any
         self._protocol, _, path = address.partition("://")
-        if self._protocol not in _VARIABLES:
+        if self._protocol not in VARIABLES:
             self._files = fsspec.filesystem(self._protocol)
             self._root = self._files._strip_protocol(address).rstrip("/")
             return
         if not path.partition("/")[0]:
             raise PublishError(f"{address} names no bucket. Write {self._protocol}://BUCKET/PREFIX.")
         self._files = _Cloud(
-            cast(Literal["s3"], self._protocol), retry_config=_RETRIES, client_options=_client_options(self._protocol)
+            cast(Literal["s3"], self._protocol),
+            retry_config=_RETRIES,
+            client_options=client_options(self._protocol, _PATIENCE),
         )
         self._root = path.rstrip("/")
 
@@ -132,21 +99,14 @@ class ObjectStore:
         except BaseError as error:
             raise PublishError(self._sentence(f"{type(error).__name__}: {error}")) from error
         except FileNotFoundError as error:
-            if self._protocol not in _VARIABLES:
+            if self._protocol not in VARIABLES:
                 raise
             raise PublishError(self._sentence(str(error))) from error
 
     def _sentence(self, said: str) -> str:
-        variables = _VARIABLES[self._protocol]
-        for pattern, cause in _SAYINGS:
-            if re.search(pattern, said):
-                return f"{self.address} can't be published to: {cause.format(variables=variables)}."
+        if known := cause(self._protocol, said):
+            return f"{self.address} can't be published to: {known}."
         return f"{self.address} can't be published to. The store says: {said.splitlines()[0][:300]}"
-
-
-def _client_options(protocol: str) -> ClientConfig:
-    told = {name: os.environ.get(f"{_PREFIXES[protocol]}_{name.upper()}") for name in _CLIENT}
-    return cast("ClientConfig", _PATIENCE | {name: value for name, value in told.items() if value})
 
 
 class _Cloud(FsspecStore):

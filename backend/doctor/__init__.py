@@ -13,6 +13,7 @@ from backend.doctor.checks import Check, CheckContext, Finding, examine
 CHAIN = (
     Check("settings", machine.settings),
     Check("disk", machine.disk, needs=("settings",)),
+    Check("store", machine.store, needs=("settings",)),
     Check("weights", machine.weights, needs=("settings",)),
     Check("redis", machine.redis, needs=("settings",)),
     Check("worker", machine.worker, needs=("redis",)),

@@ -77,6 +77,19 @@ def disk(context: CheckContext) -> CheckResult:
     return ok(f"{home} can be written; {free / 1e9:,.0f} GB are free.")
 
 
+def store(context: CheckContext) -> CheckResult:
+    """The bucket that hosts share can be read, written, listed and deleted from, and writes are conditional."""
+    address = context.settings.store
+    if address is None:
+        return ok("Versions are kept on this machine alone: RIS_STORE isn't set.")
+    from backend.store.bucket import check_conditions, open_bucket  # noqa: PLC0415 - where there is one
+
+    bucket = open_bucket(address)
+    check_conditions(bucket)
+    bucket.list("records")
+    return ok(f"{bucket.address} keeps what is written, and of two writes at once refuses one.")
+
+
 def weights(context: CheckContext) -> CheckResult:
     """The version in production answers a prompt."""
     from ris_core import segmenters  # noqa: PLC0415 - it brings torch, for which no server is to wait

@@ -102,7 +102,8 @@ class GuardedWorker(Worker):
         What one of these can't read costs that one alone, until the next minute.
         """
         settings = load()
-        registry = services.registry(settings)
+        # Jobs are forked from this process, and what a store is asked with doesn't survive that.
+        registry = services.registry(settings, asks=False)
         steps: tuple[Callable[[], object], ...] = (
             super().run_maintenance_tasks,
             BatchService(self.connection, JobQueue(self.connection)).revive,

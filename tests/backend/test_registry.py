@@ -6,35 +6,21 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from killed import run_in_child
 from pointers import fake_pointer
+from version_folders import assert_whole, make_checkpoint
 
 from backend.errors import NotFound, Unavailable
 from backend.registry import NothingEarlier, ProjectVersions, PromotionConflict, Registry, RegistryError, Version
 from ris_core import checkpoint_files
 from ris_core.errors import CheckpointError
-from ris_core.files import sha256
-
-STEPS = ("open", "os.", "shutil.", "tempfile.", "fcntl.")
-
-
-def make_checkpoint(folder: Path, seed: str) -> Path:
-    """The files of a checkpoint, as `ris_core.checkpoint` names and describes them."""
-    folder.mkdir(parents=True)
-    weights = seed.encode() * 1000
-    (folder / checkpoint_files.WEIGHTS).write_bytes(weights)
-    config = {"format": 2, "model": "lda", "weights": sha256(weights)}
-    (folder / checkpoint_files.CONFIG).write_text(json.dumps(config))
-    (folder / checkpoint_files.CARD).write_text(f"# {seed}")
-    return folder
 
 
 @pytest.fixture
@@ -50,13 +36,6 @@ def registry(tmp_path: Path, shipped: Path) -> Registry:
 @pytest.fixture
 def candidate(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "candidate", "candidate")
-
-
-def assert_whole(folder: Path, name: str) -> None:
-    assert checkpoint_files.version(folder) == name
-    config = json.loads((folder / checkpoint_files.CONFIG).read_text())
-    assert sha256(folder / checkpoint_files.WEIGHTS) == config["weights"]
-    assert (folder / checkpoint_files.CARD).is_file()
 
 
 def test_a_project_starts_at_the_shipped_model(registry: Registry, shipped: Path) -> None:
@@ -514,34 +493,6 @@ def test_who_waits_for_a_learner_may_give_up_or_go_on_after_it(registry: Registr
             pytest.fail("two hold the lock")
         with registry.learning(7, waiting=other.close):
             pass
-
-
-def run_in_child(action: Callable[[], None], kill_at: int = 0) -> int:
-    """Runs `action` in a forked process, which kills itself outright at its n-th step on files."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if kill_at:
-                sys.addaudithook(_killer(kill_at))
-            action()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - or the child would run on as a second pytest
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def _killer(step: int) -> Callable[[str, tuple[object, ...]], None]:
-    left = step
-
-    def hook(event: str, _args: tuple[object, ...]) -> None:
-        nonlocal left
-        if event.startswith(STEPS) and event != "os.kill":
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return hook
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from gateway import Gateway
 from ports import free_port
 from redis import Redis
 from rq import Queue, SimpleWorker
@@ -176,3 +177,35 @@ def test_a_worker_that_listens_elsewhere(chain: Chain, worker: SimpleWorker, las
 def test_work_is_suspended(chain: Chain, lasting_redis: Redis) -> None:
     suspend(lasting_redis)
     chain.expect("worker", "broken", remedy="rq resume")
+
+
+def test_no_store(chain: Chain) -> None:
+    assert "on this machine alone" in chain.expect("store", "ok").what
+
+
+def test_a_store(chain: Chain, tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    chain.knobs["store"] = str(tmp_path / "share")
+    assert "of two writes at once refuses one" in chain.expect("store", "ok").what
+    assert not list((tmp_path / "share").glob("[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        ("reset", "Check the network"),
+        ("403", "Check AWS_ACCESS_KEY_ID"),
+        ("skew", "Set it, by NTP"),
+        ("forget conditions", "Use a store that has them"),
+    ],
+)
+def test_a_store_that_fails(chain: Chain, gateway: Gateway, address: str, fault: str, remedy: str) -> None:
+    chain.knobs["store"] = address
+    gateway.fault = fault
+    assert chain.expect("store", "broken").remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize("address", ["/nowhere/at/all", "s3://", "ftp://x/y"])
+def test_an_address_of_no_store(chain: Chain, address: str) -> None:
+    chain.knobs["store"] = address
+    assert chain.expect("store", "broken").remedy
