@@ -2,7 +2,8 @@
 
 - An annotation is compared with the prediction that it names as its parent, else with the one that has most of its
   regions. In it a sentence's masks are those proposed for the same sentence, or with the same regions' ids.
-- Regions of that prediction that nothing is left of were rejected, see `annotations.with_rejections`.
+- Regions of the parent that nothing is left of were rejected, see `annotations.with_rejections`. Who began with an
+  empty picture and asked for one of them alone (the answer has its region's id) said nothing of the others.
 - Where there is no such prediction, as for answers that were only shown in the editor, nothing can be compared, and
   the regions' own `origin` decides: what Label Studio calls a prediction was accepted or, changed, corrected.
 - A sentence that was asked for and not found has an IoU of 1 where the annotator agrees, of 0 where something is drawn.
@@ -51,10 +52,11 @@ _PREDICTED, _CHANGED = "prediction", "prediction-changed"
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """A prediction as it was stored."""
+    """A prediction as it was stored. is_parent: whether an annotation names it as what it was made from."""
 
     version: str
     read: AnnotatedMasks
+    is_parent: bool = True
 
     @property
     def prompts(self) -> set[str]:
@@ -129,7 +131,8 @@ def find_parent(correction: Correction, predictions: Sequence[Json], config: Lab
     if best is None or not any(rank(best)[:2]):
         return None
     with suppress(RegionError):
-        return StoredPrediction(str(best.get("model_version") or ""), read_annotation(best.get("result"), config))
+        version, read = str(best.get("model_version") or ""), read_annotation(best.get("result"), config)
+        return StoredPrediction(version, read, is_parent=best["id"] == correction.parent_prediction)
     return None
 
 
@@ -139,9 +142,10 @@ def compare(correction: Correction, prediction: StoredPrediction | None) -> Corr
         renamed = _renamed(correction, prediction)
         correction = _with_names(correction, renamed)
         left = {drawn.region.partition("#")[0] for drawn in correction.objects} - renamed.keys()
-        offers = [_offer(mask) for mask in prediction.read.masks if mask.region_id not in left and not mask.is_empty]
-        offered = {mask.region_id for mask in prediction.read.masks}
-        correction = with_rejections(correction, offers, offered, None)
+        if prediction.is_parent:
+            gone = [mask for mask in prediction.read.masks if mask.region_id not in left and not mask.is_empty]
+            offered = {mask.region_id for mask in prediction.read.masks}
+            correction = with_rejections(correction, map(_offer, gone), offered, None)
     return _with_edits(correction, lambda expression, drawn: _edit(expression, drawn, prediction))
 
 

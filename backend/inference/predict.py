@@ -28,11 +28,11 @@ from backend.errors import BadRequest, FetchError, TooMany
 from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
 from backend.inference.project_model import ProjectModel, ProjectModels, PromptedTask, Task
 from backend.labelstudio.images import Credentials, ImageResolver
-from backend.labelstudio.json_values import is_id
+from backend.labelstudio.json_values import is_id, objects_in
 from backend.labelstudio.label_config import LabelConfig
 from backend.labelstudio.region_checks import validate
 from backend.labelstudio.region_ids import stable_ids
-from backend.labelstudio.regions import Region, answer_region, mask_regions, prompt_region
+from backend.labelstudio.regions import Region, answer_region, mask_regions, noted_prompts, prompt_region, regions_of
 from backend.labelstudio.task_data import group_of, image_address, split_identity
 from backend.prompts.last_answers import in_place
 from backend.prompts.mending import MaskInEditor
@@ -306,9 +306,21 @@ def _mask_regions(
         if request.geometry:
             regions = _pointed_at(regions, request)
         elif stable:
-            regions = stable_ids(regions, clean(request.prompt), task.task)
+            prompt = clean(request.prompt)
+            regions = stable_ids(regions, prompt, task.task, _offered(prompt, task.task))
         shown.append(regions)
     return shown
+
+
+def _offered(prompt: str, task: Task) -> list[Region]:
+    """What the newest prediction of a task, which its picture is opened with, answers to a prompt."""
+    stored = [row for row in objects_in(task.get("predictions")) if is_id(row.get("id"))]
+    newest = max(stored, key=lambda row: int(row["id"]), default={})
+    return [
+        region
+        for region in regions_of(newest.get("result"))
+        if prompt in (clean(noted) for noted in noted_prompts(region))
+    ]
 
 
 def _is_apart(request: PromptRequest, project_model: ProjectModel) -> bool:

@@ -20,7 +20,7 @@ from backend.projects.connect import LABEL_CONFIG, connect_titled
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PHOTO = "chelsea.png"
-PREDICTED = ("deleted.png", "erased.png", "disagree.png", "twice.png")
+PREDICTED = ("deleted.png", "erased.png", "disagree.png", "twice.png", "offered.png")
 OTHERS = ("refused.png", "absent.png", "again.png")
 
 
@@ -149,6 +149,20 @@ def test_the_same_prompt_again_is_one_mask(page: Page, gestures: Gestures) -> No
     assert gestures.said("again.png") == {"the cat": "accepted"}
     _, instances, _ = gestures.exported()
     assert sum(gestures.is_about(row, "again.png") for row in instances["annotations"]) == 1
+
+
+def test_the_sentence_of_an_offered_mask_is_one_mask(page: Page, gestures: Gestures) -> None:
+    """The answer takes the place of the prediction that the picture was opened with."""
+    names = [region["meta"]["text"][0].removeprefix("prompt: ") for region in gestures.offered("offered.png")["result"]]
+    opened(page, gestures, "offered.png")
+    expect(regions(page)).to_have_count(len(names))
+    switch_on(page, accepting=True)
+    type_prompt(page, names[0])
+    page.wait_for_timeout(3000)
+    expect(regions(page)).to_have_count(len(names))
+    shoot(page, "gestures.5-offered")
+    submit(page)
+    assert gestures.said("offered.png") == dict.fromkeys(names, "accepted")
 
 
 def test_a_second_person_who_submits_nothing_disagrees(page: Page, second_page: Page, gestures: Gestures) -> None:

@@ -120,6 +120,14 @@ def test_the_prediction_is_the_parent_else_the_one_with_the_same_regions(tmp_pat
     assert edits(one(tmp_path / "3", [nobody], *both, parent=None)) == [Edit("accepted")]
 
 
+def test_who_asked_for_one_of_several_himself_rejected_none(tmp_path: Path) -> None:
+    """Where a picture is begun empty, an answer has the id of the region that was offered, and no parent."""
+    dog = drawn("d", square(left=12), "dog", "a dog")
+    assert [one.prompt for one in one(tmp_path / "1", [CAT], predicted(4, CAT, dog)).expressions] == ["a cat", "a dog"]
+    asked = one(tmp_path / "2", [CAT], predicted(4, CAT, dog), parent=None)
+    assert [(one.prompt, one.edit.kind) for one in asked.expressions if one.edit] == [("a cat", "accepted")]
+
+
 @pytest.mark.parametrize(
     ("origin", "kind"), [("manual", "manual"), ("prediction", "accepted"), ("prediction-changed", "corrected")]
 )

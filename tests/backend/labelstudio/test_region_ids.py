@@ -42,6 +42,24 @@ def test_an_answer_that_nobody_changed_is_replaced(name: str) -> None:
     assert ids({name: [{"result": drawn}]}) == ids({})
 
 
+def test_what_was_offered_is_replaced_unless_somebody_changed_that() -> None:
+    offered = [{**region, "id": f"offered-{number}"} for number, region in enumerate(answered({}))]
+    new = mask_regions(CONFIG, CONFIG.labels[0], np.roll(MASK, 1, 0), 0.5, "the cat")
+
+    def named(task: dict[str, Any], offered: list[dict[str, Any]]) -> list[str]:
+        return [region["id"] for region in stable_ids(new, "the cat", task, offered)]
+
+    assert named({}, offered) == [region["id"] for region in offered]
+    # Others' regions and broken ones aren't in the way.
+    assert named({}, [{"id": "x"}, {"type": 3, "value": None}, *offered]) == [region["id"] for region in offered]
+    assert named({}, offered[:1]) == ["offered-0", *ids({})[1:]]
+    assert named({"drafts": [{"result": offered}]}, offered) == [region["id"] for region in offered]
+    moved = {**offered[1], "value": {**offered[1]["value"], "points": [[1, 2], [50, 60], [3, 40]]}}
+    erased = {**offered[0], "origin": "prediction-changed"}
+    expected = [ids({})[0], ids({})[1], "offered-2"]
+    assert named({"drafts": [{"result": [erased, moved, offered[2]]}]}, offered) == expected
+
+
 def changed(number: int, **fields: Any) -> list[dict[str, Any]]:
     drawn = answered({})
     drawn[number] |= fields
