@@ -18,7 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
-from http_schemas import ANSWERS, REQUESTS, Schema, ref
+from http_schemas import ANSWERS, INTERFACE, PICTURE, REQUESTS, Schema, ref
 
 from backend.errors import (
     BadRequest,
@@ -87,13 +87,6 @@ def _with_kinds(error: Raised) -> tuple[Raised, ...]:
     return (error, *(kind for sub in error.__subclasses__() for kind in _with_kinds(sub)))
 
 
-_UPLOAD = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-_VIEW = (
-    "<View><Image name='img' value='$image'/><TextArea name='prompt' toName='img'/>"
-    "<BrushLabels name='brush' toName='img'><Label value='cat'/></BrushLabels></View>"
-)
-
-
 def _curl(path: str, body: str = "", login: str = '-u "ris:$RIS_PASSWORD"') -> str:
     data = f" -d @- <<'END'\n{body}\nEND" if body else ""
     return " ".join(filter(None, ("curl", login, f"http://localhost:9090{path}"))) + data
@@ -131,7 +124,7 @@ ROUTES = (
         "Answered within milliseconds, without the model. Label Studio predicts a task anew where the version changed.",
         "Setup",
         (BadRequest, ConfigError, SheetError, RegistryError),
-        example=_curl("/setup", f'{{"project": "7.1795226436",\n "schema": "{_VIEW}"}}'),
+        example=_curl("/setup", f'{{"project": "7.1795226436",\n "schema": "{INTERFACE}"}}'),
     ),
     Route(
         "post",
@@ -164,8 +157,8 @@ ROUTES = (
         example=_curl(
             "/predict",
             f'''{{"project": "7.1795226436",
- "label_config": "{_VIEW}",
- "tasks": [{{"id": 1, "data": {{"image": "data:image/png;base64,{_UPLOAD}"}}}}],
+ "label_config": "{INTERFACE}",
+ "tasks": [{{"id": 1, "data": {{"image": "{PICTURE}"}}}}],
  "params": {{"context": {{"result": [
    {{"from_name": "prompt", "to_name": "img", "type": "textarea", "value": {{"text": ["the cat"]}}}}]}}}}}}''',
         ),

@@ -1,7 +1,8 @@
 """JSON Schemas (2020-12) of what Label Studio 1.23.2 sends to the backend, and of what that answers.
 
-The fields that the backend reads are required and narrow; of the others the kind is given that Label Studio sends. The
-requests that `tests/fixtures` holds were recorded from it, and are held to these schemas.
+Of a request, what the backend needs is required, and what it would refuse is excluded; what it doesn't read, or reads
+past where it is of another kind, may be anything. The requests in `tests/fixtures` were recorded from Label Studio, and
+are held to these schemas.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from backend.web.ml_backend import LAST_PROJECT, NEW_TASKS
 Schema = dict[str, Any]
 
 DAY = "2026-11-21T02:02:23.852858Z"
+INTERFACE = (
+    "<View><Image name='img' value='$image'/><TextArea name='prompt' toName='img'/>"
+    "<BrushLabels name='brush' toName='img'><Label value='cat'/></BrushLabels></View>"
+)
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
 
 
 def ref(name: str) -> Schema:
@@ -32,6 +40,10 @@ def _object(properties: Schema, required: tuple[str, ...] = (), description: str
 
 def _text(description: str, **more: Any) -> Schema:
     return {"type": "string", "description": description, **more}
+
+
+def _any(description: str) -> Schema:
+    return {"description": description}
 
 
 def _optional(kind: str, description: str) -> Schema:
@@ -65,10 +77,10 @@ REQUESTS: dict[str, Schema] = {
     "Setup": _object(
         {
             "project": ref("ProjectStamp"),
-            "schema": _text(_INTERFACE, pattern=_NOT_BLANK),
-            "hostname": _text("Where Label Studio believes that it is. Not used."),
-            "access_token": _text("A token of the project's owner. Neither used nor kept."),
-            "extra_params": {"description": "What was typed into the field of that name. Not used."},
+            "schema": _text(_INTERFACE, pattern=_NOT_BLANK, examples=[INTERFACE]),
+            "hostname": _any("Where Label Studio believes that it is. Not used."),
+            "access_token": _any("A token of the project's owner. Neither used nor kept."),
+            "extra_params": _any("What was typed into the field of that name. Not used."),
         },
         ("project", "schema"),
         "What Label Studio sends when it checks the backend: as it is connected, and before each prediction.",
@@ -77,53 +89,58 @@ REQUESTS: dict[str, Schema] = {
         {
             "tasks": _many(ref("Task"), "One where somebody waits in the editor; else any number.", minItems=1),
             "project": ref("ProjectStamp"),
-            "label_config": _text(_INTERFACE, pattern=_NOT_BLANK),
+            "label_config": _text(_INTERFACE, pattern=_NOT_BLANK, examples=[INTERFACE]),
             "params": _object(
                 {
-                    "login": _optional("string", "User name for pictures behind a password."),
-                    "password": _optional("string", "Its password."),
+                    "login": _any("User name for pictures behind a password."),
+                    "password": _any("Its password."),
                     "context": {
                         "anyOf": [ref("Context"), {"type": "null"}],
                         "description": "What somebody has just typed or drawn in the editor; null in a batch.",
                     },
                 }
-            ),
+            )
+            | {"type": ["object", "null"]},
         },
         ("tasks", "project", "label_config"),
     ),
     "Task": _object(
         {
             "id": _ID,
-            "data": _object({}, description="What was imported; the picture's address among it."),
-            "annotations": _many({"type": "object"}, "What was submitted."),
-            "predictions": _many({"type": "object"}, "What was answered before, in the editor."),
-            "drafts": _many({"type": "object"}, "What isn't submitted yet, in the editor."),
+            "data": _object({}, description="What was imported; the picture's address among it.")
+            | {"examples": [{"image": PICTURE}]},
+            "annotations": _any("What was submitted."),
+            "predictions": _any("What was answered before, in the editor."),
+            "drafts": _any("What isn't submitted yet, in the editor."),
         },
         ("id", "data"),
         "A task as Label Studio's API gives it.",
     ),
     "Context": _object(
-        {"result": _many(ref("SentRegion"), "All regions of the kind that was drawn last; none after a deletion.")}
+        {
+            "result": _any(
+                "A list of all regions of the kind that was drawn last; empty after a deletion. See SentRegion."
+            )
+        }
     ),
     "SentRegion": _object(
         {
-            "id": {"type": "string"},
-            "from_name": _text("The tag that it was drawn or typed with."),
-            "to_name": _text("The Image tag."),
-            "type": _text("The kind of that tag, such as keypointlabels or textarea."),
-            "original_width": _PIXELS,
-            "original_height": _PIXELS,
-            "image_rotation": {"type": "number"},
-            "is_positive": {"type": ["boolean", "integer"], "description": "Of a click: whether the thing is there."},
-            "value": _object({}, description="Positions in percent of the picture, or `text`, or `rle`."),
+            "id": _any("Text."),
+            "from_name": _any("The tag that it was drawn or typed with."),
+            "to_name": _any("The Image tag."),
+            "type": _any("The kind of that tag, such as keypointlabels or textarea."),
+            "original_width": _any("Of the picture in pixels, as it is shown, turned by its EXIF."),
+            "original_height": _any("As `original_width`."),
+            "image_rotation": _any("Degrees by which somebody has turned it in the editor."),
+            "is_positive": _any("Of a click, true or false, 1 or 0: whether the thing is there."),
+            "value": _any("Positions in percent of the picture, or `text`, or `rle`."),
         },
-        ("value",),
+        description="What somebody drew or typed. What isn't of a tag of the interface is passed over.",
     ),
     "EventProject": _object(
         {
             "id": {"type": "integer", "minimum": 1, "maximum": LAST_PROJECT},
-            "label_config": _text(_INTERFACE),
-            "title": {"type": "string"},
+            "label_config": _any("The labelling interface, as XML. Needed with new tasks."),
         },
         ("id",),
         "The project as Label Studio's API gives it.",
@@ -133,8 +150,8 @@ REQUESTS: dict[str, Schema] = {
             "id": _ID,
             "task": _ID,
             "updated_at": _text("ISO 8601, in UTC.", format="date-time", examples=[DAY]),
-            "was_cancelled": {"type": "boolean", "description": "Whether the task was skipped."},
-            "result": _many({"type": "object"}, "The regions. They are read from Label Studio later."),
+            "was_cancelled": _any("Whether the task was skipped."),
+            "result": _any("The regions. They are read from Label Studio later."),
         },
         ("id", "task", "updated_at", "was_cancelled"),
     ),
@@ -153,9 +170,7 @@ REQUESTS: dict[str, Schema] = {
         ("TASKS_DELETED",), {"tasks": _many(_object({"id": _ID}, ("id",)), "Their numbers.")}, "Tasks were deleted."
     ),
     "TasksCreatedEvent": _event(
-        (NEW_TASKS,),
-        {"tasks": _many(ref("Task"), "The new tasks.", minItems=1)},
-        "Tasks were imported: pre-labelled where RIS_PRELABEL_NEW says so.",
+        (NEW_TASKS,), {}, "Tasks were imported: pre-labelled where RIS_PRELABEL_NEW says so, else ignored."
     ),
     "StartTraining": _event(("START_TRAINING",), {}, "Somebody pressed *Start Training*."),
     "OtherEvent": _object(
@@ -173,6 +188,8 @@ EVENTS = (
     "StartTraining",
     "OtherEvent",
 )
+# Needed only where new tasks are pre-labelled.
+REQUESTS["TasksCreatedEvent"]["properties"]["tasks"] = _any("The new tasks.")
 REQUESTS["Event"] = {"oneOf": [ref(name) for name in EVENTS]}
 
 _SCORE = {"type": "number", "minimum": 0, "maximum": 1}
