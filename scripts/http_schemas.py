@@ -106,15 +106,13 @@ REQUESTS: dict[str, Schema] = {
     ),
     "Task": _object(
         {
-            "id": _ID,
-            "data": _object({}, description="What was imported; the picture's address among it.")
-            | {"examples": [{"image": PICTURE}]},
+            "id": _any("A number. A task without one costs itself alone, as one without data."),
+            "data": _any("What was imported; the picture's address among it.") | {"examples": [{"image": PICTURE}]},
             "annotations": _any("What was submitted."),
             "predictions": _any("What was answered before, in the editor."),
             "drafts": _any("What isn't submitted yet, in the editor."),
         },
-        ("id", "data"),
-        "A task as Label Studio's API gives it.",
+        description="A task as Label Studio's API gives it.",
     ),
     "Context": _object(
         {
