@@ -103,7 +103,7 @@ def _swap_kind(rng: Random, holder: Json, key: Any) -> None:
     elif isinstance(value, list):
         holder[key] = rng.choice((dict(enumerate(map(str, value[:5]))), str(value)[:200], value[::-1]))
     else:
-        holder[key] = rng.choice((list(value.items()), str(value)[:200], list(value.values())))
+        holder[key] = rng.choice(([list(item) for item in value.items()], str(value)[:200], list(value.values())))
 
 
 _CHANGES: tuple[Callable[[Random, Json, Any], None], ...] = (_replace, _replace, _remove, _bury, _repeat, _swap_kind)
