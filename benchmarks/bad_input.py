@@ -44,8 +44,8 @@ def main() -> None:
         folder = Path(name)
         weights = random_checkpoint(folder / "model", clicks=True)
         (folder / "home").mkdir()
-        with serve(folder / "home", weights, port) as served:
-            kinds = [*kinds_over_http(served), *kinds_in_process(folder, weights)]
+        with serve(folder / "home", weights, port) as served, kinds_over_http(served) as over_http:
+            kinds = [*over_http, *kinds_in_process(folder, weights)]
             if case := os.environ.get("CASE"):
                 raise SystemExit(one(kinds, case))
             rows = {kind.name: attempted(kind) for kind in kinds}

@@ -18,6 +18,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -135,12 +136,17 @@ def _tracebacks(log: Path, start: int) -> Iterator[str]:
 # Over HTTP
 
 
-def kinds_over_http(served: Served) -> list[Kind]:
+@contextmanager
+def kinds_over_http(served: Served) -> Iterator[list[Kind]]:
     """Input that reaches the backend as it is served."""
+    with httpx.Client(base_url=served.url, headers=BASIC, timeout=6 * MOST_SECONDS) as http:
+        # The model is loaded once.
+        http.post("/predict", json=with_images("predict-interactive-text"), timeout=120).raise_for_status()
+        yield _over_http(served, http)
+
+
+def _over_http(served: Served, http: httpx.Client) -> list[Kind]:
     worker = max(psutil.Process(served.process.pid).children(), key=lambda child: child.memory_info().rss)
-    http = httpx.Client(base_url=served.url, headers=BASIC, timeout=6 * MOST_SECONDS)
-    # The model is loaded once.
-    http.post("/predict", json=with_images("predict-interactive-text")).raise_for_status()
     ways: tuple[tuple[str, float, Attempt], ...] = (
         ("webhooks", 0.25, lambda rng: _post(http, rng, "/webhook", _webhook(rng))),
         ("HTTP framing", 0.05, lambda rng: _send(served.port, _framed(rng))),
