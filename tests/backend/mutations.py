@@ -196,7 +196,7 @@ def _tag(rng: Random, xml: str) -> re.Match[str] | None:
 
 
 def _other_attribute(rng: Random, xml: str) -> str:
-    attributes = list(re.finditer(r"(\w+)=\"[^\"]*\"", xml))
+    attributes = list(re.finditer(r"\b(\w+)=\"[^\"]*\"", xml))
     if not attributes:
         return xml
     chosen = rng.choice(attributes)
