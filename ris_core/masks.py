@@ -11,6 +11,9 @@ from ris_core.errors import DatasetError
 
 Mask: TypeAlias = NDArray[np.bool_]
 
+# Characters; pycocotools holds a run in 32 bits.
+_LONGEST_RUN = 7
+
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
     """HxW bool -> COCO's compressed run lengths `{"size": [h, w], "counts": str}`; lossless, ready for JSON."""
@@ -49,16 +52,46 @@ def encode_runs(starts: NDArray[np.int64], stops: NDArray[np.int64], height: int
 
 
 def decode_rle(rle: dict[str, Any]) -> Mask:
-    """COCO run lengths, compressed or not, -> HxW bool. Raises DatasetError if they aren't of a mask of that size."""
+    """COCO run lengths, compressed or not, -> HxW bool. Raises DatasetError if they aren't of a mask of that size.
+
+    Read here, and not by pycocotools, which writes past its memory where compressed ones are damaged.
+    """
     try:
         height, width = (int(side) for side in rle["size"])
-        if not isinstance(rle["counts"], list):
-            return np.asarray(coco.decode(rle), dtype=bool)
-        if sum(rle["counts"]) != height * width:
-            raise DatasetError(f"A mask's runs cover {sum(rle['counts'])} pixels, not {height} x {width}.")
-        return np.asarray(coco.decode(coco.frPyObjects(rle, height, width)), dtype=bool)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DatasetError(f"A mask isn't COCO run lengths: {error!r}.") from None
+        counts = rle["counts"]
+        runs = np.asarray(counts, dtype=np.int64) if isinstance(counts, list) else _uncompressed(counts)
+        pixels = height * width
+        if runs.ndim != 1 or min(height, width) < 0 or not ((runs >= 0) & (runs <= pixels)).all():
+            raise ValueError("a run that no image has")
+        if (covered := int(runs.sum())) != pixels:
+            raise DatasetError(f"A mask's runs cover {covered} pixels, not {height} x {width}.")
+        values = np.arange(len(runs)) % 2 == 1
+        return np.repeat(values, runs).reshape((height, width), order="F")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"A mask isn't COCO run lengths: {error!r:.200}.") from None
+
+
+def _uncompressed(counts: str | bytes) -> NDArray[np.int64]:
+    """The runs that pycocotools' rleToString writes: 5 bits a character, the lowest first, and one for "more follows".
+
+    From the fourth on each is the difference to the last but one. Raises ValueError or TypeError for anything else.
+    """
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
+    digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - ord("0")
+    if not len(digits):
+        return digits
+    ends = np.flatnonzero(digits & 32 == 0)
+    if ((digits < 0) | (digits > 63)).any() or digits[-1] & 32:
+        raise ValueError("characters that it has not, or none at its end")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    places = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
+    if places.max() >= _LONGEST_RUN:
+        raise ValueError("a run longer than any image")
+    values = np.add.reduceat((digits & 31) << 5 * places, starts)
+    values -= np.where(digits[ends] & 16, 1 << 5 * (places[ends] + 1), 0)
+    for first in (1, 2):
+        values[first::2] = np.cumsum(values[first::2])
+    return values
 
 
 def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
@@ -67,10 +100,11 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
     Overlapping polygons of one object are united. Raises DatasetError if run lengths are of another size.
     """
     if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation)
-        if mask.shape != (height, width):
-            raise DatasetError(f"A mask is {mask.shape[0]} x {mask.shape[1]}, its image {height} x {width}.")
-        return mask
+        # Before anything of that size is made.
+        size = segmentation.get("size")
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
+            raise DatasetError(f"A mask is {_by(size)}, its image {height} x {width}.")
+        return decode_rle(segmentation)
     if any(isinstance(part, dict) for part in segmentation):
         masks = [segmentation_to_mask(part, height, width) for part in segmentation]
         return np.asarray(np.any(masks, axis=0), dtype=bool)
@@ -79,6 +113,10 @@ def segmentation_to_mask(segmentation: Any, height: int, width: int) -> Mask:
     if not polygons:
         return np.zeros((height, width), dtype=bool)
     return np.asarray(coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))), dtype=bool)
+
+
+def _by(size: object) -> str:
+    return " x ".join(f"{side!r:.20}" for side in size) if isinstance(size, list | tuple) else "of no size"
 
 
 def bounding_box(mask: Mask) -> list[float]:

@@ -79,8 +79,8 @@ def filled_shapes(result: object, config: LabelConfig, tell: Tell) -> list[Fille
     return shapes
 
 
-def _tag(region: Region) -> tuple[object, object]:
-    return region.get("from_name"), region.get("type")
+def _tag(region: Region) -> tuple[str, str]:
+    return str(region.get("from_name")), str(region.get("type"))
 
 
 def _objection(region: Region, config: LabelConfig) -> tuple[str, str] | None:

@@ -49,11 +49,11 @@ def read_events(request: Mapping[str, Any]) -> list[Event]:
         if action in (CREATED, UPDATED):
             return [_of_annotation(UPDATED if action == UPDATED else CREATED, request["annotation"])]
         if action == _MANY_CREATED:
-            return [_of_annotation(CREATED, annotation) for annotation in request["annotation"]]
+            return [_of_annotation(CREATED, annotation) for annotation in _rows(request["annotation"])]
         if action == _DELETED:
-            return [Event(_DELETED, annotation=_id(annotation["id"])) for annotation in request["annotations"]]
+            return [Event(_DELETED, annotation=_id(annotation["id"])) for annotation in _rows(request["annotations"])]
         if action == TASKS_DELETED:
-            return [Event(TASKS_DELETED, task=_id(task["id"])) for task in request["tasks"]]
+            return [Event(TASKS_DELETED, task=_id(task["id"])) for task in _rows(request["tasks"])]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise BadRequest(f"The event {action} lacks the ids or times that Label Studio sends with it.") from None
     return []
@@ -65,6 +65,12 @@ def _of_annotation(action: str, annotation: Mapping[str, Any]) -> Event:
     if not updated or not 0 < event.stamp < _FOREVER:
         raise ValueError(updated)
     return event
+
+
+def _rows(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return value
 
 
 def _id(value: object) -> int:

@@ -7,13 +7,14 @@ installs, or the password: Label Studio signs only START_TRAINING with the latte
 
 import hmac
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from backend import logs, metrics
 from backend.doctor.aside import Examiner
@@ -37,6 +38,8 @@ _HEALTH = {"status": "UP", "model_class": "RISModel"}
 _ADDRESS_OF_A_PROJECT = "/projects/<int(min=1, max=2147483647):project>"
 _LONGEST_REASON = 300
 _TRY_AGAIN = (429, 503)
+# What a message may quote, and no status line may hold.
+_UNPRINTABLE = re.compile(r"[^ -~]")
 # The one view that asks for no password.
 _OPEN = "health"
 _METHODS = ("GET", "HEAD", "OPTIONS", "POST")
@@ -189,10 +192,12 @@ def _answer_error(error: Exception) -> Response:
     else:
         response = jsonify(code=code, message=message, request_id=g.request_id)
     # Label Studio shows people the HTTP reason, never the body.
-    reason = message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")
+    reason = _UNPRINTABLE.sub(" ", message.encode("ascii", "replace").decode())
     response.status = f"{status} {reason[:_LONGEST_REASON]}"
     if status in _TRY_AGAIN:
         response.headers["Retry-After"] = str(RETRY_SECONDS)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     if status == Unauthorized.status:
         response.headers["WWW-Authenticate"] = 'Basic realm="ris"'
     return response

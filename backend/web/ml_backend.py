@@ -21,7 +21,7 @@ from backend.inference.project_model import ProjectModel, ProjectModels
 from backend.labelstudio.images import Credentials
 from backend.labelstudio.json_values import is_id
 from backend.labelstudio.responses import Json
-from backend.labelstudio.webhooks import read_events
+from backend.labelstudio.webhooks import ACTIONS, read_events
 from backend.learning.events import EventLog
 from backend.learning.triggers import Reconciler
 from backend.queue.allow_list import sign_jobs
@@ -77,7 +77,7 @@ class MLBackend:
         request = _object(body)
         tasks, project = self._tasks(request), _project(request.get("project"), project)
         config = self.project_models.parse_interface(project, _text(request, "label_config"))
-        params = _object(request.get("params") or {})
+        params = {} if request.get("params") is None else _object(request["params"])
         context = params.get("context")
         if context is not None:
             return {"results": self.prelabeller.predict(tasks, config, project, _object(context), _credentials(params))}
@@ -98,10 +98,13 @@ class MLBackend:
         action = _text(request, "action")
         if action == NEW_TASKS:
             return self._new_tasks(request, project)
+        if action not in ACTIONS:
+            return {"ignored": action}
+        project = _project(_object(request.get("project")).get("id"), project)
         events = read_events(request)
         if not events:
             return {"ignored": action}
-        receipt = self.reconciler.receive(_project(_object(request.get("project")).get("id"), project), events)
+        receipt = self.reconciler.receive(project, events)
         job = {"job": receipt.ticket.job, "new": receipt.ticket.new} if receipt.ticket else {}
         return {"logged": receipt.logged, **({"degraded": True} if receipt.degraded else job)}
 

@@ -113,7 +113,7 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises DatasetError if it isn't JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} isn't JSON: {error}.") from None
 
 

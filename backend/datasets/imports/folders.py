@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from backend.labelstudio.json_values import is_number
 from ris_core.data.folder import meant_annotations, read_json
 from ris_core.errors import DatasetError, InputError
 
@@ -270,7 +271,7 @@ class _Coco:
         known = {found.number for found in objects}
         for ref in (self.refs or {}).get(image, ()):
             try:
-                meant = meant_annotations(ref)
+                meant = [_key(number) for number in meant_annotations(ref)]
                 texts = [str(sentence.get("raw") or sentence["sent"]) for sentence in ref["sentences"]]
             except (KeyError, TypeError, AttributeError) as error:
                 findings.append(Finding("sentence", place, f"ref {ref.get('ref_id')} can't be read ({error!r})"))
@@ -320,9 +321,9 @@ def _size(row: Json) -> tuple[int, int] | None:
         return None
     try:
         return int(height), int(width)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DatasetError(f"has the size {height} x {width}, which isn't in pixels") from None
 
 
 def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
+    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))

@@ -36,8 +36,10 @@ def test_what_label_studio_sends_becomes_ids_and_times_alone() -> None:
         {"annotation": {"id": 1, "task": True, "was_cancelled": False, "updated_at": "2026-11-21T02:02:23Z"}},
         {"action": "ANNOTATIONS_DELETED", "annotations": 3},
         {"action": "TASKS_DELETED"},
+        {"action": "TASKS_DELETED", "tasks": {}},
+        {"action": "ANNOTATIONS_CREATED", "annotation": ""},
     ],
-    ids=["none", "empty", "no time", "no date", "id as text", "id as truth", "no list", "missing"],
+    ids=["none", "empty", "no time", "no date", "id as text", "id as truth", "no list", "missing", "object", "text"],
 )
 def test_an_event_of_somebody_else_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="lacks the ids or times"):

@@ -92,6 +92,13 @@ def test_another_method_is_refused_in_a_sentence(client: FlaskClient, address: s
     answer = client.get(f"{address}/setup", headers=BASIC)
     assert (answer.status_code, answer.json["code"]) == (405, "http_error")
     assert answer.json["message"] == f"Method Not Allowed: there is no GET {address}/setup here."
+    assert answer.headers["Allow"] == "OPTIONS, POST"
+
+
+def test_what_no_status_line_may_hold_is_left_out_of_it(client: FlaskClient) -> None:
+    answer = client.get("/no\\where%01%1B%0D%0A%7F%C3%A9", headers=BASIC)
+    assert answer.status == "404 Not Found: there is no GET /no\\where     ? here."
+    assert answer.json["message"] == "Not Found: there is no GET /no\\where\x01\x1b\r\n\x7f\xe9 here."
 
 
 @pytest.mark.parametrize("knob", ["password", "webhook_secret"])

@@ -207,6 +207,21 @@ def test_other_events_are_none_of_ours(client: FlaskClient, redis: Redis, action
     assert redis.keys("ris:events*") == []
 
 
+def test_an_event_of_annotations_names_its_project_whether_it_holds_any(client: FlaskClient) -> None:
+    assert (
+        client.post("/webhook", json={"action": "ANNOTATIONS_DELETED", "annotations": []}, headers=HOOK).status_code
+        == 422
+    )
+    of_one = {"action": "ANNOTATIONS_DELETED", "annotations": [], "project": {"id": 1}}
+    assert client.post("/webhook", json=of_one, headers=HOOK).json == {"ignored": "ANNOTATIONS_DELETED"}
+
+
+@pytest.mark.parametrize("params", ["", 0, [], False, "context"])
+def test_params_that_are_no_object_are_refused(client: FlaskClient, params: object) -> None:
+    answer = send(client, "predict-batch", with_images("predict-batch") | {"params": params})
+    assert (answer.status_code, answer.json["code"]) == (422, "bad_request")
+
+
 def test_a_webhook_is_answered_at_once(client: FlaskClient) -> None:
     times = []
     for _ in range(20):

@@ -141,6 +141,13 @@ def test_the_sentence_is_the_reason_that_label_studio_shows(running: Running) ->
     assert "no Image tag" in answer.reason_phrase
 
 
+def test_a_path_of_control_characters_is_refused_as_any_other(running: Running) -> None:
+    """Gunicorn refuses to send them on: it was a 500 with a traceback."""
+    answer = httpx.get(f"{running.url}/no%01%1Bwhere", auth=AUTH, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (404, "http_error")
+    assert answer.reason_phrase == "Not Found: there is no GET /no  where here."
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_the_limit_is_refused_however_it_is_sent(running: Running, chunked: bool) -> None:
     content = b" " * 100_001
