@@ -222,12 +222,12 @@ def prompted(photo: Photo, numbers: Iterator[int]) -> dict[str, Any]:
     return {"image": photo.reference, "prompt": {label: f"the {label} {next(numbers)}" for label in labels[:SENTENCES]}}
 
 
-def read_small(settings: Settings, project: int) -> None:
-    """Promote a version of the shipped weights that reads photos at fewer pixels."""
+def read_small(settings: Settings, project: int, side: int = SMALL_SIDE) -> None:
+    """Promote a version of the shipped weights that reads photos at `side` pixels."""
     model, point = checkpoint.load(checkpoint_files.shipped())
     registry = services.registry(settings)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(model, replace(point, side=SMALL_SIDE), Path(folder) / "small", "# Reads fewer pixels\n")
+        checkpoint.save(model, replace(point, side=side), Path(folder) / "small", "# Reads fewer pixels\n")
         version = registry.add(project, Path(folder) / "small", {"origin": "benchmark"})
     registry.promote(project, version.name)
 
