@@ -20,7 +20,7 @@ machines differ. What is kept of a batch, under ris:batch:<id>, and for how long
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -146,7 +146,7 @@ class BatchStore:
 
     def get(self, batch: str, reasons: bool = False) -> Batch:
         """A batch; with `reasons`, also why tasks of it failed. Raises NotFound."""
-        record = {_text(name): _text(value) for name, value in self._connection.hgetall(_key(batch)).items()}
+        record = _record(self._connection.hgetall(_key(batch)))
         if "order" not in record:
             raise NotFound(f"There is no batch {batch!r:.40}: see `ris jobs`. Batches are kept for 30 days.")
         failed = self._connection.hgetall(_key(batch, ":failed")) if reasons else {}
@@ -154,11 +154,18 @@ class BatchStore:
 
     def all(self) -> Iterator[Batch]:
         """All batches, the newest first."""
-        for name in map(_text, self._connection.zrange(_INDEX, 0, -1, desc=True)):
-            try:
-                yield self.get(name)
-            except NotFound:
-                self._connection.zrem(_INDEX, name)
+        names = map(_text, self._connection.zrange(_INDEX, 0, -1, desc=True))
+        for page in pages(names, _PAGE):
+            with self._connection.pipeline(transaction=False) as pipeline:
+                for name in page:
+                    pipeline.hgetall(_key(name))
+                records = pipeline.execute()
+            for name, fields in zip(page, records, strict=True):
+                record = _record(fields)
+                if "order" in record:
+                    yield _batch(name, record, {})
+                else:
+                    self._connection.zrem(_INDEX, name)
 
     def running(self) -> list[Batch]:
         """Those that aren't at an end, the newest first."""
@@ -259,6 +266,10 @@ def _key(batch: str, part: str = "") -> str:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _record(fields: Mapping[Any, Any]) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in fields.items()}
 
 
 def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:

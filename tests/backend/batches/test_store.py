@@ -325,3 +325,19 @@ def test_a_batch_as_json_has_its_rate_and_the_time_left() -> None:
     # The fields of what was asked for stand beside its own.
     assert (batch.as_json()["project"], batch.as_json()["version"]) == (3, SPEC.version)
     assert not {"spec", "order"} & batch.as_json().keys()
+
+
+def test_all_batches_are_listed_in_few_round_trips_and_those_that_ran_out_are_forgotten(
+    batches: BatchStore, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PAGE", 10)
+    made = [batches.create(SPEC, [task]).id for task in range(1, 36)]
+    assert [batch.id for batch in batches.all()] == made[::-1]
+    assert list(batches.all()) == [batches.get(name) for name in made[::-1]]
+    redis.delete(f"ris:batch:{made[7]}", f"ris:batch:{made[30]}")
+    left = [name for name in made[::-1] if name not in (made[7], made[30])]
+    before = redis.info("stats")["total_reads_processed"]
+    assert [batch.id for batch in batches.all()] == left
+    # One for the names, four of pages, two forgotten; a read of the server's may hold but a part of a page.
+    assert redis.info("stats")["total_reads_processed"] - before < 20
+    assert redis.zcard("ris:batches") == 33
