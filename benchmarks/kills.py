@@ -229,7 +229,9 @@ def main() -> None:
     listen_to_signals()
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
-        with running_studio(Path(folder), prelabel_remember=False, local_files_root=photos) as studio:
+        # The promotion of the small model would start a batch of its own.
+        knobs = {"prelabel_remember": False, "prelabel_refresh": False, "local_files_root": photos}
+        with running_studio(Path(folder), **knobs) as studio:
             # Deaths are what is wanted here.
             studio.supervisor.say = lambda text: None
             kills, ended, seconds, counts = run(studio, photos)
