@@ -37,6 +37,8 @@ KEPT_SECONDS = 30 * 86400
 # A batch whose listing was interrupted is nobody's.
 _LISTING_SECONDS = 3600
 _MOST_CLAIMS = 3
+# With each import Label Studio counts a project's predictions anew.
+_LEAST_TASKS = 8
 _PAGE = 1000
 _REASON = 400
 
@@ -194,7 +196,7 @@ class BatchStore:
 
     def claim(self, batch: str, owner: str) -> Chunk | None:
         """A chunk, nobody else's for LEASE_SECONDS; None: others have all that is left. Raises BatchEnded."""
-        answer = self._run("claim", batch, owner, LEASE_SECONDS, _MOST_CLAIMS)
+        answer = self._run("claim", batch, owner, LEASE_SECONDS, _MOST_CLAIMS, _LEAST_TASKS)
         if not answer:
             raise BatchEnded(f"Batch {batch} isn't running any more.")
         name, tasks = map(_text, answer)
@@ -245,7 +247,7 @@ class BatchStore:
 
 
 def chunk_size(tasks: int) -> int:
-    """How many tasks of so many are claimed together.
+    """How many tasks of so many are claimed together, but for the last ones, which come in smaller chunks.
 
     With each import, Label Studio 1.23.2 counts the predictions of all of the project's tasks anew: the time for that
     grows with the square of the project unless chunks grow with it.
