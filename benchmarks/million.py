@@ -5,8 +5,9 @@ queue      measured whole: a batch of a million tasks in a real Valkey with the 
            that does nothing else; Valkey is then killed, and reads its log on disk until it answers.
 studio     measured on a real Label Studio on SQLite with up to 8,000 tasks and reckoned beyond that by a straight line
            through the sizes: a listing of all ids, the request that looks for what webhooks lost, tasks of a chunk
-           read as a runner reads them, and the import of a chunk's predictions, whose masks are those of the sample
-           photos; the best of five of each.
+           read as a runner reads them, and the import of 64 predictions, whose masks are those of the sample photos.
+           Seconds are those of the processor that Label Studio took (the mean of ten), so that others on the machine
+           count for little.
 records    what an export keeps of each region between two exports, and what a snapshot takes besides its pictures, in
            bytes; of the same masks.
 model      images a second of one worker as benchmarks/results/load.json has them, for a million.
@@ -32,6 +33,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 from record import record, results
 from redis import Redis
 from redis.exceptions import RedisError
@@ -42,10 +44,10 @@ from backend.datasets.annotations import read_corrections
 from backend.datasets.records import open_records
 from backend.datasets.snapshots import build_snapshot
 from backend.home import valkey_folder
-from backend.labelstudio.client import LONG_PAGE, SHORT_PAGE, LabelStudio
+from backend.labelstudio.client import IMPORT_TIMEOUT, LONG_PAGE, SHORT_PAGE, LabelStudio
 from backend.labelstudio.label_config import Defaults, parse
 from backend.labelstudio.regions import mask_regions
-from backend.local.services import VALKEY
+from backend.local.services import LABEL_STUDIO, VALKEY
 from backend.local.up import listen_to_signals
 from backend.projects import connect, samples
 
@@ -62,9 +64,9 @@ QUICK = bool(os.environ.get("QUICK"))
 TASKS = int(os.environ.get("TASKS") or (10_000 if QUICK else MILLION))
 SIZES = (20, 40, 80) if QUICK else (1000, 2000, 4000, 8000)
 RECORDS, CORRECTIONS = (20, 10) if QUICK else (2000, 400)
-REPEATS = 5
+REPEATS, STORED = 10, 64
 PROJECT, VERSION = 1, "lda-00000000"
-HOUR, DAY = 3600, 86400
+DAY = 86400
 
 
 def queue(studio: Studio) -> Figures:
@@ -120,7 +122,7 @@ def restarted(studio: Studio, redis: Redis) -> float:
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds that Label Studio takes in a project of so many tasks."""
+    """Seconds of the processor that Label Studio takes in a project of so many tasks."""
 
     tasks: int
     adding: float
@@ -131,57 +133,80 @@ class Timed:
 
 
 def studio(studio: Studio) -> Figures:
+    meter = Meter(psutil.Process(studio.supervisor.pid(LABEL_STUDIO)))
     with studio.client() as client:
         project = int(client.create_project("Million", connect.LABEL_CONFIG)["id"])
-        timed = [measured(client, project, size) for size in SIZES]
-    last, sizes = timed[-1], [each.tasks for each in timed]
+        timed = [measured(client, meter, project, size) for size in SIZES]
+    sizes = [each.tasks for each in timed]
 
     def at_a_million(name: str) -> float:
         slope, start = np.polyfit(sizes, [getattr(each, name) for each in timed], 1)
-        return max(0.0, float(start + slope * MILLION))
+        return float(start + max(0.0, slope) * MILLION)
 
-    chunks = MILLION / chunk_size(MILLION)
-    figures: Figures = {"tasks of the largest project": last.tasks}
+    figures: Figures = {"1,000 tasks added, s": round(timed[-1].adding, 2)}
     for each in timed:
-        figures[f"a chunk of {chunk_size(MILLION)} predictions stored, of {each.tasks:,} tasks, s"] = each.writing
+        figures |= {
+            f"of {each.tasks:,} tasks: all ids listed, s": round(each.listing, 2),
+            f"of {each.tasks:,} tasks: a look for lost events, s": round(each.probing, 3),
+            f"of {each.tasks:,} tasks: {SHORT_PAGE} tasks read, s": round(each.reading, 3),
+            f"of {each.tasks:,} tasks: {STORED} predictions stored, s": round(each.writing, 2),
+        }
+    chunk, storing, reading = chunk_size(MILLION), at_a_million("writing"), at_a_million("reading")
     return figures | {
-        "1,000 tasks added, s": round(1000 * last.adding / (sizes[-1] - sizes[-2]), 2),
-        "1,000 ids listed, s": round(1000 * last.listing / last.tasks, 3),
-        f"{SHORT_PAGE} tasks read, s": last.reading,
-        "a look for lost events, s": last.probing,
-        "a million: requests to list all ids": MILLION / LONG_PAGE,
-        "a million: ids listed, reckoned, h": round(at_a_million("listing") / HOUR, 2),
+        "a million: requests to list all ids": MILLION // LONG_PAGE,
+        "a million: ids listed, reckoned, minutes": round(at_a_million("listing") / 60, 1),
         "a million: a look for lost events, reckoned, s": round(at_a_million("probing"), 2),
-        "a million: tasks read twice, by runners and in the closing, reckoned, h": round(
-            2 * MILLION / SHORT_PAGE * at_a_million("reading") / HOUR, 1
-        ),
-        "a million: a chunk stored, reckoned, s": round(at_a_million("writing"), 1),
-        "a million: predictions stored, reckoned, days": round(chunks * at_a_million("writing") / DAY, 1),
+        f"a million: {SHORT_PAGE} tasks read, reckoned, s": round(reading, 2),
+        "a million: a chunk stored, reckoned, s": round(storing),
+        f"a million: stored in chunks of {chunk}, reckoned, days": round(MILLION / chunk * storing / DAY, 1),
+        "tasks at which a chunk takes 25 s, reckoned": round(tasks_within(timed, IMPORT_TIMEOUT.read or 0), -3),
     }
 
 
-def measured(client: LabelStudio, project: int, size: int) -> Timed:
-    """Fill the project up to that size, and ask what a batch asks."""
-    known = list(client.task_ids(project))
-    started = time.perf_counter()
-    for _ in range(len(known), size, LONG_PAGE):
-        client.import_tasks(project, [{"image": "https://example.com/a.jpg"}] * min(LONG_PAGE, size - len(known)))
-    adding = time.perf_counter() - started
-    listing, ids = _timed(lambda: list(client.task_ids(project)))
-    assert len(ids) == size
-    bodies, places = predictions(), iter(islice(cycle(ids), len(known), None))
+def tasks_within(timed: Sequence[Timed], seconds: float) -> int:
+    """The size of a project whose chunks take so long."""
+    slope, start = np.polyfit([each.tasks for each in timed], [each.writing for each in timed], 1)
+    return int((seconds - start) / slope)
 
-    def store() -> int:
-        chunk = [next(bodies) % next(places) for _ in range(min(size, chunk_size(MILLION)))]
-        return client.import_predictions(project, chunk)
+
+class Meter:
+    """What a process takes of the processor."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+
+    def seconds(self, call: Callable[[], object], repeats: int = 1) -> float:
+        """Seconds of the processor that it takes while `call` runs, in the mean."""
+        before = self._spent()
+        for _ in range(repeats):
+            call()
+        return (self._spent() - before) / repeats
+
+    def _spent(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+
+def measured(client: LabelStudio, meter: Meter, project: int, size: int) -> Timed:
+    """Fill the project up to that size, and ask what a batch asks."""
+    known = len(list(client.task_ids(project)))
+    new = [{"image": "https://example.com/a.jpg"}] * min(LONG_PAGE, size - known)
+    adding = meter.seconds(lambda: client.import_tasks(project, new), (size - known) // len(new))
+    ids: list[int] = []
+    listing = meter.seconds(lambda: ids.extend(client.task_ids(project)))
+    assert len(ids) == size
+    bodies, places = predictions(), iter(cycle(ids[known:]))
+
+    def store() -> None:
+        assert client.import_predictions(project, [next(bodies) % next(places) for _ in range(STORED)]) == STORED
 
     return Timed(
         size,
-        adding,
+        adding * 1000 / len(new),
         listing,
-        best(lambda: client.newest_task(project)),
-        best(lambda: list(client.tasks_of(project, ids[-SHORT_PAGE:]))),
-        best(store),
+        meter.seconds(lambda: client.newest_task(project), REPEATS),
+        meter.seconds(lambda: list(client.tasks_of(project, ids[-SHORT_PAGE:])), REPEATS),
+        meter.seconds(store, REPEATS),
     )
 
 
@@ -261,17 +286,6 @@ def model(_studio: Studio) -> Figures:
 
 
 PARTS: dict[str, Callable[[Studio], Figures]] = {"queue": queue, "studio": studio, "records": records, "model": model}
-
-
-def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    answer = call()
-    return round(time.perf_counter() - started, 4), answer
-
-
-def best(call: Callable[[], Any]) -> float:
-    """The least seconds that it takes: what a busy machine adds is none of Label Studio's."""
-    return min(_timed(call)[0] for _ in range(REPEATS))
 
 
 def _since(started: float) -> float:

@@ -250,9 +250,9 @@ def chunk_size(tasks: int) -> int:
     """How many tasks of so many are claimed together, but for the last ones, which come in smaller chunks.
 
     With each import, Label Studio 1.23.2 counts the predictions of all of the project's tasks anew: the time for that
-    grows with the square of the project unless chunks grow with it.
+    grows with the square of the project unless chunks grow with it. Whoever dies loses no more than a chunk or two.
     """
-    return max(16, min(64, tasks // 64))
+    return max(16, min(512, tasks // 64))
 
 
 def pages(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -264,7 +264,7 @@ def test_a_note_says_what_it_waits_for_until_a_chunk_is_handed_in(
     assert batches.get(batch).note == ""
 
 
-@pytest.mark.parametrize(("tasks", "size"), [(1, 16), (1000, 16), (2000, 31), (100_000, 64)])
+@pytest.mark.parametrize(("tasks", "size"), [(1, 16), (1000, 16), (2000, 31), (100_000, 512)])
 def test_chunks_grow_with_the_batch_within_bounds(tasks: int, size: int) -> None:
     assert chunk_size(tasks) == size
 
