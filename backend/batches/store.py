@@ -3,9 +3,9 @@
 A runner claims a chunk of a batch's tasks, answers them, writes the answers to Label Studio and hands the chunk in.
 
 - A claim is a lease, which its owner renews while it lives. Once it has run out, anybody may claim the chunk.
-- Right before it writes, a runner makes sure that the chunk is still its own, and gets a lease that outlasts the
-  request (`begin`). Should it die then, the chunk stays out of reach until the request can't be running any more,
-  and whoever claims it next sees in Label Studio what came of it.
+- Right before it writes, a runner makes sure that the chunk is still its own, and gets a lease that outlasts most
+  requests (`begin`), and is renewed while the request lasts. Should it die then, the chunk stays out of reach until the
+  request has most likely ended, and whoever claims it next sees in Label Studio what came of it.
 - When no chunk is left, one runner claims the closing: it looks through all tasks for a second prediction or none.
 - A chunk that was claimed three times and never handed in seems to kill whoever works on it: it comes back as
   chunks of one task, and a single task of that kind has failed.
