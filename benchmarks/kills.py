@@ -9,8 +9,8 @@ job           the process in which a worker's job runs, by SIGKILL.
 valkey        the queue and the batch, by SIGKILL; what it does not have on disk, a second's writes at most, is lost.
 backend       the web server, by SIGKILL.
 label-studio  by SIGKILL, in mid-import perhaps.
-stall         Label Studio is halted (SIGSTOP) for 5 to 35 s and goes on. The client gives an import 25 s: what takes
-              longer is answered to nobody, and stored all the same.
+stall         Label Studio is halted (SIGSTOP) for 5 to 35 s, longer than a chunk stays out of reach when its runner
+              dies, and goes on.
 
 Photos are answered by the shipped weights at 64 pixels, whose masks mean little: what is measured is that each task
 ends with one prediction. How many it has is counted in Label Studio's own database, past its API and our client.
