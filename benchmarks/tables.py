@@ -63,8 +63,11 @@ def newest_by_part(entries: Sequence[Entry]) -> list[Entry]:
 
 def table(name: str) -> str:
     """A table in Markdown."""
-    entries = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    file = RESULTS / f"{name}.json"
+    entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     machines = sorted({entry["machine"] for entry in entries if not entry["quick"]})
+    if not machines:
+        return f"No whole run is kept yet: `make bench-{name}`."
     return "\n".join([*TABLES[name](entries), "", f"{'; '.join(machines)}."])
 
 
