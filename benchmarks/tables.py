@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -44,8 +45,7 @@ def kills(entries: Sequence[Entry]) -> Iterator[str]:
     for kill in entry["kills"]:
         by_name.setdefault(kill["what"], []).append(kill["seconds"])
     for name, seconds in sorted(by_name.items()):
-        middle = sorted(seconds)[len(seconds) // 2]
-        yield _row(f"`{name}`", str(len(seconds)), _number(middle), _number(max(seconds)))
+        yield _row(f"`{name}`", str(len(seconds)), _number(round(median(seconds), 1)), _number(max(seconds)))
     figures = entry["figures"]
     told = ("tasks", "kills", "lost", "doubled", "failed", "seconds")
     yield ""
