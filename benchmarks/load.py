@@ -77,6 +77,7 @@ _WAIT = 300
 AIMS = {
     "in the model, share of the worker's time": "at least 0.9",
     "two workers against one": "at least 1.8",
+    "two workers against one, were forward passes as fast": "at least 1.8",
     "memory, last against first": "at most 1.05",
     "/health, p99 ms": "under 50",
     "/setup, p99 ms": "under 50",
@@ -175,9 +176,19 @@ def workers(studio: Studio, photos: Sequence[Photo]) -> Figures:
         "one worker, images a second": round(rates[0], 2),
         "two workers, images a second": round(rates[1], 2),
         "two workers against one": round(rates[1] / rates[0], 2),
+        "two workers against one, were forward passes as fast": round(at_equal_passes(rates, forward), 2),
         "one worker, forward passes an image, ms": round(forward[0]),
         "two workers, forward passes an image, ms": round(forward[1]),
     }
+
+
+def at_equal_passes(rates: Sequence[float], forward: Sequence[float]) -> float:
+    """Two workers against one, less what the processor does to the model when both run: what is ours.
+
+    rates: images a second of one worker and of two; forward: milliseconds of forward passes an image, of each.
+    """
+    alone, beside = 1 / rates[0], 2 / rates[1]
+    return 2 * alone / (beside - (forward[1] - forward[0]) / 1000)
 
 
 def memory(studio: Studio, photos: Sequence[Photo]) -> Figures:
@@ -222,12 +233,12 @@ def prompted(photo: Photo, numbers: Iterator[int]) -> dict[str, Any]:
     return {"image": photo.reference, "prompt": {label: f"the {label} {next(numbers)}" for label in labels[:SENTENCES]}}
 
 
-def read_small(settings: Settings, project: int) -> None:
-    """Promote a version of the shipped weights that reads photos at fewer pixels."""
+def read_small(settings: Settings, project: int, side: int = SMALL_SIDE) -> None:
+    """Promote a version of the shipped weights that reads photos at `side` pixels."""
     model, point = checkpoint.load(checkpoint_files.shipped())
     registry = services.registry(settings)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(model, replace(point, side=SMALL_SIDE), Path(folder) / "small", "# Reads fewer pixels\n")
+        checkpoint.save(model, replace(point, side=side), Path(folder) / "small", "# Reads fewer pixels\n")
         version = registry.add(project, Path(folder) / "small", {"origin": "benchmark"})
     registry.promote(project, version.name)
 

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.label_config import parse
 from backend.labelstudio.regions import mask_regions, prompt_region
 from backend.local.secrets import prepare, remember
-from backend.local.services import BACKEND, LABEL_STUDIO, VALKEY
+from backend.local.services import BACKEND, LABEL_STUDIO, VALKEY, WORKER
 from backend.local.supervisor import Supervisor
 from backend.local.up import find_label_studio, local_services
 from backend.projects import connect, samples
@@ -65,9 +65,11 @@ class Studio:
         return LabelStudio.from_settings(self.settings)
 
     @contextmanager
-    def workers(self) -> Iterator[None]:
-        """The workers that `ris up` starts, while this is open."""
+    def workers(self, more: int = 0) -> Iterator[None]:
+        """The workers that `ris up` starts, and so many more for batches (worker-1, ...), while this is open."""
         services = [each for each in _services() if each.name not in (VALKEY, LABEL_STUDIO, BACKEND)]
+        [worker] = (service for service in services if service.name == WORKER)
+        services += [replace(worker, name=f"{WORKER}-{number}") for number in range(1, more + 1)]
         for service in services:
             self.supervisor.start(service)
         names = [service.name for service in services]

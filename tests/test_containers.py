@@ -145,10 +145,27 @@ def test_limits_are_ones_to_set(tmp_path: Path) -> None:
     assert "cpus" not in services["backend"]
 
 
-def test_label_studio_alone_is_published_and_on_this_machine(services: dict[str, Config]) -> None:
-    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(published) == {"label-studio"}
-    assert [port["host_ip"] for port in published["label-studio"]] == ["127.0.0.1"]
+def published(services: dict[str, Config]) -> dict[str, list[tuple[str, str, int]]]:
+    """Address, port and the container's port, by service."""
+    return {
+        name.removesuffix("-gpu"): [(port["host_ip"], port["published"], port["target"]) for port in service["ports"]]
+        for name, service in services.items()
+        if "ports" in service
+    }
+
+
+def test_what_people_open_is_published_on_this_machine_and_nothing_else(services: dict[str, Config]) -> None:
+    assert published(services) == {
+        "label-studio": [("127.0.0.1", "8080", 8080)],
+        "backend": [("127.0.0.1", "9090", 9090)],
+    }
+
+
+def test_no_variable_publishes_the_console_beyond_this_machine(tmp_path: Path) -> None:
+    env = "CONSOLE_PORT=9191\nLABEL_STUDIO_ADDRESS=0.0.0.0\nRIS_HOST=0.0.0.0\n"
+    assert published(read(env, tmp_path)["services"])["backend"] == [("127.0.0.1", "9191", 9090)]
+    # An address smuggled in with the port is none.
+    assert run_compose("CONSOLE_PORT=0.0.0.0:9191", tmp_path).returncode != 0
 
 
 def test_the_queue_is_out_of_label_studios_reach_and_the_database_out_of_ours(config: Config) -> None:

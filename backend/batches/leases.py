@@ -14,7 +14,8 @@ from backend.errors import LabelStudioError, LabelStudioNotFound, LabelStudioRef
 
 _log = logging.getLogger(__name__)
 
-# Longer than the client lets an import be sent and answered.
+# How long a chunk stays out of reach when its runner dies in an import: as long as Label Studio takes for most of them.
+# While the runner lives, it renews the lease for as long as it waits for the answer.
 WRITING_SECONDS = 30.0
 # Seconds between two attempts.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0

@@ -5,8 +5,8 @@ what was answered before is written. However many tasks there are, a few chunks 
 
 Killed here, then what?
 - While a chunk is fetched or in the model: nothing was written. Its lease runs out, somebody else claims it.
-- While it is written: nobody can claim it before the request has ended (WRITING_SECONDS). Whoever does then reads
-  from Label Studio which tasks have a prediction by now, and leaves those alone.
+- While it is written: nobody can claim it before the request is likely to have ended (WRITING_SECONDS). Whoever does
+  then reads from Label Studio which tasks have a prediction by now, and leaves those alone.
 - After it was written, before it was handed in: the same.
 - In the closing, which deletes second predictions and looks for tasks without: it is claimed and done again.
 Whoever stalls so long that its chunk was given away writes no more of it (`BatchStore.begin`). A request that reaches

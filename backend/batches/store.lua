@@ -33,6 +33,12 @@ local function offer(ids)
   redis.call('ZADD', leases, 0, chunk)
 end
 
+-- The last chunks get smaller, so that runners come to their end together: each holds one in its model and one ahead.
+local function next_size(least)
+  local size, left = tonumber(redis.call('HGET', record, 'size')), redis.call('LLEN', todo)
+  return math.min(size, math.max(least, math.ceil(left / 4)))
+end
+
 local commands = {}
 
 -- batch, tasks of a chunk
@@ -55,7 +61,7 @@ function commands.add()
   return 1
 end
 
--- owner, seconds of the lease, most claims of a chunk
+-- owner, seconds of the lease, most claims of a chunk, least tasks of a chunk unless all are smaller
 -- A chunk whose lease has run out, else new tasks, else the closing. Nothing: {'', ''}; not running: {}.
 function commands.claim()
   local owner, lease, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -64,7 +70,7 @@ function commands.claim()
   while true do
     local chunk = redis.call('ZRANGE', leases, '-inf', now, 'BYSCORE', 'LIMIT', 0, 1)[1]
     if not chunk then
-      local ids = redis.call('LPOP', todo, redis.call('HGET', record, 'size'))
+      local ids = redis.call('LPOP', todo, next_size(tonumber(ARGV[4])))
       if ids then
         offer(table.concat(ids, ','))
       elseif redis.call('ZCARD', leases) > 0 then

@@ -3,9 +3,9 @@
 A runner claims a chunk of a batch's tasks, answers them, writes the answers to Label Studio and hands the chunk in.
 
 - A claim is a lease, which its owner renews while it lives. Once it has run out, anybody may claim the chunk.
-- Right before it writes, a runner makes sure that the chunk is still its own, and gets a lease that outlasts the
-  request (`begin`). Should it die then, the chunk stays out of reach until the request can't be running any more,
-  and whoever claims it next sees in Label Studio what came of it.
+- Right before it writes, a runner makes sure that the chunk is still its own, and gets a lease that outlasts most
+  requests (`begin`), and is renewed while the request lasts. Should it die then, the chunk stays out of reach until the
+  request has most likely ended, and whoever claims it next sees in Label Studio what came of it.
 - When no chunk is left, one runner claims the closing: it looks through all tasks for a second prediction or none.
 - A chunk that was claimed three times and never handed in seems to kill whoever works on it: it comes back as
   chunks of one task, and a single task of that kind has failed.
@@ -20,7 +20,7 @@ machines differ. What is kept of a batch, under ris:batch:<id>, and for how long
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -37,6 +37,8 @@ KEPT_SECONDS = 30 * 86400
 # A batch whose listing was interrupted is nobody's.
 _LISTING_SECONDS = 3600
 _MOST_CLAIMS = 3
+# With each import Label Studio counts a project's predictions anew.
+_LEAST_TASKS = 8
 _PAGE = 1000
 _REASON = 400
 
@@ -146,7 +148,7 @@ class BatchStore:
 
     def get(self, batch: str, reasons: bool = False) -> Batch:
         """A batch; with `reasons`, also why tasks of it failed. Raises NotFound."""
-        record = {_text(name): _text(value) for name, value in self._connection.hgetall(_key(batch)).items()}
+        record = _record(self._connection.hgetall(_key(batch)))
         if "order" not in record:
             raise NotFound(f"There is no batch {batch!r:.40}: see `ris jobs`. Batches are kept for 30 days.")
         failed = self._connection.hgetall(_key(batch, ":failed")) if reasons else {}
@@ -154,11 +156,18 @@ class BatchStore:
 
     def all(self) -> Iterator[Batch]:
         """All batches, the newest first."""
-        for name in map(_text, self._connection.zrange(_INDEX, 0, -1, desc=True)):
-            try:
-                yield self.get(name)
-            except NotFound:
-                self._connection.zrem(_INDEX, name)
+        names = map(_text, self._connection.zrange(_INDEX, 0, -1, desc=True))
+        for page in pages(names, _PAGE):
+            with self._connection.pipeline(transaction=False) as pipeline:
+                for name in page:
+                    pipeline.hgetall(_key(name))
+                records = pipeline.execute()
+            for name, fields in zip(page, records, strict=True):
+                record = _record(fields)
+                if "order" in record:
+                    yield _batch(name, record, {})
+                else:
+                    self._connection.zrem(_INDEX, name)
 
     def running(self) -> list[Batch]:
         """Those that aren't at an end, the newest first."""
@@ -187,7 +196,7 @@ class BatchStore:
 
     def claim(self, batch: str, owner: str) -> Chunk | None:
         """A chunk, nobody else's for LEASE_SECONDS; None: others have all that is left. Raises BatchEnded."""
-        answer = self._run("claim", batch, owner, LEASE_SECONDS, _MOST_CLAIMS)
+        answer = self._run("claim", batch, owner, LEASE_SECONDS, _MOST_CLAIMS, _LEAST_TASKS)
         if not answer:
             raise BatchEnded(f"Batch {batch} isn't running any more.")
         name, tasks = map(_text, answer)
@@ -238,12 +247,12 @@ class BatchStore:
 
 
 def chunk_size(tasks: int) -> int:
-    """How many tasks of so many are claimed together.
+    """How many tasks of so many are claimed together, but for the last ones, which come in smaller chunks.
 
     With each import, Label Studio 1.23.2 counts the predictions of all of the project's tasks anew: the time for that
-    grows with the square of the project unless chunks grow with it.
+    grows with the square of the project unless chunks grow with it. Whoever dies loses no more than a chunk or two.
     """
-    return max(16, min(64, tasks // 64))
+    return max(16, min(512, tasks // 64))
 
 
 def pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -259,6 +268,10 @@ def _key(batch: str, part: str = "") -> str:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _record(fields: Mapping[Any, Any]) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in fields.items()}
 
 
 def _batch(name: str, record: dict[str, str], reasons: dict[int, str]) -> Batch:

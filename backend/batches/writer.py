@@ -1,6 +1,7 @@
 """The thread that writes what a runner's model answered to Label Studio."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from backend import metrics
 from backend.active_learning.strategies import Pair
 from backend.batches.leases import Leases
 from backend.batches.project import BatchProject
@@ -54,6 +56,7 @@ class PredictionWriter:
         self._project, self._leases = project, leases
         self._thread = ThreadPoolExecutor(1, "write")
         self._last: Future[None] | None = None
+        self._handed_in = time.monotonic()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -89,6 +92,15 @@ class PredictionWriter:
             if self._leases.finish(work.chunk.name, done, skipped, work.failed):
                 self.chunks += 1
                 self.tasks += len(work.chunk.tasks)
+                self._count(done, skipped, len(work.failed))
+
+    def _count(self, done: int, skipped: int, failed: int) -> None:
+        project, now = str(self._project.spec.project), time.monotonic()
+        for result, tasks in (("done", done), ("skipped", skipped), ("failed", failed)):
+            metrics.BATCH_RESULTS.labels(project, result).inc(tasks)
+        for _ in range(done):
+            metrics.BATCH_TASK_SECONDS.labels(project).observe((now - self._handed_in) / done)
+        self._handed_in = now
 
     def _store(self, work: ChunkWork, tasks: Sequence[int]) -> int:
         """Write the predictions of those of the tasks that need one; how many were written."""

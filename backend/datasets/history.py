@@ -70,6 +70,12 @@ def find_expression(folder: Path, number: int) -> SnapshotExpression | None:
     return next((expression for expression in read_expressions(folder) if expression.ref.number == number), None)
 
 
+@lru_cache(maxsize=100)
+def snapshot_figures(folder: Path) -> Mapping[str, Any]:
+    """`acceptance.figures` of all expressions of a snapshot. Raises DatasetError if it is damaged."""
+    return figures([expression.answered for expression in read_expressions(folder)])
+
+
 def by_label(expressions: Iterable[SnapshotExpression]) -> dict[str, dict[str, Any]]:
     """`acceptance.figures` by label, the most frequent first, of those the worst predicted."""
     return _grouped(expressions, lambda answered: answered.label)

@@ -22,8 +22,9 @@ from backend.settings import Settings
 
 # Label Studio itself waits up to 100 s for the backend's answer.
 BACKEND_TIMEOUT = httpx.Timeout(connect=5.0, read=130.0, write=60.0, pool=60.0)
-# Shorter than the lease of a chunk that is being written, see `backend.batches.store`.
-IMPORT_TIMEOUT = httpx.Timeout(connect=5.0, read=25.0, write=25.0, pool=5.0)
+# Label Studio counts a project's predictions anew with each import: half a minute in a large one on a busy machine.
+# What isn't waited for is stored all the same, and written a second time by whoever tries again.
+IMPORT_TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=25.0, pool=5.0)
 PAGE_SIZE, LONG_PAGE, SHORT_PAGE = 100, 1000, 32
 POLL_SECONDS = 1.0
 _log = logging.getLogger(__name__)

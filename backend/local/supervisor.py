@@ -98,9 +98,13 @@ class Supervisor:
     def watch(self) -> NoReturn:
         """Restart what dies, for ever."""
         while True:
-            for child in self._children.values():
-                self._reconcile(child)
+            self.tend()
             time.sleep(self.poll_seconds)
+
+    def tend(self) -> None:
+        """Look at each service once: note who has died, and start again those whose time has come."""
+        for child in self._children.values():
+            self._reconcile(child)
 
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop the services, the last started first, each given its time; an interrupt kills them."""

@@ -51,6 +51,19 @@ EMBEDDINGS = Counter(
     ("process", "result"),
     registry=REGISTRY,
 )
+BATCH_RESULTS = Counter(
+    "ris_batch_results",
+    "Tasks of batches that were handed in: done, skipped (predicted before, or deleted) or failed.",
+    ("project", "result"),
+    registry=REGISTRY,
+)
+BATCH_TASK_SECONDS = Histogram(
+    "ris_batch_task_seconds",
+    "Time that a worker's job takes for a task of a batch: between two hand-ins, shared among what was predicted.",
+    ("project",),
+    registry=REGISTRY,
+    buckets=_SECONDS,
+)
 LEARNING_RUNS = Counter(
     "ris_learning_runs",
     "Learning that came to its end: waiting (nothing was trained), kept or promoted.",

@@ -6,6 +6,7 @@ A part that can't be read is left out, and named in ris_scrape_errors: what is k
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from prometheus_client.metrics_core import Metric
 from redis import Redis
 from redis.exceptions import RedisError
 
-from backend.datasets.acceptance import ORIGINS, figures
-from backend.datasets.history import read_expressions
+from backend.batches.store import Batch, BatchStore
+from backend.datasets.acceptance import ORIGINS
+from backend.datasets.history import snapshot_figures
 from backend.datasets.snapshots import snapshots
 from backend.home import interfaces
 from backend.metrics import REGISTRY
@@ -43,6 +45,9 @@ QUEUE_JOBS = Gauge("ris_queue_jobs", "Jobs that wait.", ("queue",))
 QUEUE_OLDEST = Gauge("ris_queue_oldest_seconds", "How long the next job has waited; 0 where none does.", ("queue",))
 QUEUE_RUNNING = Gauge("ris_queue_running_jobs", "Jobs that run.", ("queue",))
 WORKERS = Gauge("ris_workers", "Workers that there are for each kind of work.", ("kind",))
+BATCH_TASKS = Gauge(
+    "ris_batch_tasks", "Tasks of the batches that run: waiting, done, skipped or failed.", ("project", "state")
+)
 PRODUCTION = Gauge("ris_production_info", "Always 1; the version in production of a project.", ("project", "version"))
 EXPRESSIONS = Gauge(
     "ris_expressions", "Expressions in a project's newest snapshot, by how they came about.", ("project", "origin")
@@ -58,6 +63,7 @@ GAUGES = (
     QUEUE_OLDEST,
     QUEUE_RUNNING,
     WORKERS,
+    BATCH_TASKS,
     PRODUCTION,
     EXPRESSIONS,
     ACCEPTED,
@@ -82,6 +88,7 @@ class Scrape:
         counted, errors = self._counted()
         parts: dict[str, Callable[[], list[Metric]]] = {
             "queue": self._of_queue,
+            "batches": self._of_batches,
             "versions": self._of_versions,
             "snapshots": self._of_snapshots,
             "gpu": _of_gpu,
@@ -107,6 +114,12 @@ class Scrape:
             _family(WORKERS, {(kind,): count for kind, count in workers.items()}),
         ]
 
+    def _of_batches(self) -> list[Metric]:
+        tasks = Counter[tuple[str, str]]()
+        for batch in BatchStore(self._connection).running():
+            tasks.update({(str(batch.spec.project), state): count for state, count in _states(batch).items()})
+        return [_family(BATCH_TASKS, tasks)]
+
     def _of_versions(self) -> list[Metric]:
         serving = {(str(number), self._registry.pointer(number).version): 1.0 for number in self._projects()}
         return [_family(PRODUCTION, serving)]
@@ -123,9 +136,9 @@ class Scrape:
     def _projects(self) -> list[int]:
         return sorted({*interfaces(self._settings.home), *self._registry.projects()})
 
-    def _figures(self, project: int) -> dict[str, Any] | None:
+    def _figures(self, project: int) -> Mapping[str, Any] | None:
         folder = next(iter(snapshots(self._settings.home, project)), None)
-        return figures([expression.answered for expression in read_expressions(folder)]) if folder else None
+        return snapshot_figures(folder) if folder else None
 
 
 def _attempt(read: Callable[[], list[Metric]]) -> tuple[list[Metric], float]:
@@ -133,6 +146,11 @@ def _attempt(read: Callable[[], list[Metric]]) -> tuple[list[Metric], float]:
         return read(), 0.0
     except (RisError, RedisError, OSError):
         return [], 1.0
+
+
+def _states(batch: Batch) -> dict[str, int]:
+    waiting = batch.total - batch.handled
+    return {"waiting": waiting, "done": batch.done, "skipped": batch.skipped, "failed": batch.failed}
 
 
 def _of_gpu() -> list[Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from batch_world import World
@@ -78,6 +79,29 @@ def test_whoever_lost_its_chunk_writes_nothing(world: World, redis: Redis) -> No
     assert (ended.state, ended.done) == ("done", 5)
     assert world.shelf.counts(world.version) == [1] * 5
     assert world.shelf.imports == 1
+
+
+def test_a_slow_import_keeps_its_chunk_from_another_runner_however_long_it_takes(world: World) -> None:
+    """Three times as long as a chunk stays out of reach when its runner dies."""
+    world.shelf.fill(data(8))
+    batch, slow = world.submit(8), threading.Event()
+
+    def take_long() -> None:
+        if not slow.is_set():
+            slow.set()
+            time.sleep(3 * module.WRITING_SECONDS)
+
+    world.shelf.before = take_long
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(run, batch, world.services)
+        assert slow.wait(60)
+        run(batch, world.services)
+        first.result()
+    assert world.batches.get(batch).state == "done"
+    assert world.shelf.imports == 1
+    # None was written and deleted again.
+    [(last,)] = world.shelf.rows("SELECT seq FROM sqlite_sequence WHERE name = 'prediction'")
+    assert (last, world.shelf.counts(world.version)) == (8, [1] * 8)
 
 
 def test_what_is_held_at_the_end_is_given_back(redis: Redis) -> None:

@@ -18,8 +18,8 @@ def test_a_batch_predicts_each_task_once(world: World) -> None:
     batch = world.done(world.submit(40))
     assert (batch.state, batch.done, batch.failed, batch.note) == ("done", 40, 0, "")
     assert world.shelf.counts(world.version) == [1] * 40
-    # In bulk: three chunks, three imports.
-    assert world.shelf.imports == 3
+    # In bulk: chunks of 10, 8, 8, 8 and 6, an import each.
+    assert world.shelf.imports == 5
 
 
 def test_the_masks_are_those_that_predict_answers(world: World) -> None:

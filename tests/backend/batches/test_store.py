@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis import Redis
 
 from backend.batches import store
@@ -262,9 +264,29 @@ def test_a_note_says_what_it_waits_for_until_a_chunk_is_handed_in(
     assert batches.get(batch).note == ""
 
 
-@pytest.mark.parametrize(("tasks", "size"), [(1, 16), (1000, 16), (2000, 31), (100_000, 64)])
+@pytest.mark.parametrize(("tasks", "size"), [(1, 16), (1000, 16), (2000, 31), (100_000, 512)])
 def test_chunks_grow_with_the_batch_within_bounds(tasks: int, size: int) -> None:
     assert chunk_size(tasks) == size
+
+
+@given(st.integers(1, 5000))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_last_chunks_are_small_so_that_runners_end_together(batches: BatchStore, tasks: int) -> None:
+    batch = batches.create(SPEC, range(1, tasks + 1)).id
+    sizes = []
+    while (chunk := claim(batches, batch)).name != CLOSING:
+        sizes.append(len(chunk.tasks))
+        batches.finish(batch, "me", chunk.name, done=len(chunk.tasks))
+    assert sum(sizes) == tasks
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= chunk_size(tasks)
+    # Never more than a quarter of what is left, rounded up, nor less than 8 unless that is all.
+    left = tasks
+    for size in sizes:
+        assert size == min(left, chunk_size(tasks), max(8, -(-left // 4)))
+        left -= size
+    # Imports are what it costs: about as many more as a quarter is taken off before 8 are left.
+    assert len(sizes) <= tasks / chunk_size(tasks) + 14
 
 
 STORED = {
@@ -325,3 +347,19 @@ def test_a_batch_as_json_has_its_rate_and_the_time_left() -> None:
     # The fields of what was asked for stand beside its own.
     assert (batch.as_json()["project"], batch.as_json()["version"]) == (3, SPEC.version)
     assert not {"spec", "order"} & batch.as_json().keys()
+
+
+def test_all_batches_are_listed_in_few_round_trips_and_those_that_ran_out_are_forgotten(
+    batches: BatchStore, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_PAGE", 10)
+    made = [batches.create(SPEC, [task]).id for task in range(1, 36)]
+    assert [batch.id for batch in batches.all()] == made[::-1]
+    assert list(batches.all()) == [batches.get(name) for name in made[::-1]]
+    redis.delete(f"ris:batch:{made[7]}", f"ris:batch:{made[30]}")
+    left = [name for name in made[::-1] if name not in (made[7], made[30])]
+    before = redis.info("stats")["total_reads_processed"]
+    assert [batch.id for batch in batches.all()] == left
+    # One for the names, four of pages, two forgotten; a read of the server's may hold but a part of a page.
+    assert redis.info("stats")["total_reads_processed"] - before < 20
+    assert redis.zcard("ris:batches") == 33

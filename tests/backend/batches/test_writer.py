@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from batch_world import World
 from labelstudio.site import Answer
-from shelf import data
+from shelf import PROJECT, data
+
+from backend.metrics import REGISTRY
 
 
 def test_force_replaces_predictions_one_by_one_and_leaves_one_of_each(world: World) -> None:
@@ -47,4 +49,26 @@ def test_an_answer_lost_after_the_predictions_were_stored_makes_no_second(world:
     batch = world.done(world.submit(20))
     assert (batch.state, batch.handled) == ("done", 20)
     assert world.shelf.counts(world.version) == [1] * 20
-    assert world.shelf.imports == 2
+    # Chunks of 8, 8 and 4.
+    assert world.shelf.imports == 3
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, {"project": str(PROJECT), **labels}) or 0.0
+
+
+def test_what_is_handed_in_is_counted_by_what_came_of_it(world: World) -> None:
+    def counts() -> list[float]:
+        results = [counted("ris_batch_results_total", result=result) for result in ("done", "skipped", "failed")]
+        return [*results, counted("ris_batch_task_seconds_count"), counted("ris_batch_task_seconds_sum")]
+
+    world.shelf.fill(data(20))
+    world.shelf.do("UPDATE task SET data = json_set(data, '$.image', 'data:image/png;base64,AAAA') WHERE id = 7")
+    world.shelf.predict(3, world.version, 0.5)
+    before = counts()
+    batch = world.done(world.submit(20))
+    done, skipped, failed, timed, seconds = (after - old for after, old in zip(counts(), before, strict=True))
+    assert (done, skipped, failed) == (batch.done, batch.skipped, batch.failed) == (18, 1, 1)
+    assert timed == 18
+    # Shares of the time from the runner's start to its last hand-in.
+    assert 0 < seconds <= batch.seconds + 5
