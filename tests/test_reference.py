@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # What users type stays, see tests/backend/cli/test_help.py: recorded once, by other code.
 RECORD = json.loads((ROOT / "tests" / "backend" / "cli" / "help.json").read_text(encoding="utf-8"))
 # Scripts that others use, which measure nothing themselves.
-HELPERS = {"annotators", "export_server", "load_runner", "plot", "record", "studio", "worlds"}
+HELPERS = {"annotators", "export_server", "load_runner", "plot", "record", "studio", "tables", "worlds"}
 
 
 @pytest.mark.parametrize("name", [path.name for path in pages(ROOT)])

@@ -66,6 +66,11 @@ def _quality(entries: Sequence[Entry]) -> str:
     return table(("row", "seeds", *named), rows)
 
 
+def _told_elsewhere(_entries: Sequence[Entry]) -> str:
+    """Nothing: the page that says what the figures mean has them in tables of its own."""
+    return ""
+
+
 def _loop(entries: Sequence[Entry]) -> str:
     """Curves, as mIoU by the number of corrections, and what the gate let through."""
     points: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -98,7 +103,10 @@ def _loop(entries: Sequence[Entry]) -> str:
 BENCHMARKS: Mapping[str, Benchmark] = {
     "predict": Benchmark("minutes", "Milliseconds, but for the memory."),
     "start": Benchmark("3 minutes, and a network", "Seconds."),
-    "load": Benchmark("25 minutes", "", "prelabelling.md#under-load", lambda entry: str(entry["part"])),
+    "load": Benchmark("25 minutes", "", "scale.md#under-load", show=_told_elsewhere),
+    "kills": Benchmark("45 minutes", "", "scale.md#killed-all-the-time", show=_told_elsewhere),
+    "million": Benchmark("15 minutes", "", "scale.md#a-million-tasks", show=_told_elsewhere),
+    "bad_input": Benchmark("10 minutes", "A row a kind of input; failures, tracebacks and hangs should be 0."),
     "samples": Benchmark("a minute", "A mask is found from an IoU of 0.5 on."),
     "clicks": Benchmark("minutes", "Mean IoU.", "models.md#clicks-and-boxes"),
     "written": Benchmark(
