@@ -1,4 +1,4 @@
-"""`make bench-kills`: a batch of 10,000 tasks while everything is killed 20 times; 45 minutes on two cores.
+"""`make bench-kills`: a batch of 10,000 tasks while everything is killed 20 times; a quarter of an hour on two cores.
 
 A real Label Studio, Valkey, the backend and two workers run as `ris up` runs them, and a supervisor starts again what
 dies. Each of these is killed in turn, in random order, at moments that are spread over the batch; the last one falls

@@ -104,7 +104,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "predict": Benchmark("minutes", "Milliseconds, but for the memory."),
     "start": Benchmark("3 minutes, and a network", "Seconds."),
     "load": Benchmark("25 minutes", "", "scale.md#under-load", show=_told_elsewhere),
-    "kills": Benchmark("45 minutes", "", "scale.md#killed-all-the-time", show=_told_elsewhere),
+    "kills": Benchmark("a quarter of an hour", "", "scale.md#killed-all-the-time", show=_told_elsewhere),
     "million": Benchmark("15 minutes", "", "scale.md#a-million-tasks", show=_told_elsewhere),
     "bad_input": Benchmark("10 minutes", "A row a kind of input; failures, tracebacks and hangs should be 0."),
     "samples": Benchmark("a minute", "A mask is found from an IoU of 0.5 on."),
