@@ -1,8 +1,8 @@
 """One installation to break, with three kinds of work in it: a real Valkey, a real worker, a Label Studio over HTTP.
 
 Valkey and the worker are processes that are started again whenever they end, as a supervisor would. Label Studio is a
-server in this process, so that a test can have it fail and look at what it holds. RIS_FAULTS=50 is the number of rounds,
-each at a random moment; RIS_FAULTS_SEED repeats a run.
+server in this process, so that a test can have it fail and look at what it holds. RIS_FAULTS=50 is the number of
+rounds, each at a random moment; RIS_FAULTS_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from backend.batches import store
 from backend.batches.service import BatchService
 from backend.batches.store import Batch, BatchSpec
 from backend.datasets.snapshots import verify
-from backend.home import exports_folder, learning_folder, models_folder, snapshots_folder
+from backend.home import exports_folder, learning_folder, models_folder, snapshots_folder, valkey_folder
 from backend.queue.allow_list import GuardedJob, sign_jobs
 from backend.queue.queue import JobQueue, connect
 from backend.registry import Registry
@@ -160,8 +160,11 @@ class Installation:
 
 @contextmanager
 def installed(folder: Path, home: Path | None = None, **settings: object) -> Iterator[Installation]:
-    """An installation that runs. home: its folder, if not one in `folder`."""
+    """An installation that runs. home: its folder, if not one in `folder`, where Valkey keeps its data in any case."""
     weights, home = random_checkpoint(folder / "weights"), home or folder / "home"
+    home.mkdir()
+    (folder / "valkey").mkdir()
+    valkey_folder(home).symlink_to(folder / "valkey")
     desk = Desk(Shelf(folder / "shelf.db"), annotated_studio())
     # So that there is a moment before a request's work, and one between that and its answer.
     desk.shelf.before = desk.shelf.after = lambda: time.sleep(0.05)
@@ -173,7 +176,7 @@ def installed(folder: Path, home: Path | None = None, **settings: object) -> Ite
     with serve(desk) as site, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             patch.delenv(name)
-        for name, value in _environment(home, site.url, weights, settings).items():
+        for name, value in _environment(folder, home, site.url, settings).items():
             patch.setenv(name, value)
         patch.setattr(checkpoint_files, "shipped", lambda: weights)
         patch.setattr(GuardedJob, "signer", None)
@@ -187,7 +190,7 @@ def installed(folder: Path, home: Path | None = None, **settings: object) -> Ite
             yield installation
 
 
-def _environment(home: Path, url: str, weights: Path, settings: dict[str, object]) -> dict[str, str]:
+def _environment(folder: Path, home: Path, url: str, settings: dict[str, object]) -> dict[str, str]:
     knobs = {
         "home": home,
         "redis_url": f"redis://:secret-of-valkey@127.0.0.1:{free_port()}/0",
@@ -205,7 +208,8 @@ def _environment(home: Path, url: str, weights: Path, settings: dict[str, object
         **settings,
     }
     return {f"{PREFIX}{name.upper()}": str(value) for name, value in knobs.items()} | {
-        "WEIGHTS": str(weights),
+        "WEIGHTS": str(folder / "weights"),
+        "MEMORY": str(folder / "memory"),
         "PASSES": str(PASSES),
         "PAUSE": str(PAUSE),
         "STUDIO_TIMEOUT": str(STUDIO_TIMEOUT),
