@@ -15,7 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -272,14 +272,20 @@ class PreLabelling(Work):
 
     name = "pre-labelling"
 
-    def order(self) -> None:
-        """Add tasks, and have them predicted."""
-        self.at.desk.shelf.fill(data(TASKS))
+    def order(self, spoilt: Sequence[int] = ()) -> None:
+        """Add tasks, and have them predicted. spoilt: which one's image is corrupt, and which one's is missing."""
+        tasks = data(TASKS)
+        for number, image in zip(spoilt, ("data:image/png;base64,AAAA", "/data/upload/1/gone.png"), strict=False):
+            tasks[number]["image"] = image
+        self.at.desk.shelf.fill(tasks)
         [(last,)] = self.at.desk.shelf.rows("SELECT MAX(id) FROM task")
         self.tasks = range(last - TASKS + 1, last + 1)
-        project_models = services.project_models(load())
-        answered = project_models.of_interface(PROJECT, XML)
-        self.batch = self.at.batches.submit(BatchSpec(PROJECT, answered.version.name, answered.name), self.tasks).id
+        self.batch = self.submit()
+
+    def submit(self) -> str:
+        """A batch of the tasks."""
+        answered = services.project_models(load()).of_interface(PROJECT, XML)
+        return self.at.batches.submit(BatchSpec(PROJECT, answered.version.name, answered.name), self.tasks).id
 
     @property
     def state(self) -> Batch:

@@ -53,10 +53,8 @@ def fail(installation: Installation, answer: Callable[[], Answer], after: int) -
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("work", WORKS)
-def test_label_studio_failing_costs_nothing(
-    installation: Installation, work: str, failure: str, tally: Tally
-) -> None:
-    """A batch waits, and goes on by itself; a job fails with what Label Studio said, and does it all when asked again."""
+def test_label_studio_failing_costs_nothing(installation: Installation, work: str, failure: str, tally: Tally) -> None:
+    """A batch waits, and goes on by itself; a job fails with what was said, and does it all when asked again."""
     answer, sentence = FAILURES[failure]
     for _ in range(ROUNDS):
         done, said = WORKS[work](installation), len(installation.log)

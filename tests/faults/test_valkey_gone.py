@@ -13,7 +13,9 @@ from harness import ROUNDS, WORKS, Installation, Tally
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", ["stopped", "killed"])
 @pytest.mark.parametrize("work", WORKS)
-def test_valkey_going_away_costs_nothing_but_time(installation: Installation, work: str, way: str, tally: Tally) -> None:
+def test_valkey_going_away_costs_nothing_but_time(
+    installation: Installation, work: str, way: str, tally: Tally
+) -> None:
     """Whoever asks meanwhile is told so; once Valkey is back, work goes on by itself."""
     for _ in range(ROUNDS):
         done = WORKS[work](installation)
