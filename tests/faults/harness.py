@@ -29,7 +29,7 @@ from cast import Cast, playing, until
 from checkpoints import random_checkpoint
 from labelstudio.site import Answer, Asked, Site, serve
 from ports import free_port
-from shelf import PROJECT, TOKEN, XML, Shelf, data
+from shelf import PROJECT, XML, Shelf, data
 from squares import annotated_studio, pictures
 from studio import Studio
 
@@ -197,7 +197,8 @@ def _environment(folder: Path, home: Path, url: str, settings: dict[str, object]
         "webhook_secret": "hook-secret",
         "password": "backend-pass",
         "label_studio_url": url,
-        "label_studio_token": TOKEN,
+        # As Label Studio's begin.
+        "label_studio_token": "eyJ.personal-access-token",
         "finetune_min_validation": 4,
         # What is learnt and predicted is what a test orders.
         "finetune_min_new": 1000,
