@@ -11,7 +11,7 @@ from harness import ROUNDS, TASKS, Installation, PreLabelling, Tally, Training
 
 
 class Memory:
-    """Room for so many photos or prompts together."""
+    """Room for so many photos together."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -65,7 +65,7 @@ def test_where_no_photo_fits_each_task_says_so_and_can_be_tried_again(
 def test_a_training_goes_on_with_smaller_batches(installation: Installation, memory: Memory, tally: Tally) -> None:
     """Half as many photos at a time, until they fit; the log says so."""
     for _ in range(ROUNDS):
-        memory.holds(installation.luck.randint(6, 12))
+        memory.holds(1)
         done, said = Training(installation), len(installation.log)
         done.order()
         tally("out of memory: less room", done.name, done.finish())

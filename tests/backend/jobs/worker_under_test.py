@@ -2,7 +2,7 @@
 
 --only KIND as for `ris worker`. PASSES limits a training, and each of its steps takes PAUSE seconds longer.
 STUDIO_TIMEOUT is after how many seconds an answer of Label Studio is given up. MEMORY names a file: as long as it is
-there, the model has room for as many photos or prompts together as it says.
+there, the model has room for as many photos together as it says.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def run_short_of_memory(file: Path) -> None:
 
         return call
 
-    LDA.forward = limited(LDA.forward, lambda _model, _images, _text, index, *_: len(index))
+    LDA.forward = limited(LDA.forward, lambda _model, _images, _text, index, *_: int(index.max()) + 1)
     LDA.encode_levels = limited(LDA.encode_levels, lambda _model, pixels, *_: len(pixels))
 
 
