@@ -379,6 +379,7 @@ def test_a_gpu_without_room_for_the_model_is_tried_again_later(
     assert loaded == ["cuda", "cpu"]
     assert f"no room for {versions[0].name}: it answers on the CPU" in caplog.text
     is_full.clear()
-    monkeypatch.setattr(model_pool.time, "monotonic", lambda start=time.monotonic(): start + 301)
-    assert segment(models, versions[0], picture(1), ["the cat"], time.monotonic() + 30)
+    later = time.monotonic() + model_pool.GPU_AGAIN_SECONDS + 1
+    monkeypatch.setattr(model_pool.time, "monotonic", lambda: later)
+    assert segment(models, versions[0], picture(1), ["the cat"], later + 30)
     assert loaded == ["cuda", "cpu", "cuda"]
