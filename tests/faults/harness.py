@@ -28,6 +28,7 @@ from annotated import annotation, drawn
 from cast import Cast, playing, until
 from checkpoints import random_checkpoint
 from labelstudio.site import Answer, Asked, Site, serve
+from labelstudio.tokens import json_web_token
 from ports import free_port
 from shelf import PROJECT, XML, Shelf, data
 from squares import annotated_studio, pictures
@@ -52,7 +53,7 @@ SEED = int(os.environ.get("RIS_FAULTS_SEED", "0"))
 # The stand-ins know one project each: this is the number of the annotated one.
 ANNOTATED = PROJECT + 1
 # Tasks of a batch; passes of a training, and seconds that each of a job's steps takes longer: time to be broken in.
-TASKS, PASSES, PAUSE = 24, 8, 0.1
+TASKS, PASSES, PAUSE = 24, 6, 0.06
 # Seconds after which an answer of Label Studio is given up.
 STUDIO_TIMEOUT = 2.0
 
@@ -197,8 +198,8 @@ def _environment(folder: Path, home: Path, url: str, settings: dict[str, object]
         "webhook_secret": "hook-secret",
         "password": "backend-pass",
         "label_studio_url": url,
-        # As Label Studio's begin.
-        "label_studio_token": "eyJ.personal-access-token",
+        # Nothing about it would be a reason to refuse it.
+        "label_studio_token": json_web_token(expires=time.time() + 7 * 86400),
         "finetune_min_validation": 4,
         # What is learnt and predicted is what a test orders.
         "finetune_min_new": 1000,

@@ -9,6 +9,8 @@ import pytest
 from harness import ROUNDS, STUDIO_TIMEOUT, WORKS, Installation, JobWork, Tally
 from labelstudio.site import Answer, Asked
 
+from backend.queue import wording
+
 
 def silence() -> Answer:
     time.sleep(1.5 * STUDIO_TIMEOUT)
@@ -72,7 +74,7 @@ def test_label_studio_failing_costs_nothing(installation: Installation, work: st
         if isinstance(done, JobWork):
             order_in_vain(done, answer)
             assert sentence in done.sentence
-            assert sentence in installation.ris("jobs")
+            assert sentence in wording.outcome(done.state)
             installation.desk.failure = lambda asked: None
             done.order()
         else:
