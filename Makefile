@@ -1,7 +1,7 @@
 # Needs python 3.11 to 3.13, git and make. All else is installed into this folder, once: see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e lint docs docs-serve reference figures pictures release clean
+.PHONY: help up test e2e faults lint docs docs-serve reference figures pictures release clean
 
 # The first of these that is new enough; 3.14 has no wheels yet for some of the pinned versions.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
@@ -19,6 +19,7 @@ help:
 	@echo 'make up       install what is missing, then start Label Studio with the model connected (Ctrl-C stops it)'
 	@echo 'make test     all tests but the slow ones; the end-to-end ones start the real servers'
 	@echo 'make e2e      all end-to-end tests, the stack of docker-compose.yml and back-ups among them'
+	@echo 'make faults   break everything, ROUNDS=50 times at random moments, and see what it cost (docs/faults.md)'
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make pictures follow docs/tutorial.md in the real Label Studio, and take its pictures and those of the README anew'
 	@echo 'make bench-X  run benchmarks/X.py, which says what it takes (QUICK=1, DATA="DIR DIR")'
@@ -37,6 +38,9 @@ test: .venv/.installed-dev $(LABEL_STUDIO)/.installed $(MOTO)/.installed
 
 e2e: .venv/.installed-dev $(LABEL_STUDIO)/.installed
 	$(VENV)/pytest -m e2e
+
+faults: .venv/.installed-dev
+	RIS_FAULTS=$(or $(ROUNDS),1) $(VENV)/pytest -n 2 --dist loadfile tests/faults
 
 lint: .venv/.installed-dev
 	$(VENV)/ruff check

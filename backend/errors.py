@@ -10,6 +10,7 @@ BackendError 500
 ├── TooLarge 413
 ├── TooMany 429
 ├── Unavailable 503
+├── DiskFull 507
 ├── PublishError
 ├── StartError
 │   └── AlreadyRunning
@@ -31,6 +32,10 @@ What only one module raises, that module defines.
 """
 
 # An HTTP answer reads better as "not found" than as "not found error".
+
+import errno
+import sqlite3
+from pathlib import Path
 
 from ris_core.errors import RisError
 
@@ -79,6 +84,17 @@ class TooMany(BackendError, code="too_many", status=429):
 
 class Unavailable(BackendError, code="unavailable", status=503):
     """It can't be done now, but perhaps later."""
+
+
+class DiskFull(BackendError, code="disk_full", status=507):
+    """Nothing more can be written: the disk, or one's share of it, is used up."""
+
+    @classmethod
+    def of(cls, error: BaseException, place: Path, then: str) -> "DiskFull | None":
+        """What an error means that came of writing below `place`, if it is that; `then` is what to do with room."""
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        is_full |= getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return cls(f"The disk is full: {place} can't be written. Make room, then {then}.") if is_full else None
 
 
 class PublishError(BackendError, code="publish_failed"):

@@ -71,6 +71,8 @@ def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda:
     """
     summary, started = RunSummary(batch), time.monotonic()
     running = services.batches.get(batch)
+    if not services.batches.start_run(batch):
+        return summary
     try:
         with suppress(BatchEnded, RunnerStopped):
             _work(running, services, stop, summary)
@@ -82,6 +84,8 @@ def run(batch: str, services: RunnerServices, stop: Callable[[], bool] = lambda:
         raise
     finally:
         summary.seconds = time.monotonic() - started
+        with suppress(RedisError):
+            services.batches.end_run(batch)
     return summary
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from backend.inference.project_model import ProjectModels
 
 _POLL_SECONDS = 0.5
+BY_HAND = "Somebody cancelled it."
+"""Why a batch was stopped, where nothing else is said."""
 
 
 class BatchStopped(BackendError, code="batch_stopped"):
@@ -82,7 +84,7 @@ class BatchService:
         with reachable():
             return list(self._batches.all())
 
-    def cancel(self, batch: str, note: str = "") -> Batch:
+    def cancel(self, batch: str, note: str = BY_HAND) -> Batch:
         """Stop a batch, and say why; what is predicted stays. Raises NotFound."""
         with reachable():
             return self._batches.cancel(batch, note)

@@ -39,6 +39,12 @@ local function next_size(least)
   return math.min(size, math.max(least, math.ceil(left / 4)))
 end
 
+local function cancel(seconds, note)
+  redis.call('HSET', record, 'state', 'cancelled', 'note', note)
+  redis.call('HDEL', record, 'unended')
+  keep(seconds)
+end
+
 local commands = {}
 
 -- batch, tasks of a chunk
@@ -59,6 +65,19 @@ function commands.add()
   end
   if state() == 'listing' then keep(ARGV[1]) end
   return 1
+end
+
+-- most runs in a row that end without a word, seconds that an ended batch is kept, note
+-- 0: the batch isn't running, perhaps since this run would be one too many.
+function commands.start_run()
+  if state() ~= 'running' then return 0 end
+  if redis.call('HINCRBY', record, 'unended', 1) <= tonumber(ARGV[1]) then return 1 end
+  cancel(ARGV[2], ARGV[3])
+  return 0
+end
+
+function commands.end_run()
+  if tonumber(redis.call('HGET', record, 'unended') or 0) > 0 then redis.call('HINCRBY', record, 'unended', -1) end
 end
 
 -- owner, seconds of the lease, most claims of a chunk, least tasks of a chunk unless all are smaller
@@ -127,7 +146,7 @@ function commands.finish()
   redis.call('HINCRBY', record, 'skipped', ARGV[4])
   for number = 5, #ARGV, 2 do fail(ARGV[number], ARGV[number + 1]) end
   redis.call('HSET', record, 'updated', now)
-  redis.call('HDEL', record, 'note')
+  redis.call('HDEL', record, 'note', 'unended')
   return 1
 end
 
@@ -154,9 +173,7 @@ end
 
 -- seconds that an ended batch is kept, note
 function commands.cancel()
-  if state() ~= 'running' and state() ~= 'listing' then return end
-  redis.call('HSET', record, 'state', 'cancelled', 'note', ARGV[2])
-  keep(ARGV[1])
+  if state() == 'running' or state() == 'listing' then cancel(ARGV[1], ARGV[2]) end
 end
 
 function commands.resume()

@@ -9,6 +9,7 @@ A runner claims a chunk of a batch's tasks, answers them, writes the answers to 
 - When no chunk is left, one runner claims the closing: it looks through all tasks for a second prediction or none.
 - A chunk that was claimed three times and never handed in seems to kill whoever works on it: it comes back as
   chunks of one task, and a single task of that kind has failed.
+- A batch whose runners die MOST_DEATHS times in a row, and no chunk was handed in meanwhile, is cancelled.
 
 Every change is one run of store.lua, which Valkey does whole or not at all. The clock is Valkey's, since those of
 machines differ. What is kept of a batch, under ris:batch:<id>, and for how long after its end: KEPT_SECONDS.
@@ -39,6 +40,12 @@ _LISTING_SECONDS = 3600
 _MOST_CLAIMS = 3
 # With each import Label Studio counts a project's predictions anew.
 _LEAST_TASKS = 8
+# More than workers there will ever be: one that lives is counted, too, until the first chunk is handed in.
+MOST_DEATHS = 24
+_DYING = (
+    f"Its worker died {MOST_DEATHS} times in a row before it had done anything: see the worker's log. "
+    "Its memory may be too small."
+)
 _PAGE = 1000
 _REASON = 400
 
@@ -193,6 +200,14 @@ class BatchStore:
         """Hold this while looking for a batch before making one, so that two callers don't make the same."""
         lock: Lock = self._connection.lock("ris:ordering", timeout=5, blocking_timeout=5)
         return lock
+
+    def start_run(self, batch: str) -> bool:
+        """Count a runner that begins. False: the batch isn't running, or is cancelled now since they all die."""
+        return bool(self._run("start_run", batch, MOST_DEATHS, KEPT_SECONDS, _DYING))
+
+    def end_run(self, batch: str) -> None:
+        """Take back a runner that came to its end, whatever it did."""
+        self._run("end_run", batch)
 
     def claim(self, batch: str, owner: str) -> Chunk | None:
         """A chunk, nobody else's for LEASE_SECONDS; None: others have all that is left. Raises BatchEnded."""

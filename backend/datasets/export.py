@@ -4,9 +4,9 @@ The folder appears whole or not at all, and an earlier export gives way to it. K
 annotations that were read and pictures that were fetched are kept.
 """
 
-import errno
 import re
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ from backend.datasets.report import write_report
 from backend.datasets.selection import Policy, select
 from backend.datasets.snapshots import describe, write_manifest
 from backend.datasets.staging import Chosen, Staging, measured, stage, staging
-from backend.errors import BadRequest
+from backend.errors import BadRequest, DiskFull
 from backend.home import pictures_folder
 from backend.labelstudio.client import LabelStudio
 from backend.labelstudio.images import ImageResolver, project_credentials
@@ -128,7 +128,7 @@ def export_project(
     Returns a report for JSON: project, format, out, the numbers of images, annotations and refs, left_out (how many
     things the format can't say, by what they are), read (how many tasks were read anew), problems (how many of each
     kind) and listed (the first of them). Raises DatasetError if there is nothing to export, `out` holds something else,
-    a strict export has a problem, or the disk is full; ConfigError and LabelStudioError.
+    or a strict export has a problem; DiskFull, ConfigError and LabelStudioError.
     """
     check_replaceable(out)
     defaults = defaults or Defaults()
@@ -136,7 +136,12 @@ def export_project(
     xml = described["label_config"]
     config, credentials = parse(xml, defaults), project_credentials(described)
     workshop = out.with_name(f".{out.name}.staged")
-    with open_records(home, project) as records, _folder(workshop), staging(workshop) as staged:
+    with (
+        _disk_full_explained(out),
+        open_records(home, project) as records,
+        _folder(workshop),
+        staging(workshop) as staged,
+    ):
         read = records.update(client, project, xml, defaults, lambda share: on_progress(STAGES[0], share))
         agreement, ledger = Agreement(), EditLedger(home, project)
         store = ImageStore(pictures_folder(home), max_pixels)
@@ -188,7 +193,7 @@ def export_dataset(
     """Write a dataset to the folder `out` in one of EXPORT_FORMATS. Returns what that can't say, see there.
 
     An earlier export at `out` is replaced once the new one is complete. finish: adds further files to the folder.
-    Raises DatasetError if `out` holds anything else, and leaves it alone, or the disk is full.
+    Raises DatasetError if `out` holds anything else, and leaves it alone; DiskFull.
     """
     with _disk_full_explained(out), replacing(out) as folder:
         left_out = EXPORT_FORMATS[fmt].write(dataset, folder, options)
@@ -310,7 +315,7 @@ def _folder(folder: Path) -> Iterator[None]:
 def _disk_full_explained(out: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DatasetError(f"The disk is full: {out} can't be written. Make room, then export again.") from None
+    except (OSError, sqlite3.Error) as error:
+        if full := DiskFull.of(error, out, "export again"):
+            raise full from None
+        raise

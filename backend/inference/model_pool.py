@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+GPU_AGAIN_SECONDS = 300.0
+"""So long a version answers on the CPU before it is looked whether the GPU has room for it."""
 
 ImageResult: TypeAlias = Sequence[Prediction] | InputError | OutOfMemory
 """One prediction a prompt, or why there is none."""
@@ -66,6 +68,9 @@ class ModelPool:
         self._predictors: LRUCache[str, Segmenter] = LRUCache(versions)
         self._embeddings = EmbeddingCache(embeddings, size * MEGABYTE)
         self._max_pixels = max_pixels
+        # Where the GPU has no room: which version, and its predictor; and until when a GPU is taken for full.
+        self._beside: tuple[str, Segmenter] | None = None
+        self._full_until = 0.0
         self._load = load or _load
         # Two inferences at once would share the same cores and finish later than one after the other.
         self._lock = threading.Lock()
@@ -110,7 +115,7 @@ class ModelPool:
             raise ModelBusy("The model is busy with other images. Try again in a moment.")
         try:
             predictor = self._predictor(version)
-            return self._thread.submit(self._segment, predictor, images, passes, guessed, apart).result()
+            return self._thread.submit(self._segment, version, predictor, images, passes, guessed, apart).result()
         finally:
             self._lock.release()
 
@@ -120,6 +125,7 @@ class ModelPool:
 
     def _segment(
         self,
+        version: Version,
         predictor: Segmenter,
         images: Sequence[ImagePrompts],
         passes: int | None,
@@ -150,9 +156,14 @@ class ModelPool:
             self._embeddings.forget()
             release_memory()
         if len(images) == 1:
-            return [failure]
+            if not isinstance(failure, OutOfMemory) or predictor.device.type == "cpu":
+                return [failure]
+            _log.warning("A photo doesn't fit into the GPU's memory: it is answered on the CPU, which takes longer.")
+            return self._segment(version, self._on_cpu(version), images, passes, guessed, apart)
         # One of them is to blame: alone, each answers for itself.
-        return [result for image in images for result in self._segment(predictor, [image], passes, guessed, apart)]
+        return [
+            result for image in images for result in self._segment(version, predictor, [image], passes, guessed, apart)
+        ]
 
     def _prepare(self, predictor: Segmenter, requests: Sequence[ImagePrompts]) -> list[PreparedImage]:
         fingerprint, keys = predictor.fingerprint, [request.identity for request in requests]
@@ -184,8 +195,37 @@ class ModelPool:
             # Before the next one is loaded: memory may not hold both.
             while len(self._predictors) >= self._predictors.maxsize:
                 self._drop()
-            self._predictors[version.name] = self._load(version.folder)
+            if time.monotonic() < self._full_until or not self._fits(version):
+                return self._on_cpu(version)
         return self._predictors[version.name]
+
+    def _fits(self, version: Version) -> bool:
+        """Load a version; False if the GPU has no room for it, perhaps because something is learnt there."""
+        from ris_core.inference.passes import is_out_of_memory  # noqa: PLC0415 - see `_load`
+        from ris_core.models.base import best_device  # noqa: PLC0415
+
+        try:
+            self._predictors[version.name] = self._load(version.folder)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or best_device().type == "cpu":
+                raise
+        else:
+            return True
+        _log.warning("The GPU has no room for %s: it answers on the CPU, which takes longer.", version.name)
+        self._full_until = time.monotonic() + GPU_AGAIN_SECONDS
+        release_memory()
+        return False
+
+    def _on_cpu(self, version: Version) -> Segmenter:
+        """The version's predictor on the CPU; that of one version is kept."""
+        from ris_core.models.base import without_gpu  # noqa: PLC0415 - see `_load`
+
+        if self._beside is None or self._beside[0] != version.name:
+            # Before the next one is loaded: memory may not hold both.
+            self._beside = None
+            with without_gpu():
+                self._beside = version.name, self._load(version.folder)
+        return self._beside[1]
 
     def _drop(self) -> None:
         """Give back what the predictor that was used longest ago holds, and its embeddings."""

@@ -32,7 +32,8 @@ from rq.utils import now
 
 from backend import logs, metrics, services
 from backend.batches.service import BatchService
-from backend.errors import Unavailable
+from backend.errors import DiskFull, Unavailable
+from backend.home import home_folder
 from backend.jobs import memory_limit
 from backend.jobs.recovery import recover
 from backend.learning import notice, rollout, triggers
@@ -257,6 +258,8 @@ def note_failure(job: Job, kind: type[BaseException], error: BaseException, _tra
 def _explanation(job: Job, error: BaseException) -> dict[str, str]:
     if isinstance(error, RisError):
         return {"code": error.code, "message": str(error)}
+    if full := DiskFull.of(error, home_folder().absolute(), "start it again"):
+        return {"code": full.code, "message": str(full)}
     if isinstance(error, JobTimeoutException):
         return {"code": "job_timeout", "message": f"The job took longer than {job.timeout} seconds."}
     return {"code": "job_failed", "message": f"The job failed; the worker's log says why, under {job.id}."}

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from backend.learning.room import in_room
 from ris_core import checkpoint, checkpoint_files
 from ris_core.checkpoint_files import OperatingPoint
 from ris_core.data import Sample, by_photo
@@ -109,17 +110,30 @@ def train_candidate(
     """Train what a spec asks for -> the candidate's checkpoint, inside the folder `run`.
 
     Called again with the same `run` after a crash or an interruption, it goes on where that one stopped, to the same
-    weights. Of several processes that train together, the first writes what they learnt. `on_progress` hears the share
-    done, from 0 to 1; once `stop` is true, what was learnt is saved and Interrupted raised.
+    weights. Where memory runs out it begins anew with less at a time, see `room`. Of several processes that train
+    together, the first writes what they learnt. `on_progress` hears the share done, from 0 to 1; once `stop` is true,
+    what was learnt is saved and Interrupted raised.
 
     Raises CheckpointError if the base can't be loaded, TrainingError without samples or where the loss is no number.
     """
+    # Each process needs a photo.
+    photos = max(process_count(), spec.photos or RECIPE.photos)
+
+    def train_with(batch: int) -> Path:
+        return _train(spec, batch, run, on_progress, stop)
+
+    # Several would have to begin anew together.
+    return train_with(photos) if process_count() > 1 else in_room(run, photos, train_with)
+
+
+def _train(
+    spec: CandidateSpec, batch: int, run: Path, on_progress: Callable[[float], None], stop: Callable[[], bool]
+) -> Path:
+    """`train_candidate` with so many photos a batch, at most."""
     folder, started = run / CHECKPOINT, time.monotonic()
     if folder.exists():
         return folder
     model, point = checkpoint.load(spec.base, merged=True)
-    # Each process needs a photo.
-    batch = max(process_count(), spec.photos or RECIPE.photos)
     recipe = replace(RECIPE, side=max(_SIDE, point.side // _SIDE * _SIDE), photos=batch)
     with fixed_encoders(model):
         cache = FeatureCache(spec.features or run / "features", model.image_encoder, CACHED, recipe.precision)

@@ -1,6 +1,7 @@
 """Two versions of a project's model on the same held-out expressions: what the gate goes by, and what changed most."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from backend.learning.gate import ComparedExpression, Verdict, judge
 from backend.learning.versions import plain_name
 from backend.registry import Registry, Version
 from ris_core import segmenters
-from ris_core.data import read_folder
+from ris_core.data import Sample, read_folder
+from ris_core.errors import OutOfMemory
 from ris_core.evaluation.contact_sheet import contact_sheet
 from ris_core.evaluation.evaluate import Report, evaluate, evaluate_each
 from ris_core.images import write_image
+from ris_core.inference.passes import is_out_of_memory
+from ris_core.models.base import best_device, without_gpu
+
+_log = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, float], None]
 """Hears the stage, and the share of it that is done, 0 to 1."""
@@ -97,9 +103,10 @@ def compare_versions(
     digests, total = read_manifest(snapshot), max(1, 2 * len(samples))
 
     def answered(folder: Path, done_before: int) -> Report:
-        return evaluate(
-            segmenters.load(folder), samples, lambda done: on_progress("evaluating", (done_before + done) / total)
-        )
+        def note(done: int) -> None:
+            on_progress("evaluating", (done_before + done) / total)
+
+        return _evaluated(folder, samples, note)
 
     old, new = known or answered(before, 0), answered(after, len(samples))
     expressions = tuple(
@@ -115,6 +122,18 @@ def compare_versions(
         for sample, was, now in zip(old.samples, old.scores, new.scores, strict=True)
     )
     return Comparison(old, new, expressions)
+
+
+def _evaluated(folder: Path, samples: Sequence[Sample], on_progress: Callable[[int], None]) -> Report:
+    """What a checkpoint answers: on the GPU, and on the CPU where a photo doesn't fit there."""
+    try:
+        return evaluate(segmenters.load(folder), samples, on_progress)
+    except (OutOfMemory, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or best_device().type == "cpu":
+            raise
+    _log.warning("The GPU's memory doesn't hold a single photo: versions are compared on the CPU, which takes longer.")
+    with without_gpu():
+        return evaluate(segmenters.load(folder), samples, on_progress)
 
 
 def reference_scores(version: Version) -> Mapping[str, float]:

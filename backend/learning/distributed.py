@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from backend.errors import DiskFull
 from backend.learning.candidate import CHECKPOINT, CandidateSpec, train_candidate
 from backend.queue.cancellation import STOP, Cancellation
 from ris_core.data import read_folder
@@ -207,6 +208,11 @@ def main(file: Path, rank: int) -> int:
         if not is_out_of_memory(error):
             raise
         return _OUT_OF_MEMORY
+    except OSError as error:
+        if rank or not (full := DiskFull.of(error, Path(content["run"]), "start it again")):
+            raise
+        _send(error=str(full))
+        return 1
     finally:
         distributed.destroy_process_group()
     return 0

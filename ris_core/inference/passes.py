@@ -51,7 +51,9 @@ def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]],
         start += size
 
 
-def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, of the GPU or of the machine."""
     # On the CPU torch has no exception of its own for this.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemory) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

@@ -97,6 +97,11 @@ class Predictor(Segmenter):
         weights = fingerprint(self.model), fingerprint(self.model.image_encoder)
         return sha256("".join([*weights, str(self.point.side), str(self._dtype)]).encode())
 
+    @property
+    def device(self) -> torch.device:
+        """As `Segmenter.device`."""
+        return self.model.device
+
     @torch.inference_mode()
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
         """As `Segmenter.embed_all`, those of one canvas encoded together."""

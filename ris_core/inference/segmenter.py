@@ -79,6 +79,11 @@ class Segmenter(ABC):
     def fingerprint(self) -> str:
         """Changes with whatever shapes an embedding besides the photo: weights, canvas, precision."""
 
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the model lies."""
+
     @abstractmethod
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
         """Each HxWx3 uint8 RGB -> what any number of prompts can be asked of.

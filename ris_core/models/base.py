@@ -7,7 +7,9 @@ sentences. Only early fusion can't do so: there the sentence takes part in encod
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -22,6 +24,8 @@ from ris_core.tuning import Tuning
 
 # Of B photos: a named tuple of tensors for each level kept, the photos along the first dimension of each tensor.
 ImageEmbedding: TypeAlias = Sequence[tuple[Tensor, ...]]
+
+_without_gpu: ContextVar[bool] = ContextVar("without_gpu", default=False)
 
 
 class Canvas(NamedTuple):
@@ -181,8 +185,18 @@ class RISModel(nn.Module):
 
 
 def best_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one, and `without_gpu` doesn't say otherwise."""
+    return torch.device("cuda" if torch.cuda.is_available() and not _without_gpu.get() else "cpu")
+
+
+@contextmanager
+def without_gpu() -> Iterator[None]:
+    """Inside, what this thread loads or trains lies on the CPU."""
+    token = _without_gpu.set(True)
+    try:
+        yield
+    finally:
+        _without_gpu.reset(token)
 
 
 def _is_trained(encoder: nn.Module) -> bool:

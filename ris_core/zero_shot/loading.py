@@ -10,6 +10,7 @@ import torch
 from ris_core import checkpoint_files
 from ris_core.inference.choosing import Chooser
 from ris_core.inference.predictor import Precision
+from ris_core.models.base import best_device
 from ris_core.zero_shot.clipseg import CLIPSeg
 from ris_core.zero_shot.florence2 import Florence2
 from ris_core.zero_shot.grounded import Grounded
@@ -39,7 +40,7 @@ def load_zero_shot(folder: Path, precision: Precision = "auto") -> ZeroShotSegme
     Raises CheckpointError if weights that it points to are missing, or others than they were when it was made.
     """
     parts, point = parts_of(folder), checkpoint_files.operating_point(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     auto = torch.float16 if device.type == "cuda" else torch.float32
     network = NETWORKS[checkpoint_files.read_config(folder)["model"]](parts)
     network = network.to(device, auto if precision == "auto" else getattr(torch, precision))

@@ -51,6 +51,11 @@ class ZeroShotSegmenter(Segmenter):
         """As `Segmenter.fingerprint`; the version knows the digests of all weights, too many to be read again."""
         return sha256(f"{self.version} {self.network.dtype}".encode())
 
+    @property
+    def device(self) -> torch.device:
+        """As `Segmenter.device`."""
+        return self.network.device
+
     @torch.inference_mode()
     def embed_all(self, images: Sequence[Image]) -> list[PreparedImage]:
         """As `Segmenter.embed_all`."""

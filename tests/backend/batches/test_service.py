@@ -115,6 +115,7 @@ def test_a_batch_is_resumed_and_revived_with_a_runner(batches: BatchService, red
     redis.flushdb()
     batch = BatchStore(redis).create(SPEC, [1]).id
     assert batches.cancel(batch, "Not now.").state == "cancelled"
+    assert batches.cancel(BatchStore(redis).create(SPEC, [2]).id).note == "Somebody cancelled it."
     batches.revive()
     assert queued(batches) == []
     assert batches.resume(batch).state == "running"

@@ -23,7 +23,7 @@ from studio import PROJECT, Studio, running
 from backend.datasets.export import ExportSpec, export_project
 from backend.datasets.formats import options
 from backend.datasets.snapshots import read_manifest, verify
-from backend.errors import BadRequest, LabelStudioError
+from backend.errors import BadRequest, DiskFull, LabelStudioError
 from backend.labelstudio.label_config import Defaults
 from ris_core.errors import DatasetError
 
@@ -85,7 +85,7 @@ def test_an_interrupted_export_can_be_repeated(tmp_path: Path, monkeypatch: pyte
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(DatasetError, match="The disk is full"):
+    with monkeypatch.context() as patch, pytest.raises(DiskFull, match="The disk is full"):
         patch.setattr(options.shutil, "copyfile", full)
         export_snapshot(snapshot, out)
     assert contents(out) == before

@@ -20,6 +20,7 @@ from checkpoints import random_checkpoint
 from PIL import Image
 from pointers import BrightNetwork, fake_pointer
 
+from backend.inference import model_pool
 from backend.inference.model_pool import ImagePrompts, ModelBusy, ModelPool
 from backend.registry import Version
 from ris_core import checkpoint_files, segmenters
@@ -29,6 +30,7 @@ from ris_core.inference.prediction import Prediction
 from ris_core.inference.predictor import Predictor
 from ris_core.inference.prompt import Point, Prompt
 from ris_core.inference.segmenter import PreparedImage, Segmenter
+from ris_core.models.base import best_device, without_gpu
 
 
 def picture(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -324,3 +326,60 @@ def test_a_click_is_answered_on_the_embedding_that_is_there(tmp_path: Path, monk
     monkeypatch.setattr(BrightNetwork, "clickable", False)
     with pytest.raises(PromptError, match=r"owlv2\+sam2-[0-9a-f]{8} answers words alone"):
         segment(models, version, picture(7), [Prompt(points=(Point(0.5, 0.5),))], soon())
+
+
+class Gpu(Predictor):
+    """On a GPU, as far as anybody can tell, that holds not even one photo."""
+
+    device = torch.device("cuda")  # type: ignore[assignment]
+
+    def embed_all(self, images: Sequence[np.ndarray]) -> list[PreparedImage]:
+        raise OutOfMemory("Memory ran out on a single photo or prompt. Use a smaller model.")
+
+
+def test_a_photo_that_the_gpu_cant_hold_is_answered_on_the_cpu(
+    versions: list[Version], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the same model, loaded beside it once."""
+    loaded: list[str] = []
+
+    def load(folder: Path) -> Segmenter:
+        loaded.append("gpu" if not loaded else "cpu")
+        return (Gpu if len(loaded) == 1 else Predictor).load(folder)
+
+    models = ModelPool(load=load)
+    images = [ImagePrompts(picture(shade), ["the cat"], str(shade)) for shade in (1, 2)]
+    answers = models.segment_all(versions[0], images, soon())
+    expected = ModelPool().segment_all(versions[0], images, soon())
+    for [answer], [known] in zip(answers, expected, strict=True):  # type: ignore[misc]
+        assert answer.score == pytest.approx(known.score, abs=1e-6)
+        assert np.array_equal(answer.mask, known.mask)
+    assert loaded == ["gpu", "cpu"]
+    assert "it is answered on the CPU, which takes longer." in caplog.text
+
+
+def test_a_gpu_without_room_for_the_model_is_tried_again_later(
+    versions: list[Version], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_full, loaded = [True], []
+
+    def load(folder: Path) -> Segmenter:
+        device = best_device().type
+        loaded.append(device)
+        if device == "cuda" and is_full:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        with without_gpu():
+            return Predictor.load(folder)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    models = ModelPool(load=load)
+    for _ in range(2):
+        assert segment(models, versions[0], picture(1), ["the cat"], soon())
+    assert loaded == ["cuda", "cpu"]
+    assert f"no room for {versions[0].name}: it answers on the CPU" in caplog.text
+    is_full.clear()
+    later = time.monotonic() + model_pool.GPU_AGAIN_SECONDS + 1
+    monkeypatch.setattr(model_pool.time, "monotonic", lambda: later)
+    assert segment(models, versions[0], picture(1), ["the cat"], later + 30)
+    assert loaded == ["cuda", "cpu", "cuda"]
