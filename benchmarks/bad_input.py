@@ -1,4 +1,4 @@
-"""`make bench-bad_input`: 20,000 cases of bad input, each taken, or refused or left out with a sentence, and no harm done.
+"""`make bench-bad_input`: 20,000 cases of bad input, taken, or refused or left out with a sentence; no harm done.
 
 Requests, pictures and labelling interfaces go to the backend as it is served, with its worker and Valkey; what is read
 from Label Studio, from folders and from checkpoints is read in this process (`tests/backend/mutated.py`). A row counts
