@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from harness import ROUNDS, WORKS, Installation, Tally
+from harness import ROUNDS, WORKS, Installation, JobWork, Tally
 
 WAYS = ("SIGTERM", "SIGTERM twice", "SIGKILL")
 
@@ -30,6 +30,9 @@ def test_a_killed_worker_costs_nothing_but_time(installation: Installation, work
         done.begin()
         said = len(installation.log)
         kill(installation, way)
+        is_left = way == "SIGKILL" and isinstance(done, JobWork) and not done.has_ended()
         tally(f"worker killed: {way}", work, done.finish())
         log = installation.log[said:]
         assert "Traceback" not in log, log
+        if is_left:
+            assert f"Job {done.job} was left by a worker that died. It starts again." in log
