@@ -53,7 +53,9 @@ def switch_on(page: Page, *, accepting: bool) -> None:
 
 
 def submit(page: Page) -> None:
-    page.get_by_label("Submit current annotation").click()
+    # The button goes before Label Studio has what was submitted.
+    with page.expect_response(lambda response: "/annotations" in response.url and response.request.method == "POST"):
+        page.get_by_label("Submit current annotation").click()
     expect(page.get_by_label("Submit current annotation")).to_have_count(0, timeout=30_000)
 
 
