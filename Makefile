@@ -18,7 +18,7 @@ NETWORK := Check that this machine reaches the package index and has 5 GB free, 
 help:
 	@echo 'make up       install what is missing, then start Label Studio with the model connected (Ctrl-C stops it)'
 	@echo 'make test     all tests but the slow ones; the end-to-end ones start the real servers'
-	@echo 'make e2e      all end-to-end tests, the stack of docker-compose.yml and back-ups among them'
+	@echo 'make e2e      all end-to-end tests, and all slow ones: the stack of docker-compose.yml, back-ups, the tutorial'
 	@echo 'make faults   break everything, ROUNDS=50 times at random moments, and see what it cost (docs/faults.md)'
 	@echo 'make lint     ruff, mypy, the order of the layers, and checks of the container files'
 	@echo 'make pictures follow docs/tutorial.md in the real Label Studio, and take its pictures and those of the README anew'
@@ -33,11 +33,11 @@ up: .venv/.installed $(LABEL_STUDIO)/.installed
 	@exec $(VENV)/ris up
 
 test: .venv/.installed-dev $(LABEL_STUDIO)/.installed $(MOTO)/.installed
-	$(VENV)/pytest -n 2 --dist worksteal -m "not e2e"
+	$(VENV)/pytest -n 2 --dist worksteal -m "not e2e and not slow"
 	$(VENV)/pytest -m "e2e and not slow"
 
 e2e: .venv/.installed-dev $(LABEL_STUDIO)/.installed
-	$(VENV)/pytest -m e2e
+	$(VENV)/pytest -m "e2e or slow"
 
 faults: .venv/.installed-dev
 	RIS_FAULTS=$(or $(ROUNDS),1) $(VENV)/pytest -n 2 --dist loadfile tests/faults

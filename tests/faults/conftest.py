@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,18 @@ _PROPERTY = "fault"
 _rounds: Counter[tuple[str, str]] = Counter()
 _lost: Counter[tuple[str, str]] = Counter()
 _doubled: Counter[tuple[str, str]] = Counter()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of each test here `make test` takes the first case; the others are slow."""
+    taken: set[tuple[Path, str]] = set()
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
+            test = item.path, item.originalname
+            if test in taken:
+                item.add_marker("slow")
+            taken.add(test)
 
 
 @pytest.fixture(scope="module")
