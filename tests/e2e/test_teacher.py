@@ -47,6 +47,7 @@ def project(studio: Studio) -> Iterator[int]:
     yield number
 
 
+@pytest.mark.slow
 def test_words_and_clicks_a_batch_and_a_student_that_takes_over(page: Page, studio: Studio, project: int) -> None:
     promoted = json.loads(done(studio, "promote", NAME, "--project", str(project), "--json"))
     assert promoted["version"].startswith(f"{NAME}-")

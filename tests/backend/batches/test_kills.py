@@ -74,6 +74,7 @@ def order(batches: BatchService, tmp_path: Path) -> str:
     return batches.submit(BatchSpec(PROJECT, version.version.name, version.name), range(1, TASKS + 1)).id
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_random_a_batch_predicts_each_task_exactly_once(cast: Cast, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf.db")

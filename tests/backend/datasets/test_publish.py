@@ -407,7 +407,7 @@ def test_kills_at_random_moments(tmp_path: Path, server: S3, kind: str) -> None:
     for _ in range(KILLS):
         died = publisher.killed(chance.uniform(0, seconds), chance.choice(folders), destination, server.environment)
         # So that about every other one is killed before it has ended.
-        seconds *= 1.2 if died else 0.8
+        seconds *= 1.5 if died else 0.6
         killed += died
         trusted(read)
     assert killed >= KILLS // 4

@@ -161,6 +161,7 @@ class Annotator:
             self.slowest = max(self.slowest, time.monotonic() - started)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_random_a_training_ends_once_with_the_same_weights(
     cast: Cast, studio: tuple[Studio, str], tmp_path: Path, signing: Signer

@@ -62,6 +62,7 @@ def children() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_stopped_they_save_their_step_and_end_and_go_on_to_a_candidate(
     train: Callable[..., Path], base: Path, samples: Sequence[Sample], tmp_path: Path
 ) -> None:

@@ -291,6 +291,7 @@ def test_killed_at_any_step_a_writer_leaves_nothing_torn(tmp_path: Path, shipped
     assert {(1, False), (2, True)} <= seen <= {(1, False), (2, False), (2, True)}
 
 
+@pytest.mark.slow
 def test_killed_at_any_request_a_writer_leaves_nothing_torn(tmp_path: Path, shipped: Path, address: str) -> None:
     """On S3: before each request, which is after the one before it."""
     seen = set()
