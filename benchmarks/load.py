@@ -8,8 +8,9 @@ interactive  milliseconds from a request to the backend's /predict, with what so
              all of them alone, and with a batch running.
 doors        /health, /setup and webhooks, a connection each, in turn, while a batch and a fine-tuning run.
 batch        a runner as a worker's job runs it, alone with Label Studio. In the model: between begin and end of each
-             call of RISModel.encode_image, of the text encoder's and of the design's forward; the rest is waiting
-             for images (Reader.next) and making regions of masks. Loading the model counts as the worker's time.
+             call of RISModel.encode_levels, of the design's read_levels and forward, and of the text encoder's; the
+             rest is waiting for images (Reader.next) and making regions of masks. Loading the model counts as the
+             worker's time.
 workers      tasks a second of one and of two runners of one torch thread each, Label Studio replaced by the stand-in of
              the tests, whose time counts; the model is loaded before the clock starts. Forward passes an image say how
              much of a loss is the processor's.

@@ -30,9 +30,10 @@ def work(threads: int) -> None:
     torch.set_num_threads(threads)
     os.nice(NICENESS)
     settings, spent = load(), Counter[str]()
-    time_calls(RISModel, "encode_image", spent, "model")
+    time_calls(RISModel, "encode_levels", spent, "model")
     time_calls(TransformerText, "forward", spent, "model")
     for design in MODELS.values():
+        time_calls(design, "read_levels", spent, "model")
         time_calls(design, "forward", spent, "model")
     time_calls(TaskReader, "next", spent, "waiting")
     started = time.perf_counter()
