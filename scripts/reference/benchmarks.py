@@ -188,7 +188,7 @@ def _section(folder: Path, name: str, one: Benchmark) -> Iterator[str]:
     entries = json.loads(file.read_text(encoding="utf-8"))
     if one.show:
         machines = list(dict.fromkeys(entry["machine"] for entry in entries))
-        yield f"{len(entries)} runs, on {'; '.join(machines)}.{reads}{link}"
+        yield f"{len(entries)} run{'' if len(entries) == 1 else 's'}, on {'; '.join(machines)}.{reads}{link}"
         yield one.show(entries)
         return
     newest = {one.apart(entry): entry for entry in entries}
