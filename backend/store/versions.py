@@ -16,7 +16,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,7 @@ from backend.registry import (
     rolled_back,
     write_version,
 )
-from backend.store.bucket import Bucket, Changed, StoreDamaged, StoreError, check_conditions
+from backend.store.bucket import Bucket, Changed, Stored, StoreDamaged, StoreError, check_conditions
 from backend.store.cache import VersionCache
 from backend.store.marker import claim
 from backend.store.record import (
@@ -236,15 +236,35 @@ class SharedRegistry(Registry):
             self._state.prune(project, snapshots)
         return gone
 
+    @contextmanager
     def learning(
         self, project: int, refusal: str | None = None, waiting: Callable[[], None] | None = None
-    ) -> AbstractContextManager[None]:
+    ) -> Iterator[None]:
         """As `Registry.learning`, among all hosts."""
-        return self._learning(project, refusal, waiting)
+        with ExitStack() as stack:
+            stack.enter_context(super().learning(project, refusal, waiting))
+            if self._turns:
+                stack.enter_context(self._turns.hold(project, refusal, waiting))
+            # What another learner did last has to be known here.
+            self._asked.pop(project, None)
+            yield
 
-    def learning_state(self, project: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def learning_state(self, project: int) -> Iterator[None]:
         """As `Registry.learning_state`. Raises StoreError at its begin; at its end that is only logged."""
-        return self._learning_state(project)
+        if self._state is None:
+            yield
+            return
+        cards = [version.card for version in self.versions(project)]
+        self._state.fetch(project, next((card["snapshot"] for card in reversed(cards) if card.get("snapshot")), None))
+        try:
+            yield
+        finally:
+            try:
+                self._state.keep(project)
+            except StoreError as error:
+                # The next learner of this host puts it there.
+                _log.warning("What learning in project %s goes by isn't in the store yet: %s", project, error)
 
     def pull(self, project: int) -> None:
         """Bring what the store says of a project here. Raises StoreError, StoreDamaged."""
@@ -268,32 +288,6 @@ class SharedRegistry(Registry):
         """The projects whose records are others than those `seen`, as this returned them. Raises StoreError."""
         listed = {project_of(name): about.tag for name, about in self.bucket.list(RECORDS).items()}
         return {project: tag for project, tag in listed.items() if project and seen.get(project) != tag}
-
-    @contextmanager
-    def _learning(self, project: int, refusal: str | None, waiting: Callable[[], None] | None) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.enter_context(super().learning(project, refusal, waiting))
-            if self._turns:
-                stack.enter_context(self._turns.hold(project, refusal, waiting))
-            # What another learner did last has to be known here.
-            self._asked.pop(project, None)
-            yield
-
-    @contextmanager
-    def _learning_state(self, project: int) -> Iterator[None]:
-        if self._state is None:
-            yield
-            return
-        cards = [version.card for version in self.versions(project)]
-        self._state.fetch(project, next((card["snapshot"] for card in reversed(cards) if card.get("snapshot")), None))
-        try:
-            yield
-        finally:
-            try:
-                self._state.keep(project)
-            except StoreError as error:
-                # The next learner of this host puts it there.
-                _log.warning("What learning in project %s goes by isn't in the store yet: %s", project, error)
 
     def _record(self, project: int) -> Record:
         """What is known of a project. Raises StoreError if nothing is, and the store doesn't answer."""
@@ -333,7 +327,7 @@ class SharedRegistry(Registry):
             self._checked = True
         for attempt in range(_TRIES):
             stored = self.bucket.read(record_name(project))
-            before = parse_record(stored.data, self._address(project)) if stored else Record()
+            before = self._parsed(project, stored)
             try:
                 after = change(before)
             except StoreDamaged:
@@ -348,8 +342,7 @@ class SharedRegistry(Registry):
                 self.bucket.swap(record_name(project), after.as_bytes(), stored)
             except Changed:
                 # The answer to our own write may have been lost, and it was sent again.
-                there = self.bucket.read(record_name(project))
-                if there and parse_record(there.data, self._address(project)).change == after.change:
+                if self._latest(project).change == after.change:
                     return self._mirror(project, after)
                 time.sleep(random.uniform(0, 0.02 * (attempt + 1)))
             else:
@@ -392,7 +385,9 @@ class SharedRegistry(Registry):
                 self._delete_files(project, name, entry)
 
     def _latest(self, project: int) -> Record:
-        stored = self.bucket.read(record_name(project))
+        return self._parsed(project, self.bucket.read(record_name(project)))
+
+    def _parsed(self, project: int, stored: Stored | None) -> Record:
         return parse_record(stored.data, self._address(project)) if stored else Record()
 
     def _keep_given(self, project: int, name: str) -> None:
